@@ -1,0 +1,46 @@
+"""Errors that are the user's to mend, told in one sentence; every entry point ends through `main_guard`.
+
+if __name__ == "__main__":
+    sys.exit(main_guard(main))
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """One sentence that names what is wrong (the file, the flag, the id) and what to do about it."""
+
+
+def main_guard(main: Callable[[], int | None]) -> int:
+    """Run `main`, return its exit status: 2 after a `UserError` or a full disk (one line on stderr), 130 after Ctrl-C."""
+    try:
+        return main() or 0
+    except UserError as error:
+        return _tell(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (head, a closed pager) has left: keep the interpreter from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return _tell(disk_full(error.filename))
+
+
+def disk_full(path: object = None) -> str:
+    """The sentence for a full disk."""
+    where = f" while writing {path}" if path else ""
+    return f"the disk is full{where}; free some space and run the same command again, it continues where it stopped"
+
+
+def _tell(sentence: str) -> int:
+    print(f"error: {sentence}", file=sys.stderr)
+    return 2
