@@ -1,0 +1,102 @@
+"""Games by name: everything that can be recorded, evaluated against, or played for real.
+
+    env = make("maze?size=9&creatures=0")
+    env = make("doom?scenario=my_way_home&width=128&height=96")
+    env = make("gym:ALE/Pong-v5?skip=4")
+    env = make("gym:my_module:MyGame-v0")       # imports my_module, which registers the id: your own game
+
+Every game is a `gymnasium.Env` whose observation is its frame, uint8 (H, W, 3), and which has `action_schema`.
+`reset(seed=s)` and the same actions give the same frames where `replayable` says so. `info` may hold `pose`
+(x, y, angle in radians), `map` (uint8 (rows, columns), 1 = wall) with `map_pose` where the map has units of its own,
+and `surface`.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import types
+import typing
+from typing import Any
+from urllib.parse import parse_qsl
+
+import gymnasium
+
+from data_collect.errors import UserError
+
+# Imported when asked for: a game must not need what another one needs.
+GAMES = {"maze": "data_collect.games.maze:Maze", "doom": "data_collect.games.doom:Doom"}
+GYM = "data_collect.games.gym:Gym"
+
+
+def parse(game_id: str) -> tuple[str, dict[str, str]]:
+    """("maze", {"size": "9"}) from "maze?size=9"; `UserError` when the options are no query string."""
+    name, mark, query = game_id.partition("?")
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(mark))
+    except ValueError:
+        raise UserError(f"the options of game {game_id!r} must look like {name}?option=value&other=value") from None
+    return name, dict(pairs)
+
+
+def make(game_id: str, **options: Any) -> gymnasium.Env:
+    """The game `game_id`; `options` add to those in the id and win over them. `UserError`: unknown game or option."""
+    name, written = parse(game_id)
+    if name.startswith("gym:"):
+        target, arguments = GYM, (name.removeprefix("gym:"),)
+    elif name in GAMES:
+        target, arguments = GAMES[name], ()
+    else:
+        raise UserError(f"unknown game {name!r}; there are {', '.join(GAMES)}, and gym:ID for any Gymnasium id")
+    module, _, cls_name = target.partition(":")
+    cls = getattr(importlib.import_module(module), cls_name)
+    return cls(*arguments, **_options(name, cls, {**written, **options}))
+
+
+def replayable(game_id: str) -> bool:
+    """Whether a seed and its actions give the same frames again. `UserError` as in `make`."""
+    with make(game_id) as env:
+        return bool(getattr(env, "replayable", True))
+
+
+def _options(name: str, cls: type, values: dict[str, Any]) -> dict[str, Any]:
+    """Values given as text, converted to the types in the constructor's signature."""
+    parameters = inspect.signature(cls).parameters
+    types_of = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
+    keywords = [p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY or p.default is not p.empty]
+    passes_on = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    converted = {}
+    for key, value in values.items():
+        if key in keywords:
+            converted[key] = _convert(value, types_of.get(key, str), f"option {key!r} of game {name!r}")
+        elif passes_on:
+            converted[key] = _literal(value)
+        else:
+            raise UserError(f"game {name!r} has no option {key!r}; it has {', '.join(keywords)}")
+    return converted
+
+
+def _convert(value: Any, kind: Any, what: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        kind = next(part for part in typing.get_args(kind) if part is not type(None))
+    truth = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    try:
+        return truth[value.lower()] if kind is bool else kind(value)
+    except (KeyError, ValueError):
+        raise UserError(f"{what} is {value!r}, which is no {kind.__name__}") from None
+
+
+def _literal(value: Any) -> Any:
+    """An option of unknown type: a number, true, false or none where it reads as one, else the text itself."""
+    if not isinstance(value, str):
+        return value
+    words = {"true": True, "false": False, "none": None}
+    if value.lower() in words:
+        return words[value.lower()]
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value

@@ -1,0 +1,172 @@
+"""Any Gymnasium environment as a game: `gym:ID`, with its picture as the observation.
+
+    make("gym:ALE/Pong-v5")                         # 15 steps a second, sticky actions off
+    make("gym:CarRacing-v3?width=96&height=96")
+    make("gym:my_module:MyGame-v0?skip=1")          # my_module registers MyGame-v0
+
+The picture is the environment's observation when that is an RGB image, else what it renders. An environment may name
+its actions and keys in its metadata: {"render_fps": 30, "action_names": ["noop", "jump"], "action_keys": {"space":
+"jump"}}. Options that are not listed in `Gym` go to the environment itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import error, spaces
+from gymnasium.envs.registration import load_env_creator
+
+from data_collect.errors import UserError
+from data_collect.games.resize import check_size, default_size, resize
+from data_collect.schema import ActionSchema
+
+STEPS_PER_SECOND = 17  # aimed at when the frame skip is not given: between 15 and 20
+DRIVE = {"left": "steer-", "right": "steer+", "up": "gas+", "down": "brake+"}
+# Names and keys for well-known environments that do not tell: (name, kind) -> (names, keys or None for the usual ones).
+KNOWN: dict[tuple[str, str], tuple[tuple[str, ...], dict[str, str] | None]] = {
+    ("CarRacing", "Box"): (("steer", "gas", "brake"), DRIVE),
+    ("CarRacing", "Discrete"): (("noop", "right", "left", "gas", "brake"),
+                                {"left": "left", "right": "right", "up": "gas", "down": "brake"}),
+    ("LunarLander", "Discrete"): (("noop", "left", "main", "right"), {"left": "left", "right": "right", "up": "main"}),
+    ("LunarLanderContinuous", "Box"): (("main", "side"), {"up": "main+", "left": "side-", "right": "side+"}),
+    ("CartPole", "Discrete"): (("left", "right"), None),
+    ("Pong", "Discrete"): ((), {"up": "RIGHT", "down": "LEFT", "right": "RIGHT", "left": "LEFT", "space": "FIRE"}),
+    ("MountainCar", "Discrete"): (("left", "noop", "right"), None),
+}  # fmt: skip
+ATARI_FPS = 60.0  # its metadata says 30, at a frame skip of its own
+# Atari's names are spelt from these: UPFIRE is up and space held together.
+ATARI_KEYS = {"up": "UP", "down": "DOWN", "left": "LEFT", "right": "RIGHT", "space": "FIRE"}
+
+
+class Gym(gymnasium.Env[np.ndarray, Any]):
+    """The Gymnasium environment `env_id`, seen through frames of `height` x `width` (multiples of 16).
+
+    `skip` repeats each action and adds up the rewards; by default so often that 15 to 20 steps make a second.
+    `fps` is the environment's own rate where its metadata does not tell. `replayable=false` says that its seed does
+    not fix its frames. `UserError`: unknown id or option, missing package, no picture, unsupported action space.
+    """
+
+    def __init__(
+        self, env_id: str, *, width: int = 0, height: int = 0, skip: int = 0, fps: float = 0.0,
+        replayable: bool = True, **options: Any,
+    ) -> None:  # fmt: skip
+        self.game = f"gym:{env_id}"
+        spec = _spec(env_id)
+        self.atari = env_id.startswith("ALE/")
+        if self.atari:
+            # One raw frame a step (the skip is ours), and no random repeats: a seed and its actions fix the frames.
+            options = {"frameskip": 1, "repeat_action_probability": 0.0, **options}
+        self.env = _make(spec, env_id, options)
+        self.replayable = replayable and not spec.nondeterministic
+
+        metadata = self.env.unwrapped.metadata
+        raw_fps = fps or (ATARI_FPS if self.atari else float(metadata.get("render_fps") or 0))
+        self.skip = skip or max(1, round(raw_fps / STEPS_PER_SECOND))
+        if self.skip < 1 or raw_fps < 0:
+            raise UserError(f"skip and fps of {self.game!r} must be positive")
+        self.action_schema = _schema(self.env, spec.name, (raw_fps or STEPS_PER_SECOND) / self.skip)
+        self.action_space = self.env.action_space
+
+        space = self.env.observation_space
+        self._observed = isinstance(space, spaces.Box) and space.dtype == np.uint8 and space.shape[2:] == (3,)
+        shape = space.shape if self._observed else self._rendered_shape()
+        if not width and not height:
+            width, height = (64, 64) if self.atari else default_size(shape[1], shape[0])
+        check_size(width or height, height or width)
+        self.width, self.height = width or height, height or width
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": self.action_schema.fps}
+        self.observation_space = spaces.Box(0, 255, (self.height, self.width, 3), np.uint8)
+        self._frame = np.zeros((self.height, self.width, 3), np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._frame = resize(self._picture(observation), self.width, self.height)
+        return self._frame, info
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        action = self.action_schema.action(self.action_schema.raw(action))
+        if isinstance(self.action_space, spaces.Box):
+            action = np.asarray(action, self.action_space.dtype)
+        total, pictures = 0.0, []
+        for i in range(self.skip):
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            total += float(reward)
+            last = terminated or truncated or i == self.skip - 1
+            # Atari draws some sprites on every other frame only: keep the brighter of the last two.
+            if last or (self.atari and i == self.skip - 2):
+                pictures.append(self._picture(observation))
+            if last:
+                break
+        picture = pictures[0] if len(pictures) == 1 else np.maximum(*pictures)
+        self._frame = resize(picture, self.width, self.height)
+        return self._frame, total, bool(terminated), bool(truncated), info
+
+    def render(self) -> np.ndarray:  # type: ignore[override]
+        """The last frame."""
+        return self._frame
+
+    def close(self) -> None:
+        self.env.close()
+
+    def _picture(self, observation: Any) -> np.ndarray:
+        """uint8 (H, W, 3) at the environment's own size."""
+        picture = observation if self._observed else self.env.render()
+        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape[2:] != (3,):
+            raise UserError(f"{self.game!r} gives no picture: it needs RGB observations or the render mode rgb_array")
+        return picture
+
+    def _rendered_shape(self) -> tuple[int, ...]:
+        if self.env.render_mode != "rgb_array":
+            raise UserError(f"{self.game!r} gives no picture: it needs RGB observations or the render mode rgb_array")
+        observation, _ = self.env.reset(seed=0)
+        return self._picture(observation).shape
+
+
+def _spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
+    """What Gymnasium knows of the id, after the packages that register ids of their own."""
+    if env_id.startswith("ALE/"):
+        try:
+            ale_py = importlib.import_module("ale_py")
+        except ImportError:
+            raise UserError(f"'gym:{env_id}' needs ale-py: pip install 'game_wm[games]'") from None
+        gymnasium.register_envs(ale_py)
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner
+    try:
+        spec = gymnasium.spec(env_id)
+    except ImportError as failure:
+        raise UserError(f"'gym:{env_id}' cannot be imported: {failure}") from None
+    except error.Error as failure:
+        raise UserError(f"unknown game 'gym:{env_id}': {failure}") from None
+    return spec
+
+
+def _make(spec: gymnasium.envs.registration.EnvSpec, env_id: str, options: dict[str, Any]) -> gymnasium.Env:
+    try:
+        creator: Any = spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point))
+        modes = getattr(creator, "metadata", {}).get("render_modes", ())
+        if "rgb_array" in modes:
+            options = {"render_mode": "rgb_array", **options}
+        return gymnasium.make(spec, disable_env_checker=True, **options)
+    except (ImportError, error.DependencyNotInstalled) as failure:
+        raise UserError(f"'gym:{env_id}' needs a package: pip install 'game_wm[games]' ({failure})") from None
+    except TypeError as failure:
+        if "unexpected keyword" not in str(failure):
+            raise
+        raise UserError(f"'gym:{env_id}' does not know an option: {str(failure).splitlines()[0]}") from None
+
+
+def _schema(env: gymnasium.Env, name: str, fps: float) -> ActionSchema:
+    """Names and keys from the environment's metadata, its action meanings, or the table of well-known ones."""
+    metadata, space = env.unwrapped.metadata, env.action_space
+    known_names, known_keys = KNOWN.get((name, type(space).__name__), ((), None))
+    names = metadata.get("action_names") or known_names or None
+    keys = metadata.get("action_keys") or known_keys
+    meanings = getattr(env.unwrapped, "get_action_meanings", None)
+    if names is None and meanings is not None and isinstance(space, spaces.Discrete):
+        names = tuple(meanings())
+        spelt = {key: part for key, part in ATARI_KEYS.items() if any(part in whole for whole in names)}
+        keys = keys or (spelt if spelt else None)
+    return ActionSchema.from_space(space, fps, names=names, keys=keys)

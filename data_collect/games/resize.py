@@ -1,0 +1,35 @@
+"""Frames to the size that a model wants: cut to its aspect, averaged over areas."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from data_collect.errors import UserError
+
+MULTIPLE = 16  # the latent is 8 times smaller and halved once more inside the network
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise `UserError` unless both are positive multiples of 16."""
+    if width < MULTIPLE or height < MULTIPLE or width % MULTIPLE or height % MULTIPLE:
+        raise UserError(f"a frame of {width}x{height} is not possible: width and height must be multiples of {MULTIPLE}")
+
+
+def default_size(width: int, height: int, short: int = 64) -> tuple[int, int]:
+    """(width, height) for a picture of that size: the short side `short`, the long one in proportion."""
+    scale = short / min(width, height)
+    return tuple(max(MULTIPLE, MULTIPLE * round(side * scale / MULTIPLE)) for side in (width, height))  # type: ignore
+
+
+def resize(frame: np.ndarray, width: int, height: int, cut: bool = False) -> np.ndarray:
+    """uint8 (height, width, 3) from uint8 (H, W, 3), averaged over areas; `cut` keeps the middle at the new aspect."""
+    rows, columns = frame.shape[:2]
+    if (columns, rows) == (width, height):
+        return np.ascontiguousarray(frame)
+    box = None
+    if cut:
+        kept_columns, kept_rows = min(columns, rows * width / height), min(rows, columns * height / width)
+        left, top = (columns - kept_columns) / 2, (rows - kept_rows) / 2
+        box = (left, top, left + kept_columns, top + kept_rows)
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BOX, box=box))
