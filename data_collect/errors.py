@@ -17,7 +17,7 @@ class UserError(Exception):
 
 
 def main_guard(main: Callable[[], int | None]) -> int:
-    """Run `main`, return its exit status: 2 after a `UserError` or a full disk (one line on stderr), 130 after Ctrl-C."""
+    """Run `main`; its exit status: 2 after a `UserError` or a full disk (one line on stderr), 130 after Ctrl-C."""
     try:
         return main() or 0
     except UserError as error:

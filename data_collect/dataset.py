@@ -1,0 +1,229 @@
+"""Reading a recording: its card, its chunks in any order, its episodes.
+
+    dataset = Dataset("data/maze")
+    for episode in dataset.episodes(limit=3):
+        episode.frames, episode.actions, episode.encoded, episode.rewards
+    chunk = dataset.read(dataset.index[7])          # one read of one file
+
+`frames[t]` is what the player saw, `actions[t]` what was done on seeing it; `frames[t+1]`, `rewards[t]`,
+`terminated[t]` and `truncated[t]` came of it. `index.json` saves a walk through the shards' headers and `dataset.json`
+is the card; both can be made again from the shards.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_collect.chunk import Chunk, ChunkRef, scan, unpack
+from data_collect.errors import UserError
+from data_collect.schema import ActionSchema
+
+INDEX, CARD = "index.json", "dataset.json"
+# What identifies a recording: every chunk carries it, and `record` continues a folder only with the same.
+SETTINGS = ("game", "player", "recording_seed", "episode_frames", "schema")
+
+
+@dataclass
+class Episode:
+    """T steps and T+1 frames. `meta` holds what its chunks share: game, player, seed, episode, schema ..."""
+
+    frames: np.ndarray  # uint8 (T+1, H, W, 3)
+    actions: np.ndarray  # raw (T, D)
+    encoded: np.ndarray  # float32 (T, A)
+    rewards: np.ndarray  # float32 (T,)
+    terminated: np.ndarray  # bool (T,)
+    truncated: np.ndarray  # bool (T,)
+    pose: np.ndarray | None  # float32 (T+1, 3)
+    meta: dict[str, Any]
+
+
+class Dataset:
+    """A folder of shards. Holds no open files, so that it may be sent to worker processes.
+
+    `index` has a `ChunkRef` per chunk, sorted by episode and chunk; `schema` and `game` are the recording's.
+    With `rebuild`, `index.json` is not believed and the shards are walked through. Raises `UserError` when there is no
+    recording, when a shard is missing or damaged, or when the folder mixes recordings.
+    """
+
+    def __init__(self, folder: str | Path, rebuild: bool = False) -> None:
+        self.folder = Path(folder)
+        self.shards = sorted(self.folder.glob("shard-*.tar"))
+        self.settings = self._read_settings()
+        self.game: str = self.settings["game"]
+        self.schema = ActionSchema.from_json(self.settings["schema"])
+        known = {} if rebuild else self._read_index()
+        refs = [ref for path in self.shards for ref in known.get(path.name) or self._walk(path)]
+        self.index = sorted(refs, key=lambda ref: (ref.episode, ref.chunk))
+        for one, other in zip(self.index, self.index[1:]):
+            if one.key == other.key:
+                raise UserError(
+                    f"{self.folder} holds chunk {one.key} twice, in {one.shard} and {other.shard}: move one away"
+                )
+
+    def _read_settings(self) -> dict[str, Any]:
+        path = self.folder / CARD
+        try:
+            card = json.loads(path.read_text()) if path.exists() or not self.shards else next(scan(self.shards[0]))[1]
+            return {name: card[name] for name in SETTINGS}
+        except (FileNotFoundError, NotADirectoryError):
+            raise UserError(
+                f"{self.folder} holds no recording: make one with `python -m data_collect record`"
+            ) from None
+        except (ValueError, KeyError, TypeError, StopIteration) as error:
+            raise UserError(f"{path} is damaged ({error}): delete it, it is made again from the shards") from None
+
+    def _read_index(self) -> dict[str, list[ChunkRef]]:
+        """Rows by shard name; none when there is no index. A missing shard or one of another size is an error."""
+        path = self.folder / INDEX
+        if not path.exists():
+            return {}
+        try:
+            shards = {
+                row["name"]: (row["bytes"], [ChunkRef.from_json(row["name"], chunk) for chunk in row["chunks"]])
+                for row in json.loads(path.read_text())["shards"]
+            }
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is damaged ({error}): delete it, it is made again from the shards") from None
+        for name, (size, _) in shards.items():
+            shard = self.folder / name
+            if not shard.exists():
+                raise UserError(f"{shard} is missing: restore it, or run the same `record` command to record it anew")
+            if shard.stat().st_size != size:
+                raise UserError(f"{shard} is damaged: {shard.stat().st_size} bytes instead of {size}; {REMEDY}")
+        return {name: refs for name, (_, refs) in shards.items()}
+
+    def _walk(self, path: Path) -> list[ChunkRef]:
+        refs = []
+        try:
+            for ref, meta in scan(path):
+                if differing := [name for name in SETTINGS if meta.get(name) != self.settings[name]]:
+                    raise UserError(f"{path} is of another recording (its {differing[0]} differs): move it away")
+                refs.append(ref)
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}); {REMEDY}") from None
+        return refs
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def read(self, ref: ChunkRef, frames: bool = True) -> Chunk:
+        """One chunk, checked against its hashes; without `frames` its pictures are not decoded (an array of none)."""
+        path = self.folder / ref.shard
+        try:
+            with path.open("rb") as file:
+                file.seek(ref.offset)
+                chunk = unpack(file.read(ref.bytes), f"chunk {ref.key}", frames)
+        except FileNotFoundError:
+            raise UserError(
+                f"{path} is missing: restore it, or run the same `record` command to record it anew"
+            ) from None
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}); {REMEDY}") from None
+        if (chunk.meta["episode"], chunk.meta["chunk"]) != (ref.episode, ref.chunk):
+            raise UserError(f"{self.folder / INDEX} does not belong to {path}: delete it, it is made again")
+        return chunk
+
+    def read_chunk(self, shard: int, i: int) -> Chunk:
+        """Chunk `i` of `shards[shard]`, both counted from 0 in the order of the files."""
+        return self.read(self._by_shard[self.shards[shard].name][i])
+
+    @cached_property
+    def _by_shard(self) -> dict[str, list[ChunkRef]]:
+        refs = sorted(self.index, key=lambda ref: (ref.shard, ref.offset))
+        return {name: list(group) for name, group in groupby(refs, key=lambda ref: ref.shard)}
+
+    def chunks(self, order: Iterable[int] | None = None) -> Iterator[Chunk]:
+        """Chunks by their positions in `index`; all of them in order of episode when no order is given."""
+        for i in range(len(self.index)) if order is None else order:
+            yield self.read(self.index[i])
+
+    @cached_property
+    def by_episode(self) -> dict[int, list[ChunkRef]]:
+        """Rows of each episode, in order, up to the first chunk that is missing."""
+        whole = {}
+        for number, group in groupby(self.index, key=lambda ref: ref.episode):
+            refs = [ref for i, ref in enumerate(group) if ref.chunk == i]
+            # A chunk of one step whose result was never recorded makes no episode.
+            if refs and (refs[-1].last or sum(ref.steps for ref in refs) > 1):
+                whole[number] = refs
+        return whole
+
+    def episode(self, number: int) -> Episode:
+        """Episode `number`. One that was cut off ends at its last frame that was kept."""
+        chunks = [self.read(ref) for ref in self.by_episode[number]]
+        poses = [chunk.pose for chunk in chunks if chunk.pose is not None]
+        steps = sum(len(chunk.actions) for chunk in chunks) - (not chunks[-1].meta["last"])
+        actions = np.concatenate([chunk.actions for chunk in chunks])[:steps]
+        return Episode(
+            frames=np.concatenate([chunk.frames for chunk in chunks]),
+            actions=actions,
+            encoded=self.schema.encode(actions),
+            rewards=np.concatenate([chunk.rewards for chunk in chunks])[:steps],
+            terminated=np.concatenate([chunk.terminated for chunk in chunks])[:steps],
+            truncated=np.concatenate([chunk.truncated for chunk in chunks])[:steps],
+            pose=np.concatenate(poses) if poses else None,
+            meta=chunks[0].meta,
+        )
+
+    def episodes(self, limit: int | None = None) -> Iterator[Episode]:
+        """The first `limit` episodes, or all, in order."""
+        for number in list(self.by_episode)[:limit]:
+            yield self.episode(number)
+
+    # --- card and index -------------------------------------------------------------------------------------------
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """What `dataset.json` says: settings and totals. `hours` are of game time, `actions` steps by action name."""
+        actions: dict[str, int] = {}
+        for ref in self.index:
+            for name, count in ref.actions.items():
+                actions[name] = actions.get(name, 0) + count
+        frames = sum(ref.frames for ref in self.index)
+        pixels = self.read(self.index[0], frames=False).frames.shape[1:] if self.index else (0, 0, 3)
+        return {
+            "game": self.game,
+            "player": self.settings["player"],
+            "episodes": len({ref.episode for ref in self.index}),
+            "frames": frames,
+            "steps": sum(ref.steps for ref in self.index),
+            "shards": len(self.shards),
+            "chunks": len(self.index),
+            "hours": round(frames / self.schema.fps / 3600, 4),
+            "fps": self.schema.fps,
+            "height": pixels[0],
+            "width": pixels[1],
+            "actions": actions,
+            "reward": sum(ref.reward for ref in self.index),
+            "terminated": sum(ref.terminated for ref in self.index),
+            "truncated": sum(ref.truncated for ref in self.index),
+            "bytes": sum(path.stat().st_size for path in self.shards),
+            "frame_bytes": sum(ref.frame_bytes for ref in self.index),
+            "raw_bytes": frames * int(np.prod(pixels)),
+            "recording_seed": self.settings["recording_seed"],
+            "episode_frames": self.settings["episode_frames"],
+            "schema": self.schema.to_json(),
+        }
+
+    def index_json(self) -> dict[str, Any]:
+        """What `index.json` says: the shards, their sizes and their chunks."""
+        return {
+            "shards": [
+                {
+                    "name": path.name,
+                    "bytes": path.stat().st_size,
+                    "chunks": [ref.to_json() for ref in self._by_shard.get(path.name, [])],
+                }
+                for path in self.shards
+            ]
+        }
+
+
+REMEDY = "restore it, or delete it and run the same `record` command to record it anew"
