@@ -3,11 +3,12 @@
     python -m data_collect record --game maze --player explorer --frames 20000 --out data/maze
     python -m data_collect record --game "maze?size=15&creatures=0" --player explorer --frames 20000 --out data/maze15
 
-A 64x64 picture, 20 frames a second. Buttons (any combination): forward, back, turn_left, turn_right. A turn is 5 degrees a
-frame and a step 0.07 cells, without inertia: the next pose is a function of pose and buttons. Gems give +1 and are gone
-for good; touching a creature gives -1 and ends the episode.
+A 64x64 picture, 20 frames a second. Buttons (any combination): forward, back, turn_left, turn_right. A turn is 5
+degrees a frame and a step 0.07 cells, without inertia: the next pose is a function of pose and buttons. Gems give +1
+and are gone for good; touching a creature gives -1 and ends the episode.
 
-Coordinates: x to the east, y to the north, in cells; angle counter-clockwise in radians from the east. `map[int(y), int(x)]`.
+Coordinates: x to the east, y to the north, in cells; the angle counter-clockwise from the east, in radians;
+`map[int(y), int(x)]`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import gymnasium
 import numpy as np
 
 from data_collect.errors import UserError
-from data_collect.games.maze_view import EYE, FLOORS, GEM, HUES, INKS, View
+from data_collect.games.maze_view import FLOORS, GEM, HUES, INKS, View
 from data_collect.schema import ActionSchema
 
 FPS = 20.0
@@ -121,24 +122,25 @@ class Creature:
 class Maze(gymnasium.Env):
     """The maze as a gymnasium environment; observations are uint8 (height, width, 3).
 
-    size: cells per side, walls included (odd, 5 to 101). creatures: how many. gems: how many (None: one for 7 free cells).
-    braid: the share of dead ends opened into loops, 0 to 1. surface: put `info["surface"]`, int32 (height, width), the number
-    of the surface patch behind each pixel (-1: a gem or a creature). width, height: the picture, in pixels.
-    Every option may be given as text. Raises UserError for a value that makes no sense.
+    size: cells per side, walls included (odd, 5 to 101). creatures: how many. gems: how many (None: one for 7 free
+    cells). braid: the share of dead ends opened into loops, 0 to 1. width, height: the picture, in pixels. surface: put
+    `info["surface"]`, int32 (height, width): the number of the surface patch behind each pixel, unique and constant in
+    an episode (-1: a gem or a creature). Raises UserError for a value that makes no sense.
     info: "pose" (x, y, angle), "map" uint8 (size, size): 0 free, 1 wall, 2 gem, 3 creature.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": FPS}
+    replayable = True  # seed and actions give the same frames again
 
     def __init__(
         self,
-        size: int | str = 11,
-        creatures: int | str = 1,
-        gems: int | str | None = None,
-        braid: float | str = 1.0,
-        surface: bool | int | str = False,
-        width: int | str = 64,
-        height: int | str = 64,
+        size: int = 11,
+        creatures: int = 1,
+        gems: int | None = None,
+        braid: float = 1.0,
+        surface: bool = False,
+        width: int = 64,
+        height: int = 64,
     ) -> None:
         self.size = int(_number("size", size, 5, 101))
         if self.size % 2 == 0:
@@ -146,7 +148,7 @@ class Maze(gymnasium.Env):
         self.creature_count = int(_number("creatures", creatures, 0, 100))
         self.gem_count = None if gems is None else int(_number("gems", gems, 0, 10000))
         self.braid = _number("braid", braid, 0, 1)
-        self.with_surface = str(surface).lower() not in ("0", "false", "no", "")
+        self.with_surface = bool(surface)
         self.width, self.height = int(_number("width", width, 16, 512)), int(_number("height", height, 16, 512))
         self.render_mode = "rgb_array"
         self.action_space = gymnasium.spaces.MultiBinary(len(BUTTONS))

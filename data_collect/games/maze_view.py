@@ -1,8 +1,8 @@
 """What a maze looks like from inside: a small vectorised ray caster with analytic filtering (numpy only).
 
-Walls are integrated exactly over the height of every pixel (prefix sums of the face's mark) and sampled four times over
-its width, so nothing shimmers; every wall face has a hue, a soft gradient and one big mark, the floor a tint per cell, the
-sky hills, clouds and a sun that show the heading. `View.surface` numbers the patch behind each pixel.
+Walls are integrated exactly over the height of every pixel (prefix sums of the face's mark) and sampled four times
+over its width, so nothing shimmers; every wall face has a hue, a soft gradient and one big mark, the floor a tint per
+cell, the sky hills, clouds and a sun that show the heading. `View.surface` numbers the patch behind each pixel.
 
 Angles are counter-clockwise radians, x to the east, y to the north: the player looks along (cos angle, sin angle).
 """
@@ -78,7 +78,7 @@ def _marks() -> np.ndarray:
 
 
 MARKS = _marks()
-# Integral of each mark from the top of the wall down to v, flattened: (mark, u, v edge). One spare edge closes the last interval.
+# Integral of each mark from the wall's top down to v: (mark, u, v edge); a spare edge closes the last interval.
 _BELOW = np.zeros((len(MARKS), TEXELS, TEXELS + 2), np.float32)
 _BELOW[:, :, 1:-1] = np.cumsum(MARKS, axis=2) / TEXELS
 _BELOW[:, :, -1] = _BELOW[:, :, -2]
@@ -126,7 +126,7 @@ class View:
         self._canvas = np.empty((width, height, 3), np.float32)
         self._terms = np.empty((width, SUB, 3, height + 1), np.float32)
 
-    # -- one maze ---------------------------------------------------------------------------------------------------
+    # --- one maze ---------------------------------------------------------------------------------------------------
 
     def dress(self, walls: np.ndarray, rng: np.random.Generator) -> None:
         """Choose every colour of a maze: walls is bool (n, n), indexed [y, x]."""
@@ -184,7 +184,7 @@ class View:
             image += (sky[2 + layer] - image) * cover
         return image.astype(np.float32)
 
-    # -- one frame --------------------------------------------------------------------------------------------------
+    # --- one frame --------------------------------------------------------------------------------------------------
 
     def _cast(self, x: float, y: float, cos: float, sin: float) -> None:
         """Find each ray's wall: depth, face, and how far along the face (left 0, right 1)."""
@@ -257,7 +257,7 @@ class View:
         return colour
 
     def _walls(self) -> np.ndarray:
-        """Integrate the wall's colour over each pixel's height: float32 (W, 4, H), premultiplied colour and coverage."""
+        """The wall integrated over each pixel's height: float32 (W, 4, H), premultiplied colour and coverage."""
         face, along = self.face, self.along.astype(np.float32)
         clear = np.exp(-self.depth * self.stretch / FOG).astype(np.float32)
         step = (self.depth / WALL).astype(np.float32)  # wall heights per unit of image height
@@ -290,7 +290,7 @@ class View:
         total = mix @ terms.reshape(self.width, SUB * 3, self.height + 1)
         return np.diff(total, axis=2)
 
-    # -- what moves ---------------------------------------------------------------------------------------------------
+    # --- what moves -------------------------------------------------------------------------------------------------
 
     def _sprites(self, gems: np.ndarray, creatures: np.ndarray) -> None:
         x, y, cos, sin = self.pose
@@ -355,7 +355,7 @@ class View:
         pupil = np.clip((0.036 - np.hypot(np.abs(px) - 0.08, z - 0.035)) * scale + 0.5, 0, 1)
         return colour * (1 - 0.88 * pupil)[..., None], cover
 
-    # -- what is behind each pixel --------------------------------------------------------------------------------------
+    # --- what is behind each pixel ----------------------------------------------------------------------------------
 
     def surface(self) -> np.ndarray:
         """Number the patch behind each pixel of the last frame: int32 (height, width); -1 for gems and creatures."""
