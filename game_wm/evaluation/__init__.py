@@ -1,0 +1,248 @@
+"""How good a checkpoint is, measured on seeds that training never saw, with the real game as the truth.
+
+    python -m game_wm evaluate checkpoints/maze.safetensors
+    python -m game_wm evaluate checkpoints/maze.safetensors --suite fidelity,control --episodes 8     # a quick look
+    python -m game_wm evaluate runs/mine/mine.safetensors --suite fidelity --json - --out runs/mine/card
+
+Suites: fidelity (with reward and termination), control, stability, cost. Each is described in the file of its name;
+what truth and prompt are, in rollout.py. Written beside the checkpoint, or into --out: NAME.json, NAME.md and
+NAME.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_collect.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from PIL import Image
+
+    from game_wm.checkpoint import Checkpoint
+    from game_wm.evaluation.rollout import Tick
+
+EPISODES = 64
+CACHE = Path("runs/evaluation")
+SUITES = ("fidelity", "control", "stability", "cost")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure and on how much of it. Fewer episodes are a smaller sample of the same protocol."""
+
+    suites: tuple[str, ...] = SUITES
+    episodes: int = EPISODES
+    frames: int | None = (
+        None  # of stability's dreams and of the cost run; None: 10,000, fewer for less than 16 episodes
+    )
+    steps: int | None = None  # denoiser calls a frame; None: the checkpoint's own
+    cache: Path | None = CACHE  # where the inverse-dynamics network is kept
+    inverse_plays: int | None = None  # None: the protocol's
+    inverse_updates: int | None = None
+
+    def __post_init__(self) -> None:
+        unknown = [suite for suite in self.suites if suite not in SUITES]
+        if unknown or not self.suites:
+            raise UserError(f"unknown suite {', '.join(unknown) or '(none)'}: --suite takes {', '.join(SUITES)}")
+        for name in ("episodes", "frames", "steps"):
+            if (getattr(self, name) or 1) < 1 or getattr(self, name) == 0:
+                raise UserError(f"--{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def dreams(self) -> int:
+        """Dreams of the stability suite."""
+        return min(16, self.episodes)
+
+    @property
+    def long(self) -> int:
+        """Frames of a long run."""
+        return self.frames or max(1000, 10_000 * self.dreams // 16)
+
+
+@contextmanager
+def _progress(title: str, total: int) -> Iterator[Tick]:
+    """A progress bar on standard error that is gone when the work is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def evaluate(checkpoint: Checkpoint, options: Options) -> tuple[dict[str, Any], Image.Image | None]:
+    """Run the suites on a loaded checkpoint -> the card's results by key, and the contact sheet if fidelity ran.
+
+    Raises UserError when the game cannot be made or makes frames of another size.
+    """
+    from game_wm.evaluation.features import FeatureDistance
+    from game_wm.evaluation.rollout import FIRST_SEED, RealGame, device_of
+
+    model, results = checkpoint.model, dict[str, Any]()
+    sheet: Image.Image | None = None
+    features = FeatureDistance(device_of(model)) if {"fidelity", "stability"} & set(options.suites) else None
+    prompt = max(32, model.window)
+    if set(options.suites) - {"cost"}:
+        with RealGame(checkpoint.game) as game:
+            if {"fidelity", "control"} & set(options.suites):
+                found, sheet = _rollouts(checkpoint, options, game, features, prompt)
+                results |= found
+            if "stability" in options.suites:
+                from game_wm.evaluation.stability import budget, stability
+
+                seeds = range(FIRST_SEED, FIRST_SEED + options.dreams)
+                with _progress("stability", budget(options.dreams, options.long)) as tick:
+                    assert features is not None
+                    results["stability"] = stability(
+                        model, game, features, prompt, seeds, options.long, options.steps, tick
+                    )
+    if "cost" in options.suites:
+        from game_wm.evaluation.cost import cost
+
+        if checkpoint.path is None:
+            raise UserError("the suite cost needs a checkpoint file: save it first")
+        print("cost: playing in a process of its own", file=sys.stderr)
+        results["cost"] = cost(checkpoint.path, options.long, options.steps, device_of(model).type)
+    return results, sheet
+
+
+def _rollouts(
+    checkpoint: Checkpoint, options: Options, game: Any, features: Any, prompt: int
+) -> tuple[dict[str, Any], Image.Image | None]:
+    """Fidelity, reward and termination, control: all of the same free rollouts."""
+    from game_wm.evaluation.control import PLAYS, UPDATES, Control, inverse_dynamics
+    from game_wm.evaluation.fidelity import HORIZONS, Fidelity
+    from game_wm.evaluation.outcomes import Outcomes
+    from game_wm.evaluation.rollout import BATCH, FIRST_SEED, roll, stack
+    from game_wm.evaluation.sheet import draw
+
+    model, frames = checkpoint.model, HORIZONS[-1]
+    seeds = range(FIRST_SEED, FIRST_SEED + options.episodes)
+    fidelity = Fidelity(features) if "fidelity" in options.suites else None
+    outcomes, control = Outcomes(), None
+    if "control" in options.suites:
+        plays, updates = options.inverse_plays or PLAYS, options.inverse_updates or UPDATES
+        with _progress("inverse dynamics", plays + updates) as tick:
+            control = Control(inverse_dynamics(game, checkpoint.game, options.cache, plays, updates, tick))
+        game.ended.clear()
+    sheet = None
+    with _progress("rollouts", options.episodes * (frames + 1)) as tick:
+        for truth in game.truths(seeds, prompt, frames, HORIZONS, tick):
+            dream = roll(model, truth, options.steps, tick)
+            outcomes.add(truth.length, truth.rewards, dream.rewards, truth.terminated, dream.terminated)
+            if fidelity:
+                fidelity.add(model, truth, dream)
+                sheet = sheet or draw(truth, dream)
+            if control:
+                control.add(truth, dream)
+        ended = game.ended[: options.episodes] if fidelity else []
+        for first in range(0, len(ended), BATCH):
+            truth = stack(ended[first : first + BATCH], prompt, frames)
+            dream = roll(model, truth, options.steps)
+            outcomes.add(truth.length, truth.rewards, dream.rewards, truth.terminated, dream.terminated)
+    results: dict[str, Any] = {}
+    if fidelity:
+        results["fidelity"] = fidelity.result() | {
+            "episodes": options.episodes,
+            "prompt_frames": prompt,
+            "protocol": f"Prompts are played by `{game.led_by}` after a warm-up of 32 to 159 frames, the actions "
+            "dreamt are random-sticky; of eight action seeds the first is taken in whose truth the game does not end.",
+        }
+        results["reward"] = outcomes.reward()
+        results["termination"] = outcomes.termination() | {"endings": len(ended)}
+    if control:
+        results["control"] = control.result()
+    return results, sheet
+
+
+def make_card(checkpoint: Checkpoint, options: Options, results: dict[str, Any], out: Path | None) -> dict[str, Any]:
+    """Results with what identifies them, before they are merged with an existing card."""
+    from game_wm.evaluation.card import file_hash
+    from game_wm.evaluation.rollout import FIRST_SEED
+
+    assert checkpoint.path is not None
+    line = f"python -m game_wm evaluate {checkpoint.path} --suite {{suites}}"
+    line += f" --episodes {options.episodes}" if options.episodes != EPISODES else ""
+    line += f" --frames {options.frames}" if options.frames else ""
+    line += f" --steps {options.steps}" if options.steps else ""
+    line += f" --out {out}" if out else ""
+    last = {"fidelity": options.episodes, "control": options.episodes, "stability": 2 * options.dreams}
+    runs = {}
+    for suite in options.suites:
+        runs[suite] = {"command": line}
+        if suite in last:
+            runs[suite]["seeds"] = f"{FIRST_SEED}-{FIRST_SEED + last[suite] - 1}"
+    teacher = checkpoint.path.with_name(f"{checkpoint.path.stem}-teacher.json")
+    head = {
+        "checkpoint": checkpoint.name,
+        "game": checkpoint.game,
+        "parameters": checkpoint.parameters,
+        "tokens_per_frame": checkpoint.model.config.dynamics.tokens,
+        "calls_per_frame": options.steps or checkpoint.model.steps,
+        "trained": checkpoint.trained,
+        "weights": file_hash(checkpoint.path),
+    }
+    head |= {"teacher": teacher.name} if teacher.exists() else {}
+    return head | {"runs": runs} | results
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m game_wm evaluate`: measure a checkpoint and write its card. `UserError` for what the user can mend."""
+    parser = argparse.ArgumentParser(
+        "python -m game_wm evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", type=Path, help="a .safetensors file")
+    parser.add_argument("--suite", default=",".join(SUITES), help="comma-separated (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=EPISODES, help="held-out seeds (default: %(default)s)")
+    parser.add_argument("--frames", type=int, help="frames of the stability and cost runs (default: 10000, "
+                        "fewer for less than 16 episodes)")  # fmt: skip
+    parser.add_argument("--steps", type=int, help="denoiser calls a frame (default: the checkpoint's)")
+    parser.add_argument("--device", default="cpu", help="where the model runs (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="folder of the card (default: beside the checkpoint)")
+    parser.add_argument("--json", metavar="FILE", help="write the card there too; - is standard output")
+    arguments = parser.parse_args(argv)
+    suites = tuple(dict.fromkeys(name.strip() for name in arguments.suite.split(",") if name.strip()))
+    options = Options(suites, arguments.episodes, arguments.frames, arguments.steps)
+
+    import torch
+
+    from game_wm.checkpoint import load
+    from game_wm.evaluation.card import markdown, merge, read, tidy, write
+
+    try:
+        checkpoint = load(arguments.checkpoint, arguments.device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"the device {arguments.device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    out = arguments.out or arguments.checkpoint.parent
+    path = out / f"{checkpoint.name}.json"
+    old = read(path)
+    tokens = checkpoint.model.config.dynamics.tokens
+    print(
+        f"evaluating {checkpoint.name} ({checkpoint.game}): {checkpoint.parameters / 1e6:.2f} M parameters, {tokens} "
+        f"tokens and {options.steps or checkpoint.model.steps} denoiser calls a frame; {arguments.device}, float32, "
+        f"{torch.get_num_threads()} threads; {', '.join(suites)}, {options.episodes} episodes",
+        file=sys.stderr,
+    )
+    results, sheet = evaluate(checkpoint, options)
+    card = merge(old, tidy(make_card(checkpoint, options, results, arguments.out)))
+    text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
+    write(path, text)
+    if sheet:
+        sheet.save(path.with_suffix(".png"))
+    write(path.with_suffix(".md"), markdown(card, path.with_suffix(".png").exists()))
+    print(f"wrote {path}, {path.with_suffix('.md').name}" + (f" and {path.stem}.png" if sheet else ""), file=sys.stderr)
+    if arguments.json == "-":
+        sys.stdout.write(text)
+    elif arguments.json:
+        write(Path(arguments.json), text)
+    return 0

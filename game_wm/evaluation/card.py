@@ -1,0 +1,216 @@
+"""The card: NAME.json (read by programs), NAME.md (read by people), NAME.png (truth above, dream below).
+
+A suite that was not run is absent, never null. Running one suite again keeps the others of an existing card as long as
+`weights` (the hash of the checkpoint file) and `calls_per_frame` are the same. `command` regenerates the whole card.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data_collect.errors import UserError
+from game_wm.evaluation.metrics import PSNR_CAP
+
+# The keys that a suite writes. The order is the card's.
+SUITES = {
+    "fidelity": ("fidelity", "reward", "termination"),
+    "control": ("control",),
+    "stability": ("stability",),
+    "cost": ("cost",),
+}
+RESULTS = [key for keys in SUITES.values() for key in keys]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, 16 hexadecimal digits of it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def tidy(value: Any) -> Any:
+    """Figures to five digits; tuples become lists; what is not a number (NaN) leaves its dictionary."""
+    if isinstance(value, Mapping):
+        return {str(k): tidy(v) for k, v in value.items() if not (isinstance(v, float) and math.isnan(v))}
+    if isinstance(value, list | tuple):
+        return [tidy(v) for v in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def read(path: Path) -> dict[str, Any]:
+    """An existing card, {} when there is none; `UserError` when the file is no card."""
+    try:
+        card = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (ValueError, UnicodeDecodeError):
+        card = None
+    if not isinstance(card, dict):
+        raise UserError(f"{path} is not a card: remove it, then evaluate again")
+    return card
+
+
+def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The new card, with the results of suites that were not run now taken from the old one if they still hold.
+
+    Both hold `runs`: suite -> {"command", "seeds"}; the card's `command` and `seeds` are made of them.
+    """
+    same = all(old.get(key) == new[key] for key in ("weights", "calls_per_frame", "game"))
+    runs = {**(old.get("runs", {}) if same else {}), **new["runs"]}
+    results = {**(old if same else {}), **new}
+    kept = {key: results[key] for suite, keys in SUITES.items() if suite in runs for key in keys if key in results}
+    head = {key: value for key, value in new.items() if key not in (*RESULTS, "runs")}
+    runs = {suite: runs[suite] for suite in SUITES if suite in runs}
+    card = head | {"command": command(runs), "seeds": seeds(runs), "runs": runs} | kept
+    return {key: value for key, value in card.items() if value != ""}
+
+
+def command(runs: Mapping[str, Mapping[str, str]]) -> str:
+    """One line that makes the card again: suites run with the same options in one command."""
+    suites_of: dict[str, list[str]] = {}
+    for suite, run in runs.items():
+        suites_of.setdefault(run["command"], []).append(suite)
+    return " && ".join(line.replace("{suites}", ",".join(suites)) for line, suites in suites_of.items())
+
+
+def seeds(runs: Mapping[str, Mapping[str, str]]) -> str:
+    """ "90000-90063": from the first held-out seed to the last that any suite asked for."""
+    numbers = [int(n) for run in runs.values() for n in run.get("seeds", "").split("-") if n]
+    return f"{min(numbers)}-{max(numbers)}" if numbers else ""
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file under a temporary name and rename it."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; name a folder that can be written with --out"
+        ) from error
+
+
+def markdown(card: Mapping[str, Any], sheet: bool) -> str:
+    """The card as a page."""
+    trained = card.get("trained", {})
+    lines = [f"# {card['checkpoint']}", ""]
+    facts = {
+        "game": f"`{card['game']}`",
+        "parameters": f"{card['parameters'] / 1e6:.2f} million",
+        "tokens per frame": card.get("tokens_per_frame"),
+        "denoiser calls per frame": card["calls_per_frame"],
+        "trained": ", ".join(f"{k} {v}" for k, v in trained.items() if not isinstance(v, dict)),
+        "teacher": card.get("teacher"),
+        "seeds": card.get("seeds"),
+    }
+    lines += [f"- {name}: {value}" for name, value in facts.items() if value not in (None, "")]
+    lines += ["", "Measured on seeds that training never saw, against the real game under the same random actions. "
+              "± is half the 95 % bootstrap interval over episodes. Regenerate it with:", "",
+              f"    {card['command']}", ""]  # fmt: skip
+    if sheet and "fidelity" in card:
+        lines += [f"![truth above, dream below]({card['checkpoint']}.png)", ""]
+    for suite, page in (("fidelity", _fidelity), ("control", _control), ("stability", _stability), ("cost", _cost)):
+        if suite in card:
+            lines += [f"## {suite.capitalize()}", "", *page(card), ""]
+    return "\n".join(lines)
+
+
+def table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+
+
+def _with_interval(holder: Mapping[str, Any], name: str, key: str | None = None, digits: int = 2) -> str:
+    value, interval = holder.get(name), holder.get(f"{name}_interval")
+    if key is not None:
+        value, interval = (value or {}).get(key), (interval or {}).get(key)
+    if value is None:
+        return "–"
+    return f"{value:.{digits}f}" + (f" ± {(interval[1] - interval[0]) / 2:.{digits}f}" if interval else "")
+
+
+def _fidelity(card: Mapping[str, Any]) -> list[str]:
+    figures = card["fidelity"]
+    horizons = list(figures["psnr"])
+    rows = {
+        "PSNR, dB": ("psnr", 2), "PSNR on surfaces just seen, dB": ("psnr_seen", 2), "SSIM": ("ssim", 3),
+        "feature distance": ("feature_distance", 3), "sharpness": ("sharpness", 3),
+        "tokenizer's PSNR on surfaces just seen, dB": ("ceiling_psnr_seen", 2),
+        "repeat the last frame: PSNR, dB": ("repeat_psnr", 2),
+        "repeat the last frame: feature distance": ("repeat_feature_distance", 3),
+    }  # fmt: skip
+    body = [
+        [title, *(_with_interval(figures, name, h, digits) for h in horizons)]
+        for title, (name, digits) in rows.items()
+        if name in figures
+    ]
+    lines = [
+        f"Free rollout from {figures['prompt_frames']} real frames, {figures['episodes']} episodes. "
+        f"{figures['protocol']}",
+        "",
+        *table(["frame", *horizons], body),
+        "",
+        f"The tokenizer alone reaches {figures['ceiling_psnr']:.2f} dB and a feature distance of "
+        f"{figures['ceiling_feature_distance']:.3f}. Feature distance: EfficientNet-Lite0 features, less is better. "
+        f"Sharpness: 1 is as sharp as the tokenizer's picture of the truth. An error below one grey level counts as "
+        f"one, so equal pictures have {PSNR_CAP:.1f} dB.",
+    ]
+    body = []
+    for name in ("reward", "termination"):
+        found = card.get(name)
+        if found:
+            cells = [f"{found[k]:.3f}" if k in found else "–" for k in ("accuracy", "recall", "precision")]
+            body.append([name, *cells, str(found["events"]), str(found["frames"])])
+    if body:
+        lines += ["", *table(["prediction", "accuracy", "recall", "precision", "real events", "frames"], body)]
+    return lines
+
+
+def _control(card: Mapping[str, Any]) -> list[str]:
+    figures = card["control"]
+    rows = [["whole action", *(_with_interval(figures, k, None, 3) for k in ("real", "dream"))]]
+    rows += [[n, f"{v['real']:.3f}", f"{v['dream']:.3f}"] for n, v in figures.get("parts", {}).items()]
+    chance = f" Always naming the commonest action gets {figures['chance']:.3f}." if "chance" in figures else ""
+    return [
+        "Share of random actions that an inverse-dynamics network, trained on real frames, names rightly. "
+        f"Dream over real: {_with_interval(figures, 'ratio', None, 3)}.{chance}",
+        "",
+        *table(["action", "real frames", "dreamt frames"], rows),
+    ]
+
+
+def _stability(card: Mapping[str, Any]) -> list[str]:
+    figures = card["stability"]
+    titles = {
+        "real_real": "real against real", "frechet_start": "dream, start", "frechet_middle": "dream, middle",
+        "frechet_end": "dream, end",
+    }  # fmt: skip
+    lines = [
+        f"{figures['dreams']} dreams of {figures['frames']:,} frames. Fréchet distance of EfficientNet-Lite0 features "
+        "to real play (less is better):",
+        "",
+        *table(["", "distance"], [[title, _with_interval(figures, key, None, 4)] for key, title in titles.items()]),
+    ]
+    if "idle_psnr" in figures:
+        lines += ["", f"Standing still for {figures['idle_frames']:,} frames: the last is at "
+                  f"{_with_interval(figures, 'idle_psnr')} dB from the first."]  # fmt: skip
+    return lines
+
+
+def _cost(card: Mapping[str, Any]) -> list[str]:
+    titles = {
+        "fps_median": "frames per second, median", "p50_ms": "a frame, median, ms", "p95_ms": "a frame, 95 %, ms",
+        "p50_ms_first": "the first 200 frames, median, ms", "p50_ms_last": "the last 200 frames, median, ms",
+        "rss_mb_first": "memory at the start, MB", "rss_mb_last": "memory at the end, MB",
+        "first_frame_s": "first frame after, s", "state_mb": "state of a player, MB", "frames": "frames counted",
+        "device": "device",
+    }  # fmt: skip
+    figures = card["cost"]
+    return table(["", ""], [[title, str(figures[key])] for key, title in titles.items() if key in figures])

@@ -1,0 +1,110 @@
+"""Measures of pictures and of sets of pictures: small pure functions, exact where arithmetic allows.
+
+    psnr(truth, dream)                      # (B,) decibels
+    low, high = bootstrap(psnr_per_episode) # 95 % interval of the mean over episodes
+
+Legend: B pictures, H height, W width in pixels, E episodes, N samples, D dimensions. Frames are uint8 (B, H, W, 3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# An error of less than one grey level of 256 cannot be seen: it counts as one, so that equal pictures have
+# 48.1 dB instead of infinity, which no mean survives.
+PSNR_CAP = 20 * math.log10(255)
+
+
+def unit(frames_BHWC: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) -> float (B, 3, H, W) in [0, 1]."""
+    return frames_BHWC.permute(0, 3, 1, 2).float().div(255)
+
+
+def psnr(a_BHWC: Tensor, b_BHWC: Tensor, mask_BHW: Tensor | None = None) -> Tensor:
+    """Peak signal-to-noise ratio of each pair in dB (B,), at most `PSNR_CAP`; NaN where the mask is empty."""
+    error = (a_BHWC.double() - b_BHWC.double()).square().mean(-1)  # (B, H, W)
+    if mask_BHW is None:
+        mse = error.mean((1, 2))
+    else:
+        mse = (error * mask_BHW).sum((1, 2)) / mask_BHW.sum((1, 2))  # 0/0 is NaN, on purpose
+    return 20 * math.log10(255) - 10 * torch.log10(mse.clamp_min(1))
+
+
+def ssim(a_BHWC: Tensor, b_BHWC: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004; Gaussian window of 1.5 pixels) of each pair (B,)."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    value = structural_similarity_index_measure(unit(a_BHWC), unit(b_BHWC), data_range=1.0, reduction="none")
+    assert isinstance(value, Tensor)
+    return value
+
+
+def gradient(frames_BHWC: Tensor) -> Tensor:
+    """Mean gradient magnitude of the luminance of each picture (B,), in grey levels per pixel: what blur takes away."""
+    grey = frames_BHWC.float() @ torch.tensor([0.299, 0.587, 0.114], device=frames_BHWC.device)
+    across = grey[:, :-1, 1:] - grey[:, :-1, :-1]
+    down = grey[:, 1:, :-1] - grey[:, :-1, :-1]
+    return torch.sqrt(across.square() + down.square()).mean((1, 2))
+
+
+def mean(values: np.ndarray) -> float:
+    """Mean over episodes, those without a value (NaN) left out; NaN when none has one."""
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if present.size else math.nan
+
+
+def ratio(values: np.ndarray) -> float:
+    """Sum of the first column over the sum of the second, (E, 2) -> one figure; steadier than a mean of ratios."""
+    present = values[~np.isnan(values).any(1)]
+    below = float(present[:, 1].sum())
+    return float(present[:, 0].sum()) / below if below else math.nan
+
+
+def bootstrap(
+    values: np.ndarray, statistic: Callable[[np.ndarray], float] = mean, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % percentile interval of `statistic` over resampled episodes (first axis); NaN rows are left out first."""
+    values = np.asarray(values, np.float64)
+    values = values[~np.isnan(values).reshape(len(values), -1).any(1)]
+    if not len(values):
+        return math.nan, math.nan
+    generator = np.random.default_rng(seed)
+    drawn = [statistic(values[generator.integers(len(values), size=len(values))]) for _ in range(resamples)]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(low), float(high)
+
+
+class Components:
+    """Projection on the `count` principal components of the samples that it is made from (N, D)."""
+
+    def __init__(self, samples: np.ndarray, count: int = 64) -> None:
+        self.mean = samples.mean(0)
+        _, _, rows = np.linalg.svd(samples - self.mean, full_matrices=False)
+        self.rows = rows[:count]
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        """(N, D) -> (N, at most count)."""
+        return (samples - self.mean) @ self.rows.T
+
+
+def frechet(a: np.ndarray, b: np.ndarray) -> float:
+    """Squared Fréchet distance of the Gaussians fitted to two sets (N, D), (M, D): |μa-μb|² + tr(Ca + Cb - 2√(CaCb)).
+
+    0 for equal sets. It grows as sets get smaller, so compare only distances between sets of the same sizes.
+    """
+    cov_a, cov_b = np.atleast_2d(np.cov(a, rowvar=False)), np.atleast_2d(np.cov(b, rowvar=False))
+    root = _root(cov_a)
+    # √(Ca·Cb) has the trace of √(√Ca·Cb·√Ca), which is symmetric and needs no complex arithmetic
+    cross = np.sqrt(np.linalg.eigvalsh(root @ cov_b @ root).clip(0)).sum()
+    value = np.square(a.mean(0) - b.mean(0)).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross
+    return max(float(value), 0.0)
+
+
+def _root(matrix: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.sqrt(values.clip(0))) @ vectors.T

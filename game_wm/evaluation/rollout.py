@@ -1,0 +1,265 @@
+"""The truth and the dream: the real game on seeds that training never saw, and a checkpoint dreaming the same actions.
+
+    with RealGame("maze") as game:
+        for truth in game.truths(seeds=range(90000, 90016), prompt=32, frames=256):
+            dream = roll(model, truth)
+
+A truth is a prompt of P real frames and N more. The *leader* walks first: the explorer where the game has a map, so
+that the view is a place and not the wall that random play runs into, else random-sticky play. It plays a warm-up of
+32 to 159 frames, then the prompt. Random-sticky play (the player `random`) goes on from there. The action seed is
+the first of eight in whose play the game does not end within those N frames; when every one ends, the longest counts
+as far as it goes. Plays that ended are kept for the measure of termination.
+
+Legend: E episodes, P frames of the prompt, N frames after it, H height, W width in pixels, A length of an encoded
+action.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_collect import games, players
+from data_collect.errors import UserError
+
+FIRST_SEED = 90_000  # recorded training seeds never reach this far
+ATTEMPTS = 8  # action seeds tried for one seed
+SEEN_FRAMES = 16  # a surface counts as seen when it was on screen in the last so many frames of the prompt
+BATCH = 16  # players in one batch of dreams
+
+Tick = Callable[[int], None]
+
+
+def _no_tick(count: int) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass
+class Play:
+    """One piece of real play: P + N frames unless the game ended earlier, actions between them."""
+
+    seed: int
+    frames: list[np.ndarray] = field(default_factory=list)
+    actions: list[np.ndarray] = field(default_factory=list)  # encoded, one fewer than frames
+    rewards: list[float] = field(default_factory=list)  # after the prompt only
+    terminated: bool = False
+    seen: dict[int, np.ndarray] = field(default_factory=dict)  # horizon -> bool (H, W)
+
+
+@dataclass
+class Lead:
+    """A game left at the end of a prompt."""
+
+    play: Play
+    frame: np.ndarray
+    info: dict[str, Any]
+    follower: Any  # the random-sticky player that goes on
+    seen: np.ndarray | None  # numbers of the surfaces on screen in the last frames of the prompt
+
+
+@dataclass
+class Truth:
+    """Several plays side by side; what lies behind an episode's `length` is padding."""
+
+    seeds: tuple[int, ...]
+    prompt: int
+    frames: Tensor  # uint8 (E, P+N, H, W, 3)
+    actions: Tensor  # float32 (E, P+N-1, A)
+    rewards: np.ndarray  # float32 (E, N)
+    terminated: np.ndarray  # bool (E, N)
+    length: np.ndarray  # int (E,): frames after the prompt that exist
+    seen: dict[int, Tensor]  # horizon -> bool (E, H, W); empty where the game has no surfaces
+
+    def at(self, horizon: int) -> Tensor:
+        """The real frames (E, H, W, 3) that many steps after the prompt."""
+        return self.frames[:, self.prompt - 1 + horizon]
+
+    @property
+    def after(self) -> Tensor:
+        """The real frames after the prompt, (E, N, H, W, 3)."""
+        return self.frames[:, self.prompt :]
+
+
+@dataclass
+class Dream:
+    """What a model made of a truth's prompt and actions."""
+
+    frames: Tensor  # uint8 (E, N, H, W, 3)
+    rewards: np.ndarray  # float32 (E, N)
+    terminated: np.ndarray  # float32 (E, N), predicted probability
+
+    def at(self, horizon: int) -> Tensor:
+        """The dreamt frames (E, H, W, 3) that many steps after the prompt."""
+        return self.frames[:, horizon - 1]
+
+
+class RealGame:
+    """A game to be played on chosen seeds. `UserError` when it cannot be made."""
+
+    def __init__(self, game_id: str) -> None:
+        self.env = games.make(game_id)
+        if "surface" in inspect.signature(type(self.env.unwrapped)).parameters:  # costs time, so it is asked for
+            self.env.close()
+            self.env = games.make(game_id, surface=True)
+        self.schema = self.env.get_wrapper_attr("action_schema")
+        self.led_by = ""  # the player of the last warm-up and prompt
+        self.ended: list[Play] = []  # plays that the game ended after the prompt
+
+    def __enter__(self) -> RealGame:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.env.close()
+
+    def _leader(self, info: dict[str, Any]) -> str:
+        walks = {"forward", "turn_left", "turn_right"} <= set(self.schema.names)
+        return "explorer" if walks and "map" in info else "random"
+
+    def lead(self, seed: int, action_seed: int, prompt: int, idle: int = 0) -> Lead | None:
+        """Play warm-up and prompt, and leave the game there; None when it ends before.
+
+        Args:
+            idle: how many last steps of the prompt nobody plays.
+        """
+        generator = np.random.default_rng((seed, action_seed))
+        frame, info = self.env.reset(seed=seed)
+        self.led_by = self._leader(info)
+        leader = players.make(self.led_by, self.env, int(generator.integers(2**31)))
+        leader.reset(self.env, frame, info)
+        frames, actions = deque([frame.copy()], maxlen=prompt), deque[np.ndarray](maxlen=prompt - 1)
+        surfaces = deque([info.get("surface")], maxlen=SEEN_FRAMES)
+        steps = int(generator.integers(32, 160)) + prompt - 1
+        for step in range(steps):
+            action = self.schema.noop() if step >= steps - idle else leader.act(frame, info)
+            frame, _, terminated, truncated, info = self.env.step(action)
+            if terminated or truncated:
+                return None
+            frames.append(frame.copy())
+            actions.append(self.schema.encode(action))
+            surfaces.append(info.get("surface"))
+        follower = players.make("random", self.env, int(generator.integers(2**31)))
+        follower.reset(self.env, frame, info)
+        seen = None if info.get("surface") is None else np.unique([s for s in surfaces if s is not None])
+        play = Play(seed, list(frames), list(actions))
+        return Lead(play, frame, info, follower, seen)
+
+    def play(
+        self, seed: int, action_seed: int, prompt: int, frames: int, horizons: Sequence[int] = (), idle: int = 0
+    ) -> Play | None:
+        """One attempt; None when the game ends before the prompt is full.
+
+        Args:
+            horizons: frames after the prompt at which the seen surfaces are wanted.
+            idle: how many last steps of the prompt nobody plays; then nobody plays on (0: random play goes on).
+        """
+        lead = self.lead(seed, action_seed, prompt, idle)
+        if lead is None:
+            return None
+        play, frame, info = lead.play, lead.frame, lead.info
+        for step in range(1, frames + 1):
+            action = self.schema.noop() if idle else lead.follower.act(frame, info)
+            frame, reward, terminated, truncated, info = self.env.step(action)
+            play.frames.append(frame.copy())
+            play.actions.append(self.schema.encode(action))
+            play.rewards.append(float(reward))
+            if lead.seen is not None and step in horizons:
+                play.seen[step] = np.isin(info["surface"], lead.seen[lead.seen >= 0])
+            if terminated or truncated:
+                play.terminated = bool(terminated)
+                break
+        return play
+
+    def choose(self, seed: int, prompt: int, frames: int, horizons: Sequence[int] = (), idle: int = 0) -> Play:
+        """The first attempt that does not end; `UserError` when no prompt can be played."""
+        longest: Play | None = None
+        for action_seed in range(ATTEMPTS):
+            play = self.play(seed, action_seed, prompt, frames, horizons, idle)
+            if play is None:
+                continue
+            if play.terminated and not idle:
+                self.ended.append(play)
+            if longest is None or len(play.rewards) > len(longest.rewards):
+                longest = play
+            if len(play.rewards) == frames:
+                break
+        if longest is None:
+            raise UserError(f"the game ends before a prompt of {prompt} frames can be played (seed {seed})")
+        return longest
+
+    def truths(
+        self, seeds: Sequence[int], prompt: int, frames: int, horizons: Sequence[int] = (), tick: Tick = _no_tick
+    ) -> Iterator[Truth]:
+        """Truths of at most `BATCH` seeds each."""
+        for first in range(0, len(seeds), BATCH):
+            plays = []
+            for seed in seeds[first : first + BATCH]:
+                plays.append(self.choose(seed, prompt, frames, horizons))
+                tick(1)
+            yield stack(plays, prompt, frames)
+
+
+def stack(plays: Sequence[Play], prompt: int, frames: int) -> Truth:
+    """Plays side by side, the shorter ones padded with zeros."""
+    count, total = len(plays), prompt + frames
+    first = plays[0]
+    frames_out = np.zeros((count, total, *first.frames[0].shape), np.uint8)
+    actions = np.zeros((count, total - 1, len(first.actions[0])), np.float32)
+    rewards, terminated = np.zeros((count, frames), np.float32), np.zeros((count, frames), bool)
+    for i, play in enumerate(plays):
+        frames_out[i, : len(play.frames)] = play.frames
+        actions[i, : len(play.actions)] = play.actions
+        rewards[i, : len(play.rewards)] = play.rewards
+        terminated[i, len(play.rewards) - 1] = play.terminated
+    blank = np.zeros(first.frames[0].shape[:2], bool)
+    horizons = sorted({h for play in plays for h in play.seen})
+    seen = {h: torch.from_numpy(np.stack([play.seen.get(h, blank) for play in plays])) for h in horizons}
+    length = np.array([len(play.rewards) for play in plays])
+    seeds = tuple(play.seed for play in plays)
+    return Truth(
+        seeds, prompt, torch.from_numpy(frames_out), torch.from_numpy(actions), rewards, terminated, length, seen
+    )
+
+
+def begin(model: Any, frames_EPHWC: Tensor, actions_EPA: Tensor, seeds: Sequence[int]) -> Any:
+    """The state of dreams after their prompts; `UserError` when the game's frames are not the model's."""
+    height, width = frames_EPHWC.shape[2:4]
+    if (height, width) != (model.height, model.width):
+        raise UserError(
+            f"the checkpoint dreams frames of {model.width}x{model.height}, but its game now makes {width}x{height}: "
+            "record the game with the options that the checkpoint was trained on"
+        )
+    device = device_of(model)
+    return model.start(frames_EPHWC.to(device), actions_EPA.to(device), torch.tensor(seeds, device=device))
+
+
+@torch.no_grad()
+def roll(model: Any, truth: Truth, steps: int | None = None, tick: Tick = _no_tick) -> Dream:
+    """Free rollout from the truth's prompt under the truth's actions.
+
+    Args:
+        steps: denoiser calls a frame (the model's own number when None).
+        tick: told the number of frames dreamt after each step.
+    """
+    device, p = device_of(model), truth.prompt
+    state = begin(model, truth.frames[:, :p], truth.actions[:, : p - 1], truth.seeds)
+    frames, rewards, terminated = [], [], []
+    for n in range(truth.after.shape[1]):
+        action = truth.actions[:, p - 1 + n].to(device)
+        outcome, state = model.step(state, action, steps)
+        frames.append(outcome.frames.cpu())
+        rewards.append(outcome.rewards.float().cpu().numpy())
+        terminated.append(outcome.terminated.float().cpu().numpy())
+        tick(len(truth.seeds))
+    return Dream(torch.stack(frames, 1), np.stack(rewards, 1), np.stack(terminated, 1))
+
+
+def device_of(model: Any) -> torch.device:
+    """Where the model's weights lie."""
+    return next(iter(model.parameters()), torch.zeros(0)).device

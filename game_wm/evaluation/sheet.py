@@ -1,0 +1,51 @@
+"""The contact sheet of a card: real frames above, dreamt frames below, one pair of rows per seed.
+
+picture = draw(truth, dream)
+picture.save("checkpoints/maze.png")
+"""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from game_wm.evaluation.rollout import Dream, Truth
+
+FRAMES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)  # 0 is the last frame of the prompt
+ROWS = 6
+CELL = 128  # pixels of a cell's longer side, at least
+GAP, LABEL, TOP = 4, 64, 22
+PAPER, INK = (250, 250, 250), (40, 40, 40)
+
+
+def draw(truth: Truth, dream: Dream) -> Image.Image:
+    """The sheet of the first episodes of a batch."""
+    count = dream.frames.shape[1]
+    columns = [f for f in FRAMES if f <= count]
+    rows = min(ROWS, len(truth.seeds))
+    height, width = truth.frames.shape[2:4]
+    scale = max(1, round(CELL / max(height, width)))
+    h, w = height * scale, width * scale
+    across, down = LABEL + len(columns) * (w + GAP), TOP + rows * (2 * h + 3 * GAP)
+    picture = Image.new("RGB", (across, down), PAPER)
+    pen = ImageDraw.Draw(picture)
+    for j, frame in enumerate(columns):
+        pen.text((LABEL + j * (w + GAP), 5), "prompt" if frame == 0 else f"frame {frame}", INK)
+    for i in range(rows):
+        y = TOP + i * (2 * h + 3 * GAP)
+        pen.text((6, y + h // 2), f"{truth.seeds[i]}\n  truth", INK)
+        pen.text((6, y + h + GAP + h // 2), "  dream", INK)
+        for j, frame in enumerate(columns):
+            if frame > truth.length[i]:
+                continue
+            x = LABEL + j * (w + GAP)
+            picture.paste(_image(truth.at(frame)[i], scale), (x, y))
+            if frame:
+                picture.paste(_image(dream.at(frame)[i], scale), (x, y + h + GAP))
+    return picture
+
+
+def _image(frame_HWC: Tensor, scale: int) -> Image.Image:
+    image = Image.fromarray(frame_HWC.to(torch.uint8).numpy())
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)

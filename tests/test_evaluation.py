@@ -1,0 +1,426 @@
+"""Evaluation: exact metrics, and fake models whose rank is known."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from data_collect.errors import UserError
+from data_collect.schema import ActionSchema
+from game_wm import evaluation
+from game_wm.evaluation import card as cards
+from game_wm.evaluation import metrics, rollout, stability
+from game_wm.evaluation.control import InverseDynamics, groups, right, triples
+from game_wm.evaluation.control import loss as inverse_loss
+from game_wm.evaluation.features import FeatureDistance
+from game_wm.evaluation.outcomes import Outcomes
+from game_wm.world import Outcome
+
+SIZE = 32
+BUTTONS = ("left", "right", "up", "down")
+
+
+class Toy(gymnasium.Env):
+    """A torus with a texture of its seed's own, seen through a window; the first pixel tells where the window is."""
+
+    def __init__(self, ends: bool = False, surface: bool = False) -> None:
+        self.ends, self.surface = ends, surface
+        self.action_schema = ActionSchema("multibinary", BUTTONS, fps=20)
+        self.action_space = self.action_schema.space()
+        self.observation_space = gymnasium.spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
+        self.paid = False
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        generator = np.random.default_rng(seed)
+        coarse = generator.integers(0, 256, (16, 16, 3)).astype(np.uint8)
+        self.texture = np.kron(coarse, np.ones((4, 4, 1), np.uint8))
+        self.x, self.y = 10, 10
+        return self.frame(), self._info()
+
+    def frame(self) -> np.ndarray:
+        frame = np.roll(self.texture, (-self.y, -self.x), (0, 1))[:SIZE, :SIZE].copy()
+        frame[0, 0] = self.x, self.y, 0
+        return frame
+
+    def _info(self) -> dict[str, Any]:
+        if not self.surface:
+            return {}
+        numbers = np.arange(64 * 64).reshape(64, 64)
+        return {"surface": np.roll(numbers, (-self.y, -self.x), (0, 1))[:SIZE, :SIZE]}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        left, right_, up, down = (int(v) for v in action)
+        self.x, self.y = (self.x + right_ - left) % 64, (self.y + down - up) % 64
+        reward = float(self.x % 8 == 0 and right_ != left)
+        return self.frame(), reward, self.ends and self.x == 16, False, self._info()
+
+
+@dataclass
+class State:
+    """Players of a fake model."""
+
+    games: list[Toy]
+    frames: Tensor
+
+
+class Fake(nn.Module):
+    """Dreams the true game ("perfect") or shows the last frame for ever ("frozen"). Its tokenizer loses nothing."""
+
+    height = width = SIZE
+    window, steps = 4, 1
+    config = SimpleNamespace(dynamics=SimpleNamespace(tokens=7))
+
+    def __init__(self, frozen: bool, ends: bool = False) -> None:
+        super().__init__()
+        self.frozen, self.ends = frozen, ends
+
+    def encode(self, frames: Tensor) -> Tensor:
+        return frames.permute(0, 3, 1, 2).float()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return latents.permute(0, 2, 3, 1).to(torch.uint8)
+
+    def start(self, frames: Tensor, actions: Tensor, seeds: Tensor) -> State:
+        assert actions.shape[:2] == (frames.shape[0], frames.shape[1] - 1)
+        games = []
+        for seed, last in zip(seeds.tolist(), frames[:, -1], strict=True):
+            game = Toy(self.ends)
+            game.reset(seed=seed)
+            game.x, game.y = int(last[0, 0, 0]), int(last[0, 0, 1])
+            assert np.array_equal(game.frame(), last.numpy())
+            games.append(game)
+        return State(games, frames[:, -1])
+
+    def step(self, state: State, action: Tensor, steps: int | None = None) -> tuple[Outcome, State]:
+        if self.frozen:
+            return Outcome(state.frames, torch.zeros(len(action)), torch.zeros(len(action))), state
+        results = [game.step(a) for game, a in zip(state.games, action.numpy(), strict=True)]
+        state.frames = torch.from_numpy(np.stack([r[0] for r in results]))
+        return Outcome(
+            state.frames, torch.tensor([r[1] for r in results]), torch.tensor([float(r[2]) for r in results])
+        ), state
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout.games, "make", lambda game_id, **options: Toy("ends" in game_id, **options))
+
+
+@pytest.fixture(scope="module")
+def features() -> FeatureDistance:
+    return FeatureDistance()
+
+
+def checkpoint(model: Fake, path: Path | None = None) -> Any:
+    return SimpleNamespace(
+        model=model, schema=Toy().action_schema, game="toy", name="toy", parameters=5_000_000,
+        trained={"frames": 1000, "hours": 0.5, "machine": "2 cores"}, path=path,
+    )  # fmt: skip
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+
+def frames(*values: int) -> Tensor:
+    return torch.stack([torch.full((16, 16, 3), v, dtype=torch.uint8) for v in values])
+
+
+def test_psnr_is_exact() -> None:
+    values = metrics.psnr(frames(100, 100, 0), frames(100, 110, 255))
+    assert values.tolist() == pytest.approx([metrics.PSNR_CAP, 20 * math.log10(25.5), 0.0])
+
+
+def test_psnr_within_a_mask() -> None:
+    a, b = frames(100, 100), frames(100, 100)
+    b[:, :8] = 110
+    mask = torch.zeros(2, 16, 16, dtype=torch.bool)
+    mask[0, :4] = True
+    values = metrics.psnr(a, b, mask)
+    assert values[0].item() == pytest.approx(20 * math.log10(25.5))
+    assert math.isnan(values[1].item())
+
+
+def test_blur_lowers_ssim_and_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sharp = torch.randint(0, 256, (2, 32, 32, 3), generator=generator, dtype=torch.uint8)
+    image = torch.nn.functional.avg_pool2d(metrics.unit(sharp), 3, 1, 1)
+    blurred = (image * 255).to(torch.uint8).permute(0, 2, 3, 1)
+    assert metrics.ssim(sharp, sharp).tolist() == pytest.approx([1, 1])
+    assert (metrics.ssim(sharp, blurred) < 0.9).all()
+    assert (metrics.gradient(blurred) < metrics.gradient(sharp)).all()
+    assert metrics.gradient(frames(7)).item() == 0
+
+
+def test_bootstrap_covers_the_mean_and_skips_missing_episodes() -> None:
+    values = np.random.default_rng(0).normal(5, 1, 200)
+    low, high = metrics.bootstrap(np.append(values, math.nan))
+    assert low < values.mean() < high and 0.2 < high - low < 0.4
+    assert metrics.bootstrap(np.full(4, 3.0)) == (3.0, 3.0)
+    assert math.isnan(metrics.bootstrap(np.array([math.nan]))[0])
+    assert metrics.ratio(np.array([[1.0, 2.0], [3.0, 4.0], [math.nan, 1.0]])) == pytest.approx(4 / 6)
+
+
+def test_frechet_distance() -> None:
+    generator = np.random.default_rng(0)
+    a = generator.normal(size=(500, 6))
+    assert metrics.frechet(a, a) == pytest.approx(0, abs=1e-9)
+    assert metrics.frechet(a, a + 2.0) == pytest.approx(6 * 4, rel=1e-9)  # moved by 2 in six dimensions
+    assert metrics.frechet(a, a * 3) == pytest.approx(  # σ and 3σ differ by 2σ, the means by twice a's
+        4 * np.trace(np.cov(a.T)) + 4 * np.square(a.mean(0)).sum(), rel=1e-6
+    )
+    components = metrics.Components(generator.normal(size=(50, 8)) * np.arange(8), 3)
+    assert components(np.zeros((5, 8))).shape == (5, 3)
+
+
+def test_feature_distance_ranks_damage(features: FeatureDistance) -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.from_numpy(np.stack([Toy().reset(seed=s)[0] for s in range(3)]))
+    slightly = (truth.float() + 4 * torch.randn(truth.shape, generator=generator)).clamp(0, 255).to(torch.uint8)
+    other = torch.from_numpy(np.stack([Toy().reset(seed=s + 10)[0] for s in range(3)]))
+    same, near, far = features.distances(truth, truth, slightly, other)
+    assert same.tolist() == pytest.approx([0, 0, 0], abs=1e-6)
+    assert (near < far).all() and (near > 0).all()
+    assert features.distance(truth, other).tolist() == pytest.approx(far.tolist(), rel=1e-4)
+    assert features.vectors(truth).shape == (3, 512)
+
+
+def test_features_are_frozen_and_differentiable(features: FeatureDistance) -> None:
+    image = torch.rand(1, 3, 64, 64, requires_grad=True)
+    features.network.train()
+    assert not features.network.net.training
+    features.network.distance(image, torch.rand(1, 3, 64, 64)).sum().backward()
+    assert image.grad is not None and image.grad.isfinite().all() and image.grad.abs().sum() > 0
+    assert not any(p.requires_grad for p in features.network.parameters())
+
+
+# --- truth ------------------------------------------------------------------------------------------------------------
+
+
+def test_truth_is_aligned_and_repeats(toy: None) -> None:
+    with rollout.RealGame("toy") as game:
+        truth = next(game.truths(range(90000, 90003), 8, 20, horizons=(1, 16)))
+        again = next(game.truths(range(90000, 90003), 8, 20, horizons=(1, 16)))
+    assert truth.frames.shape == (3, 28, SIZE, SIZE, 3) and truth.actions.shape == (3, 27, 4)
+    assert torch.equal(truth.frames, again.frames) and torch.equal(truth.actions, again.actions)
+    env = Toy()
+    for i, seed in enumerate(truth.seeds):
+        env.reset(seed=seed)
+        env.x, env.y = int(truth.frames[i, 0, 0, 0, 0]), int(truth.frames[i, 0, 0, 0, 1])
+        for t, action in enumerate(truth.actions[i].numpy()):
+            assert np.array_equal(env.step(action)[0], truth.frames[i, t + 1].numpy())
+    assert truth.seen[1].float().mean() > 0.9  # a step of one pixel shows little that is new
+    assert torch.equal(truth.at(0), truth.frames[:, 7]) and torch.equal(truth.at(1), truth.after[:, 0])
+
+
+def test_truth_does_not_end_where_another_action_seed_helps(toy: None) -> None:
+    with rollout.RealGame("toy ends") as game:
+        plays = [game.choose(seed, 8, 60) for seed in range(90000, 90008)]
+    assert any(len(play.rewards) == 60 for play in plays)
+    assert game.ended and all(play.terminated and len(play.rewards) <= 60 for play in game.ended)
+    truth = rollout.stack(game.ended[:2], 8, 60)
+    assert truth.terminated[0, truth.length[0] - 1] and truth.terminated.sum() == len(truth.seeds)
+
+
+def test_frames_of_another_size_are_refused(toy: None) -> None:
+    model = Fake(frozen=True)
+    model.height = 48
+    with rollout.RealGame("toy") as game, pytest.raises(UserError, match="32x48"):
+        rollout.roll(model, next(game.truths([90000], 8, 4)))
+
+
+# --- suites -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def results(toy: None, tmp_path: Path) -> dict[str, tuple[dict[str, Any], Any]]:
+    options = evaluation.Options(
+        ("fidelity", "control"), episodes=3, cache=tmp_path / "cache", inverse_plays=12, inverse_updates=120
+    )
+    return {
+        name: evaluation.evaluate(checkpoint(Fake(frozen=name == "frozen")), options) for name in ("perfect", "frozen")
+    }
+
+
+def test_a_perfect_model_outranks_a_frozen_one(results: dict[str, tuple[dict[str, Any], Any]], tmp_path: Path) -> None:
+    perfect, frozen = results["perfect"][0], results["frozen"][0]
+    good, bad = perfect["fidelity"], frozen["fidelity"]
+    assert good["psnr"] == {h: pytest.approx(metrics.PSNR_CAP) for h in ("1", "4", "16", "64", "256")}
+    assert good["ssim"]["256"] == pytest.approx(1) and good["sharpness"]["64"] == pytest.approx(1)
+    assert good["feature_distance"]["64"] == pytest.approx(0, abs=1e-6)
+    assert good["psnr_seen"]["1"] == pytest.approx(metrics.PSNR_CAP)
+    assert bad["psnr"] == bad["repeat_psnr"] and bad["feature_distance"] == bad["repeat_feature_distance"]
+    assert bad["psnr"]["64"] < 20 and bad["feature_distance"]["64"] > 0.1
+    assert good["repeat_psnr"] == bad["repeat_psnr"]
+    low, high = bad["psnr_interval"]["16"]
+    assert low <= bad["psnr"]["16"] <= high
+    by_seed = [bad["psnr_by_seed"][str(seed)]["16"] for seed in (90000, 90001, 90002)]
+    assert bad["psnr"]["16"] == pytest.approx(np.mean(by_seed))
+
+    assert perfect["control"]["dream"] == perfect["control"]["real"] == frozen["control"]["real"]
+    assert frozen["control"]["dream"] < frozen["control"]["real"] - 0.2
+    assert perfect["control"]["real"] > perfect["control"]["chance"] + 0.2
+    assert set(perfect["control"]["parts"]) == set(BUTTONS)
+
+    assert perfect["reward"]["accuracy"] == 1 and perfect["reward"]["recall"] == 1
+    assert frozen["reward"]["recall"] == 0 and "precision" not in frozen["reward"]
+    assert perfect["termination"]["false_alarms_per_1000"] == 0
+    sheet = results["frozen"][1]
+    assert sheet.width > 10 * 128 and sheet.height > 6 * 128
+    assert len(list((tmp_path / "cache").glob("inverse-*.safetensors"))) == 1
+
+
+def test_stability_ranks_perfect_and_frozen(toy: None, features: FeatureDistance) -> None:
+    cards_ = {}
+    for frozen in (False, True):
+        with rollout.RealGame("toy") as game:
+            cards_[frozen] = stability.stability(Fake(frozen), game, features, 8, range(90000, 90003), frames=400)
+    perfect, frozen_ = cards_[False], cards_[True]
+    own = [perfect[f"frechet_{name}"] for name in stability.NAMES]
+    assert np.mean(own) == pytest.approx(perfect["real_real"])  # it dreams what the real game does
+    assert frozen_["real_real"] == perfect["real_real"]
+    assert frozen_["frechet_end"] > perfect["frechet_end"]
+    assert perfect["idle_psnr"] == pytest.approx(metrics.PSNR_CAP)  # and so does a frozen dream of standing still
+    assert perfect["dreams"] == 3 and perfect["frames"] == 400
+
+
+def test_windows_are_those_of_the_protocol() -> None:
+    spans = stability.windows(10_000)
+    assert [(s[0], s[-1], len(s)) for s in spans.values()] == [(8, 496, 62), (5008, 5496, 62), (9508, 9996, 62)]
+
+
+def test_outcomes_count_events_near_in_time() -> None:
+    outcomes, n = Outcomes(), 40
+    real, made, ends, called = (np.zeros((2, n), np.float32) for _ in range(4))
+    real[:] = made[:] = -0.1  # a living cost is no event
+    real[0, 10] = real[0, 30] = 3.0
+    made[0, 12] = 2.5  # two frames late: found; the second is missed
+    made[1, 20] = -4.0  # never happened
+    ends[1, 29] = 1
+    called[1, 28] = 0.9
+    outcomes.add(np.array([n, 30]), real, made, ends > 0, called)
+    reward, termination = outcomes.reward(), outcomes.termination()
+    assert (reward["events"], reward["recall"], reward["precision"]) == (2, 0.5, 0.5)
+    assert reward["accuracy"] == pytest.approx(np.mean([37 / 40, 29 / 30]))
+    assert (termination["events"], termination["recall"], termination["precision"]) == (1, 1, 1)
+    assert termination["false_alarms_per_1000"] == 0 and termination["frames"] == 70
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        ActionSchema("discrete", ("noop", "fire", "left")),
+        ActionSchema("multidiscrete", ("a", "b", "c", "d", "e"), nvec=(2, 3)),
+        ActionSchema("box", ("steer", "gas"), low=(-1, 0), high=(1, 1)),
+        ActionSchema("multibinary", ("jump", "run")),
+    ],
+)
+def test_inverse_dynamics_speaks_every_kind_of_action(schema: ActionSchema) -> None:
+    space = schema.space()
+    space.seed(0)
+    actions = torch.from_numpy(np.stack([schema.encode(space.sample()) for _ in range(6)]))
+    network = InverseDynamics(48, 160, schema.size)
+    output = network(torch.randint(0, 256, (6, 3, 48, 160, 3), dtype=torch.uint8))
+    inverse_loss(schema, output, actions).backward()
+    assert right(schema, actions if schema.kind == "box" else actions * 2 - 1, actions).all()
+    assert right(schema, output, actions).shape == (6, len(groups(schema)))
+
+
+def test_triples_are_successive() -> None:
+    numbers = torch.arange(6).reshape(1, 6, 1, 1, 1)
+    assert triples(numbers)[0, :, :, 0, 0, 0].tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5]]
+
+
+# --- the card ---------------------------------------------------------------------------------------------------------
+
+
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str, frozen: bool = False) -> dict[str, Any]:
+    """`evaluate` from its command line with a fake model in place of the file's."""
+    path = tmp_path / "toy.safetensors"
+    if not path.exists():
+        path.write_bytes(b"weights")
+    monkeypatch.setattr("game_wm.checkpoint.load", lambda p, device="cpu": checkpoint(Fake(frozen), Path(p)))
+    monkeypatch.setattr("game_wm.evaluation.cost.measure", lambda *a, **k: {"fps_median": 70.0, "frames": a[1]})
+    monkeypatch.chdir(tmp_path)
+    assert evaluation.main([str(path), *arguments]) == 0
+    return json.loads((tmp_path / "toy.json").read_text())
+
+
+def test_card_keeps_the_suites_of_the_same_weights(
+    toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = run(tmp_path, monkeypatch, "--suite", "cost", "--episodes", "2", "--json", "-")
+    assert json.loads(capsys.readouterr().out) == card
+    assert card["cost"] == {"fps_median": 70.0, "frames": 1250}
+    assert not {"fidelity", "control", "stability", "reward", "termination", "seeds", "teacher"} & set(card)
+
+    card = run(tmp_path, monkeypatch, "--suite", "fidelity", "--episodes", "2", "--json", str(tmp_path / "copy.json"))
+    expected = {
+        "checkpoint",
+        "game",
+        "parameters",
+        "tokens_per_frame",
+        "calls_per_frame",
+        "trained",
+        "weights",
+        "command",
+    }
+    assert expected | {"seeds", "fidelity", "reward", "termination", "cost", "runs"} == set(card)
+    expected = {"psnr", "psnr_seen", "ssim", "feature_distance", "sharpness", "psnr_by_seed", "ceiling_psnr"}
+    assert expected | {"repeat_psnr", "repeat_feature_distance", "psnr_interval"} <= set(card["fidelity"])
+    assert card["seeds"] == "90000-90001" and card["parameters"] == 5_000_000 and card["tokens_per_frame"] == 7
+    assert card["command"].endswith("--suite fidelity,cost --episodes 2")
+    assert json.loads((tmp_path / "copy.json").read_text()) == card
+    page = (tmp_path / "toy.md").read_text()
+    assert "## Fidelity" in page and "## Cost" in page and "## Control" not in page and "toy.png" in page
+    assert (tmp_path / "toy.png").read_bytes().startswith(b"\x89PNG")
+
+    (tmp_path / "toy.safetensors").write_bytes(b"other weights")
+    card = run(tmp_path, monkeypatch, "--suite", "cost", "--episodes", "2")
+    assert "fidelity" not in card and "cost" in card
+
+
+def test_commands_with_different_options_are_both_told() -> None:
+    runs = {
+        "fidelity": {"command": "evaluate x --suite {suites}", "seeds": "90000-90063"},
+        "control": {"command": "evaluate x --suite {suites}", "seeds": "90000-90063"},
+        "stability": {"command": "evaluate x --suite {suites} --episodes 4", "seeds": "90000-90007"},
+    }
+    assert cards.command(runs) == "evaluate x --suite fidelity,control && evaluate x --suite stability --episodes 4"
+    assert cards.seeds(runs) == "90000-90063"
+
+
+def test_what_is_no_number_is_absent() -> None:
+    assert cards.tidy({"a": math.nan, "b": {"c": 1.23456789}, "d": (1, 2)}) == {"b": {"c": 1.2346}, "d": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--suite", "speed"], "unknown suite speed"),
+        (["--suite", ""], "unknown suite"),
+        (["--episodes", "0"], "--episodes"),
+    ],
+)
+def test_wrong_arguments_are_refused(tmp_path: Path, arguments: list[str], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        evaluation.main([str(tmp_path / "x.safetensors"), *arguments])
+
+
+def test_files_that_are_no_checkpoint_or_no_card_are_refused(
+    toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"missing\.safetensors"):
+        evaluation.main([str(tmp_path / "missing.safetensors")])
+    (tmp_path / "toy.json").write_text("[]")
+    with pytest.raises(UserError, match=r"toy\.json is not a card"):
+        run(tmp_path, monkeypatch, "--suite", "cost")
