@@ -43,6 +43,15 @@ class Chunk:
     pose: np.ndarray | None  # float32 (F, 3): x, y, angle
     meta: dict[str, Any] = field(default_factory=dict)
 
+    def same(self, other: Chunk) -> bool:
+        """Whether both hold the same gameplay, bit for bit."""
+        return self.differs(other) is None
+
+    def differs(self, other: Chunk) -> str | None:
+        """The first array that is not the same in both ("frames", "rewards" ...)."""
+        names = ("actions", "frames", "rewards", "terminated", "truncated", "pose")
+        return next((name for name in names if not _equal(getattr(self, name), getattr(other, name))), None)
+
 
 @dataclass(frozen=True)
 class ChunkRef:
@@ -113,6 +122,12 @@ def pack(chunk: Chunk) -> bytes:
     members["json"] = json.dumps(meta).encode()
     key = f"{meta['episode']:06d}-{meta['chunk']:04d}"
     return b"".join(_entry(f"{key}.{name}", data) for name, data in members.items())
+
+
+def _equal(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
 
 
 def _npy(array: np.ndarray, dtype: Any) -> bytes:

@@ -31,6 +31,18 @@ INDEX, CARD = "index.json", "dataset.json"
 SETTINGS = ("game", "player", "recording_seed", "episode_frames", "schema")
 
 
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The recording's `SETTINGS`, from its card or else its first shard. `UserError`: none there, or damaged."""
+    path, shards = folder / CARD, sorted(folder.glob("shard-*.tar"))
+    try:
+        card = json.loads(path.read_text()) if path.exists() or not shards else next(scan(shards[0]))[1]
+        return {name: card[name] for name in SETTINGS}
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{folder} holds no recording: make one with `python -m data_collect record`") from None
+    except (ValueError, KeyError, TypeError, StopIteration) as error:
+        raise UserError(f"{path} is damaged ({error}): delete it, it is made again from the shards") from None
+
+
 @dataclass
 class Episode:
     """T steps and T+1 frames. `meta` holds what its chunks share: game, player, seed, episode, schema ..."""
@@ -56,7 +68,7 @@ class Dataset:
     def __init__(self, folder: str | Path, rebuild: bool = False) -> None:
         self.folder = Path(folder)
         self.shards = sorted(self.folder.glob("shard-*.tar"))
-        self.settings = self._read_settings()
+        self.settings = read_settings(self.folder)
         self.game: str = self.settings["game"]
         self.schema = ActionSchema.from_json(self.settings["schema"])
         known = {} if rebuild else self._read_index()
@@ -67,18 +79,6 @@ class Dataset:
                 raise UserError(
                     f"{self.folder} holds chunk {one.key} twice, in {one.shard} and {other.shard}: move one away"
                 )
-
-    def _read_settings(self) -> dict[str, Any]:
-        path = self.folder / CARD
-        try:
-            card = json.loads(path.read_text()) if path.exists() or not self.shards else next(scan(self.shards[0]))[1]
-            return {name: card[name] for name in SETTINGS}
-        except (FileNotFoundError, NotADirectoryError):
-            raise UserError(
-                f"{self.folder} holds no recording: make one with `python -m data_collect record`"
-            ) from None
-        except (ValueError, KeyError, TypeError, StopIteration) as error:
-            raise UserError(f"{path} is damaged ({error}): delete it, it is made again from the shards") from None
 
     def _read_index(self) -> dict[str, list[ChunkRef]]:
         """Rows by shard name; none when there is no index. A missing shard or one of another size is an error."""

@@ -1,10 +1,10 @@
 """Shards: WebDataset tar files that a killed recorder cannot corrupt.
 
     with ShardWriter(folder) as writer:
-        ref = writer.add(chunk)         # on disk, synced, when this returns
+        ref = writer.add(chunk)         # a kill no longer loses it when this returns
 
 A shard grows as `shard-{episode}-{chunk}.tar.part`, named by its first chunk, so that neither workers nor later runs
-can collide; each chunk is appended in one go and synced. A full shard gets its end mark and loses the `.part`: what
+can collide; each chunk is appended in one go. A full shard gets its end mark and loses the `.part`: what
 bears a shard's name is whole. `salvage` turns what a killed recorder left into proper shards, losing at most the chunk
 that it was writing.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -40,15 +41,19 @@ class ShardWriter:
         self._path: Path | None = None
         self._file = -1
         self._size = self._chunks = 0
+        self._synced = 0.0
 
     def add(self, chunk: Chunk) -> ChunkRef:
-        """Write a chunk; it is on disk when this returns."""
+        """Write a chunk; killing this process does not lose it any more."""
         blob = pack(chunk)
         if self._path is None:
             self._open(self.folder / f"shard-{chunk.meta['episode']:06d}-{chunk.meta['chunk']:04d}.tar")
         assert self._path is not None
         try:
-            _write(self._file, blob)
+            # The kernel keeps what a killed process wrote; syncing is for power cuts, and once a second will do.
+            sync = time.monotonic() - self._synced > 1
+            _write(self._file, blob, sync)
+            self._synced = time.monotonic() if sync else self._synced
         except OSError as error:
             # Take back the part that was written, so that the shard ends with a whole chunk.
             os.ftruncate(self._file, self._size)
@@ -156,12 +161,12 @@ def _part(path: Path) -> Path:
     return path.with_name(path.name + PART)
 
 
-def _write(file: int, data: bytes) -> None:
-    """All of `data`, synced."""
+def _write(file: int, data: bytes, sync: bool = True) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(file, view) :]
-    os.fsync(file)
+    if sync:
+        os.fsync(file)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,0 +1,78 @@
+"""Which episode comes next and where it must end, so that W workers record exactly what one would.
+
+    plan = Plan(frames=20_000, episode_frames=2048)
+    number = plan.take()            # None: nothing is certain to be needed now
+    limit, final = plan.limit(number)
+    plan.finish(number, frames)
+
+Episodes are numbered, an episode is a function of (seed, number), and N frames means: episodes 0, 1, 2 ... until there
+are N, the last one cut. How long an episode gets is known only when it ends, but never more than `episode_frames`; so
+an episode is started only when those before it cannot reach N, and its limit is final only when those before it are
+done. No episode is ever recorded in vain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from data_collect.chunk import ChunkRef
+
+
+class Plan:
+    """Numbers of episodes to hand out. `kept`: chunks that an earlier run left, by episode."""
+
+    def __init__(self, frames: int, episode_frames: int, kept: dict[int, list[ChunkRef]] | None = None) -> None:
+        self.frames, self.episode_frames = frames, episode_frames
+        self.done: dict[int, int] = {}
+        self.running: set[int] = set()
+        self.kept = kept or {}
+        for number, refs in self.kept.items():
+            if refs[-1].last and [ref.chunk for ref in refs] == list(range(len(refs))):
+                self.done[number] = sum(ref.frames for ref in refs)
+        self.base = self.base_frames = 0  # episodes below `base` are done and have so many frames
+        self._advance()
+
+    def take(self) -> int | None:
+        """The next episode to record, or none as long as the running ones may suffice."""
+        number = self.base
+        while number in self.done or number in self.running:
+            number += 1
+        if self._at_most(number) >= self.frames:
+            return None
+        self.running.add(number)
+        return number
+
+    def limit(self, number: int) -> tuple[int, bool]:
+        """How many frames episode `number` may have for certain, and whether that is the last word."""
+        kept = self.kept.get(number)
+        if kept and kept[-1].last:
+            return kept[-1].start + kept[-1].frames, True
+        # Never less than what is on disk already and a step to end it.
+        least = kept[-1].start + kept[-1].steps + 2 if kept else 2
+        certain = min(max(self.frames - self._at_most(number), least), self.episode_frames)
+        final = certain == self.episode_frames or not any(other < number for other in self.running)
+        return certain, final
+
+    def finish(self, number: int, frames: int) -> None:
+        """Episode `number` has ended with so many frames."""
+        self.running.discard(number)
+        self.done[number] = frames
+        self._advance()
+
+    def _advance(self) -> None:
+        while self.base in self.done:
+            self.base_frames += self.done[self.base]
+            self.base += 1
+
+    def _at_most(self, number: int) -> int:
+        """Frames of all episodes before `number`, if those that run get as long as they may."""
+        later = sum(self.done.get(other, self.episode_frames) for other in range(self.base, number))
+        return self.base_frames + later
+
+
+def by_episode(refs: Iterable[ChunkRef]) -> dict[int, list[ChunkRef]]:
+    """Rows of an index, grouped by episode in order of chunk, holes and all."""
+    groups: dict[int, list[ChunkRef]] = {}
+    for ref in sorted(refs, key=lambda ref: (ref.episode, ref.chunk)):
+        groups.setdefault(ref.episode, []).append(ref)
+    return groups

@@ -1,0 +1,178 @@
+"""`record`: from a game and a player to a folder of shards, with any number of workers, and again after a stop.
+
+    python -m data_collect record --game maze --player explorer --frames 20000 --workers 2 --out data/maze
+
+Run it again on the same folder and it continues to `--frames`; after `kill -9`, after a full disk, or with more frames
+than before. The same seed and number of frames give the same episodes whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from data_collect import games, players
+from data_collect.chunk import Chunk
+from data_collect.dataset import CARD, INDEX, SETTINGS, Dataset, read_settings
+from data_collect.errors import UserError
+from data_collect.plan import Plan, by_episode
+from data_collect.recorder import Differs, EpisodeRecorder, cut
+from data_collect.shards import ShardWriter, salvage, write_atomic
+from data_collect.workers import Pool, folder_lock
+
+EPISODE_FRAMES = 2048
+
+
+def record(
+    out: str | Path,
+    game: str,
+    player: str,
+    frames: int,
+    workers: int = 1,
+    seed: int | None = None,
+    episode_frames: int | None = None,
+) -> Dataset:
+    """Record until `out` holds `frames` frames; what is there already counts. Seed and episode length not given are
+    those of the folder, or 0 and 2048. `UserError`: another recording in the folder, a bad game, player or number."""
+    for name, value, least in (("frames", frames, 2), ("workers", workers, 1), ("seed", seed, 0)):
+        if value is not None and value < least:
+            raise UserError(f"--{name} {value} is too small: give at least {least}")
+    if episode_frames is not None and episode_frames < 2:
+        raise UserError(f"--episode-frames {episode_frames} is too small: an episode has at least 2 frames")
+    folder = Path(out)
+    env = games.make(game)
+    try:
+        players.make(player, env)  # complains now rather than in every worker
+        schema = env.get_wrapper_attr("action_schema").to_json()
+        wanted = {"game": game, "player": player, "recording_seed": seed, "episode_frames": episode_frames}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder} cannot be made ({error.strerror}); choose another --out") from None
+        with folder_lock(folder) as lock:
+            settings = _settings(folder, wanted | {"schema": schema})
+            salvage(folder)
+            lock.share()
+            dataset = Dataset(folder, rebuild=True)
+            plan = Plan(frames, settings["episode_frames"], by_episode(dataset.index))
+            if player == "human":
+                # What a human did cannot be played again: unfinished episodes stay as they are.
+                for number, refs in plan.kept.items():
+                    plan.finish(number, sum(ref.frames for ref in refs))
+            have = sum(ref.frames for ref in dataset.index)
+            try:
+                with _progress(have, frames) as progress:
+                    if workers == 1 or player == "human":
+                        _record_here(env, dataset, plan, settings, progress)
+                    else:
+                        Pool(
+                            dataset, plan, settings, workers, progress.add, lambda: publish(folder), progress.say
+                        ).run()
+            finally:
+                dataset = publish(folder)
+    finally:
+        env.close()
+    return dataset
+
+
+def _settings(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """The recording's settings, those of the folder where it has any; written to the card of a new folder."""
+    has = (folder / CARD).exists() or any(folder.glob("shard-*.tar"))
+    if has:
+        settings = read_settings(folder)
+    else:
+        if next((path for path in folder.iterdir() if not path.name.startswith((".", "shard-"))), None):
+            raise UserError(f"{folder} holds other files and no recording: choose an empty folder for --out")
+        settings = {"recording_seed": 0, "episode_frames": EPISODE_FRAMES}
+        settings |= {name: value for name, value in wanted.items() if value is not None}
+    for name in SETTINGS:
+        if wanted[name] is not None and wanted[name] != settings[name]:
+            what = "another action schema" if name == "schema" else f"{name.replace('_', ' ')} {settings[name]}"
+            raise UserError(f"{folder} holds a recording of {what}, not {wanted[name]}: choose another --out")
+    if not has:
+        write_atomic(folder / CARD, json.dumps({name: settings[name] for name in SETTINGS}, indent=1))
+    return settings
+
+
+def _record_here(env: Any, dataset: Dataset, plan: Plan, settings: dict[str, Any], progress: Meter) -> None:
+    """Record in this process, one episode after the other."""
+    with ShardWriter(dataset.folder) as writer:
+
+        def add(chunk: Chunk) -> None:
+            shards = len(writer.closed)
+            progress.add(writer.add(chunk).frames)
+            if len(writer.closed) > shards:
+                publish(dataset.folder)
+
+        recorder = EpisodeRecorder(env, settings, add, dataset.read)
+        while (number := plan.take()) is not None:
+            kept = plan.kept.get(number, [])
+            try:
+                plan.finish(number, recorder.record(number, plan.limit(number), kept=kept))
+            except Differs:
+                progress.say(cut(number))
+                plan.finish(number, sum(ref.frames for ref in kept))
+            except players.Quit:
+                break
+
+
+def publish(folder: Path) -> Dataset:
+    """Write index and card anew from the shards, reading only those that the index does not know."""
+    try:
+        dataset = Dataset(folder)
+    except UserError:
+        dataset = Dataset(folder, rebuild=True)
+    write_atomic(folder / INDEX, json.dumps(dataset.index_json()))
+    write_atomic(folder / CARD, json.dumps(dataset.card, indent=1))
+    return dataset
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+class Meter:
+    """Counts frames; a bar in a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self, have: int, total: int) -> None:
+        self.have, self.total, self.done = have, total, 0
+        self.console = Console(stderr=True)
+        self.started = self.told = time.monotonic()
+        self.bar = Progress(
+            TextColumn("recording"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]:,.0f} frames/s"),
+            TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal,
+        )  # fmt: skip
+        self.task = self.bar.add_task("frames", total=total, completed=have, rate=0.0)
+
+    @property
+    def rate(self) -> float:
+        """Frames per second since the start."""
+        return self.done / max(time.monotonic() - self.started, 1e-3)
+
+    def add(self, frames: int) -> None:
+        """So many frames more are on disk."""
+        self.done += frames
+        self.bar.update(self.task, advance=frames, rate=self.rate)
+        now = time.monotonic()
+        if self.bar.disable and now - self.told > 10:
+            self.told = now
+            have = self.have + self.done
+            left = max(self.total - have, 0) / max(self.rate, 1e-3)
+            self.say(f"{have:,} of {self.total:,} frames, {self.rate:,.0f} frames/s, {left:,.0f} s left")
+
+    def say(self, line: str) -> None:
+        """A line that does not disturb the bar."""
+        self.console.print(line, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _progress(have: int, total: int) -> Iterator[Meter]:
+    meter = Meter(have, total)
+    with meter.bar:
+        yield meter

@@ -1,0 +1,149 @@
+"""The loop game x player -> chunks of one episode.
+
+    frames = EpisodeRecorder(env, settings, writer.add).record(number, limit=(2048, True))
+
+Episode `number` of a recording is a function of (recording seed, number): `seeds` gives the seed of its reset and of
+its player. An episode that an earlier run left unfinished is played again from its seed; the chunks that are on disk
+are compared with what is played, and those that are not are written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from data_collect import players
+from data_collect.chunk import MAX_STEPS, Chunk, ChunkRef
+from data_collect.errors import UserError
+from data_collect.schema import ActionSchema
+
+Limit = tuple[int, bool]  # frames that an episode may have for certain, and whether that is the last word
+
+
+class Differs(Exception):
+    """The episode on disk is not what is played now: it cannot be continued."""
+
+
+def cut(number: int) -> str:
+    """What to say of an episode that cannot be continued."""
+    return f"episode {number} was interrupted and does not play the same way again: it stays as it is"
+
+
+class Stopped(Exception):
+    """Somebody asked the recorder to stop; the chunk in hand is lost."""
+
+
+def seeds(recording_seed: int, number: int) -> tuple[int, int]:
+    """(seed for `env.reset`, seed for the player) of episode `number`; both below 2**31."""
+    env_seed, player_seed = np.random.SeedSequence([recording_seed, number]).generate_state(2) >> 1
+    return int(env_seed), int(player_seed)
+
+
+class EpisodeRecorder:
+    """Plays episodes of one game and hands their chunks to `add`.
+
+    `settings` are the recording's (`dataset.SETTINGS`). `read` gives a chunk of an earlier run; `stop` is asked now and
+    then whether to raise `Stopped`.
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        settings: dict[str, Any],
+        add: Callable[[Chunk], Any],
+        read: Callable[[ChunkRef], Chunk] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.env, self.settings, self.add, self.read, self.stop = env, settings, add, read, stop
+        self.schema = ActionSchema.from_json(settings["schema"])
+
+    def record(
+        self,
+        number: int,
+        limit: Limit,
+        more: Callable[[int], Limit] | None = None,
+        kept: Iterable[ChunkRef] = (),
+    ) -> int:
+        """Record episode `number`, leaving out the chunks in `kept`; returns its frames.
+
+        `limit` is the number of frames allowed and whether that is final; if not, `more(allowed)` is called when the
+        episode gets there, and may block. Raises `Differs`, `Stopped`, and `players.Quit` (the episode is saved).
+        """
+        env, schema = self.env, self.schema
+        env_seed, player_seed = seeds(self.settings["recording_seed"], number)
+        self.kept = {ref.chunk: ref for ref in kept}
+        self.meta = self.settings | {"episode": number, "seed": env_seed, "player_seed": player_seed}
+        self.chunk = self.start = 0
+        frame, info = env.reset(seed=env_seed)
+        player = players.make(self.settings["player"], env, player_seed)
+        player.reset(env, frame, info)
+        self._allocate(frame, info)
+        self._see(0, frame, info)
+        allowed, final = limit
+        i = 0  # steps in the chunk in hand
+        while True:
+            try:
+                action = player.act(frame, info)
+            except players.Quit:
+                if i:
+                    self.truncated[i - 1] = True
+                    self._emit(i, last=True)
+                raise
+            if i == MAX_STEPS:
+                # Only now is it sure that the episode goes on behind this chunk.
+                self._emit(i, last=False)
+                self._see(0, frame, info)
+                i = 0
+            raw = schema.raw(action)
+            frame, reward, terminated, truncated, info = env.step(schema.action(raw))
+            self.actions[i], self.rewards[i], self.terminated[i] = raw, reward, terminated
+            self._see(i + 1, frame, info)
+            i += 1
+            count = self.start + i + 1
+            ended = terminated or truncated
+            if not ended and count >= allowed:
+                if not final and more is not None:
+                    allowed, final = more(allowed)
+                ended = truncated = count >= allowed
+            self.truncated[i - 1] = truncated
+            if ended:
+                self._emit(i, last=True)
+                return count
+            if i % 8 == 0 and self.stop():
+                raise Stopped
+
+    def _allocate(self, frame: np.ndarray, info: dict[str, Any]) -> None:
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise UserError(f"the game must give frames of uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
+        self.frames = np.empty((MAX_STEPS + 1, *frame.shape), np.uint8)
+        self.actions = np.empty((MAX_STEPS, self.schema.width), self.schema.dtype)
+        self.rewards = np.empty(MAX_STEPS, np.float32)
+        self.terminated, self.truncated = np.empty((2, MAX_STEPS), np.bool_)
+        self.poses = np.empty((MAX_STEPS + 1, 3), np.float32) if info.get("pose") is not None else None
+
+    def _see(self, i: int, frame: np.ndarray, info: dict[str, Any]) -> None:
+        self.frames[i] = frame
+        if self.poses is not None:
+            self.poses[i] = info["pose"]
+
+    def _emit(self, steps: int, last: bool) -> None:
+        """Write the chunk in hand, or compare it with the one on disk."""
+        frames = steps + last
+        chunk = Chunk(
+            self.frames[:frames],
+            self.actions[:steps],
+            self.rewards[:steps],
+            self.terminated[:steps],
+            self.truncated[:steps],
+            None if self.poses is None else self.poses[:frames],
+            self.meta | {"chunk": self.chunk, "start": self.start, "last": last},
+        )
+        if ref := self.kept.get(self.chunk):
+            if self.read is not None and not chunk.same(self.read(ref)):
+                raise Differs
+        else:
+            self.add(chunk)
+        self.chunk += 1
+        self.start += steps

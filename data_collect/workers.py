@@ -1,0 +1,218 @@
+"""Worker processes of the recorder: each takes an episode by number and writes shards of its own.
+
+    Pool(dataset, plan, settings, workers=4, on_frames=print).run()
+
+A worker that loses its parent ends at once; the lock on the folder keeps a new recorder waiting until it has.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import connection, get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from data_collect import games
+from data_collect.chunk import Chunk
+from data_collect.dataset import Dataset
+from data_collect.errors import UserError
+from data_collect.plan import Plan
+from data_collect.recorder import Differs, EpisodeRecorder, Stopped, cut
+from data_collect.shards import ShardWriter
+
+try:
+    import fcntl
+except ImportError:  # Windows: without the lock, two recorders on one folder are the user's affair
+    fcntl = None  # type: ignore[assignment]
+
+# Threads of a numerical library would only fight the other workers for the cores.
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class FolderLock:
+    """A lock on an open folder; it goes with its process."""
+
+    def __init__(self, file: int) -> None:
+        self.file = file
+
+    def _take(self, how: int) -> bool:
+        try:
+            fcntl.flock(self.file, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # a file system that knows no locks
+        return True
+
+    def own(self, seconds: float) -> bool:
+        """Take it alone, within so many seconds."""
+        until = time.monotonic() + seconds
+        while not self._take(fcntl.LOCK_EX):
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def share(self) -> bool:
+        """Let this recording's workers have it too, but nobody who wants it alone."""
+        return fcntl is None or self._take(fcntl.LOCK_SH)
+
+
+@contextmanager
+def folder_lock(folder: Path, shared: bool = False) -> Iterator[FolderLock]:
+    """Hold `folder`, alone or shared. `UserError` when another recorder holds it."""
+    file = os.open(folder, os.O_RDONLY) if fcntl is not None else -1
+    try:
+        lock = FolderLock(file)
+        if fcntl is not None and not (lock.share() if shared else lock.own(seconds=5)):
+            raise UserError(f"another recorder is writing to {folder}: wait for it, or choose another --out")
+        yield lock
+    finally:
+        if file >= 0:
+            os.close(file)
+
+
+class Pool:
+    """Runs a plan on worker processes. `run` returns when it is done, or raises what stopped a worker.
+
+    `on_frames(count)` is called for every chunk, `on_shard()` for every shard that is whole, `on_line(text)` to tell.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        plan: Plan,
+        settings: dict[str, Any],
+        workers: int,
+        on_frames: Callable[[int], None],
+        on_shard: Callable[[], Any],
+        on_line: Callable[[str], None],
+    ) -> None:
+        self.dataset, self.plan, self.settings, self.workers = dataset, plan, settings, workers
+        self.on_frames, self.on_shard, self.on_line = on_frames, on_shard, on_line
+        self.episodes: dict[Connection, int | None] = {}  # which one each worker is at
+        self.asking: dict[Connection, int] = {}  # the limit that a waiting worker knows
+
+    def run(self) -> None:
+        """Start the workers, hand out episodes, send the workers home."""
+        processes = self._start()
+        try:
+            self._hand_out()
+            while self.episodes:
+                for pipe in connection.wait(list(self.episodes)):
+                    assert isinstance(pipe, Connection)
+                    self._hear(pipe)
+                self._hand_out()
+        finally:
+            for pipe in self.episodes:
+                pipe.close()  # whoever is still at work sees it, finishes its shard and leaves
+            for process in processes:
+                process.join(20)
+
+    def _start(self) -> list[Any]:
+        context = get_context("spawn")
+        before = {name: os.environ.get(name) for name in ONE_THREAD}
+        os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+        try:
+            processes = []
+            for _ in range(self.workers):
+                ours, theirs = context.Pipe()
+                processes.append(context.Process(target=_work, args=(theirs, self.dataset, self.settings), daemon=True))
+                processes[-1].start()
+                theirs.close()
+                self.episodes[ours] = None
+            return processes
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name)
+                if value is not None:
+                    os.environ[name] = value
+
+    def _hand_out(self) -> None:
+        for pipe, number in list(self.episodes.items()):
+            if number is None and (number := self.plan.take()) is not None:
+                self.episodes[pipe] = number
+                pipe.send((number, self.plan.kept.get(number, []), self.plan.limit(number)))
+        for pipe, known in list(self.asking.items()):
+            number = self.episodes[pipe]
+            assert number is not None
+            limit, final = self.plan.limit(number)
+            if final or limit > known:
+                del self.asking[pipe]
+                pipe.send((limit, final))
+        if not self.plan.running:
+            for pipe in self.episodes:
+                pipe.send(None)
+            while self.episodes:
+                self._hear(next(iter(self.episodes)))
+
+    def _hear(self, pipe: Connection) -> None:
+        try:
+            what, value = pipe.recv()
+        except (EOFError, ConnectionError):
+            raise UserError("a worker process was killed; run the same command again, it continues") from None
+        if what == "frames":
+            self.on_frames(value)
+        elif what == "shard":
+            self.on_shard()
+        elif what == "limit":
+            self.asking[pipe] = value
+        elif what == "done":
+            self.plan.finish(*value)
+            self.episodes[pipe] = None
+        elif what == "line":
+            self.on_line(value)
+        elif what == "bye":
+            del self.episodes[pipe]
+            pipe.close()
+        elif what == "user":
+            raise UserError(value)
+        else:
+            raise RuntimeError(f"a worker process failed:\n{value}")
+
+
+def _work(pipe: Connection, dataset: Dataset, settings: dict[str, Any]) -> None:
+    """A worker's life: messages in (number, kept chunks, limit), out (what, value)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
+    try:
+        with folder_lock(dataset.folder, shared=True):
+            env = games.make(settings["game"])
+            with ShardWriter(dataset.folder) as writer:
+                _serve(pipe, env, writer, dataset, settings)
+            env.close()
+        pipe.send(("bye", None))
+    except (EOFError, ConnectionError, Stopped):
+        pass  # the parent has left, or wants to
+    except Exception as error:
+        known = isinstance(error, UserError)
+        with suppress(OSError):
+            pipe.send(("user" if known else "bug", str(error) if known else traceback.format_exc()))
+
+
+def _serve(pipe: Connection, env: Any, writer: ShardWriter, dataset: Dataset, settings: dict[str, Any]) -> None:
+    def add(chunk: Chunk) -> None:
+        before = len(writer.closed)
+        pipe.send(("frames", writer.add(chunk).frames))
+        if len(writer.closed) > before:
+            pipe.send(("shard", None))
+
+    recorder = EpisodeRecorder(env, settings, add, dataset.read, stop=pipe.poll)
+    while (task := pipe.recv()) is not None:
+        number, kept, limit = task
+
+        def more(known: int) -> tuple[int, bool]:
+            pipe.send(("limit", known))
+            return pipe.recv()
+
+        try:
+            frames = recorder.record(number, limit, more, kept)
+        except Differs:
+            pipe.send(("line", cut(number)))
+            frames = sum(ref.frames for ref in kept)
+        pipe.send(("done", (number, frames)))
