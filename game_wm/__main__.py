@@ -1,0 +1,31 @@
+"""The commands of a checkpoint.
+
+python -m game_wm play [CHECKPOINT] …         # the same as play.py
+python -m game_wm evaluate CHECKPOINT …       # measure it and write its card
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from importlib import import_module
+
+from data_collect.errors import UserError, main_guard
+
+# A command's module is imported when it is asked for: evaluation brings more with it than playing.
+COMMANDS = {"play": "game_wm.ui.app", "evaluate": "game_wm.evaluation"}
+
+
+def main(argv: list[str]) -> int:
+    """Run the command named first; returns its exit status."""
+    if argv[:1] in ([], ["-h"], ["--help"]):
+        print(__doc__.strip())
+        return 0
+    command, *rest = argv
+    if command not in COMMANDS:
+        raise UserError(f"{command!r} is not a command of game_wm: it has {' and '.join(COMMANDS)}")
+    return import_module(COMMANDS[command]).main(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main_guard(partial(main, sys.argv[1:])))

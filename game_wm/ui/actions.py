@@ -1,0 +1,120 @@
+"""Action files: what was played, and what a headless run is to play.
+
+    log = ActionLog(schema)
+    log.begin(context=3, seed=0); log.add(schema.raw(action)); log.save("walk.npz", checkpoint="maze", steps=1)
+    log = read_actions("walk.npz", schema)      # also .npy and .json: raw actions (T, D), or (T,) where D is 1
+
+A log holds every episode that was begun, so that playing it again begins the same contexts with the same noise.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from data_collect.errors import UserError
+from data_collect.schema import ActionSchema
+
+VERSION = 1
+
+
+class ActionLog:
+    """Raw actions in order, and where, in which context and with which noise seed each episode began."""
+
+    def __init__(self, schema: ActionSchema) -> None:
+        self.schema = schema
+        self._actions = bytearray()  # a few bytes a step, whatever is played for however long
+        self._episodes: list[tuple[int, int, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._actions) // (self.schema.width * self.schema.dtype.itemsize)
+
+    @property
+    def actions(self) -> np.ndarray:
+        """Raw actions (T, D)."""
+        return np.frombuffer(bytes(self._actions), self.schema.dtype).reshape(-1, self.schema.width)
+
+    @property
+    def episodes(self) -> dict[int, tuple[int, int]]:
+        """First step of each episode -> (context, seed). Empty in a file of actions alone."""
+        return {step: (context, seed) for step, context, seed in self._episodes}
+
+    def begin(self, context: int, seed: int) -> None:
+        """The next action is the first of an episode."""
+        if self._episodes and self._episodes[-1][0] == len(self):
+            self._episodes.pop()  # nothing was played in it
+        self._episodes.append((len(self), context, seed))
+
+    def add(self, raw: np.ndarray) -> None:
+        """Append one raw action (D,), or several (T, D)."""
+        self._actions += np.ascontiguousarray(raw, self.schema.dtype).tobytes()
+
+    def save(self, path: str | Path, checkpoint: str, steps: int) -> None:
+        """Write an .npz; `checkpoint` and `steps` say what it was played on."""
+        path = Path(path)
+        starts = np.array(self._episodes, np.int64).reshape(-1, 3)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "wb") as file:
+                np.savez_compressed(
+                    file, version=VERSION, schema=json.dumps(self.schema.to_json()), actions=self.actions,
+                    start=starts[:, 0], context=starts[:, 1], seed=starts[:, 2], checkpoint=checkpoint, steps=steps,
+                )  # fmt: skip
+        except OSError as error:
+            raise UserError(f"{path} cannot be written ({error.strerror}); name another file") from None
+
+
+def read_actions(path: str | Path, schema: ActionSchema) -> ActionLog:
+    """Actions from .npz (ours, or any with `actions`), .npy or .json; `UserError` when they do not fit `schema`."""
+    path = Path(path)
+    wanted = (
+        f"{schema.width} whole numbers each" if schema.kind != "box" else f"{schema.width} numbers each"
+    ) + f" ({', '.join(schema.names)})"
+    log = ActionLog(schema)
+    try:
+        fields = _fields(path)
+        values = fields["actions"]
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: give an .npz, .npy or .json file of raw actions") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        reason = f"no {error} in it" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise UserError(f"{path} is not an action file ({reason}): it should hold raw actions, {wanted}") from None
+    if "schema" in fields:
+        played = ActionSchema.from_json(json.loads(str(fields["schema"])))
+        if (played.kind, played.names) != (schema.kind, schema.names):
+            raise UserError(
+                f"{path} was played with other actions ({played.kind}: {', '.join(played.names)})"
+                f" than this checkpoint's ({schema.kind}: {', '.join(schema.names)})"
+            )
+    if values.ndim == 1 and schema.width == 1:
+        values = values[:, None]
+    if values.ndim != 2 or not len(values):
+        raise UserError(
+            f"{path} holds an array of shape {values.shape}: it should be (steps, {schema.width}), {wanted}"
+        )
+    try:
+        log.add(schema.raw(values))
+    except UserError as error:
+        raise UserError(f"{path} does not fit this checkpoint: {error}; it should hold {wanted}") from None
+    for step, context, seed in zip(*(fields.get(name, ()) for name in ("start", "context", "seed"))):
+        log._episodes.append((int(step), int(context), int(seed)))
+    return log
+
+
+def _fields(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file; nothing in it is executed (no pickles)."""
+    if path.suffix == ".json":
+        content = json.loads(path.read_text())
+        if isinstance(content, dict):
+            content = content["actions"]
+        return {"actions": np.asarray(content)}
+    if path.suffix not in (".npy", ".npz"):
+        raise ValueError("its name ends in neither .npz nor .npy nor .json")
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return {"actions": loaded}
+    with loaded:
+        return {name: loaded[name] for name in loaded.files}

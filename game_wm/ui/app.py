@@ -1,0 +1,170 @@
+"""The command line of play.py: reads the options, then opens the window or plays without one."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_collect.errors import UserError
+
+if TYPE_CHECKING:
+    from game_wm.ui.session import Session
+
+DEFAULT = Path(__file__).resolve().parents[2] / "checkpoints" / "maze.safetensors"
+FRAMES = 1000  # of a headless run that was given neither a number nor an action file
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Play a checkpoint; returns the exit status. `UserError` for everything that the user can mend."""
+    options = parser().parse_args(argv)
+    if not options.headless:
+        for name in ("frames", "actions", "video", "json"):
+            if getattr(options, name):
+                raise UserError(f"--{name} needs --headless (to film in the window: --record FILE.mp4)")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that a film in hand is finished
+    return _headless(options) if options.headless else _window(options)
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="play.py", description="Play a world model.", epilog="In the window, h shows the keys.",
+    )  # fmt: skip
+    p.add_argument("checkpoint", nargs="?", type=Path, help="a .safetensors file (checkpoints/maze.safetensors)")
+    p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    p.add_argument("--threads", type=positive, help="processor threads (default: all cores)")
+    p.add_argument("--steps", type=positive, help="denoiser calls a frame (default: the checkpoint's)")
+    p.add_argument("--fps", type=rate, help="frames a second (default: the game's own; 0: as fast as it goes)")
+    p.add_argument("--seed", type=int, default=0, help="chooses the noise, and the place to begin in")
+    p.add_argument("--context", type=int, metavar="K", help="begin in seed context K, whatever the seed")
+    p.add_argument("--player", help="keyboard (in the window), random (without one) or policy:MODULE:FUNCTION")
+    p.add_argument("--record", type=Path, metavar="FILE.mp4", help="film what is played, from the first frame")
+    h = p.add_argument_group("without a window")
+    h.add_argument("--headless", action="store_true", help="play as fast as it goes, without a display")
+    h.add_argument("--frames", type=positive, metavar="N", help=f"how many (default: all of --actions, else {FRAMES})")
+    h.add_argument("--actions", type=Path, metavar="FILE", help="play these raw actions: .npz, .npy or .json")
+    h.add_argument("--video", type=Path, metavar="FILE.mp4", help="write the frames to a video")
+    h.add_argument("--json", action="store_true", help="print the card's cost object and nothing else")
+    return p
+
+
+def load_session(options: argparse.Namespace, report: Callable[[str, float], None]) -> Session:
+    """Load the checkpoint and begin an episode; `report(stage, fraction)` feeds the progress bar."""
+    path = checkpoint_path(options.checkpoint)
+    report("Starting PyTorch", 0.1)
+    import torch  # a second on its own: only here, when the window stands already
+
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no CUDA device here; use --device cpu")
+    device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    report(f"Reading {path.name}", 0.6)
+    from game_wm import checkpoint
+    from game_wm.ui.session import Session
+
+    loaded = checkpoint.load(path, device)
+    report("Looking at the first frames", 0.9)
+    player = options.player or ("random" if options.headless else "keyboard")
+    session = Session(
+        loaded, seed=options.seed, context=options.context, steps=options.steps, fps=options.fps, player=player
+    )
+    if options.record and not options.headless:
+        session.record(options.record)
+    report("Ready", 1.0)
+    return session
+
+
+def checkpoint_path(given: Path | None) -> Path:
+    """The file to play; `UserError` where there is none."""
+    path = given or DEFAULT
+    if path.is_file():
+        return path
+    if given is None:
+        raise UserError(f"{path} is not there: train one with `make demo`, or name a checkpoint (play.py FILE)")
+    raise UserError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: name a .safetensors checkpoint")
+
+
+def _window(options: argparse.Namespace) -> int:
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    try:
+        from game_wm.ui.screen import require_display
+        from game_wm.ui.window import Window
+    except ImportError as error:
+        raise UserError(
+            f"{error.name} is missing: pip install pygame-ce, or play without a window (--headless)"
+        ) from None
+
+    require_display()
+    path = checkpoint_path(options.checkpoint)
+    Window(path.stem, lambda report: load_session(options, report)).run()
+    return 0
+
+
+def _headless(options: argparse.Namespace) -> int:
+    if options.player == "keyboard":
+        raise UserError(
+            "--player keyboard needs the window; without it use random, policy:MODULE:FUNCTION or --actions"
+        )
+    # Players and libraries may print; standard output is for the figures.
+    with contextlib.redirect_stdout(sys.stderr):
+        cost = _play(options)
+    print(json.dumps(cost) if options.json else _sentence(cost))
+    return 0
+
+
+def _play(options: argparse.Namespace) -> dict[str, Any]:
+    session = load_session(options, lambda stage, fraction: None)
+    from game_wm.ui import headless
+    from game_wm.ui.actions import read_actions
+    from game_wm.ui.video import VideoWriter
+
+    replay = read_actions(options.actions, session.schema) if options.actions else None
+    frames = options.frames or (FRAMES if replay is None else len(replay))
+    path = options.video or options.record
+    with contextlib.ExitStack() as stack:
+        video = stack.enter_context(VideoWriter(path, session.fps or session.schema.fps)) if path else None
+        return headless.play(session, frames, replay, video, _progress(frames))
+
+
+def _progress(frames: int) -> Callable[[int], None]:
+    """A line on the terminal about every hundredth of the way; nothing where stderr is a file."""
+    if not sys.stderr.isatty():
+        return lambda done: None
+    stride = max(1, frames // 100)
+
+    def report(done: int) -> None:
+        if done % stride == 0 or done == frames:
+            end = "\n" if done == frames else ""
+            print(f"\r{done} of {frames} frames", end=end, file=sys.stderr, flush=True)
+
+    return report
+
+
+def _sentence(cost: dict[str, Any]) -> str:
+    return (
+        f"{cost['frames']} frames on {cost['device']}: {cost['fps_median']:.0f} frames/s "
+        f"({cost['p50_ms']:.1f} ms a frame, 95% within {cost['p95_ms']:.1f} ms), "
+        f"first frame after {cost['first_frame_s']:.1f} s, {cost['rss_mb_last']:.0f} MB resident"
+    )
+
+
+def positive(words: str) -> int:
+    value = int(words)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{words} is not a positive number")
+    return value
+
+
+def rate(words: str) -> float:
+    value = float(words)
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"{words} is not a rate")
+    return value

@@ -1,0 +1,123 @@
+"""Playing without a window: what a frame costs, and videos of played action files.
+
+    python play.py --headless --frames 10000 --json
+    cost = measure("checkpoints/maze.safetensors", frames=1000)      # the same in a process of its own
+
+The `cost` object (megabytes are 10^6 bytes, times include choosing the action, the model and decoding to uint8;
+starting another episode counts for the frame that waits for it; writing a video does not count):
+fps_median = 1000 / p50_ms, p50_ms and p95_ms over all counted frames, `*_first` and `*_last` over the first and last
+200, first_frame_s from the start of the process to the first dreamt frame, state_mb the `WorldState` of one player.
+WARM_UP frames of another episode go before and are not counted.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_collect.errors import UserError
+from game_wm.ui.timing import process_age, resident_bytes
+
+if TYPE_CHECKING:
+    from game_wm.ui.actions import ActionLog
+    from game_wm.ui.session import Session
+    from game_wm.ui.video import VideoWriter
+
+WARM_UP = 64  # frames, but no more than are counted
+EDGE = 200  # frames at either end that show whether a frame's cost grows
+
+
+def play(
+    session: Session,
+    frames: int,
+    replay: ActionLog | None = None,
+    video: VideoWriter | None = None,
+    report: Callable[[int], None] = lambda done: None,
+) -> dict[str, Any]:
+    """Play `frames` frames unpaced, by the session's player or as recorded in `replay`; returns the `cost` object.
+
+    first_frame_s is the age of this process, so it means something only in the first session of one.
+    """
+    if replay is not None and frames > len(replay):
+        raise UserError(f"--frames {frames} is more than the {len(replay)} actions of the file")
+    session.tick()
+    first_frame = process_age()
+    for _ in range(min(WARM_UP, frames) - 1):
+        session.tick()
+    session.reset()  # so that what is played does not depend on the warm-up
+
+    seconds, resident = np.zeros(frames), np.zeros(frames, np.int64)
+    actions = replay.actions if replay is not None else None
+    episodes = replay.episodes if replay is not None else {}
+    for i in range(frames):
+        started = time.perf_counter()
+        if i in episodes:
+            session.begin(*episodes[i])
+        if actions is None:
+            frame = session.tick()
+        else:
+            if session.ended:
+                session.begin(session.context + 1)
+            frame = session.step(session.schema.action(actions[i]))
+        seconds[i] = time.perf_counter() - started
+        resident[i] = resident_bytes()
+        if video is not None:
+            video.write(frame.picture)
+        report(i + 1)
+    return summary(seconds, resident) | {
+        "first_frame_s": round(first_frame, 2),
+        "state_mb": round(session.state.nbytes / 1e6, 3),
+        "frames": frames,
+        "device": device_name(session.model),
+    }
+
+
+def summary(seconds: np.ndarray, resident: np.ndarray) -> dict[str, float]:
+    """Frame times (T,) in seconds and resident bytes (T,) -> the figures of the `cost` object."""
+    milliseconds = {"p50_ms": seconds, "p50_ms_first": seconds[:EDGE], "p50_ms_last": seconds[-EDGE:]}
+    figures = {key: float(np.median(values)) * 1e3 for key, values in milliseconds.items()}
+    figures["p95_ms"] = float(np.quantile(seconds, 0.95)) * 1e3
+    figures["fps_median"] = 1e3 / figures["p50_ms"]
+    figures["rss_mb_first"], figures["rss_mb_last"] = (
+        float(np.median(part)) / 1e6 for part in (resident[:EDGE], resident[-EDGE:])
+    )
+    order = ("fps_median", "p50_ms", "p95_ms", "p50_ms_first", "p50_ms_last", "rss_mb_first", "rss_mb_last")
+    return {key: round(figures[key], 1 if "rss" in key or "fps" in key else 3) for key in order}
+
+
+def device_name(model: Any) -> str:
+    """ "cpu, 2 threads" or "cuda, NVIDIA H100"."""
+    import torch
+
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        return f"cuda, {torch.cuda.get_device_name(device)}"
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+def measure(
+    checkpoint: str | Path,
+    frames: int = 10_000,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """The `cost` object from a fresh process, which alone can tell first_frame_s; `UserError` with what it said."""
+    command = [sys.executable, "-m", "game_wm", "play", str(checkpoint), "--headless", "--json"]
+    command += ["--frames", str(frames), "--seed", str(seed), "--device", device]
+    command += [] if steps is None else ["--steps", str(steps)]
+    command += [] if threads is None else ["--threads", str(threads)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode:
+        said = run.stderr.strip().splitlines() or ["nothing"]
+        raise UserError(f"measuring {checkpoint} failed (exit {run.returncode}): {said[-1].removeprefix('error: ')}")
+    return json.loads(run.stdout)

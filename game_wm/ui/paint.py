@@ -1,0 +1,104 @@
+"""Pens for the window: type, key caps, soft shades. Nothing here knows of the dream.
+
+Sizes are in units of the text size, so that the whole display grows with the window.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import pygame
+
+INK = (243, 242, 238)
+MUTED = (205, 206, 208)
+GROUND = (13, 14, 17)
+RED = (255, 92, 87)
+AMBER = (255, 190, 92)
+ARROWS = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0)}
+FAMILIES = "inter,sfprotext,helveticaneue,segoeui,roboto,notosans,opensans,dejavusans,liberationsans,arial"
+
+
+@lru_cache(maxsize=16)
+def font(size: int, bold: bool = False) -> pygame.font.Font:
+    """The first family that this machine has, else pygame's own."""
+    if not pygame.font.get_init():
+        pygame.font.init()
+    path = pygame.font.match_font(FAMILIES, bold=bold)
+    return pygame.font.Font(path, size)
+
+
+@lru_cache(maxsize=512)
+def text(words: str, size: int, colour: tuple[int, int, int] = INK, bold: bool = False) -> pygame.Surface:
+    """Rendered words on their own soft shadow, cached: figures repeat."""
+    pen = font(size, bold)
+    letters = pen.render(words, True, colour)
+    if sum(colour) < 200:
+        return letters
+    shadow = pen.render(words, True, (0, 0, 0))
+    shadow.set_alpha(110)
+    image = pygame.Surface((letters.get_width() + 1, letters.get_height() + 1), pygame.SRCALPHA)
+    image.blit(shadow, (1, 1))
+    image.blit(letters, (0, 0))
+    return image
+
+
+def put(
+    target: pygame.Surface, image: pygame.Surface, at: tuple[float, float], anchor: str = "topleft", alpha: int = 255
+) -> pygame.Rect:
+    """Blit `image` with its `anchor` (a `Rect` attribute) at a point."""
+    where = image.get_rect(**{anchor: (round(at[0]), round(at[1]))})
+    if alpha < 255:
+        image = image.copy()
+        image.set_alpha(alpha)
+    target.blit(image, where)
+    return where
+
+
+@lru_cache(maxsize=8)
+def shade(width: int, height: int, strength: int, down: bool) -> pygame.Surface:
+    """Dark ground that fades out downwards (or upwards), so that light type stays readable on any picture."""
+    column = pygame.Surface((1, height), pygame.SRCALPHA)
+    for y in range(height):
+        rest = 1 - y / height if down else (y + 1) / height
+        column.set_at((0, y), (*GROUND, round(strength * rest * rest * (3 - 2 * rest))))
+    return pygame.transform.scale(column, (width, height))
+
+
+@lru_cache(maxsize=256)
+def cap(label: str, size: int, lit: int = 0, fixed: bool = False) -> pygame.Surface:
+    """A key cap with a word or an arrow on it; `lit` 0 to 8 says how far it is down."""
+    height = round(size * 1.9)
+    arrow = ARROWS.get(label)
+    words = None if arrow else text(label, size, GROUND if lit > 3 else INK)
+    width = height if words is None else max(height, words.get_width() + round(size * 1.1))
+    scale = 3  # drawn large and reduced: smooth corners
+    big = pygame.Surface((width * scale, height * scale), pygame.SRCALPHA)
+    radius = round(size * 0.38 * scale)
+    fill = (*INK, 30 + 25 * lit) if lit else (0, 0, 0, 70)
+    pygame.draw.rect(big, fill, big.get_rect(), border_radius=radius)
+    pygame.draw.rect(big, (*INK, 90 + 20 * lit), big.get_rect(), max(2, scale), border_radius=radius)
+    if arrow:
+        dx, dy = arrow
+        cx, cy, r = width * scale / 2, height * scale / 2, size * 0.34 * scale
+        tip, left, right = (
+            (cx + dx * r, cy + dy * r), (cx - dx * r - dy * r, cy - dy * r + dx * r),
+            (cx - dx * r + dy * r, cy - dy * r - dx * r),
+        )  # fmt: skip
+        pygame.draw.polygon(big, GROUND if lit > 3 else INK, (tip, left, right))
+    image = pygame.transform.smoothscale(big, (width, height))
+    if words is not None:
+        put(image, words, (width / 2, height / 2), "center")
+    return image
+
+
+def panel(width: int, height: int, radius: int, alpha: int = 226) -> pygame.Surface:
+    """A dark, rounded, translucent sheet."""
+    sheet = pygame.Surface((width, height), pygame.SRCALPHA)
+    pygame.draw.rect(sheet, (*GROUND, alpha), sheet.get_rect(), border_radius=radius)
+    pygame.draw.rect(sheet, (*INK, 36), sheet.get_rect(), 1, border_radius=radius)
+    return sheet
+
+
+def type_size(target: pygame.Surface) -> int:
+    """The text size that suits a window."""
+    return max(10, min(20, round(min(target.get_size()) / 50)))

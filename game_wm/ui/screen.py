@@ -1,0 +1,63 @@
+"""Opening a window, or saying in a sentence why there is none and how to go on."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pygame
+
+from data_collect.errors import UserError
+from game_wm.ui.display import scaled_to_fit
+
+SQUARE = (64, 64)  # a picture's height and width as long as they are not known
+LARGEST = (1024, 768)
+HIDDEN_DRIVERS = ("dummy", "offscreen")
+
+
+def no_display() -> UserError:
+    return UserError(
+        "there is no display to open a window on: play without one (`--headless --frames 200 --video dream.mp4`), "
+        "or set DISPLAY or WAYLAND_DISPLAY (over ssh: `ssh -X`)"
+    )
+
+
+def require_display() -> None:
+    """`UserError` where no window can be opened, before anything is loaded."""
+    if "SDL_VIDEODRIVER" in os.environ or not sys.platform.startswith(("linux", "freebsd", "openbsd", "netbsd")):
+        return
+    if not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
+        raise no_display()
+
+
+def open_screen(caption: str) -> pygame.Surface:
+    """A resizable window's surface; `UserError` without a display."""
+    require_display()
+    try:
+        pygame.display.init()
+    except pygame.error:
+        raise no_display() from None
+    if pygame.display.get_driver() in HIDDEN_DRIVERS and "SDL_VIDEODRIVER" not in os.environ:
+        pygame.display.quit()
+        raise no_display()
+    pygame.display.set_caption(caption)
+    try:
+        return pygame.display.set_mode(first_size(SQUARE), pygame.RESIZABLE)
+    except pygame.error as error:
+        pygame.display.quit()
+        raise UserError(f"no window can be opened ({error}); play without one: --headless --frames 200") from None
+
+
+def fit(surface: pygame.Surface, shape: tuple[int, ...]) -> pygame.Surface:
+    """The window in the proportions of a picture (H, W), unless the user has resized it already."""
+    size = first_size(shape)
+    if surface.get_size() == first_size(SQUARE) != size:
+        return pygame.display.set_mode(size, pygame.RESIZABLE)
+    return surface
+
+
+def first_size(shape: tuple[int, ...]) -> tuple[int, int]:
+    """The window's first size for pictures (H, W): enlarged to 768 pixels or what the desktop has room for."""
+    desktop = pygame.display.get_desktop_sizes()[0]
+    room = (min(LARGEST[0], int(desktop[0] * 0.9)), min(LARGEST[1], int(desktop[1] * 0.85)))
+    return scaled_to_fit((shape[1], shape[0]), room).size

@@ -1,0 +1,15 @@
+"""Play a checkpoint.
+
+python play.py                                            # checkpoints/maze.safetensors, in a window
+python play.py runs/demo/maze.safetensors --player random --record dream.mp4
+python play.py --headless --frames 600 --video dream.mp4  # no display needed
+python play.py --headless --frames 10000 --json           # what a frame costs
+"""
+
+import sys
+
+from data_collect.errors import main_guard
+from game_wm.ui.app import main
+
+if __name__ == "__main__":
+    sys.exit(main_guard(main))

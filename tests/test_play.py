@@ -1,0 +1,616 @@
+"""Playing: the window under SDL's dummy driver, the headless run, and what either says of bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+os.environ["SDL_VIDEODRIVER"] = "dummy"
+os.environ["PYGAME_HIDE_SUPPORT_PROMPT"] = "1"
+
+torch = pytest.importorskip("torch")
+pygame = pytest.importorskip("pygame")
+
+import av  # noqa: E402
+
+from data_collect.errors import UserError  # noqa: E402
+from data_collect.schema import ActionSchema  # noqa: E402
+from game_wm.ui import app, headless, keymap, paint, window  # noqa: E402
+from game_wm.ui.actions import ActionLog, read_actions  # noqa: E402
+from game_wm.ui.display import scaled_to_fit  # noqa: E402
+from game_wm.ui.session import Session  # noqa: E402
+from game_wm.ui.timing import Pacer, process_age, resident_bytes  # noqa: E402
+from game_wm.ui.video import VideoWriter  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+MAZE = ActionSchema(
+    "multibinary",
+    ("forward", "back", "turn_left", "turn_right"),
+    keys={"up": "forward", "down": "back", "left": "turn_left", "right": "turn_right"},
+    fps=20,
+)
+ATARI = ActionSchema(
+    "discrete",
+    ("NOOP", "FIRE", "UP", "UPFIRE"),
+    keys={"up": "UP", "space": "FIRE", "p": "FIRE"},
+    fps=15,
+)
+CAR = ActionSchema(
+    "box",
+    ("steer", "gas"),
+    low=(-1, 0),
+    high=(1, 1),
+    keys={"left": "steer-", "right": "steer+", "up": "gas+"},
+    fps=25,
+)
+
+
+class FakeModel(torch.nn.Module):
+    """The place is written in the red channel; "forward" (or the first axis) brightens the green one."""
+
+    steps = 1
+
+    def __init__(self, end: int | None = None) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.end, self.calls = end, []
+
+    def start(self, frames: Any, actions: Any, seeds: Any) -> SimpleNamespace:
+        assert frames.shape == (1, 3, 10, 15, 3) and actions.shape[:2] == (1, 2) and seeds.shape == (1,)
+        return SimpleNamespace(picture=frames[0, -1].clone(), frames=0, nbytes=1_000_000)
+
+    def step(self, state: SimpleNamespace, action: Any, steps: int) -> tuple[Any, SimpleNamespace]:
+        assert action.dtype == torch.float32 and action.shape[0] == 1
+        self.calls.append((action[0].tolist(), steps))
+        state.picture = state.picture.clone()
+        state.picture[..., 1] += int(action[0, 0])
+        state.frames += 1
+        ended = float(self.end is not None and state.frames >= self.end)
+        return SimpleNamespace(
+            frames=state.picture[None], rewards=action[:, 0], terminated=torch.tensor([ended])
+        ), state
+
+
+def fake(schema: ActionSchema = MAZE, end: int | None = None) -> Any:
+    contexts = torch.zeros(4, 3, 10, 15, 3, dtype=torch.uint8)
+    contexts[..., 0] = torch.arange(4)[:, None, None, None] * 10
+    return SimpleNamespace(
+        model=FakeModel(end), schema=schema, game="maze", name="fake", parameters=1_500_000,
+        contexts_frames=contexts, contexts_actions=torch.zeros(4, 2, schema.size),
+    )  # fmt: skip
+
+
+def nudge(frame: np.ndarray, info: dict[str, Any]) -> np.ndarray:
+    """A scripted player: forward and left."""
+    return np.array([1, 0, 1, 0], np.int8)
+
+
+def broken(frame: np.ndarray, info: dict[str, Any]) -> np.ndarray:
+    """A scripted player of another game."""
+    return np.array([7])
+
+
+@pytest.fixture
+def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Opens a window on a checkpoint, past its loading page; its files go to tmp_path."""
+    monkeypatch.setattr(window, "FOLDER", tmp_path / "recordings")
+
+    def make(checkpoint: Any = None, **options: Any) -> window.Window:
+        checkpoint = checkpoint or fake()
+        made = window.Window("fake", lambda report: Session(checkpoint, **options))
+        assert made.load()
+        made.begin()
+        made.pump()
+        return made
+
+    yield make
+    pygame.display.quit()
+
+
+def key(*names: str, up: bool = False) -> None:
+    for name in names:
+        kind = pygame.KEYUP if up else pygame.KEYDOWN
+        pygame.event.post(pygame.event.Event(kind, key=pygame.key.key_code(name)))
+
+
+def frames_of(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+# --- the window -------------------------------------------------------------------------------------------------
+
+
+def test_keys_move_the_player_and_reach_the_screen(opened: Any) -> None:
+    w = opened()
+    model = w.session.model
+    key("up", "left")
+    w.pump()
+    w.advance()
+    assert model.calls[-1] == ([1, 0, 1, 0], 1)
+    key("left", up=True)
+    w.pump()
+    w.advance()
+    assert model.calls[-1][0] == [1, 0, 0, 0] and w.session.picture[0, 0, 1] == 2
+    assert w.session.latencies.count == 2  # one a change, measured when its picture was shown
+    w.hud = False
+    w._hint = ("", 0.0)
+    w.draw()
+    assert w.surface.get_at((w.surface.get_width() // 2, w.surface.get_height() // 2))[:3] == (0, 2, 0)
+
+
+def test_a_tap_between_two_frames_acts_for_one(opened: Any) -> None:
+    w = opened()
+    key("up")
+    key("up", up=True)
+    w.pump()
+    w.advance()
+    w.advance()
+    assert [call[0][0] for call in w.session.model.calls] == [1, 0]
+
+
+def test_keys_are_let_go_when_the_window_loses_the_keyboard(opened: Any) -> None:
+    w = opened()
+    key("up")
+    w.pump()
+    pygame.event.post(pygame.event.Event(pygame.WINDOWFOCUSLOST))
+    w.pump()
+    w.advance()
+    assert w.session.model.calls[-1][0] == [0, 0, 0, 0]
+
+
+def test_pause_and_single_step(opened: Any) -> None:
+    w = opened(fps=0)
+    w.turn()
+    key("p")
+    w.turn()
+    before = w.session.frames
+    used = time.process_time()
+    w.turn()
+    assert w.session.paused and w.session.frames == before
+    assert time.process_time() - used < window.IDLE / 2  # asleep, not spinning
+    key(".")
+    w.turn()
+    assert w.session.frames == before + 1 and w.session.paused
+    key("p")
+    w.turn()
+    w.turn()
+    assert w.session.frames > before + 1
+
+
+def test_places_and_a_new_start(opened: Any) -> None:
+    w = opened(seed=6)  # place 6 modulo 4
+    assert w.session.context == 2 and w.session.picture[0, 0, 0] == 20
+    key("up")
+    w.pump()
+    w.advance()
+    key("r")
+    w.pump()
+    assert w.session.frames == 0 and w.session.score == 0 and w.session.picture[0, 0].tolist() == [20, 0, 0]
+    key("n", "n")
+    w.pump()
+    assert w.session.context == 0
+    key("b")
+    w.pump()
+    assert w.session.context == 3
+
+
+def test_the_end_of_an_episode_is_shown_and_another_begins(opened: Any) -> None:
+    w = opened(fake(end=2), fps=0)
+    w.advance()
+    w.advance()
+    assert w.session.ended and w._pause(time.perf_counter()) > window.NOTICE / 2
+    w._resume_at = 0.0
+    w.turn()
+    assert (w.session.context, w.session.frames, w.session.ended) == (1, 1, False)
+
+
+def test_the_display_can_be_hidden(opened: Any) -> None:
+    w = opened()
+    w._hint = ("", 0.0)
+    w.draw()
+    shown = pygame.surfarray.array3d(w.surface)
+    key("tab")
+    w.turn()
+    assert not w.hud
+    w.draw()
+    hidden = pygame.surfarray.array3d(w.surface)
+    assert (shown != hidden).any()
+    assert len(np.unique(hidden.reshape(-1, 3), axis=0)) <= 2  # the picture and the ground
+
+
+def test_help_holds_the_game_and_names_its_keys(opened: Any) -> None:
+    w = opened(fps=0)
+    key("h")
+    w.turn()
+    assert w.help and w._pause(time.perf_counter()) == window.IDLE
+    key("escape")
+    w.pump()
+    assert not w.help and w.running
+    key("escape")
+    w.pump()
+    assert not w.running
+
+
+def test_taking_over(opened: Any) -> None:
+    w = opened(player=f"policy:{__name__}:nudge")
+    w.advance()
+    assert w.session.model.calls[-1][0] == [1, 0, 1, 0]
+    key("t")
+    w.pump()
+    w.advance()
+    assert w.session.player_name == "keyboard" and w.session.model.calls[-1][0] == [0, 0, 0, 0]
+    w.session.take_over("random")
+    for _ in range(60):
+        w.session.tick()
+    first = w.session.model.calls[2:]
+    assert len({tuple(call[0]) for call in first}) > 2
+    w.session.begin()
+    for _ in range(60):
+        w.session.tick()
+    assert w.session.player_name == "random" and w.session.model.calls[62:] != first  # another episode, other actions
+
+
+def test_a_faulty_player_loses_the_controls_and_the_dream_goes_on(opened: Any) -> None:
+    w = opened(player=f"policy:{__name__}:broken")
+    w.advance()
+    assert w.session.player_name == "keyboard" and "action" in w._hint[0]
+    w.advance()
+    assert w.session.frames == 1
+
+
+def test_denoiser_calls_can_be_changed(opened: Any) -> None:
+    w = opened()
+    key("=")
+    key("=")
+    w.pump()
+    w.advance()
+    key("-")
+    w.pump()
+    w.advance()
+    assert [call[1] for call in w.session.model.calls] == [4, 2]
+
+
+def test_filming_and_saving_the_actions(opened: Any, tmp_path: Path) -> None:
+    w = opened()
+    w.advance()
+    key("v", "up")
+    w.pump()
+    for _ in range(7):
+        w.advance()
+    key("v", "l")
+    w.pump()
+    w.advance()
+    film, log = sorted((tmp_path / "recordings").iterdir(), key=lambda path: path.suffix)
+    frames = frames_of(film)
+    assert len(frames) == 7 and frames[0].shape == (510, 766, 3)  # 51 times 10 by 15, made even
+    assert abs(int(frames[-1][100, 100, 1]) - 7) <= 3
+    read = read_actions(log, MAZE)
+    assert read.episodes == {0: (0, 0)}
+    assert read.actions.tolist() == [[0, 0, 0, 0]] + [[1, 0, 0, 0]] * 7
+
+
+def test_closing_the_window_finishes_the_film(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "dream.mp4"
+
+    def load(report: Any) -> Session:
+        session = Session(fake(), fps=0)
+        session.record(path)
+        return session
+
+    w = window.Window("fake", load)
+    advance, count = w.advance, 0
+
+    def counted() -> None:
+        nonlocal count
+        advance()
+        count += 1
+        w.running = count < 5
+
+    w.advance = counted  # type: ignore[method-assign]
+    w.run()
+    assert len(frames_of(path)) == 5 and list(path.parent.iterdir()) == [path]
+
+
+def test_a_film_that_cannot_be_written_stops_alone(
+    opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    w = opened()
+    w.session.record(tmp_path / "dream.mp4")
+
+    def full(self: VideoWriter, picture: np.ndarray) -> None:
+        self._abandon()
+        raise UserError("the disk is full while writing dream.mp4; free some space or record elsewhere")
+
+    monkeypatch.setattr(VideoWriter, "write", full)
+    w.session.take_over("random")
+    w.advance()
+    assert w.session.video is None and "disk is full" in w._hint[0]
+    assert w.session.player_name == "random" and w.session.frames == 1
+    assert not list(tmp_path.glob("*.mp4*"))
+
+
+def test_an_error_while_loading_reaches_the_user() -> None:
+    def load(report: Any) -> Session:
+        report("Reading x", 0.5)
+        raise UserError("x is no checkpoint")
+
+    with pytest.raises(UserError, match="no checkpoint"):
+        window.Window("x", load).run()
+    assert not pygame.display.get_init()
+
+
+# --- keys and sizes ---------------------------------------------------------------------------------------------
+
+
+def test_a_key_of_the_game_is_never_a_command() -> None:
+    commands = keymap.command_keys(ATARI)
+    assert "p" not in commands and commands["f3"] == "pause"
+    assert ("f3", "pause") in keymap.shown_keys(ATARI)
+    assert set(keymap.command_keys(MAZE).values()) == {command.name for command in keymap.COMMANDS}
+    for command in keymap.COMMANDS:
+        assert callable(getattr(window.Window, f"_do_{command.name}"))
+
+
+def test_keys_light_up_by_the_action_whoever_chose_it() -> None:
+    assert keymap.pressed(MAZE, np.array([1, 0, 0, 1])) == {"up": 1, "down": 0, "left": 0, "right": 1}
+    assert keymap.pressed(ATARI, np.array([3])) == {"up": 1, "space": 1, "p": 1}
+    assert keymap.pressed(ATARI, np.array([0])) == {"up": 0, "space": 0, "p": 0}
+    down = keymap.pressed(CAR, np.array([-0.5, 0.25], np.float32))
+    assert down == pytest.approx({"left": 0.5, "right": 0, "up": 0.25})
+    assert [keymap.meaning(CAR, k) for k in CAR.keys] == ["steer −", "steer +", "gas"]
+
+
+def test_pictures_are_enlarged_in_whole_pixels() -> None:
+    assert scaled_to_fit((64, 64), (800, 700)) == pygame.Rect(80, 30, 640, 640)
+    assert scaled_to_fit((160, 210), (100, 100)).height == 100
+    for size in ((200, 150), (1600, 400)):
+        assert paint.type_size(pygame.Surface(size)) >= 10
+
+
+def test_pacing_is_steady_and_does_not_hurry_after_a_late_frame() -> None:
+    pacer = Pacer(10)
+    assert pacer.wait(5.0) == 0
+    pacer.advance(5.0)
+    assert pacer.wait(5.04) == pytest.approx(0.06)
+    pacer.advance(5.101)  # a millisecond late: the next one is due on the beat
+    assert pacer.wait(5.101) == pytest.approx(0.099)
+    pacer.advance(9.0)
+    assert pacer.wait(9.0) == pytest.approx(0.1)
+    assert Pacer(0).wait(1.0) == 0
+
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+
+def test_odd_and_large_pictures_are_filmed(tmp_path: Path) -> None:
+    for shape in ((33, 47, 3), (601, 700, 3)):
+        with VideoWriter(tmp_path / "a.mp4", fps=17.5) as video:
+            for level in (0, 200):
+                video.write(np.full(shape, level, np.uint8))
+        frames = frames_of(tmp_path / "a.mp4")
+        assert len(frames) == 2 and abs(int(frames[1].mean()) - 200) < 4
+    assert os.listdir(tmp_path) == ["a.mp4"]
+
+
+def test_a_log_plays_again_from_the_same_places(tmp_path: Path) -> None:
+    checkpoint = fake(end=5)
+    first = Session(checkpoint, seed=1)
+    rng = np.random.default_rng(0)
+    pictures = []
+    for i in range(12):
+        if i == 3:
+            first.begin(first.context + 1)
+        if first.ended:
+            first.begin(first.context + 1)
+        pictures.append(first.step(rng.integers(0, 2, 4)).picture)
+    first.save_log(tmp_path / "log.npz")
+    log = read_actions(tmp_path / "log.npz", MAZE)
+    assert log.episodes == {0: (1, 1), 3: (2, 1), 8: (3, 1)}
+
+    again: list[np.ndarray] = []
+    video = SimpleNamespace(write=again.append)
+    headless.play(Session(checkpoint), 12, log, video)  # type: ignore[arg-type]
+    assert np.array_equal(again, pictures)
+
+
+def test_action_files_of_every_kind(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.eye(4, dtype=np.int64))
+    (tmp_path / "a.json").write_text(json.dumps({"actions": [[0, 1, 0, 0], [1, 0, 0, 1]]}))
+    (tmp_path / "b.json").write_text("[0, 3, 1]")
+    np.savez(tmp_path / "c.npz", actions=np.array([[0.5, 0.25]]))
+    assert read_actions(tmp_path / "a.npy", MAZE).actions.tolist() == np.eye(4).tolist()
+    assert len(read_actions(tmp_path / "a.json", MAZE)) == 2
+    assert read_actions(tmp_path / "b.json", ATARI).actions.tolist() == [[0], [3], [1]]
+    assert read_actions(tmp_path / "c.npz", CAR).actions.tolist() == [[0.5, 0.25]]
+
+
+def write_bad_action_files(folder: Path) -> list[Path]:
+    np.save(folder / "shape.npy", np.zeros((5, 3)))
+    np.save(folder / "values.npy", np.full((5, 4), 7))
+    np.save(folder / "empty.npy", np.zeros((0, 4)))
+    np.save(folder / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.savez(folder / "names.npz", something=np.zeros(4))
+    (folder / "damaged.npz").write_bytes(b"PK\x03\x04 and then nothing")
+    (folder / "text.json").write_text("{not json")
+    (folder / "ragged.json").write_text("[[0, 1], [1]]")
+    (folder / "words.json").write_text('["left", "right"]')
+    (folder / "actions.csv").write_text("0,1,0,0\n")
+    log = ActionLog(ATARI)
+    log.begin(0, 0)
+    log.add(np.array([1]))
+    log.save(folder / "other.npz", "pong", 1)
+    return [*sorted(folder.iterdir()), folder / "missing.npy"]
+
+
+def test_action_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    for path in write_bad_action_files(tmp_path):
+        with pytest.raises(UserError) as error:
+            read_actions(path, MAZE)
+        assert path.name in str(error.value) and "\n" not in str(error.value)
+        assert any(word in str(error.value) for word in ("forward", ".npz, .npy or .json"))
+
+
+# --- headless ---------------------------------------------------------------------------------------------------
+
+COST = (
+    "fps_median", "p50_ms", "p95_ms", "p50_ms_first", "p50_ms_last", "rss_mb_first", "rss_mb_last", "first_frame_s",
+    "state_mb", "frames", "device",
+)  # fmt: skip
+
+
+def test_the_cost_object() -> None:
+    session = Session(fake(end=50), player="random")
+    cost = headless.play(session, 300)
+    assert tuple(cost) == COST
+    assert cost["frames"] == 300 and len(session.model.calls) == 300 + headless.WARM_UP
+    assert cost["state_mb"] == 1.0 and cost["device"].startswith("cpu, ")
+    assert 0 < cost["p50_ms"] <= cost["p95_ms"] and cost["fps_median"] > 0
+    assert cost["first_frame_s"] > 0 and cost["rss_mb_last"] > 10
+
+
+def test_figures_look_at_either_end() -> None:
+    seconds = np.concatenate([np.full(200, 0.01), np.full(9600, 0.02), np.full(200, 0.04)])
+    figures = headless.summary(seconds, np.full(10_000, 500_000_000))
+    assert (figures["p50_ms_first"], figures["p50_ms"], figures["p50_ms_last"]) == (10, 20, 40)
+    assert (figures["fps_median"], figures["rss_mb_last"]) == (50, 500)
+
+
+def test_what_is_played_does_not_depend_on_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    played = []
+    for warm_up in (1, 64):
+        monkeypatch.setattr(headless, "WARM_UP", warm_up)
+        session = Session(fake(end=30), seed=3, player="random")
+        headless.play(session, 100)
+        played.append(session.log.actions.tolist())
+        assert len(session.log) == 100 and session.log.episodes == {0: (3, 3), 30: (0, 3), 60: (1, 3), 90: (2, 3)}
+    assert played[0] == played[1]
+
+
+def test_this_process_has_an_age_and_a_size() -> None:
+    assert 0 < process_age() < 24 * 3600
+    assert 10e6 < resident_bytes() < 1e12
+
+
+# --- the command line -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model as a real checkpoint."""
+    from game_wm.checkpoint import Checkpoint, save
+    from game_wm.dynamics import DynamicsConfig
+    from game_wm.tokenizer import TokenizerConfig
+    from game_wm.world import WorldConfig, WorldModel
+
+    torch.manual_seed(0)
+    config = WorldConfig(
+        TokenizerConfig(height=16, width=16, channels=4, encoder_widths=(16, 16), decoder_widths=(16, 16)),
+        DynamicsConfig(channels=4, height=4, width=4, actions=4, window=4, widths=(32, 32), blocks=(1, 1),
+                       condition=32, context_width=32, context_blocks=1, heads=2, registers=1),
+    )  # fmt: skip
+    contexts = torch.randint(0, 255, (3, 5, 16, 16, 3), dtype=torch.uint8)
+    path = tmp_path_factory.mktemp("checkpoints") / "tiny.safetensors"
+    save(path, Checkpoint(WorldModel(config), MAZE, "maze", contexts, torch.zeros(3, 4, 4), {}, "tiny"))
+    return path
+
+
+def run(*arguments: Any, **environment: str | None) -> subprocess.CompletedProcess[str]:
+    changed = {**os.environ, **environment}
+    env = {name: value for name, value in changed.items() if value is not None}
+    command = [sys.executable, "play.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+
+
+def test_headless_json_is_all_that_is_printed(saved: Path, tmp_path: Path) -> None:
+    log = ActionLog(MAZE)
+    log.begin(2, 5)
+    log.add(np.eye(4))
+    log.save(tmp_path / "log.npz", "tiny", 1)
+    video = tmp_path / "dream.mp4"
+    done = run(saved, "--headless", "--json", "--actions", tmp_path / "log.npz", "--video", video, "--threads", 1,
+               SDL_VIDEODRIVER=None)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    cost = json.loads(done.stdout)
+    assert tuple(cost) == COST and (cost["frames"], cost["device"]) == (4, "cpu, 1 threads")
+    assert len(frames_of(video)) == 4
+
+
+def test_cost_from_a_fresh_process(saved: Path) -> None:
+    cost = headless.measure(saved, frames=3, threads=1, steps=2)
+    assert tuple(cost) == COST and cost["frames"] == 3
+    with pytest.raises(UserError, match="does not exist"):
+        headless.measure(saved.with_name("none.safetensors"), frames=3)
+
+
+def test_no_display_says_how_to_go_on(saved: Path) -> None:
+    done = run(saved, SDL_VIDEODRIVER=None, DISPLAY=None, WAYLAND_DISPLAY=None)
+    assert done.returncode == 2 and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "--headless" in done.stderr and "DISPLAY" in done.stderr
+
+
+def sentence(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
+    """What play.py says on stderr as it exits with status 2."""
+    from data_collect.errors import main_guard
+
+    assert main_guard(lambda: app.main([str(argument) for argument in arguments])) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1 and err.startswith("error: ")
+    return err
+
+
+def test_bad_checkpoints(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = saved.read_bytes()
+    (tmp_path / "short.safetensors").write_bytes(content[: len(content) // 2])
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    (tmp_path / "text.safetensors").write_text("hello")
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    for name in ("short", "empty", "text", "other", "missing"):
+        assert name in sentence(capsys, tmp_path / f"{name}.safetensors", "--headless", "--frames", 2)
+    assert "text" in sentence(capsys, tmp_path / "text.safetensors")  # in the window as well
+    assert "folder" in sentence(capsys, tmp_path, "--headless")
+
+
+def test_bad_options(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "five.npy", np.zeros((5, 3)))
+    np.save(tmp_path / "good.npy", np.zeros((5, 4)))
+    headless_run = (saved, "--headless", "--frames", 6)
+    assert "five.npy" in sentence(capsys, *headless_run, "--actions", tmp_path / "five.npy")
+    assert "5 actions" in sentence(capsys, *headless_run, "--actions", tmp_path / "good.npy")
+    assert "explorer" in sentence(capsys, *headless_run, "--player", "explorer")
+    assert "keyboard" in sentence(capsys, *headless_run, "--player", "keyboard")
+    assert "nowhere" in sentence(capsys, *headless_run, "--player", "policy:nowhere:f")
+    assert "0 to 2" in sentence(capsys, *headless_run, "--context", 3)
+    assert "65" in sentence(capsys, *headless_run, "--steps", 65)
+    assert "--headless" in sentence(capsys, saved, "--frames", 3)
+    assert "folder" in sentence(capsys, *headless_run, "--video", tmp_path)
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in sentence(capsys, *headless_run, "--video", tmp_path / "file" / "a.mp4")
+    if not torch.cuda.is_available():
+        assert "CUDA" in sentence(capsys, *headless_run, "--device", "cuda")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_while_filming(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / ".full.mp4.part").symlink_to("/dev/full")
+    assert "disk is full" in sentence(capsys, saved, "--headless", "--frames", 3, "--video", tmp_path / "full.mp4")
+
+
+def test_commands_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    from game_wm.__main__ import main
+
+    assert main([]) == 0 and "evaluate" in capsys.readouterr().out
+    with pytest.raises(UserError, match="'dance'"):
+        main(["dance"])
