@@ -21,7 +21,8 @@ import gymnasium
 import numpy as np
 
 from data_collect.errors import UserError
-from data_collect.games.maze_view import FLOORS, GEM, HUES, INKS, View
+from data_collect.games import maze_look
+from data_collect.games.maze_view import View
 from data_collect.schema import ActionSchema
 
 FPS = 20.0
@@ -179,6 +180,7 @@ class Maze(gymnasium.Env):
         self.creatures = [
             Creature(remote[creature_rng.integers(len(remote))], creature_rng) for _ in range(self.creature_count)
         ]
+        self._place_gems()
         self._draw()
         return self.frame, self._info()
 
@@ -195,6 +197,7 @@ class Maze(gymnasium.Env):
         reward, terminated = 0.0, False
         if cell in self.gems and math.hypot(self.x - cell[0] - 0.5, self.y - cell[1] - 0.5) < TAKE:
             self.gems.remove(cell)
+            self._place_gems()
             reward += 1.0
         for creature in self.creatures:
             creature.step(self.walls, cell)
@@ -233,16 +236,19 @@ class Maze(gymnasium.Env):
                         x, y = cx + sx + dx * RADIUS / gap, cy + sy + dy * RADIUS / gap
         return x, y
 
+    def _place_gems(self) -> None:
+        assert self.walls is not None
+        self._gem_places = np.array(sorted(self.gems), float).reshape(-1, 2) + 0.5
+        self._plan = self.walls.astype(np.uint8)
+        for x, y in self.gems:
+            self._plan[y, x] = GEM_CELL
+
     def _draw(self) -> None:
-        gems = np.array(sorted(self.gems), float).reshape(-1, 2) + 0.5
         creatures = np.array([c.place for c in self.creatures], float).reshape(-1, 2)
-        self.frame = self.view.frame(self.x, self.y, self.angle, gems, creatures)
+        self.frame = self.view.frame(self.x, self.y, self.angle, self._gem_places, creatures)
 
     def _info(self) -> dict[str, Any]:
-        assert self.walls is not None
-        grid = self.walls.astype(np.uint8)
-        for x, y in self.gems:
-            grid[y, x] = GEM_CELL
+        grid = self._plan.copy()
         for creature in self.creatures:
             x, y = creature.place
             grid[int(y), int(x)] = CREATURE_CELL
@@ -257,39 +263,10 @@ class Maze(gymnasium.Env):
 
     def top_down(self, scale: int = 16) -> np.ndarray:
         """The maze from above, north up: uint8 (size * scale, size * scale, 3)."""
-        return top_down(self, scale)
-
-
-def top_down(maze: Maze, scale: int = 16) -> np.ndarray:
-    """Draw a maze from above: its walls with the hue and ink of each face, gems, creatures and the player."""
-    assert maze.walls is not None
-    n, view, rim = maze.size, maze.view, max(scale // 6, 1)
-    picture = np.empty((n * scale, n * scale, 3), np.float32)
-    picture[:] = FLOORS[0] * 1.12
-    for y, x in np.argwhere(maze.walls):
-        block = picture[y * scale : (y + 1) * scale, x * scale : (x + 1) * scale]
-        block[:] = (92, 92, 104)
-        sides = ((-1, 0, block[:, :rim]), (1, 0, block[:, -rim:]), (0, -1, block[:rim]), (0, 1, block[-rim:]))
-        for side, (dx, dy, strip) in enumerate(sides):
-            if 0 <= x + dx < n and 0 <= y + dy < n and not maze.walls[y + dy, x + dx]:
-                face = (y * n + x) * 4 + side
-                strip[:] = HUES[view.hue[face]]
-                long = int(np.argmax(strip.shape[:2]))
-                middle = slice(scale // 2 - rim, scale // 2 + rim)
-                strip[(middle, slice(None)) if long == 0 else (slice(None), middle)] = INKS[view.ink[face]]
-    rows, columns = (np.mgrid[: n * scale, : n * scale] + 0.5) / scale
-
-    def dot(x: float, y: float, radius: float, colour: Any) -> None:
-        cover = np.clip((radius - np.hypot(columns - x, rows - y)) * scale + 0.5, 0, 1)[..., None]
-        picture[:] = picture * (1 - cover) + np.asarray(colour, np.float32) * cover
-
-    for x, y in maze.gems:
-        dot(x + 0.5, y + 0.5, 0.17, GEM)
-    for creature in maze.creatures:
-        dot(*creature.place, 0.3, (58, 44, 92))
-    for ahead, radius in ((0.0, 0.26), (0.2, 0.18), (0.36, 0.11)):
-        dot(maze.x + ahead * math.cos(maze.angle), maze.y + ahead * math.sin(maze.angle), radius, (250, 250, 250))
-    return (np.clip(picture[::-1], 0, 255) + 0.5).astype(np.uint8)
+        assert self.walls is not None
+        creatures = [creature.place for creature in self.creatures]
+        pose = (self.x, self.y, self.angle)
+        return maze_look.top_down(self.walls, self.view.hue, self.view.ink, self.gems, creatures, pose, scale)
 
 
 def _number(name: str, value: Any, low: float, high: float) -> float:

@@ -13,85 +13,13 @@ import math
 
 import numpy as np
 
+from data_collect.games import maze_look as look
+from data_collect.games.maze_look import AZIMUTHS, ELEVATIONS, EYE, HUES, INKS, SKY_TOP, TEXELS, WALL
+
 FOV = math.radians(75.0)  # horizontal
-EYE, WALL = 0.5, 0.85  # heights, in cells
 SUB = 4  # rays per pixel column
 FOG = 11.0  # cells at which 1/e of a colour is left
-AZIMUTHS, ELEVATIONS = 1440, 96  # resolution of the sky's panorama (360 degrees x 0..48 degrees)
-SKY_TOP = math.radians(48.0)
-TEXELS = 128  # resolution of a mark
 U_PATCHES, V_PATCHES, SECTORS, BANDS = 4, 2, 72, 4  # surface patches: per face, and of the sky
-
-HUES = np.array(
-    [[206, 92, 72], [226, 176, 76], [112, 168, 98], [62, 150, 168], [92, 106, 186], [178, 104, 162]], np.float32
-)
-INKS = np.array([[252, 244, 224], [40, 42, 74], [255, 214, 92], [232, 96, 92], [120, 214, 206]], np.float32)
-FLOORS = np.array([[188, 168, 138], [160, 160, 164], [168, 150, 142], [150, 164, 142]], np.float32)
-# zenith, horizon, far hills, near hills, sun
-SKIES = np.array(
-    [
-        [[84, 150, 222], [208, 228, 238], [138, 168, 196], [104, 150, 132], [255, 250, 222]],
-        [[96, 92, 168], [250, 198, 158], [158, 120, 156], [108, 84, 126], [255, 240, 196]],
-        [[96, 184, 196], [240, 240, 210], [156, 190, 186], [104, 158, 138], [255, 255, 236]],
-        [[142, 118, 194], [250, 212, 216], [184, 140, 176], [134, 102, 148], [255, 246, 214]],
-    ],
-    np.float32,
-)
-GEM = np.array([255, 40, 132], np.float32)
-BODY = np.array([58, 44, 92], np.float32)
-
-
-def _blur(image: np.ndarray, radius: int, axis: int) -> np.ndarray:
-    """Box filter of 2*radius+1 along an axis, edges repeated."""
-    pad = [(0, 0)] * image.ndim
-    pad[axis] = (radius + 1, radius)
-    total = np.cumsum(np.pad(image, pad, mode="edge"), axis=axis, dtype=np.float64)
-    size = image.shape[axis]
-    high = np.take(total, np.arange(size) + 2 * radius + 1, axis=axis)
-    return ((high - np.take(total, np.arange(size), axis=axis)) / (2 * radius + 1)).astype(np.float32)
-
-
-def _marks() -> np.ndarray:
-    """The marks' coverage in [0, 1], float32 (marks, u, v), u to the right and v downwards."""
-    grid = (np.arange(TEXELS) + 0.5) / TEXELS - 0.5
-    x, y = np.meshgrid(grid / 0.29, -grid * WALL / 0.29, indexing="ij")
-    r = np.hypot(x, y)
-    p, q = (x + y) / math.sqrt(2), (x - y) / math.sqrt(2)
-    shapes = [
-        r < 0.92,
-        (r < 1.02) & (r > 0.56),
-        ((abs(x) < 0.31) & (abs(y) < 1)) | ((abs(y) < 0.31) & (abs(x) < 1)),
-        ((abs(p) < 0.31) & (abs(q) < 1.1)) | ((abs(q) < 0.31) & (abs(p) < 1.1)),
-        abs(x) + abs(y) < 1.12,
-        (y > -0.75) & (abs(x) < (0.95 - y) * 0.62),
-        (y < 0.75) & (abs(x) < (0.95 + y) * 0.62),
-        (x**2 + (1.15 * y + 0.1 - 0.75 * np.sqrt(abs(x))) ** 2) < 0.9,
-        (abs(x) < 1.1) & (abs(y) < 0.38),
-        (abs(x) < 0.38) & (abs(y) < 1.05),
-        (r < 1) & (np.hypot(x - 0.5, y) > 0.78),
-        (np.hypot(abs(x) - 0.62, y) < 0.46),
-    ]
-    marks = np.stack(shapes).astype(np.float32)
-    for axis in (1, 2, 1, 2):
-        marks = _blur(marks, 1, axis)
-    return marks
-
-
-MARKS = _marks()
-# Integral of each mark from the wall's top down to v: (mark, u, v edge); a spare edge closes the last interval.
-_BELOW = np.zeros((len(MARKS), TEXELS, TEXELS + 2), np.float32)
-_BELOW[:, :, 1:-1] = np.cumsum(MARKS, axis=2) / TEXELS
-_BELOW[:, :, -1] = _BELOW[:, :, -2]
-_BELOW_FLAT = np.ascontiguousarray(_BELOW.reshape(-1))
-_MARK_FLAT = np.ascontiguousarray(np.diff(_BELOW, axis=2, append=_BELOW[:, :, -1:]).reshape(-1))
-
-
-def _waves(rng: np.random.Generator, angles: np.ndarray, harmonics: tuple[int, ...]) -> np.ndarray:
-    """A smooth random function of the azimuth, roughly within [-1, 1]."""
-    total = np.zeros_like(angles)
-    for k in harmonics:
-        total += rng.uniform(0.5, 1.0) * np.sin(k * angles + rng.uniform(0, 2 * math.pi)) / len(harmonics)
-    return total * 1.5
 
 
 class View:
@@ -132,14 +60,14 @@ class View:
         """Choose every colour of a maze: walls is bool (n, n), indexed [y, x]."""
         n = self.n = len(walls)
         self.walls = walls.reshape(-1)
-        sky = SKIES[rng.integers(len(SKIES))]
+        sky = look.SKIES[rng.integers(len(look.SKIES))]
         sun_azimuth, sun_elevation = rng.uniform(0, 2 * math.pi), math.radians(rng.uniform(23, 29))
         self.fog = sky[1] * 0.96
-        self.panorama = self._sky(sky, sun_azimuth, sun_elevation, rng).reshape(-1, 3)
+        self.panorama = look.panorama(sky, sun_azimuth, sun_elevation, rng).reshape(-1, 3)
 
         faces = n * n * 4
         self.hue = rng.integers(len(HUES), size=faces)
-        self.mark = rng.integers(len(MARKS), size=faces)
+        self.mark = rng.integers(len(look.MARKS), size=faces)
         distance = np.abs(HUES[:, None] - INKS[None]).sum(-1)  # an ink must stand out from its wall
         ranked = np.argsort(-distance, axis=1)[:, :3]
         self.ink = ranked[self.hue, rng.integers(3, size=faces)]
@@ -152,37 +80,12 @@ class View:
         self.face_mark = (INKS[self.ink] * light - base) * 0.86
         self.face_lean = rng.uniform(-0.12, 0.12, faces).astype(np.float32)  # brighter to the right or the left
 
-        base_floor = FLOORS[rng.integers(len(FLOORS))]
+        base_floor = look.FLOORS[rng.integers(len(look.FLOORS))]
         tints = base_floor + np.array([[0, 0, 0], [14, 4, -12], [-14, 0, 12], [-4, 12, -6], [12, -8, 8]], np.float32)
         self.tint = rng.integers(len(tints), size=(n, n))
         padded = np.pad(tints[self.tint], ((1, 1), (1, 1), (0, 0)), mode="edge")
         a, b, c, d = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
         self.floor = np.stack([a, b - a, c - a, d - b - c + a], axis=2).reshape(-1, 4, 3).astype(np.float32)
-
-    @staticmethod
-    def _sky(sky: np.ndarray, sun_azimuth: float, sun_elevation: float, rng: np.random.Generator) -> np.ndarray:
-        azimuth = np.arange(AZIMUTHS) / AZIMUTHS * 2 * math.pi
-        elevation = (np.arange(ELEVATIONS) + 0.5) / ELEVATIONS * SKY_TOP
-        rise = (elevation / SKY_TOP)[None, :, None] ** 0.8
-        image = sky[1] * (1 - rise) + sky[0] * rise + np.zeros((AZIMUTHS, 1, 1))
-        for _ in range(5):  # broad soft clouds, three puffs each
-            place, middle = rng.uniform(0, 2 * math.pi), math.radians(rng.uniform(18, 34))
-            cloud = np.zeros((AZIMUTHS, ELEVATIONS))
-            for shift in (-1, 0, 1):
-                wide, high = math.radians(rng.uniform(7, 12)), math.radians(rng.uniform(2.2, 3.6) + 1.2 * (shift == 0))
-                turn = (azimuth - place - math.radians(9 * shift) + math.pi) % (2 * math.pi) - math.pi
-                cloud += np.exp(-((turn / wide) ** 2)[:, None] - (((elevation - middle) / high) ** 2)[None, :])
-            image += (np.array([255, 252, 248]) - image) * (0.8 * (1 - np.exp(-1.1 * cloud)))[..., None]
-        turn = (azimuth - sun_azimuth + math.pi) % (2 * math.pi) - math.pi
-        distance = np.hypot(turn[:, None] * math.cos(sun_elevation), (elevation - sun_elevation)[None, :])
-        glow = 0.5 * np.exp(-((distance / math.radians(11)) ** 2))
-        disc = np.clip((math.radians(5.6) - distance) / math.radians(2.2), 0, 1)
-        image += (sky[4] - image) * np.maximum(glow, disc)[..., None]
-        for layer, (low, swing, waves) in enumerate([(10.0, 5.5, (2, 3, 5)), (5.5, 4.0, (3, 4, 7))]):
-            crest = np.radians(low + swing * _waves(rng, azimuth, waves))
-            cover = np.clip((crest[:, None] - elevation[None, :]) / math.radians(1.2) + 0.5, 0, 1)[..., None]
-            image += (sky[2 + layer] - image) * cover
-        return image.astype(np.float32)
 
     # --- one frame --------------------------------------------------------------------------------------------------
 
@@ -270,9 +173,9 @@ class View:
         scaled -= cell
         column = self.mark[face] * TEXELS + np.minimum((along * TEXELS).astype(np.int64), TEXELS - 1)
         cell += (column * (TEXELS + 2)).astype(np.int32)[:, None]
-        below = _MARK_FLAT.take(cell)
+        below = look.MARK_FLAT.take(cell)
         below *= scaled
-        below += _BELOW_FLAT.take(cell)
+        below += look.BELOW_FLAT.take(cell)
         shape = (self.width, SUB, self.height + 1)
         terms[:, :, 0] = v.reshape(shape)
         terms[:, :, 1] = (v * v * v).reshape(shape)
@@ -297,11 +200,10 @@ class View:
         self.moving: list[tuple[slice, slice, np.ndarray]] = []
         seen = []
         for kind, places in (("gem", gems), ("creature", creatures)):
-            for px, py in places:
-                depth = (px - x) * cos + (py - y) * sin
-                side = (px - x) * sin - (py - y) * cos
-                if depth > 0.12 and abs(side) < depth * self.width / 2 / self.focal + 0.4:
-                    seen.append((depth, side, kind))
+            dx, dy = places[:, 0] - x, places[:, 1] - y
+            depths, sides = dx * cos + dy * sin, dx * sin - dy * cos
+            inside = (depths > 0.12) & (np.abs(sides) < depths * (self.width / 2 / self.focal) + 0.4)
+            seen += [(float(depths[i]), float(sides[i]), kind) for i in np.flatnonzero(inside)]
         for depth, side, kind in sorted(seen, reverse=True):
             self._sprite(depth, side, kind)
 
@@ -325,35 +227,13 @@ class View:
         dark = np.clip(1.3 - np.hypot(px / 0.19, pz / 0.05), 0, 1) * (0.38 * clear) * visible
         region *= (1 - dark)[..., None]
         if kind == "gem":
-            colour, cover = self._gem(px, pz, scale)
+            colour, cover = look.gem(px, pz, scale)
         else:
-            colour, cover = self._creature(px, pz, scale)
+            colour, cover = look.creature(px, pz, scale)
         cover *= visible
         colour = self.fog + (colour - self.fog) * clear
         region += (colour - region) * cover[..., None]
         self.moving.append((slice(left, right), slice(top, bottom), cover > 0.5))
-
-    @staticmethod
-    def _gem(px: np.ndarray, pz: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-        z = pz - 0.31
-        inside = 1 - (np.abs(px) / 0.15 + np.abs(z) / 0.22)
-        cover = np.clip(inside * (0.124 * scale) + 0.5, 0, 1)
-        soft = min(scale * 0.5, 40.0)
-        facet = np.clip(px * soft + 0.5, 0, 1) * 0.28 + np.clip(-z * soft + 0.5, 0, 1) * 0.22
-        shine = np.clip(1.2 - np.hypot(px + 0.045, z - 0.06) / 0.045, 0, 1) * 0.8
-        colour = GEM * (1.12 - facet)[..., None]
-        return colour + (255 - colour) * shine[..., None], cover
-
-    @staticmethod
-    def _creature(px: np.ndarray, pz: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-        z = pz - 0.29
-        r = np.hypot(px, z)
-        cover = np.clip((0.25 - r) * scale + 0.5, 0, 1)
-        colour = BODY * (1.0 + 0.9 * np.clip(0.5 + 1.6 * (z - px), 0, 1))[..., None]
-        eye = np.hypot(np.abs(px) - 0.09, (z - 0.05) * 0.85)
-        colour = colour + (np.float32(250) - colour) * np.clip((0.075 - eye) * scale + 0.5, 0, 1)[..., None]
-        pupil = np.clip((0.036 - np.hypot(np.abs(px) - 0.08, z - 0.035)) * scale + 0.5, 0, 1)
-        return colour * (1 - 0.88 * pupil)[..., None], cover
 
     # --- what is behind each pixel ----------------------------------------------------------------------------------
 
