@@ -1,0 +1,117 @@
+"""Attention and its parts: normalisation, SwiGLU, rotary positions over time, masked attention.
+
+Legend: B batch, T time, N tokens of a frame, H heads, D channels of a head, Q queries, K keys, C channels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def rotate(x_TND: Tensor, positions_T: Tensor, base: float = 1000.0) -> Tensor:
+    """Rotary position embedding (Su et al., 2021) of `x` (..., D) by `positions` in frames, which broadcast to `...`.
+
+    The product of two rotated vectors depends on the difference of their positions alone. Angles are computed in
+    double precision, so that frame 1,000,000 is like frame 100.
+    """
+    half = x_TND.shape[-1] // 2
+    frequencies = base ** (-torch.arange(half, device=x_TND.device, dtype=torch.float64) / half)
+    angles = positions_T.double().unsqueeze(-1) * frequencies
+    cos, sin = angles.cos().to(x_TND.dtype), angles.sin().to(x_TND.dtype)
+    a, b = x_TND[..., :half], x_TND[..., half:]
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+
+
+def attend(q_BHQD: Tensor, k_BHKD: Tensor, v_BHKD: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention; `mask` is boolean, True where a query may look.
+
+    On a CPU in training, plain matrix products: the fused kernel's bf16 backward is several times slower there.
+    """
+    if q_BHQD.device.type != "cpu" or not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(q_BHQD, k_BHKD, v_BHKD, attn_mask=mask)
+    scores = (q_BHQD * q_BHQD.shape[-1] ** -0.5) @ k_BHKD.transpose(-1, -2)
+    if mask is not None:
+        scores = scores + torch.where(mask, 0.0, -1e4).to(scores.dtype)
+    return scores.softmax(-1).to(v_BHKD.dtype) @ v_BHKD
+
+
+def window_mask(queries: Tensor, keys: Tensor, window: int, strict: bool = False) -> Tensor:
+    """(Q, K) boolean: key times at most `window` frames back, the present one included unless `strict`."""
+    age = queries[:, None] - keys[None, :]
+    first = 1 if strict else 0
+    return (age >= first) & (age < window + first)
+
+
+class Norm(nn.Module):
+    """Layer normalisation over the last axis, without a bias.
+
+    Root-mean-square normalisation would do as well, but its backward is not fused on a CPU and ten times slower.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], self.weight.to(x.dtype), None, 1e-6)
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward layer (Shazeer, 2020) with its own pre-normalisation; returns the residual."""
+
+    def __init__(self, channels: int, expansion: float = 8 / 3) -> None:
+        super().__init__()
+        hidden = int(channels * expansion) // 32 * 32
+        self.norm = Norm(channels)
+        self.up = nn.Linear(channels, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, channels, bias=False)
+        nn.init.zeros_(self.down.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.up(self.norm(x)).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * value)
+
+
+class Projections(nn.Module):
+    """Pre-normalised queries, keys and values with query-key norm, and the output projection.
+
+    `source` is the width of what keys and values are read from (another stream in cross-attention).
+    """
+
+    def __init__(self, channels: int, heads: int, source: int | None = None) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"{channels} channels do not divide into {heads} heads")
+        self.heads = heads
+        self.norm = Norm(channels)
+        self.q = nn.Linear(channels, channels, bias=False)
+        self.kv = nn.Linear(source or channels, 2 * channels, bias=False)
+        self.q_norm, self.k_norm = Norm(channels // heads), Norm(channels // heads)
+        self.out = nn.Linear(channels, channels, bias=False)
+        nn.init.zeros_(self.out.weight)
+
+    def queries(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., H, D); expects `x` normalised."""
+        return self.q_norm(self.q(x).unflatten(-1, (self.heads, -1)))
+
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., C) -> twice (..., H, D); expects `x` normalised."""
+        k, v = self.kv(x).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        return self.k_norm(k), v
+
+
+class SpatialAttention(nn.Module):
+    """Every token of a frame attends to every token of the same frame; returns the residual."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.projections = Projections(channels, heads)
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        p = self.projections
+        x = p.norm(x_BNC)
+        q, (k, v) = p.queries(x), p.keys_values(x)
+        y = attend(q.transpose(-2, -3), k.transpose(-2, -3), v.transpose(-2, -3))
+        return p.out(y.transpose(-2, -3).flatten(-2))

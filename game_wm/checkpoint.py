@@ -1,0 +1,115 @@
+"""One file is one playable model: weights, configuration, action schema, key map and seed contexts.
+
+A `.safetensors` file, so that loading one runs no code. Weights are stored in 16 bits, seed contexts as the real
+frames (uint8) that dreams begin from. Names: `model.*` weights, `contexts.frames`, `contexts.actions`.
+
+Legend: S seed contexts, P frames of each, H, W pixels, A action vector.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from data_collect.errors import UserError
+from data_collect.schema import ActionSchema
+from game_wm.world import WorldConfig, WorldModel
+
+FORMAT = "game_wm/1"
+
+
+@dataclass
+class Checkpoint:
+    """A loaded model and what it needs to be played.
+
+    `contexts_frames` uint8 (S, P, H, W, 3); `contexts_actions` float32 (S, P - 1, A), the encoded actions between
+    them; `trained`: frames, hours and machine, for the card.
+    """
+
+    model: WorldModel
+    schema: ActionSchema
+    game: str
+    contexts_frames: Tensor
+    contexts_actions: Tensor
+    trained: dict[str, Any]
+    name: str
+    path: Path | None = None
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """The card beside the file (`NAME.json`); empty if there is none."""
+        path = self.path.with_suffix(".json") if self.path else None
+        return json.loads(path.read_text()) if path and path.is_file() else {}
+
+
+def save(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Write the file under a temporary name and rename it when it is whole.
+
+    Raises OSError if the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = checkpoint.model.state_dict()
+    tensors = {f"model.{k}": v.detach().to("cpu", torch.float16).contiguous() for k, v in weights.items()}
+    # Normalisation statistics stay exact: they are few, and every latent passes through them.
+    tensors |= {f"model.{k}": v.detach().cpu().float() for k, v in weights.items() if k.startswith("tokenizer.mean")}
+    tensors |= {f"model.{k}": v.detach().cpu() for k, v in weights.items() if k.startswith("tokenizer.deviation")}
+    tensors["contexts.frames"] = checkpoint.contexts_frames.cpu().contiguous()
+    tensors["contexts.actions"] = checkpoint.contexts_actions.cpu().float().contiguous()
+    metadata = {
+        "format": FORMAT,
+        "config": json.dumps(checkpoint.model.config.to_dict()),
+        "schema": json.dumps(checkpoint.schema.to_json()),
+        "game": checkpoint.game,
+        "trained": json.dumps(checkpoint.trained),
+        "name": checkpoint.name,
+    }
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        save_file(tensors, temporary, metadata)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
+    """Read a checkpoint for play, weights in 32 bits on `device`, gradients off.
+
+    Raises UserError when the file is missing, damaged, or no checkpoint of this program.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint; name a .safetensors file, for one of checkpoints/")
+    try:
+        with safe_open(path, "pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise UserError(f"{path}: not a game_wm checkpoint; export one with `python -m train pipeline`")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        model = WorldModel(WorldConfig.from_dict(json.loads(metadata["config"])))
+        weights = {k.removeprefix("model."): v.float() for k, v in tensors.items() if k.startswith("model.")}
+        model.load_state_dict(weights)
+        schema = ActionSchema.from_json(json.loads(metadata["schema"]))
+        frames, actions = tensors["contexts.frames"], tensors["contexts.actions"]
+        trained, game, name = json.loads(metadata["trained"]), metadata["game"], metadata["name"]
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: not a whole game_wm checkpoint ({first_line(error)}); copy or export it again"
+        ) from error
+    model.to(device).eval().requires_grad_(False)
+    return Checkpoint(model, schema, game, frames, actions, trained, name, path)
+
+
+def first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__

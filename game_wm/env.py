@@ -1,0 +1,65 @@
+"""The dream as a gymnasium.Env, so that whatever takes a game takes a dream.
+
+env = DreamEnv("checkpoints/maze.safetensors")
+frame, info = env.reset(seed=0)
+frame, reward, terminated, truncated, info = env.step(env.action_space.sample())
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from game_wm.checkpoint import Checkpoint, load
+
+
+class DreamEnv(gymnasium.Env):
+    """One player in a dream. Observations are uint8 (H, W, 3); actions are those of the game's own schema.
+
+    `reset(seed=s)` begins from seed context `s` modulo their number with the noise of `s`; without a seed, a random
+    one is drawn. `reset(options={"context": i})` names the context. An episode ends when the model predicts that it
+    does, as in the real game.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}
+    render_mode = "rgb_array"
+
+    def __init__(self, checkpoint: Checkpoint | str | Path, steps: int | None = None, device: str = "cpu") -> None:
+        self.checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else load(checkpoint, device)
+        self.steps = steps
+        self.action_schema = self.checkpoint.schema
+        self.action_space = self.action_schema.space()
+        model = self.checkpoint.model
+        self.observation_space = gymnasium.spaces.Box(0, 255, (model.height, model.width, 3), np.uint8)
+        self.device = next(model.parameters()).device
+        self._frame: np.ndarray | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """First frame of a dream: the last one of its seed context."""
+        super().reset(seed=seed)
+        noise_seed = int(self.np_random.integers(2**31)) if seed is None else seed
+        context = int((options or {}).get("context", noise_seed)) % len(self.checkpoint.contexts_frames)
+        frames = self.checkpoint.contexts_frames[context : context + 1].to(self.device)
+        actions = self.checkpoint.contexts_actions[context : context + 1].to(self.device)
+        self.state = self.checkpoint.model.start(frames, actions, torch.tensor([noise_seed]))
+        self._frame = frames[0, -1].cpu().numpy()
+        return self._frame, {"context": context, "seed": noise_seed}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One frame on. Raises ValueError for an action outside the schema, RuntimeError before `reset`."""
+        if self._frame is None:
+            raise RuntimeError("call reset() before step()")
+        vector = torch.from_numpy(self.action_schema.encode(action)).to(self.device)[None]
+        outcome, self.state = self.checkpoint.model.step(self.state, vector, self.steps)
+        self._frame = outcome.frames[0].cpu().numpy()
+        probability = float(outcome.terminated[0])
+        return self._frame, float(outcome.rewards[0]), probability > 0.5, False, {"termination": probability}
+
+    def render(self) -> np.ndarray | None:  # type: ignore[override]
+        return self._frame

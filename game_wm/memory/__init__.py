@@ -1,0 +1,1 @@
+"""What the model remembers: each level is explicit state with `start`, `write` and `read`."""

@@ -1,0 +1,93 @@
+"""Flow matching with step-size conditioning (shortcut models, Frans et al., 2024), predicting the clean latent.
+
+One network serves 1, 2, 4 ... steps: on the finest step size it regresses the data, on coarser ones it is made to
+agree with two of its own steps of half the size. The loss is computed on the clean latent (Dreamer 4, Hafner et al.,
+2025), and pure noise is drawn often, since that is the step which plays.
+
+Legend: B sequences, K target frames of each, C channels, h, w latent grid. Level 0 is noise, level 1 is clean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Predict = Callable[[Tensor, Tensor, Tensor, slice], Tensor]
+"""(noisy (B, K, C, h, w), level (B, K), stride (B, K), which of the K targets) -> clean (B, K, C, h, w)."""
+
+
+@dataclass(frozen=True)
+class FlowMatching:
+    """`finest`: steps of the finest stride; `bootstrap`: share of the targets trained on coarser strides;
+    `pure_noise`: share drawn at level 0; `ramp`: how much less level 0 weighs than level 1."""
+
+    finest: int = 8
+    bootstrap: float = 0.25
+    pure_noise: float = 0.5
+    ramp: float = 0.5
+
+    trunks = ("unet",)
+
+    def __post_init__(self) -> None:
+        if self.finest < 1 or self.finest & (self.finest - 1):
+            raise ValueError(f"finest must be a power of two, not {self.finest}")
+
+    def loss(self, predict: Predict, clean_BKCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted squared error of every target (B, K), and the prediction (B, K, C, h, w) that it judges."""
+        batch, targets = clean_BKCHW.shape[:2]
+        device = clean_BKCHW.device
+        coarse = 0 if self.finest == 1 else round(targets * self.bootstrap)
+        noise = torch.randn_like(clean_BKCHW)
+        stride = torch.full((batch, targets), 1 / self.finest, device=device)
+        if coarse:
+            halvings = torch.randint(0, self.finest.bit_length() - 1, (batch, coarse), device=device)
+            stride[:, :coarse] = 0.5**halvings
+        level = (torch.rand_like(stride) / stride).floor() * stride
+        level = level * (torch.rand_like(stride) >= self.pure_noise)
+        noisy = mix(noise, clean_BKCHW, level)
+        goal = clean_BKCHW
+        if coarse:
+            with torch.no_grad():
+                part = slice(0, coarse)
+                goal = clean_BKCHW.clone()
+                goal[:, part] = self._two_steps(predict, noisy[:, part], level[:, part], stride[:, part] / 2, part)
+        predicted = predict(noisy, level, stride, slice(0, targets))
+        weight = 1 - self.ramp * (1 - level)
+        return weight * (predicted - goal).float().square().mean(dim=(2, 3, 4)), predicted
+
+    @staticmethod
+    def _two_steps(predict: Predict, noisy: Tensor, level: Tensor, half: Tensor, part: slice) -> Tensor:
+        """The clean latent that two steps of half the stride point at, from where they start."""
+        first = advance(noisy, predict(noisy, level, half, part), level, half)
+        last = advance(first, predict(first, level + half, half, part), level + half, half)
+        return noisy + (last - noisy) * expand((1 - level) / (2 * half), noisy)
+
+    @staticmethod
+    def sample(predict: Predict, noise_BKCHW: Tensor, steps: int) -> Tensor:
+        """Clean latents from pure noise in `steps` equal Euler steps."""
+        x = noise_BKCHW
+        stride = x.new_full(x.shape[:2], 1 / steps)
+        everything = slice(0, x.shape[1])
+        for i in range(steps):
+            level = x.new_full(x.shape[:2], i / steps)
+            clean = predict(x, level, stride, everything)
+            x = clean if i == steps - 1 else advance(x, clean, level, stride)
+        return x
+
+
+def expand(value_BK: Tensor, like: Tensor) -> Tensor:
+    return value_BK.to(like.dtype)[:, :, None, None, None]
+
+
+def mix(noise: Tensor, clean: Tensor, level_BK: Tensor) -> Tensor:
+    """The straight path from noise (level 0) to clean (level 1)."""
+    level = expand(level_BK, clean)
+    return noise * (1 - level) + clean * level
+
+
+def advance(noisy: Tensor, clean: Tensor, level_BK: Tensor, stride_BK: Tensor) -> Tensor:
+    """One Euler step of `stride` along the path from `noisy` to the predicted `clean`."""
+    return noisy + (clean - noisy) * expand(stride_BK / (1 - level_BK).clamp_min(1e-6), noisy)

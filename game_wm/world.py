@@ -1,0 +1,200 @@
+"""The functional core of a dream: `start` from a prompt, `step` by an action, all state explicit.
+
+Legend: B players, P prompt frames, H, W pixels, C channels and h, w grid of a latent, A action vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from game_wm.dynamics import Dynamics, DynamicsConfig, DynamicsState
+from game_wm.memory.working import WorkingMemory
+from game_wm.objectives.flow import FlowMatching
+from game_wm.tokenizer import Tokenizer, TokenizerConfig
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """Everything needed to build the network; `steps` is the number of denoiser calls a frame that it plays with."""
+
+    tokenizer: TokenizerConfig
+    dynamics: DynamicsConfig
+    objective: FlowMatching = FlowMatching()
+    steps: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> WorldConfig:
+        """Inverse of `to_dict`, also after a round trip through JSON (lists become tuples)."""
+
+        def build(kind: Any, entries: dict[str, Any]) -> Any:
+            known = {f.name for f in fields(kind)}
+            if unknown := set(entries) - known:
+                raise ValueError(f"unknown {kind.__name__} entries: {', '.join(sorted(unknown))}")
+            return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()})
+
+        return cls(
+            build(TokenizerConfig, values["tokenizer"]),
+            build(DynamicsConfig, values["dynamics"]),
+            build(FlowMatching, values["objective"]),
+            int(values["steps"]),
+        )
+
+
+class Outcome(NamedTuple):
+    """What a step shows: frames uint8 (B, H, W, 3), expected rewards (B,), termination probabilities (B,)."""
+
+    frames: Tensor
+    rewards: Tensor
+    terminated: Tensor
+
+
+@dataclass
+class WorldState:
+    """The dreams of B players. The player is the first axis of every tensor; `seeds` (B,) rule the noise."""
+
+    dynamics: DynamicsState
+    seeds: Tensor
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def __getitem__(self, players: slice) -> WorldState:
+        """Some of the players, copied."""
+        return _rebuild(self, lambda x: x[players].clone())
+
+    def clone(self) -> WorldState:
+        return self[:]
+
+    @staticmethod
+    def cat(states: Sequence[WorldState]) -> WorldState:
+        """Players of several states in one batch."""
+        flat = [s.to_dict() for s in states]
+        return WorldState.from_dict({k: torch.cat([f[k] for f in flat]) for k in flat[0]})
+
+    def to_dict(self) -> dict[str, Tensor]:
+        """Flat name -> tensor, ready for safetensors."""
+        return dict(_walk(self, ""))
+
+    @staticmethod
+    def from_dict(values: dict[str, Tensor]) -> WorldState:
+        def ring(name: str) -> WorkingMemory:
+            return WorkingMemory(*(values[f"dynamics.{name}.{f.name}"] for f in fields(WorkingMemory)))
+
+        dynamics = DynamicsState(
+            values["dynamics.latents"], values["dynamics.actions"], ring("context"), ring("bottleneck")
+        )
+        return WorldState(dynamics, values["seeds"])
+
+    @property
+    def nbytes(self) -> int:
+        return sum(x.nbytes for x in self.to_dict().values())
+
+
+def _walk(node: Any, prefix: str) -> list[tuple[str, Tensor]]:
+    found: list[tuple[str, Tensor]] = []
+    for f in fields(node):
+        value = getattr(node, f.name)
+        found += _walk(value, f"{prefix}{f.name}.") if is_dataclass(value) else [(prefix + f.name, value)]
+    return found
+
+
+def _rebuild(node: Any, change: Any) -> Any:
+    values = {f.name: getattr(node, f.name) for f in fields(node)}
+    return type(node)(**{k: _rebuild(v, change) if is_dataclass(v) else change(v) for k, v in values.items()})
+
+
+def frame_noise(seeds_B: Tensor, frames_B: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal (B, *shape) on the CPU, a function of each player's seed and frame number alone."""
+    rows = []
+    for seed, frame in zip(seeds_B.tolist(), frames_B.tolist(), strict=True):
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + frame) % 2**63)
+        rows.append(torch.randn(shape, generator=generator))
+    return torch.stack(rows)
+
+
+class WorldModel(nn.Module):
+    """Tokenizer and dynamics as one playable model."""
+
+    def __init__(self, config: WorldConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer = Tokenizer(config.tokenizer)
+        self.dynamics = Dynamics(config.dynamics)
+        self.steps = config.steps
+
+    @property
+    def height(self) -> int:
+        return self.config.tokenizer.height
+
+    @property
+    def width(self) -> int:
+        return self.config.tokenizer.width
+
+    @property
+    def window(self) -> int:
+        """Frames of working memory."""
+        return self.config.dynamics.window
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        d = self.config.dynamics
+        return d.channels, d.height, d.width
+
+    @torch.no_grad()
+    def encode(self, frames_BHWC: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) -> latents (B, C, h, w)."""
+        return self.tokenizer.encode(frames_BHWC)
+
+    @torch.no_grad()
+    def decode(self, latents_BCHW: Tensor) -> Tensor:
+        """Latents (B, C, h, w) -> uint8 (B, H, W, 3)."""
+        return self.tokenizer.decode(latents_BCHW)
+
+    @torch.no_grad()
+    def start(self, frames_BPHWC: Tensor, actions_BPA: Tensor, seeds: Tensor) -> WorldState:
+        """State after a prompt of P >= 1 real frames and the P - 1 actions between them.
+
+        Raises ValueError when frames, actions and seeds do not fit each other or the model.
+        """
+        batch, prompt, height, width = frames_BPHWC.shape[:4]
+        if (height, width) != (self.height, self.width):
+            raise ValueError(f"the model plays frames of {self.width}x{self.height}, not {width}x{height}")
+        expected = (batch, prompt - 1, self.config.dynamics.actions)
+        if tuple(actions_BPA.shape) != expected or len(seeds) != batch:
+            raise ValueError(f"a prompt of {prompt} frames needs actions of shape {expected} and {batch} seeds")
+        latents = torch.cat([self.encode(part) for part in frames_BPHWC.flatten(0, 1).split(64)])
+        return self.start_latents(latents.unflatten(0, (batch, prompt)), actions_BPA, seeds)
+
+    @torch.no_grad()
+    def start_latents(self, latents_BPCHW: Tensor, actions_BPA: Tensor, seeds: Tensor) -> WorldState:
+        """The same from latents (B, P, C, h, w)."""
+        return WorldState(self.dynamics.start(latents_BPCHW, actions_BPA), seeds.to(latents_BPCHW.device).clone())
+
+    @torch.no_grad()
+    def step(self, state: WorldState, action_BA: Tensor, steps: int | None = None) -> tuple[Outcome, WorldState]:
+        """One frame for every player. The state is updated in place and returned; `clone` it first to branch."""
+        latents, rewards, terminated = self.step_latents(state, action_BA, steps)
+        return Outcome(self.decode(latents), rewards, terminated), state
+
+    @torch.no_grad()
+    def step_latents(
+        self, state: WorldState, action_BA: Tensor, steps: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same without decoding: latents (B, C, h, w), rewards (B,), termination probabilities (B,)."""
+        past = state.dynamics
+        if tuple(action_BA.shape) != (len(state), self.config.dynamics.actions):
+            expected = (len(state), self.config.dynamics.actions)
+            raise ValueError(f"actions must have the shape {expected}, not {tuple(action_BA.shape)}")
+        action_BA = action_BA.to(past.actions)
+        noise = frame_noise(state.seeds, past.context.count, self.latent_shape).to(past.latents)
+        clean = self.dynamics.generate(past, action_BA, noise, steps or self.steps, self.config.objective)
+        rewards, terminated = self.dynamics.encode_context(past, clean, action_BA)
+        return clean, rewards, terminated

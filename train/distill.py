@@ -1,0 +1,168 @@
+"""Distillation: a student that calls the denoiser once or twice a frame learns, on its own rollouts, to agree with a
+teacher that calls it many times.
+
+    python -m train distill --config configs/maze/distill.yaml
+
+Student and teacher begin as the same weights. The student plays on from real frames (self-forcing, Huang et al.,
+2025); for frames of what it then remembers, the teacher walks from the same noise to a clean latent in many steps, and
+the student must reach it in its few (consistency of endpoints). A discriminator on pairs of latents may be added, which
+holds the student's frames to the sharpness of real ones.
+
+Legend: B windows, K targets, C channels, h, w latent grid.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data_collect.errors import UserError
+from game_wm.convolution import ResidualBlock
+from game_wm.dynamics import Dynamics, DynamicsConfig
+from game_wm.objectives.flow import FlowMatching, Predict, advance
+from train.dynamics import Batch, DynamicsModule
+from train.optimizer import Kind, configure
+
+
+class Discriminator(nn.Module):
+    """Latents (B, C, h, w) -> realness of every cell (B, 1, h, w)."""
+
+    def __init__(self, channels: int, width: int = 128) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1),
+            ResidualBlock(width, width),
+            ResidualBlock(width, width),
+            nn.SiLU(),
+            nn.Conv2d(width, 1, 1),
+        )
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, latents_BCHW: Tensor) -> Tensor:
+        return self.net(latents_BCHW).float()
+
+
+class DistillModule(DynamicsModule):
+    """Trains the student in place of the network that it started from (`--init`, required).
+
+    Args beyond the dynamics' own:
+        teacher_steps: denoiser calls a frame of the teacher.
+        student_steps: denoiser calls a frame of the student, 1 or 2.
+        anchor: weight of the flow-matching loss on the same targets, which keeps the network serving other step counts.
+        adversarial: weight of the discriminator's judgement; 0 builds none.
+    """
+
+    def __init__(
+        self,
+        latent_shape: tuple[int, int, int] = (8, 8, 8),
+        actions: int = 4,
+        tokenizer: str | None = None,
+        dynamics: DynamicsConfig = DynamicsConfig(),
+        objective: FlowMatching = FlowMatching(),
+        lr: float = 2e-4,
+        weight_decay: float = 0.05,
+        optimizer: Kind = "adamw",
+        targets: int = 12,
+        context_noise: float = 0.1,
+        outcome: float = 0.02,
+        rollout: int = 16,
+        teacher_steps: int = 8,
+        student_steps: int = 1,
+        anchor: float = 0.5,
+        adversarial: float = 0.0,
+    ) -> None:
+        super().__init__(
+            latent_shape,
+            actions,
+            tokenizer,
+            dynamics,
+            objective,
+            lr,
+            weight_decay,
+            optimizer,
+            targets,
+            context_noise,
+            outcome,
+            rollout=rollout,
+        )
+        if not 1 <= student_steps <= teacher_steps:
+            raise UserError(f"student_steps must lie between 1 and teacher_steps {teacher_steps}, not {student_steps}")
+        self.teacher_steps, self.student_steps = teacher_steps, student_steps
+        self.anchor, self.adversarial = anchor, adversarial
+        self.teacher: Dynamics | None = None
+        self.discriminator = Discriminator(2 * latent_shape[0]) if adversarial else None
+
+    def freeze_teacher(self) -> None:
+        """The weights as they are now become the teacher. They are part of the checkpoint, so that resuming is exact."""
+        self.teacher = copy.deepcopy(self.dynamics).eval().requires_grad_(False)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        optimizer = configure(self.dynamics, self.optimizer_kind, self.lr, self.weight_decay)
+        if self.discriminator is not None:
+            optimizer.add_param_group({"params": list(self.discriminator.parameters()), "weight_decay": 0.0})
+        return optimizer
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        if self.teacher is None:
+            raise UserError("distillation needs a teacher: name a dynamics checkpoint with --init")
+        latents, actions = batch["latents"], batch["actions"]
+        time = latents.shape[1]
+        seen = self.roll_out(latents, actions, self.rollout, self.student_steps)
+        first = time - self.rollout
+        targets = first + torch.randperm(self.rollout, device=self.device)[: self.targets].sort().values
+        noise = self.context_noise * torch.rand(len(latents), device=self.device)
+        start = torch.randn_like(latents[:, targets])
+        # Student and teacher must read the same noised past: the noise is drawn here, once.
+        noised = seen + noise[:, None, None, None, None] * torch.randn_like(seen)
+        predict, goals, outcomes = self.dynamics.read(noised, actions, targets, noise, latents)
+        with torch.no_grad():
+            teach, _, _ = self.teacher.read(noised, actions, targets, noise, latents)
+            taught = self.objective.sample(teach, start, self.teacher_steps)
+        made = self.student(predict, start)
+        distance = (made - taught).square().mean()
+        self.log("distance", distance.detach(), prog_bar=True)
+        outcome = self.outcome_loss(outcomes, batch)
+        loss = distance + self.outcome * outcome
+        if self.anchor:
+            flow = self.objective.loss(predict, goals)[0].mean()
+            self.log("flow", flow.detach(), prog_bar=True)
+            loss = loss + self.anchor * flow
+        if self.discriminator is not None:
+            loss = loss + self.judge(latents, seen, targets, made)
+        self.log("loss", loss.detach())
+        return loss
+
+    def student(self, predict: Predict, noise: Tensor) -> Tensor:
+        """The student's clean latents from this noise; the gradient passes through the last of its calls."""
+        x, size = noise, 1 / self.student_steps
+        stride = x.new_full(x.shape[:2], size)
+        for i in range(self.student_steps - 1):
+            with torch.no_grad():
+                level = x.new_full(x.shape[:2], i * size)
+                x = advance(x, predict(x, level, stride, slice(0, x.shape[1])), level, stride)
+        return predict(x, x.new_full(x.shape[:2], 1 - size), stride, slice(0, x.shape[1]))
+
+    def judge(self, latents: Tensor, seen: Tensor, targets: Tensor, made: Tensor) -> Tensor:
+        """Hinge losses of discriminator and student in one pass: a pair is a frame and the one before it."""
+        assert self.discriminator is not None
+        real = torch.cat((latents[:, targets - 1], latents[:, targets]), dim=2).flatten(0, 1)
+        fake = torch.cat((seen[:, targets - 1], made), dim=2).flatten(0, 1)
+        seen_real, seen_fake = self.discriminator(real), self.discriminator(fake.detach())
+        critic = F.relu(1 - seen_real).mean() + F.relu(1 + seen_fake).mean()
+        self.log("critic", critic.detach(), prog_bar=True)
+        weights = list(self.discriminator.parameters())
+        for p in weights:
+            p.requires_grad_(False)
+        fooled = -self.discriminator(fake).mean()
+        for p in weights:
+            p.requires_grad_(True)
+        return critic + self.adversarial * fooled
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        if self.teacher is None and any(k.startswith("teacher.") for k in state_dict):
+            self.freeze_teacher()
+        return super().load_state_dict(state_dict, strict, assign)

@@ -1,0 +1,190 @@
+"""The dynamics' training: flow matching on finished frames, then, in a late stage, on the model's own rollouts.
+
+    python -m train dynamics --config configs/maze/dynamics.yaml
+
+Legend: B windows, L frames of a window, K targets, R rollout frames, C channels, h, w latent grid, A action vector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data_collect.errors import UserError
+from game_wm.dynamics import Dynamics, DynamicsConfig, two_hot
+from game_wm.objectives.flow import FlowMatching
+from game_wm.tokenizer import Tokenizer
+from train.optimizer import Kind, configure
+from train.tokenizer import load_tokenizer, psnr
+
+Batch = dict[str, Tensor]
+
+
+class DynamicsModule(pl.LightningModule):
+    """Trains `Dynamics` on windows of latents.
+
+    Args:
+        latent_shape, actions: given by the data.
+        tokenizer: the checkpoint whose latents these are; shows pictures, and gives the loss through the decoder.
+        dynamics: sizes of the network.
+        objective: how a frame is generated.
+        lr, weight_decay, optimizer: of the optimiser.
+        targets: K, frames of a window that the denoiser is trained on; the context stream reads all of them.
+        context_noise: largest noise put on what is read; its level is an input (GameNGen, Valevski et al., 2024).
+        outcome: weight of the reward's and the termination's losses.
+        pixels: weight of the L1 distance of the decoded prediction to the decoded truth, on `pixel_share` of the targets.
+        rollout: R, frames at a window's end that the model generates itself before it is trained on them; 0 is off.
+        rollout_share: share of the steps that do so.
+    """
+
+    def __init__(
+        self,
+        latent_shape: tuple[int, int, int] = (8, 8, 8),
+        actions: int = 4,
+        tokenizer: str | None = None,
+        dynamics: DynamicsConfig = DynamicsConfig(),
+        objective: FlowMatching = FlowMatching(),
+        lr: float = 1e-3,
+        weight_decay: float = 0.05,
+        optimizer: Kind = "adamw",
+        targets: int = 12,
+        context_noise: float = 0.3,
+        outcome: float = 0.02,
+        pixels: float = 0.0,
+        pixel_share: float = 0.25,
+        rollout: int = 0,
+        rollout_share: float = 0.5,
+    ) -> None:
+        super().__init__()
+        channels, height, width = latent_shape
+        self.config = replace(dynamics, channels=channels, height=height, width=width, actions=actions)
+        self.dynamics, self.objective = Dynamics(self.config), objective
+        self.lr, self.weight_decay, self.optimizer_kind = lr, weight_decay, optimizer
+        self.targets, self.context_noise, self.outcome = targets, context_noise, outcome
+        self.pixels, self.pixel_share = pixels, pixel_share
+        self.rollout, self.rollout_share = rollout, rollout_share
+        # In a list, so that the frozen decoder is no part of the checkpoint.
+        self.frozen = [load_tokenizer(tokenizer)] if tokenizer else []
+        if pixels and not tokenizer:
+            raise UserError("a loss on pixels needs the decoder: set --model.tokenizer")
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The frozen tokenizer, on this module's device."""
+        return self.frozen[0].to(self.device) if self.frozen else None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = {"dynamics": asdict(self.config), "objective": asdict(self.objective)}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return configure(self.dynamics, self.optimizer_kind, self.lr, self.weight_decay)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        latents, actions = batch["latents"], batch["actions"]
+        time = latents.shape[1]
+        seen, first = latents, self.config.history
+        noise = self.context_noise * torch.rand(len(latents), device=self.device)
+        if self.rollout and float(torch.rand(())) < self.rollout_share:
+            first = time - self.rollout
+            seen = self.roll_out(latents, actions, self.rollout)
+            noise = noise * 0.25
+        targets = first + torch.randperm(time - first, device=self.device)[: self.targets].sort().values
+        predict, goals, outcomes = self.dynamics(seen, actions, targets, noise, latents)
+        errors, predicted = self.objective.loss(predict, goals)
+        loss = errors.mean()
+        self.log("flow", loss.detach(), prog_bar=True)
+        outcome = self.outcome_loss(outcomes, batch)
+        loss = loss + self.outcome * outcome
+        self.log("outcome", outcome.detach())
+        if self.pixels:
+            pixels = self.pixel_loss(predicted, goals)
+            self.log("pixels", pixels.detach(), prog_bar=True)
+            loss = loss + self.pixels * pixels
+        self.log("loss", loss.detach())
+        return loss
+
+    @torch.no_grad()
+    def roll_out(self, latents_BLCHW: Tensor, actions_BLA: Tensor, frames: int, steps: int = 1) -> Tensor:
+        """The window with its last `frames` replaced by the model's own, under the true actions."""
+        start = latents_BLCHW.shape[1] - frames
+        state = self.dynamics.start(latents_BLCHW[:, :start], actions_BLA[:, : start - 1])
+        made = [latents_BLCHW[:, :start]]
+        for t in range(start - 1, start - 1 + frames):
+            noise = torch.randn_like(latents_BLCHW[:, 0])
+            latent = self.dynamics.generate(state, actions_BLA[:, t], noise, steps, self.objective)
+            self.dynamics.encode_context(state, latent, actions_BLA[:, t])
+            made.append(latent[:, None])
+        return torch.cat(made, dim=1)
+
+    @staticmethod
+    def outcome_loss(outcomes: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
+        """Cross-entropy of termination and two-hot reward; what step t - 1 gave is read off frame t."""
+        termination, reward = (x[:, 1:].float() for x in outcomes)
+        ended = F.binary_cross_entropy_with_logits(termination, batch["terminated"][:, :-1])
+        goal = two_hot(batch["rewards"][:, :-1])
+        return ended - (goal * reward.log_softmax(-1)).sum(-1).mean()
+
+    def pixel_loss(self, predicted_BKCHW: Tensor, goals_BKCHW: Tensor) -> Tensor:
+        """L1 distance of decoded pictures, on the last targets of every window (the flow loss's finest stride)."""
+        count = max(1, round(self.pixel_share * predicted_BKCHW.shape[1]))
+        assert self.tokenizer is not None
+        with torch.no_grad():
+            truth = self.tokenizer.decode_images(goals_BKCHW[:, -count:].flatten(0, 1)).float()
+        decoded = self.tokenizer.decode_images(predicted_BKCHW[:, -count:].flatten(0, 1)).float()
+        return (decoded - truth).abs().mean()
+
+    @torch.no_grad()
+    def validation_step(self, batch: Batch, index: int) -> None:
+        latents, actions = batch["latents"], batch["actions"]
+        frames = min(16, latents.shape[1] - self.config.history)
+        made = self.roll_out(latents, actions, frames)[:, -frames:]
+        truth, last = latents[:, -frames:], latents[:, -frames - 1]
+        for frame in sorted({1, 4, frames}):
+            now = slice(frame - 1, frame)
+            self._compare(f"val_{frame}", made[:, now].flatten(0, 1), truth[:, now].flatten(0, 1), last)
+
+    def _compare(self, name: str, made: Tensor, truth: Tensor, last: Tensor) -> None:
+        """Log PSNR and sharpness against the tokenised truth, and the PSNR of repeating the last frame."""
+        if self.tokenizer is None:
+            self.log(f"{name}_latent", (made - truth).square().mean(), batch_size=len(truth))
+            return
+        images = [self.tokenizer.decode_images(x.float()).float().clamp(-1, 1) for x in (made, truth, last)]
+        error, repeat = ((x - images[1]).square().mean((1, 2, 3)) for x in (images[0], images[2]))
+        slope = [(x[..., 1:] - x[..., :-1]).abs().mean() for x in images[:2]]
+        values = {"psnr": psnr(error).mean(), "repeat": psnr(repeat).mean(), "sharpness": slope[0] / slope[1]}
+        self.log_dict({f"{name}_{k}": v for k, v in values.items()}, batch_size=len(truth))
+
+    def sample(self, batch: Batch) -> Tensor:
+        """uint8 (rows, T, H, W, 3): truth and the model's rollout in turn, of four windows; empty without a tokenizer."""
+        latents, actions = batch["latents"][:4], batch["actions"][:4]
+        if self.tokenizer is None:
+            return torch.zeros(2, 1, 16, 16, 3, dtype=torch.uint8)
+        made = self.roll_out(latents, actions, min(16, latents.shape[1] - self.config.history))
+        rows = [self.tokenizer.decode(x[:, -16:].flatten(0, 1)).unflatten(0, (len(x), -1)) for x in (latents, made)]
+        return torch.stack(rows, dim=1).flatten(0, 1)
+
+
+def load_dynamics(path: str | Path, device: str = "cpu") -> tuple[Dynamics, FlowMatching]:
+    """Network and objective out of a training checkpoint of dynamics or of distillation, frozen.
+
+    Raises UserError when the file is missing or not one.
+    """
+    from train.stage import check_card
+
+    checkpoint = check_card(Path(path))
+    stage = checkpoint["game_wm"]["stage"]
+    if stage not in ("dynamics", "distill"):
+        raise UserError(f"{path} is a checkpoint of {stage}; name one of dynamics or distill")
+    entries = checkpoint["config"]["dynamics"]
+    config = DynamicsConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()})
+    dynamics, prefix = Dynamics(config), "dynamics."
+    weights = {k[len(prefix) :]: v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    dynamics.load_state_dict(weights)
+    dynamics.to(device).eval().requires_grad_(False)
+    return dynamics, FlowMatching(**checkpoint["config"]["objective"])

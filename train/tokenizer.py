@@ -1,0 +1,148 @@
+"""The tokenizer's training: reconstruction, perceptual and edge losses on noise-regularised latents.
+
+python -m train tokenizer --config configs/maze/tokenizer.yaml
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data_collect.errors import UserError
+from game_wm.features import Features, feature_distance
+from game_wm.tokenizer import Tokenizer, TokenizerConfig
+from train.optimizer import Kind, configure
+
+
+class TokenizerModule(pl.LightningModule):
+    """Trains a `Tokenizer` on batches of uint8 frames (B, H, W, 3).
+
+    Args:
+        tokenizer: sizes of the network; set height and width to those of the recording.
+        lr, weight_decay, optimizer: of the optimiser.
+        perceptual: weight of the EfficientNet-Lite0 feature distance, on `perceptual_share` of every batch.
+        edges: weight of the L1 distance between picture gradients.
+        scale_penalty: weight of the latents' mean square, which keeps them near unit scale against the noise.
+        equivariance: share of every batch whose latents and target are shifted together by a part of a latent cell.
+    """
+
+    def __init__(
+        self,
+        tokenizer: TokenizerConfig = TokenizerConfig(),
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        optimizer: Kind = "adamw",
+        perceptual: float = 0.1,
+        perceptual_share: float = 0.25,
+        edges: float = 0.5,
+        scale_penalty: float = 1e-3,
+        equivariance: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.lr, self.weight_decay, self.optimizer_kind = lr, weight_decay, optimizer
+        self.perceptual, self.perceptual_share, self.edges = perceptual, perceptual_share, edges
+        self.scale_penalty, self.equivariance = scale_penalty, equivariance
+        self.tokenizer = Tokenizer(tokenizer)
+        self.features = Features() if perceptual else None
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Without the frozen feature network, which comes from its package."""
+        state = super().state_dict(*args, **kwargs)
+        return {k: v for k, v in state.items() if not k.startswith("features.")}
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        own = {f"features.{k}": v for k, v in self.features.state_dict().items()} if self.features else {}
+        return super().load_state_dict({**state_dict, **own}, strict, assign)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = asdict(self.tokenizer.config)
+
+    def configure_optimizers(self) -> Any:
+        return configure(self.tokenizer, self.optimizer_kind, self.lr, self.weight_decay)
+
+    def training_step(self, frames_BHWC: Tensor, index: int) -> Tensor:
+        images = Tokenizer.to_unit(frames_BHWC)
+        latents = self.tokenizer.encoder(images)
+        scale = latents.float().square().mean()
+        self.tokenizer.track(latents.detach().float())
+        shifted = round(self.equivariance * len(images))
+        noisy = latents + self.tokenizer.config.noise * torch.randn_like(latents)
+        if shifted:
+            factor = self.tokenizer.config.factor
+            dy, dx = torch.randint(-factor + 1, factor, (2,)).tolist()
+            moved = shift(noisy[:shifted].float(), dy / factor, dx / factor).to(noisy.dtype)
+            noisy = torch.cat((moved, noisy[shifted:]))
+            images = torch.cat((shift(images[:shifted], float(dy), float(dx)), images[shifted:]))
+        decoded = self.tokenizer.decoder(noisy).float()
+        reconstruction = (decoded - images).abs().mean()
+        edges = sum((d(decoded) - d(images)).abs().mean() for d in (_across, _down))
+        loss = reconstruction + self.edges * edges + self.scale_penalty * scale
+        if self.features is not None:
+            part = slice(len(images) - max(1, int(self.perceptual_share * len(images))), None)
+            # In 32 bits: the bf16 backward of a strided depthwise convolution is fifteen times slower on a CPU.
+            with torch.autocast(images.device.type, enabled=False):
+                with torch.no_grad():
+                    truth = self.features(images[part] / 2 + 0.5)
+                distance = feature_distance(self.features(decoded[part] / 2 + 0.5), truth).mean()
+            loss = loss + self.perceptual * distance
+            self.log("feature_distance", distance)
+        mse = (decoded - images).detach().square().mean()
+        self.log_dict({"loss": loss, "psnr": psnr(mse), "latent_scale": scale.sqrt()}, prog_bar=True)
+        return loss
+
+    def sample(self, frames_BHWC: Tensor) -> Tensor:
+        """uint8 (2 B, 1, H, W, 3): truth and reconstruction in turn, of eight frames."""
+        frames = frames_BHWC[:: max(1, len(frames_BHWC) // 8)][:8]
+        decoded = Tokenizer.to_frames(self.tokenizer(Tokenizer.to_unit(frames))[0])
+        return torch.stack((frames, decoded), dim=1).flatten(0, 1)[:, None]
+
+    def validation_step(self, frames_BHWC: Tensor, index: int) -> None:
+        decoded = self.tokenizer(Tokenizer.to_unit(frames_BHWC))[0].clamp(-1, 1)
+        error = (decoded.float() - Tokenizer.to_unit(frames_BHWC)).square().mean((1, 2, 3))
+        self.log("val_psnr", psnr(error).mean(), prog_bar=True, batch_size=len(frames_BHWC))
+
+
+def psnr(squared_error: Tensor) -> Tensor:
+    """Decibels of a mean squared error between images in [-1, 1]."""
+    return 10 * torch.log10(4 / squared_error.clamp_min(1e-10))
+
+
+def shift(images_BCHW: Tensor, dy: float, dx: float) -> Tensor:
+    """Pictures or latents moved down and right by `dy`, `dx` cells (bilinear), edges repeated."""
+    height, width = images_BCHW.shape[-2:]
+    theta = torch.tensor([[1, 0, -2 * dx / width], [0, 1, -2 * dy / height]], device=images_BCHW.device)
+    grid = F.affine_grid(theta[None].expand(len(images_BCHW), -1, -1), list(images_BCHW.shape), align_corners=False)
+    moved = F.grid_sample(images_BCHW, grid, padding_mode="border", align_corners=False)
+    return moved.contiguous(memory_format=torch.channels_last)
+
+
+def _across(x: Tensor) -> Tensor:
+    return x[..., 1:] - x[..., :-1]
+
+
+def _down(x: Tensor) -> Tensor:
+    return x[..., 1:, :] - x[..., :-1, :]
+
+
+def load_tokenizer(path: str | Path, device: str = "cpu") -> Tokenizer:
+    """The tokenizer out of a training checkpoint (.ckpt) of this stage, frozen.
+
+    Raises UserError when the file is missing or not one.
+    """
+    from train.stage import check_card
+
+    checkpoint = check_card(Path(path))
+    if checkpoint["game_wm"]["stage"] != "tokenizer":
+        raise UserError(f"{path} is a checkpoint of {checkpoint['game_wm']['stage']}; name a tokenizer's")
+    tokenizer = Tokenizer(TokenizerConfig(**checkpoint["config"]))
+    prefix = "tokenizer."
+    tokenizer.load_state_dict(
+        {k[len(prefix) :]: v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    )
+    return tokenizer.to(device).eval().requires_grad_(False)
