@@ -19,16 +19,9 @@ from typing import Any
 import numpy as np
 
 from data_collect.errors import UserError
+from data_collect.keys import NOOP_NAMES, default_keys, parts
 
 KINDS = ("multibinary", "discrete", "multidiscrete", "box")
-NOOP_NAMES = ("noop", "none", "idle")
-# Keys for names that games use often; what is not listed gets a key from SPARE_KEYS.
-USUAL_KEYS = {
-    "up": "up", "down": "down", "left": "left", "right": "right", "forward": "up", "back": "down", "backward": "down",
-    "turn_left": "left", "turn_right": "right", "strafe_left": "a", "strafe_right": "d", "fire": "space",
-    "attack": "space", "jump": "space", "use": "e", "run": "left shift",
-}  # fmt: skip
-SPARE_KEYS = tuple("1234567890qwertyuiopfghjklzxcvbnm")
 
 
 @dataclass(frozen=True)
@@ -193,9 +186,9 @@ class ActionSchema:
         for i, choices in enumerate(self._groups()):
             best = (0, 0)
             for j, name in enumerate(choices):
-                parts = _parts(name, set(self.keys.values()))
-                if parts and parts <= set(wanted):
-                    score = (len(parts), max(wanted.index(part) + 1 for part in parts))
+                spelt = parts(name, set(self.keys.values()))
+                if spelt and spelt <= set(wanted):
+                    score = (len(spelt), max(wanted.index(part) + 1 for part in spelt))
                     if score > best:
                         best, raw[i] = score, j
         return self.action(raw)
@@ -220,6 +213,15 @@ class ActionSchema:
                 counts |= {f"{name}-": below, f"{name}0": len(raw) - below - above, f"{name}+": above}
             return counts
         return dict(zip(self.names, self.encode(raw).sum(0, dtype=np.float64).astype(int).tolist(), strict=True))
+
+    def describe(self, action: Any) -> str:
+        """An action in words: "forward+turn_left" ("-" for nothing), "UPFIRE", "left fire", "steer -1.0 gas 0.5"."""
+        raw = self.raw(action)
+        if self.kind == "multibinary":
+            return "+".join(name for name, held in zip(self.names, raw) if held) or "-"
+        if self.kind == "box":
+            return " ".join(f"{name} {value:.1f}" for name, value in zip(self.names, raw))
+        return " ".join(choices[i] for choices, i in zip(self._groups(), raw))
 
     # --- making and storing -------------------------------------------------------------------------------------
 
@@ -250,7 +252,7 @@ class ActionSchema:
         from gymnasium import spaces
 
         given = tuple(names) if names is not None else None
-        parts: dict[str, Any] = {}
+        ranges: dict[str, Any] = {}
         if isinstance(space, spaces.Discrete) and int(space.start) == 0:
             kind, default = "discrete", [f"action{i}" for i in range(int(space.n))]
         elif isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
@@ -258,52 +260,15 @@ class ActionSchema:
         elif isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1:
             kind, nvec = "multidiscrete", [int(n) for n in space.nvec]
             default = [f"choice{i}.{j}" for i, n in enumerate(nvec) for j in range(n)]
-            parts["nvec"] = tuple(nvec)
+            ranges["nvec"] = tuple(nvec)
         elif isinstance(space, spaces.Box) and len(space.shape) == 1:
             kind, default = "box", [f"axis{i}" for i in range(space.shape[0])]
-            parts |= {"low": tuple(map(float, space.low)), "high": tuple(map(float, space.high))}
+            ranges |= {"low": tuple(map(float, space.low)), "high": tuple(map(float, space.high))}
         else:
             raise UserError(f"the action space {space} is not supported: wrap it to a Discrete from 0 or a flat "
                             "MultiBinary, MultiDiscrete or Box")  # fmt: skip
         chosen = given or tuple(default)
         if len(chosen) != len(default):
             raise UserError(f"{len(chosen)} action names for the {len(default)} actions of {space}")
-        keymap = dict(keys) if keys is not None else _default_keys(kind, chosen)
-        return cls(kind=kind, names=chosen, keys=keymap, fps=float(fps), **parts)
-
-
-def _parts(name: str, known: set[str]) -> set[str]:
-    """The known names that spell `name` (UPFIRE -> {UP, FIRE}, the longest first), empty when they do not."""
-    if name in known:
-        return {name}
-    parts, rest = set(), name
-    while rest:
-        fits = [part for part in known if rest.startswith(part)]
-        if not fits:
-            return set()
-        parts.add(max(fits, key=len))
-        rest = rest[len(max(fits, key=len)) :].lstrip("_+- ")
-    return parts
-
-
-def _default_keys(kind: str, names: tuple[str, ...]) -> dict[str, str]:
-    """A key map for action names: usual keys for usual names, digits and letters for the rest."""
-    if kind == "box":
-        pairs = [("left", "right"), ("down", "up"), ("a", "d"), ("s", "w"), ("q", "e")]
-        usual = zip(pairs, names, strict=False)
-        return {key: name + sign for (minus, plus), name in usual for key, sign in ((minus, "-"), (plus, "+"))}
-    keys: dict[str, str] = {}
-    single = {name for name in names if name.lower() in USUAL_KEYS}
-    for name in names:
-        key = USUAL_KEYS.get(name.lower())
-        if key and key not in keys:
-            keys[key] = name
-    spare = iter(key for key in SPARE_KEYS if key not in keys)
-    for name in names:
-        idle = kind != "multibinary" and name.lower() in NOOP_NAMES
-        if name in keys.values() or idle or (kind == "discrete" and name not in single and _parts(name, single)):
-            continue
-        if (key := next(spare, None)) is None:
-            break
-        keys[key] = name
-    return keys
+        keymap = dict(keys) if keys is not None else default_keys(kind, chosen)
+        return cls(kind=kind, names=chosen, keys=keymap, fps=float(fps), **ranges)
