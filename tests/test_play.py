@@ -168,16 +168,17 @@ def test_keys_are_let_go_when_the_window_loses_the_keyboard(opened: Any) -> None
     assert w.session.model.calls[-1][0] == [0, 0, 0, 0]
 
 
-def test_pause_and_single_step(opened: Any) -> None:
+def test_pause_and_single_step(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     w = opened(fps=0)
     w.turn()
     key("p")
     w.turn()
     before = w.session.frames
-    used = time.process_time()
+    waits: list[int] = []
+    monkeypatch.setattr(pygame.event, "wait", lambda ms: waits.append(ms) or pygame.event.Event(pygame.NOEVENT))
     w.turn()
     assert w.session.paused and w.session.frames == before
-    assert time.process_time() - used < window.IDLE / 2  # asleep, not spinning
+    assert waits == [window.IDLE * 1000]  # asleep, not spinning
     key(".")
     w.turn()
     assert w.session.frames == before + 1 and w.session.paused
@@ -225,7 +226,7 @@ def test_the_display_can_be_hidden(opened: Any) -> None:
     w.draw()
     hidden = pygame.surfarray.array3d(w.surface)
     assert (shown != hidden).any()
-    assert len(np.unique(hidden.reshape(-1, 3), axis=0)) <= 2  # the picture and the ground
+    assert len(np.unique(hidden[::7, ::7].reshape(-1, 3), axis=0)) <= 2  # the picture and the ground
 
 
 def test_help_holds_the_game_and_names_its_keys(opened: Any) -> None:
@@ -367,7 +368,12 @@ def test_keys_light_up_by_the_action_whoever_chose_it() -> None:
     assert keymap.pressed(ATARI, np.array([0])) == {"up": 0, "space": 0, "p": 0}
     down = keymap.pressed(CAR, np.array([-0.5, 0.25], np.float32))
     assert down == pytest.approx({"left": 0.5, "right": 0, "up": 0.25})
-    assert [keymap.meaning(CAR, k) for k in CAR.keys] == ["steer −", "steer +", "gas"]
+
+
+def test_keys_of_one_action_stand_together() -> None:
+    both = ActionSchema("multibinary", ("go", "use"), keys={"w": "go", "e": "use", "up": "go"}, fps=20)
+    assert keymap.game_keys(both) == [(("up", "w"), "go"), (("e",), "use")]
+    assert [words for _, words in keymap.game_keys(CAR)] == ["steer −", "steer +", "gas"]
 
 
 def test_pictures_are_enlarged_in_whole_pixels() -> None:
@@ -541,7 +547,7 @@ def test_headless_json_is_all_that_is_printed(saved: Path, tmp_path: Path) -> No
                SDL_VIDEODRIVER=None)  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     cost = json.loads(done.stdout)
-    assert tuple(cost) == COST and (cost["frames"], cost["device"]) == (4, "cpu, 1 threads")
+    assert tuple(cost) == COST and (cost["frames"], cost["device"]) == (4, "cpu, 1 thread")
     assert len(frames_of(video)) == 4
 
 

@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     h.add_argument("--frames", type=positive, metavar="N", help=f"how many (default: all of --actions, else {FRAMES})")
     h.add_argument("--actions", type=Path, metavar="FILE", help="play these raw actions: .npz, .npy or .json")
     h.add_argument("--video", type=Path, metavar="FILE.mp4", help="write the frames to a video")
-    h.add_argument("--json", action="store_true", help="print the card's cost object and nothing else")
+    h.add_argument("--json", action="store_true", help="print the card's cost object alone (after 64 warm-up frames)")
     return p
 
 

@@ -121,14 +121,15 @@ def _caps(target: pygame.Surface, session: Session, left: float, bottom: float, 
     step = side + gap
     places = {"left": (0, 1), "down": (1, 1), "right": (2, 1), "up": (1, 0)}
     x = left
-    arrows = [key for key in schema.keys if key in places]
+    firsts = [keys[0] for keys, _ in keymap.game_keys(schema)]
+    arrows = [key for key in firsts if key in places]
     for key in arrows:
         column, row = places[key]
         at = (left + column * step, bottom - side - (1 - row) * step)
         put(target, paint.cap(key, s, _level(down[key])), at)
     if arrows:
         x += 3 * step + gap
-    others = [key for key in schema.keys if key not in places]
+    others = [key for key in firsts if key not in places]
     if len(others) > MOST_CAPS:
         put(target, text(keymap.describe(schema, session.action), s), (x, bottom - side / 2), "midleft")
         return
@@ -144,14 +145,14 @@ def _level(value: float) -> int:
 def help_sheet(target: pygame.Surface, session: Session) -> None:
     """The key map: what the game's keys do, and the window's."""
     s = paint.type_size(target)
-    groups = [
-        ("Play", [(key, keymap.meaning(session.schema, key)) for key in session.schema.keys][:18]),
-        ("Window", keymap.shown_keys(session.schema)),
+    groups: list[tuple[str, list[tuple[tuple[str, ...], str]]]] = [
+        ("Play", keymap.game_keys(session.schema)[:18]),
+        ("Window", [((key,), words) for key, words in keymap.shown_keys(session.schema)]),
     ]
     line, pad, gutter = round(s * 2.3), round(s * 2.2), round(s * 3)
     columns = []
     for title, rows in groups:
-        caps = [paint.cap(keymap.shown(key), s) for key, _ in rows]
+        caps = [_row([paint.cap(keymap.shown(key), s) for key in keys[:3]], round(s * 0.3)) for keys, _ in rows]
         words = [text(words, s, MUTED) for _, words in rows]
         indent = max((c.get_width() for c in caps), default=0) + round(s * 0.9)
         columns.append((title, caps, words, indent, indent + max((w.get_width() for w in words), default=0)))
@@ -174,6 +175,16 @@ def help_sheet(target: pygame.Surface, session: Session) -> None:
         factor = min((room[0] - 8) / sheet.get_width(), (room[1] - 8) / sheet.get_height())
         sheet = pygame.transform.smoothscale_by(sheet, factor)
     put(target, sheet, (room[0] / 2, room[1] / 2), "center")
+
+
+def _row(images: list[pygame.Surface], gap: int) -> pygame.Surface:
+    """Images side by side."""
+    width = sum(image.get_width() for image in images) + gap * (len(images) - 1)
+    row = pygame.Surface((width, max(image.get_height() for image in images)), pygame.SRCALPHA)
+    x = 0
+    for image in images:
+        x = put(row, image, (x, 0)).right + gap
+    return row
 
 
 def _about(session: Session) -> str:

@@ -11,6 +11,8 @@ import numpy as np
 
 from data_collect.schema import ActionSchema
 
+ARROWS = ("up", "down", "left", "right")
+
 
 @dataclass(frozen=True)
 class Command:
@@ -72,6 +74,14 @@ def meaning(schema: ActionSchema, key: str) -> str:
     name = schema.keys[key]
     opposite = name[:-1] + ("-" if name[-1] == "+" else "+")
     return pretty(name if schema.kind != "box" or opposite in schema.keys.values() else name[:-1])
+
+
+def game_keys(schema: ActionSchema) -> list[tuple[tuple[str, ...], str]]:
+    """(keys, what they do) of every action that has a key, arrows first: "up" and "w" may both go forward."""
+    rows: dict[str, list[str]] = {}
+    for key in sorted(schema.keys, key=lambda key: key not in ARROWS):
+        rows.setdefault(schema.keys[key], []).append(key)
+    return [(tuple(keys), meaning(schema, keys[0])) for keys in rows.values()]
 
 
 def pressed(schema: ActionSchema, raw: np.ndarray) -> dict[str, float]:

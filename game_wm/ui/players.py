@@ -5,7 +5,6 @@ All have `act(picture, info) -> action`, what the game's `env.step` would take.
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -60,15 +59,28 @@ class Keyboard:
         return self.schema.from_keys(keys)
 
 
+class Dream:
+    """What a player may ask its game for, as far as a dream can answer."""
+
+    def __init__(self, schema: ActionSchema) -> None:
+        self.action_schema = schema
+
+    @property
+    def action_space(self) -> Any:
+        return self.action_schema.space()
+
+    @property
+    def unwrapped(self) -> Dream:
+        return self
+
+
 def make(name: str, schema: ActionSchema, picture: np.ndarray, seed: int) -> Any:
     """A player other than the keyboard, by its name in `data_collect`, already looking at `picture`."""
     from data_collect import players
 
     if name != "random" and not name.startswith("policy:"):
         raise UserError(f"{name!r} cannot play a dream, which has no map; players are {NAMES}")
-    # What a player may ask a game for, and a dream can answer.
-    game: Any = SimpleNamespace(action_schema=schema, action_space=schema.space())
-    game.unwrapped = game
+    game = Dream(schema)
     player = players.make(name, game, seed)
     player.reset(game, picture, {})
     return player
