@@ -14,7 +14,10 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import shutil
+import struct
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from data_collect.schema import ActionSchema
 TICS_PER_SECOND = 35.0
 CELL = 32.0  # units; a player is as wide
 RADIUS, STEP, TALL = 16.0, 24.0, 56.0  # units: half a player's width, the highest stair, a player's height
+FOR_SEVERAL = ("cig", "multi", "multi_duel")  # scenarios that wait for other players
 # Our names of ViZDoom's buttons, in the order in which they stand in an action.
 BUTTONS = {
     "forward": "MOVE_FORWARD", "back": "MOVE_BACKWARD", "turn_left": "TURN_LEFT", "turn_right": "TURN_RIGHT",
@@ -45,7 +49,7 @@ class Doom(gymnasium.Env[np.ndarray, np.ndarray]):
 
     `turn` is in degrees a step; `timeout` in steps truncates an episode (0: never); `weapon` shows the weapon (by default
     where there is something to attack); `hud` the status bar; `buttons` (comma-separated names) replaces the scenario's;
-    `map` picks a level of a WAD that has several. Reward and termination are the scenario's. `UserError`: unknown
+    `map` picks another level than the first of a WAD. Reward and termination are the scenario's. `UserError`: unknown
     scenario or button, impossible size, vizdoom missing.
     """
 
@@ -63,13 +67,17 @@ class Doom(gymnasium.Env[np.ndarray, np.ndarray]):
         if skip < 1 or turn <= 0 or timeout < 0:
             raise UserError("game 'doom': skip and turn must be positive, timeout not negative")
         self.width, self.height, self.skip, self.turn, self.timeout = width, height, skip, turn, timeout
-        config = _scenario(Path(vizdoom.scenarios_path), scenario)
+        config, wad = _scenario(Path(vizdoom.scenarios_path), scenario)
         names = _buttons(config.read_text(), buttons)
 
         game = vizdoom.DoomGame()
         game.load_config(str(config))
-        if map:
-            game.set_doom_map(map)
+        if not game.get_doom_scenario_path():  # a whole game, whose WAD lies where the configuration does not look
+            game.set_doom_game_path(str(wad))
+        levels = _levels(wad)
+        if map and map.upper() not in levels:
+            raise UserError(f"Doom's scenario {scenario!r} has no map {map!r}; there are {', '.join(levels)}")
+        game.set_doom_map(map or levels[0])
         # Both turning buttons become one axis in degrees a tic: the game's own turning speeds up while it is held.
         self._turns = [names.index(name) if name in names else None for name in ("turn_left", "turn_right")]
         self._others = [i for i in range(len(names)) if i not in self._turns]
@@ -86,16 +94,16 @@ class Doom(gymnasium.Env[np.ndarray, np.ndarray]):
         game.set_render_weapon("attack" in names if weapon is None else weapon)
         game.set_render_crosshair(False)
         game.set_render_messages(False)
+        for extra in ("audio", "automap", "depth", "labels", "notifications"):
+            getattr(game, f"set_{extra}_buffer_enabled")(False)
         game.set_sectors_info_enabled(True)
         game.set_episode_timeout(0)
         self._game = game
-        self._folder = tempfile.TemporaryDirectory(prefix="game_wm-doom-")
-        # ViZDoom writes its settings where it is started.
-        with contextlib.chdir(self._folder.name):
-            try:
-                game.init()
-            except (vizdoom.FileDoesNotExistException, vizdoom.ViZDoomErrorException) as failure:
-                raise UserError(f"Doom's scenario {scenario!r} (map {map or 'by default'}) fails: {failure}") from None
+        # ViZDoom writes its settings where it is started, and again when it ends.
+        folder = tempfile.mkdtemp(prefix="game_wm-doom-")
+        self._end = weakref.finalize(self, _end, game, folder)
+        with contextlib.chdir(folder):
+            game.init()
 
         self.action_schema = ActionSchema(
             "multibinary", names, keys={key: name for key, name in KEYS.items() if name in names},
@@ -140,8 +148,7 @@ class Doom(gymnasium.Env[np.ndarray, np.ndarray]):
         return self._frame
 
     def close(self) -> None:
-        self._game.close()
-        self._folder.cleanup()
+        self._end()
 
     def _see(self, state: Any) -> None:
         """Take over the frame and the pose of a ViZDoom state."""
@@ -212,16 +219,30 @@ class Level:
         return plan
 
 
-def _scenario(folder: Path, name: str) -> Path:
-    """The scenario's configuration file; only those whose level and graphics come with ViZDoom."""
-    config = {}
+def _end(game: Any, folder: str) -> None:
+    game.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _scenario(folder: Path, name: str) -> tuple[Path, Path]:
+    """(configuration, WAD) of a scenario; only those for one player whose level and graphics come with ViZDoom."""
+    known = {}
     for path in sorted(folder.glob("*.cfg")):
         wads = re.findall(r"^\s*doom_(?:scenario|game)_path\s*=\s*(\S+)", path.read_text(), re.MULTILINE)
-        if all((folder / wad).exists() or (folder.parent / wad).exists() for wad in wads) and wads:
-            config[path.stem] = path
-    if name not in config:
-        raise UserError(f"game 'doom' has no scenario {name!r}; there are {', '.join(config)}")
-    return config[name]
+        found = [place / wad for wad in wads for place in (folder, folder.parent) if (place / wad).exists()]
+        if found and path.stem not in FOR_SEVERAL:
+            known[path.stem] = (path, found[0])
+    if name not in known:
+        raise UserError(f"game 'doom' has no scenario {name!r}; there are {', '.join(known)}")
+    return known[name]
+
+
+def _levels(wad: Path) -> list[str]:
+    """Names of a WAD's levels, from its directory: entries of (offset, size, name)."""
+    data = wad.read_bytes()
+    entries, start = struct.unpack_from("<ii", data, 4)
+    names = [data[start + 16 * i + 8 : start + 16 * i + 16].rstrip(b"\0").decode("latin-1") for i in range(entries)]
+    return [name for name in names if re.fullmatch(r"MAP\d\d|E\dM\d", name)]
 
 
 def _buttons(config: str, wanted: str) -> tuple[str, ...]:

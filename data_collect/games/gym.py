@@ -134,13 +134,15 @@ def _spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
             raise UserError(f"'gym:{env_id}' needs ale-py: pip install 'game_wm[games]'") from None
         gymnasium.register_envs(ale_py)
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner
+    module, _, name = env_id.rpartition(":")
     try:
-        spec = gymnasium.spec(env_id)
+        if module:
+            importlib.import_module(module)
+        return gymnasium.spec(name)
     except ImportError as failure:
         raise UserError(f"'gym:{env_id}' cannot be imported: {failure}") from None
     except error.Error as failure:
         raise UserError(f"unknown game 'gym:{env_id}': {failure}") from None
-    return spec
 
 
 def _make(spec: gymnasium.envs.registration.EnvSpec, env_id: str, options: dict[str, Any]) -> gymnasium.Env:
