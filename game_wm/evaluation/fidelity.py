@@ -5,18 +5,19 @@
         score.add(model, truth, roll(model, truth))
     card["fidelity"] = score.result()
 
-Every figure is a mean over episodes, with the 95 % bootstrap interval over episodes under KEY_interval. `psnr_seen`
-is taken over the pixels whose surface was on screen in the last 16 frames of the prompt; an episode with less than 1
-% of such pixels is not counted at that frame. `sharpness` is the mean gradient magnitude of the dream over that of
-the truth sent through the tokenizer. "Repeat the last frame" shows the last frame of the prompt for ever.
+PSNR is that of the mean squared error over all pixels of all episodes (`psnr_by_seed`: of each alone), the other
+figures are means over episodes; KEY_interval is the 95 % bootstrap interval over episodes. `psnr_seen` takes only the
+pixels whose surface was on screen in the last 16 frames of the prompt; an episode with less than 1 % of such pixels is
+not counted at that frame. `sharpness` is the mean gradient magnitude of the dream over that of the truth sent through
+the tokenizer. "Repeat the last frame" shows the last frame of the prompt for ever.
 
-Legend: E episodes, K horizons, H height, W width.
+Legend: E episodes, K horizons.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ class Fidelity:
         self.seeds += truth.seeds
         columns = [self._score(model, truth, dream, h) for h in self.horizons]
         for name in columns[0]:
-            self.rows.setdefault(name, []).append(np.stack([c[name] for c in columns], 1))  # (E, K)
+            self.rows.setdefault(name, []).append(np.stack([c[name] for c in columns], 1))  # (E, K, 1 or 2)
 
     def _score(self, model: Any, truth: Truth, dream: Dream, horizon: int) -> dict[str, np.ndarray]:
         real, last, made = truth.at(horizon), truth.at(0), dream.at(horizon)
@@ -55,48 +56,44 @@ class Fidelity:
         seen = seen & (seen.float().mean((1, 2), keepdim=True) >= SEEN_SHARE)
         distances = self.features.distances(real, made, ceiling, last)
         values: dict[str, Tensor] = {
-            "psnr": metrics.psnr(real, made),
-            "psnr_seen": metrics.psnr(real, made, seen),
+            "psnr": metrics.squared_error(real, made),  # (E, 2), the others (E,)
+            "psnr_seen": metrics.squared_error(real, made, seen),
             "ssim": metrics.ssim(real, made),
             "feature_distance": distances[0],
-            "gradient": metrics.gradient(made),
-            "ceiling_gradient": metrics.gradient(ceiling),
-            "ceiling_psnr": metrics.psnr(real, ceiling),
-            "ceiling_psnr_seen": metrics.psnr(real, ceiling, seen),
+            "sharpness": torch.stack([metrics.gradient(made), metrics.gradient(ceiling)], 1),
+            "ceiling_psnr": metrics.squared_error(real, ceiling),
+            "ceiling_psnr_seen": metrics.squared_error(real, ceiling, seen),
             "ceiling_feature_distance": distances[1],
-            "repeat_psnr": metrics.psnr(real, last),
+            "repeat_psnr": metrics.squared_error(real, last),
             "repeat_feature_distance": distances[2],
         }
-        there = truth.length >= horizon
-        return {name: np.where(there, value.double().numpy(), math.nan) for name, value in values.items()}
+        there = torch.from_numpy(truth.length >= horizon)
+        table = {name: value.double().reshape(len(value), -1) for name, value in values.items()}
+        return {name: torch.where(there[:, None], value, math.nan).numpy() for name, value in table.items()}
 
     def result(self) -> dict[str, Any]:
         """The card's `fidelity` object; what could not be measured is absent."""
-        rows = {name: np.concatenate(parts) for name, parts in self.rows.items()}
-        sharpness = np.stack([rows.pop("gradient"), rows.pop("ceiling_gradient")], 2)  # (E, K, 2)
+        rows = {name: np.concatenate(parts) for name, parts in self.rows.items()}  # (E, K, 1 or 2)
         card: dict[str, Any] = {}
-        for name in ("psnr", "psnr_seen", "ssim", "feature_distance"):
-            self._put(card, name, rows[name], metrics.mean)
-        self._put(card, "sharpness", sharpness, metrics.ratio)
-        by_seed = {
-            str(seed): {str(h): float(v) for h, v in zip(self.horizons, row, strict=True) if not math.isnan(v)}
-            for seed, row in zip(self.seeds, rows["psnr"], strict=True)
+        for name in ("psnr", "psnr_seen", "ssim", "feature_distance", "sharpness"):
+            self._put(card, name, rows[name])
+        card["psnr_by_seed"] = {
+            str(seed): {str(h): metrics.pooled_psnr(pair[None]) for h, pair in zip(self.horizons, pairs, strict=True)}
+            for seed, pairs in zip(self.seeds, rows["psnr"], strict=True)
         }
-        card["psnr_by_seed"] = by_seed
-        for name in ("ceiling_psnr", "ceiling_feature_distance"):
-            card[name] = metrics.mean(rows[name])
+        card["ceiling_psnr"] = metrics.pooled_psnr(rows["ceiling_psnr"].reshape(-1, 2))
+        card["ceiling_feature_distance"] = metrics.mean(rows["ceiling_feature_distance"])
         for name in ("ceiling_psnr_seen", "repeat_psnr", "repeat_feature_distance"):
-            self._put(card, name, rows[name], metrics.mean)
+            self._put(card, name, rows[name])
         return card
 
-    def _put(
-        self, card: dict[str, Any], name: str, values: np.ndarray, statistic: Callable[[np.ndarray], float]
-    ) -> None:
+    def _put(self, card: dict[str, Any], name: str, rows: np.ndarray) -> None:
+        statistic = metrics.pooled_psnr if "psnr" in name else metrics.ratio if name == "sharpness" else metrics.mean
         figures, intervals = {}, {}
         for i, horizon in enumerate(self.horizons):
-            value = statistic(values[:, i])
+            value = statistic(rows[:, i])
             if not math.isnan(value):
                 figures[str(horizon)] = value
-                intervals[str(horizon)] = list(metrics.bootstrap(values[:, i], statistic))
+                intervals[str(horizon)] = list(metrics.bootstrap(rows[:, i], statistic))
         if figures:
             card[name], card[f"{name}_interval"] = figures, intervals

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# An error of less than one grey level of 256 cannot be seen: it counts as one, so that equal pictures have
-# 48.1 dB instead of infinity, which no mean survives.
+# An error of less than one grey level of 256 cannot be seen: it counts as one, so that equal pictures have 48.1 dB.
 PSNR_CAP = 20 * math.log10(255)
 
 
@@ -25,13 +24,30 @@ def unit(frames_BHWC: Tensor) -> Tensor:
     return frames_BHWC.permute(0, 3, 1, 2).float().div(255)
 
 
+def squared_error(a_BHWC: Tensor, b_BHWC: Tensor, mask_BHW: Tensor | None = None) -> Tensor:
+    """Sum of squared errors and number of values of each pair, (B, 2) float64; within the mask only."""
+    error = (a_BHWC.double() - b_BHWC.double()).square().sum(-1)  # (B, H, W)
+    mask = torch.ones_like(error) if mask_BHW is None else mask_BHW.double()
+    return torch.stack([(error * mask).sum((1, 2)), mask.sum((1, 2)) * a_BHWC.shape[-1]], 1)
+
+
 def psnr(a_BHWC: Tensor, b_BHWC: Tensor, mask_BHW: Tensor | None = None) -> Tensor:
     """Peak signal-to-noise ratio of each pair in dB (B,), at most `PSNR_CAP`; NaN where the mask is empty."""
-    error = (a_BHWC.double() - b_BHWC.double()).square().mean(-1)  # (B, H, W)
-    if mask_BHW is None:
-        mse = error.mean((1, 2))
-    else:
-        mse = (error * mask_BHW).sum((1, 2)) / mask_BHW.sum((1, 2))  # 0/0 is NaN, on purpose
+    error, count = squared_error(a_BHWC, b_BHWC, mask_BHW).unbind(1)
+    return _decibels(error / count)  # 0/0 is NaN, on purpose
+
+
+def pooled_psnr(values: np.ndarray) -> float:
+    """PSNR in dB over all pixels of all episodes, from their `squared_error` (E, 2); NaN rows are left out.
+
+    Not the mean of the episodes' PSNR: where somebody stands still, "repeat the last frame" is right by chance, and a
+    few such episodes of 48 dB would hide in a mean how wrong it is in the others.
+    """
+    error, count = values[~np.isnan(values).any(1)].sum(0)
+    return float(_decibels(torch.tensor(error / count))) if count else math.nan
+
+
+def _decibels(mse: Tensor) -> Tensor:
     return 20 * math.log10(255) - 10 * torch.log10(mse.clamp_min(1))
 
 
@@ -75,7 +91,7 @@ def bootstrap(
         return math.nan, math.nan
     generator = np.random.default_rng(seed)
     drawn = [statistic(values[generator.integers(len(values), size=len(values))]) for _ in range(resamples)]
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
     return float(low), float(high)
 
 

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_collect import players
 from data_collect.errors import UserError
 from game_wm.evaluation import metrics
 from game_wm.evaluation.features import FeatureDistance
@@ -74,6 +75,7 @@ def wander(game: RealGame, seed: int, prompt: int, frames: int, tick: Tick) -> W
         if terminated or truncated:
             again += 1
             frame, info = game.env.reset(seed=seed + 1000 * again)
+            lead.follower = players.make("random", game.env, seed + 1000 * again)
             lead.follower.reset(game.env, frame, info)
         if step % 100 == 0:
             tick(100)
