@@ -36,6 +36,7 @@ class Explorer:
             )
         self.names = schema.names
         self.turn = math.radians(5)  # what one frame of turn_left adds to the angle
+        self.speed = 0.05  # cells a frame when walking
 
     def reset(self, env: Any, frame: np.ndarray, info: dict[str, Any]) -> None:
         """Forget the last episode. `UserError` where the game gives no map."""
@@ -64,7 +65,7 @@ class Explorer:
         grid = np.asarray(info["map"])
         rows, columns = grid.shape
         here = (min(max(int(x), 0), columns - 1), min(max(int(y), 0), rows - 1))
-        self._notice(here, angle)
+        self._notice(here, x, y, angle)
         threats = [(int(cx), int(cy)) for cy, cx in np.argwhere(grid == CREATURE)]
         self._keep_away(grid, here, (x, y), threats)
         self._unstick(x, y)
@@ -72,18 +73,24 @@ class Explorer:
             self._fidget()
         if not self.gesture and not self.route:
             self._decide(grid, here, angle, threats)
+        while self.time % 3 == 0 and len(self.route) > 1 and self._clear(grid, x, y, self.route[1]):
+            self.route.popleft()  # straight across, not round the corner of the grid
         held = self.gesture.popleft() if self.gesture else self._steer(x, y, angle)
         self.held, self.last_angle = held, angle
         return np.array([name in held for name in self.names], np.uint8)
 
     # --- where to ------------------------------------------------------------------------------------------------
 
-    def _notice(self, here: Cell, angle: float) -> None:
+    def _notice(self, here: Cell, x: float, y: float, angle: float) -> None:
+        """Where it is, and what its last buttons did."""
         self.time += 1
-        x, y = here
-        if self.seen[y, x] < self.time - 20:
-            self.visits[y, x] += 1
-        self.seen[y, x] = self.time
+        column, row = here
+        reach = min(int(4 * self.speed), 2)  # who walks many cells a second has been where he came near
+        near = (slice(max(row - reach, 0), row + reach + 1), slice(max(column - reach, 0), column + reach + 1))
+        self.visits[near] += self.seen[near] < self.time - 20
+        self.seen[near] = self.time
+        if self.trail and "forward" in self.held:
+            self.speed += 0.1 * (min(math.hypot(x - self.trail[-1][0], y - self.trail[-1][1]), 1.0) - self.speed)
         if self.last_angle is not None and ("turn_left" in self.held) != ("turn_right" in self.held):
             turned = _wrap(angle - self.last_angle) * (1 if "turn_left" in self.held else -1)
             if 1e-3 < abs(turned) < 1:
@@ -135,8 +142,10 @@ class Explorer:
     def _goal(self, grid: np.ndarray, here: Cell, angle: float, cells: list[Cell], far: dict[Cell, int]) -> Cell:
         rng = self.rng
 
+        bow = max(self._bow(), 1.0)
+
         def cost(c: Cell) -> float:  # steps, and what turning round would take
-            return far[c] + abs(_wrap(math.atan2(c[1] - here[1], c[0] - here[0]) - angle)) + rng.random()
+            return far[c] + bow * abs(_wrap(math.atan2(c[1] - here[1], c[0] - here[0]) - angle)) + rng.random()
 
         gems = [c for c in cells if grid[c[1], c[0]] == GEM]
         fresh = [c for c in cells if not self.visits[c[1], c[0]]]
@@ -175,6 +184,7 @@ class Explorer:
         self.trail.append((x, y))
         if self.gesture or "forward" not in self.held:
             self.trail.clear()
+            self.trail.append((x, y))
         elif len(self.trail) == 16 and math.hypot(x - self.trail[0][0], y - self.trail[0][1]) < 0.12:
             if self.route:
                 self.avoid[self.route[0]] = self.time + 300
@@ -191,17 +201,35 @@ class Explorer:
         self.sharp = math.radians(self.rng.uniform(30, 80))
         self.shift = self.rng.uniform(-0.14, 0.14, 2)
 
+    def _clear(self, grid: np.ndarray, x: float, y: float, goal: Cell) -> bool:
+        """Whether a straight walk of at most 4 cells to a cell keeps clear of walls."""
+        dx, dy = goal[0] + 0.5 + self.shift[0] - x, goal[1] + 0.5 + self.shift[1] - y
+        far = math.hypot(dx, dy)
+        if not 0 < far < 4:
+            return False
+        along = np.arange(0.0, far, 0.2) / far
+        for side in (-0.28, 0.0, 0.28):  # half a player to the left and the right
+            columns = (x + along * dx - side * dy / far).astype(int).clip(0, grid.shape[1] - 1)
+            rows = (y + along * dy + side * dx / far).astype(int).clip(0, grid.shape[0] - 1)
+            if (grid[rows, columns] == WALL).any():
+                return False
+        return True
+
+    def _bow(self) -> float:
+        """Radius in cells of the curve that it walks; a fast player turns first."""
+        return self.speed / max(abs(self.turn), 0.02)
+
     def _steer(self, x: float, y: float, angle: float) -> Buttons:
         while self.route:
             tx, ty = self.route[0][0] + 0.5 + self.shift[0], self.route[0][1] + 0.5 + self.shift[1]
-            if math.hypot(tx - x, ty - y) > (0.45 if len(self.route) > 1 else 0.3):
+            if math.hypot(tx - x, ty - y) > max(0.45 if len(self.route) > 1 else 0.3, 4 * self.speed):
                 break
             self.route.popleft()
         if not self.route:
             return ()
         error = _wrap(math.atan2(ty - y, tx - x) - angle)
         held: list[str] = []
-        if abs(error) < self.sharp:
+        if abs(error) < self.sharp and 2 * self._bow() * abs(math.sin(error)) < math.hypot(tx - x, ty - y) + 1:
             held.append("forward")
         if abs(error) > max(0.7 * abs(self.turn), math.radians(3)):
             held.append("turn_left" if error * self.turn > 0 else "turn_right")
