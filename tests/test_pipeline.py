@@ -1,0 +1,87 @@
+"""The whole path, tiny: record, train, encode, distil, export, play; and that a second run finds nothing to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_collect.errors import UserError
+from game_wm.checkpoint import load
+from train.__main__ import main
+
+CONFIGS = Path(__file__).parent.parent / "configs" / "maze"
+SMALL = {
+    "tokenizer": ["--model.tokenizer.encoder_widths", "[16,16,32]", "--model.tokenizer.decoder_widths", "[16,16,32]",
+                  "--model.tokenizer.decoder_blocks", "1", "--model.perceptual", "0", "--data.batch_size", "16"],
+    "dynamics": ["--model.dynamics.widths", "[32,32]", "--model.dynamics.blocks", "[1,1]", "--data.length", "24",
+                 "--model.dynamics.context_width", "64", "--model.dynamics.window", "8", "--model.targets", "4",
+                 "--data.batch_size", "4", "--data.validation_windows", "4"],
+}  # fmt: skip
+SMALL["distill"] = [*SMALL["dynamics"], "--model.rollout", "4", "--model.teacher_steps", "2"]
+
+
+def arguments(runs: Path, **steps: int) -> list[str]:
+    """Flags of a pipeline that takes seconds."""
+    flags = ["--name", "tiny", "--runs", str(runs), "--wandb", "off", "--limit", "null", "--contexts", "2"]
+    flags += ["--record.frames", "1500", "--record.episode_frames", "150", "--record.workers", "1"]
+    for stage, small in SMALL.items():
+        given = ["--trainer.log_every_n_steps", "2", "--warmup", "5", *small]
+        flags += [f"--{stage}.minutes", "null", f"--{stage}.steps", str(steps[stage])]
+        flags += [f"--{stage}.flags", json.dumps(given)]
+    return ["pipeline", "--config", str(CONFIGS / "quick.yaml"), *flags]
+
+
+def test_everything_from_nothing_to_play(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(CONFIGS.parent.parent)
+    assert main(arguments(tmp_path, tokenizer=30, dynamics=20, distill=4)) == 0
+    told = capfd.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in told[-3:]] == [
+        "next frame, held-out episodes",
+        "repeat the last frame",
+        "gain",
+    ]
+    run = tmp_path / "tiny"
+    for stage in SMALL:
+        lines = [json.loads(line) for line in (run / stage / "metrics.jsonl").read_text().splitlines()]
+        assert any("loss" in line for line in lines) and any("matrix_fraction" in line for line in lines)
+        assert list((run / stage / "samples").glob("*.png"))
+    assert json.loads((run / "latents" / "index.json").read_text())["complete"]
+
+    student, teacher = load(run / "tiny.safetensors"), load(run / "tiny-teacher.safetensors")
+    assert (student.game, student.model.steps, teacher.model.steps) == ("maze", 1, 2)
+    assert student.contexts_frames.shape == (2, 32, 64, 64, 3) and student.contexts_actions.shape == (2, 31, 4)
+    assert student.contexts_frames.float().std() > 10
+    assert student.trained["frames"] > teacher.trained["frames"] > 0
+
+    state = student.model.start(student.contexts_frames, student.contexts_actions, torch.tensor([1, 2]))
+    for _ in range(20):
+        outcome, state = student.model.step(state, torch.zeros(2, 4))
+    assert outcome.frames.shape == (2, 64, 64, 3)
+
+    # Again: nothing to do. Then a longer distillation: only that goes on, from where it was.
+    before = (run / "dynamics" / "last.ckpt").stat().st_mtime_ns
+    assert main(arguments(tmp_path, tokenizer=30, dynamics=20, distill=8)) == 0
+    told = capfd.readouterr().out.splitlines()
+    assert {"tokenizer: complete, skipped", "dynamics: complete, skipped"} <= set(told)
+    assert any("up to date" in line for line in told)
+    assert (run / "dynamics" / "last.ckpt").stat().st_mtime_ns == before
+    steps = [json.loads(line)["step"] for line in (run / "distill" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps)) or max(steps) == 7
+
+
+def test_errors_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CONFIGS.parent.parent)
+    wrong = arguments(tmp_path, tokenizer=1, dynamics=1, distill=1)
+    for change, words in [
+        (["--tokenizer.config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--record.frames", "many"], "frames"),
+        (["--colour", "blue"], "colour"),
+        (["--config", str(tmp_path / "none.yaml")], "none.yaml"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            main([*wrong, *change])

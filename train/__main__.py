@@ -1,0 +1,69 @@
+"""Training from the command line.
+
+python -m train pipeline --config configs/maze/quick.yaml                        # everything, from nothing to a model
+python -m train tokenizer --config configs/maze/tokenizer.yaml                   # stage by stage
+python -m train encode --data runs/maze/data --tokenizer runs/maze/tokenizer/last.ckpt --out runs/maze/latents
+python -m train dynamics --config configs/maze/dynamics.yaml [--resume] [--init CKPT] [--minutes 40] [--name N]
+python -m train distill --config configs/maze/distill.yaml
+python -m train export --run runs/maze --name maze --out checkpoints
+python -m train bench dynamics --config configs/maze/dynamics.yaml               # speed, against the machine's own
+
+Every argument of a stage's configuration file is also a flag: `python -m train dynamics --help`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from data_collect.errors import UserError, main_guard
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Dispatches to a command; returns the exit status."""
+    command, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if command in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    # Imports are late: `--help` and a mistyped command need not wait for PyTorch.
+    if command in ("tokenizer", "dynamics", "distill"):
+        from train.stage import run_stage
+
+        return run_stage(command, rest)
+    if command == "bench":
+        from train.bench import bench
+
+        if not rest or rest[0] not in ("tokenizer", "dynamics", "distill"):
+            raise UserError("bench what? `python -m train bench dynamics --config ...` (or tokenizer, distill)")
+        return bench(rest[0], rest[1:])
+    if command == "pipeline":
+        from train.pipeline import main as pipeline
+
+        return pipeline(rest)
+    if command == "encode":
+        return _encode(rest)
+    if command == "export":
+        from train.export import main as export
+
+        return export(rest)
+    raise UserError(f"no command {command!r}: tokenizer, encode, dynamics, distill, export, pipeline or bench")
+
+
+def _encode(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("python -m train encode", description="Recordings to latents, once.")
+    parser.add_argument("--data", nargs="+", required=True, help="folders that `data_collect record` wrote")
+    parser.add_argument("--tokenizer", required=True, help="checkpoint with the tokenizer")
+    parser.add_argument("--out", required=True, help="folder for the latents")
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args(arguments)
+    from train.encode import encode
+    from train.machine import use_all_cores
+    from train.tokenizer import load_tokenizer
+
+    use_all_cores()
+    encode(options.data, load_tokenizer(options.tokenizer, options.device), options.out, options.device)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main_guard(main))

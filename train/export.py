@@ -1,0 +1,125 @@
+"""A finished run as one playable file, and a first look at how good it is.
+
+    python -m train export --run runs/maze --name maze --out checkpoints
+
+Writes `NAME.safetensors` (the student of distillation, or the dynamics where nothing was distilled) and, beside a
+student, `NAME-teacher.safetensors`. Dreams begin from real frames of held-out episodes. The last lines say how well the
+next frame of such episodes is predicted, beside repeating the last one.
+
+Legend: S contexts, P frames of one, H, W pixels, A encoded action.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_collect.errors import UserError
+from game_wm.checkpoint import Checkpoint, load, save
+from game_wm.evaluation.metrics import psnr
+from game_wm.world import WorldConfig, WorldModel
+from train.checkpoints import check_card
+from train.dynamics import load_dynamics
+from train.frames import FrameSource, PooledFrames, Recording
+from train.machine import describe
+from train.report import say
+from train.tokenizer import load_tokenizer
+from train.windows import LatentStore, Span
+
+
+def contexts(store: LatentStore, count: int, frames: int, held_out: float) -> tuple[Tensor, Tensor]:
+    """Real frames uint8 (S, P, H, W, 3) of held-out episodes, evenly spread, and the actions (S, P, A) done on them.
+
+    `UserError` when the held-out part is shorter than P, or the recording has gone.
+    """
+    source: FrameSource = PooledFrames([Recording(folder) for folder in store.index["data"]], 0, held_out, 1)
+    if source.lengths != store.lengths:
+        raise UserError(f"{store.directory} does not belong to its recording any more: encode again")
+    spans = [span for span in source.held_out if span.frames >= frames]
+    if not spans:
+        raise UserError(f"no held-out episode has {frames} frames: record more, or lower --prompt")
+    starts = np.concatenate([[0], np.cumsum([span.frames - frames + 1 for span in spans])])
+    chosen = np.linspace(0, starts[-1] - 1, min(count, int(starts[-1]))).astype(np.int64)
+    pictures, actions = [], []
+    for number in chosen:
+        row = int(np.searchsorted(starts, number, side="right")) - 1
+        place = Span(spans[row].episode, spans[row].start + int(number - starts[row]), frames)
+        pictures.append(source.read(source.rows([place])))
+        actions.append(store.read("actions", place))
+    return torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(actions))
+
+
+def export(run: Path, name: str, out: Path, count: int = 8, prompt: int = 32) -> Path:
+    """Write the playable checkpoint(s) of a run; returns the path of the one that ships. Raises `UserError`."""
+    tokenizer = load_tokenizer(run / "tokenizer" / "last.ckpt")
+    store = LatentStore(run / "latents")
+    distilled = (run / "distill" / "last.ckpt").exists()
+    dynamics = check_card(run / "dynamics" / "last.ckpt")["game_wm"]
+    frames, actions = contexts(store, count, prompt, dynamics["settings"]["data"]["held_out"])
+
+    def write(stage: str, file: str, steps: int, stages: list[str]) -> Path:
+        network, objective = load_dynamics(run / stage / "last.ckpt")
+        model = WorldModel(WorldConfig(tokenizer.config, network.config, objective, steps))
+        model.tokenizer.load_state_dict(tokenizer.state_dict())
+        model.dynamics.load_state_dict(network.state_dict())
+        path = out / f"{file}.safetensors"
+        trained = _trained(run, stages)
+        save(path, Checkpoint(model, store.schema, store.game, frames, actions[:, :-1], trained, file, path))
+        return path
+
+    if not distilled:
+        return write("dynamics", name, 1, ["tokenizer", "dynamics"])
+    settings = check_card(run / "distill" / "last.ckpt")["game_wm"]["settings"]["model"]
+    write("dynamics", f"{name}-teacher", settings["teacher_steps"], ["tokenizer", "dynamics"])
+    return write("distill", name, settings["student_steps"], ["tokenizer", "dynamics", "distill"])
+
+
+def _trained(run: Path, stages: list[str]) -> dict[str, Any]:
+    """For the card: frames that the dynamics read in training, hours of all stages, the machine."""
+    cards = {stage: check_card(run / stage / "last.ckpt")["game_wm"]["trained"] for stage in stages}
+    frames = sum(card["frames"] for stage, card in cards.items() if stage != "tokenizer")
+    hours = sum(card["hours"] for card in cards.values())
+    return {"frames": frames, "hours": round(hours, 3), "machine": describe(torch.device("cpu"))}
+
+
+@torch.no_grad()
+def next_frame(path: Path, store: LatentStore, held_out: float = 0.04, count: int = 64) -> tuple[float, float]:
+    """Mean PSNR (dB) of the next frame of held-out episodes, and of repeating the last frame."""
+    model = load(path).model
+    prompt = min(32, model.window)
+    frames, actions = contexts(store, count, prompt + 1, held_out)
+    made = []
+    for first in range(0, len(frames), 16):
+        part = slice(first, first + 16)
+        state = model.start(frames[part, :prompt], actions[part, : prompt - 1], torch.arange(len(frames[part])))
+        made.append(model.step(state, actions[part, prompt - 1])[0].frames)
+    truth = frames[:, prompt]
+    return float(psnr(truth, torch.cat(made)).mean()), float(psnr(truth, frames[:, prompt - 1]).mean())
+
+
+def tell_next_frame(path: Path, run: Path, held_out: float) -> None:
+    """Print the figures of `next_frame`, in three lines."""
+    predicted, repeated = next_frame(path, LatentStore(run / "latents"), held_out)
+    say(f"next frame, held-out episodes:   {predicted:.2f} dB")
+    say(f"repeat the last frame:           {repeated:.2f} dB")
+    say(f"gain:                            {predicted - repeated:+.2f} dB")
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m train export`."""
+    parser = argparse.ArgumentParser("python -m train export", description="A finished run as one playable file.")
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run, RUNS/NAME")
+    parser.add_argument("--name", help="of the checkpoint (default: of the run)")
+    parser.add_argument("--out", type=Path, default=Path("checkpoints"), help="folder (default: checkpoints)")
+    parser.add_argument("--contexts", type=int, default=8, help="beginnings of dreams in the file (default: 8)")
+    parser.add_argument("--prompt", type=int, default=32, help="real frames of each (default: 32)")
+    options = parser.parse_args(arguments)
+    path = export(options.run, options.name or options.run.name, options.out, options.contexts, options.prompt)
+    say(f"wrote {path}, {path.stat().st_size / 2**20:.1f} MiB")
+    tell_next_frame(path, options.run, 0.04)
+    return 0

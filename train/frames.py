@@ -1,0 +1,217 @@
+"""Frames out of shards in random order, for the tokenizer: decoded once into a memory map, or pool by pool.
+
+    source = open_frames([Path("runs/maze/data")], seed=0)
+    frames = source.items(np.arange(64))        # uint8 (64, H, W, 3); item i is a pure function of (seed, i)
+
+A recording whose decoded frames fit the budget is decoded once into `.cache/frames.npy` beside its shards and read
+from there at random, which costs training nothing. A larger one is read in pools: some thousands of frames out of
+chunks chosen at random, shuffled, while a thread decodes the next pool.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_collect.chunk import ChunkRef
+from data_collect.errors import UserError
+from data_collect.shards import Dataset
+from train.windows import Span, random_below, split_episodes
+
+SPARE_DISK = 4 << 30  # bytes that the cache leaves free
+
+
+class Recording:
+    """A `Dataset` as one long row of frames, whole episodes one after another."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.dataset = Dataset(folder)
+        self.refs = [ref for refs in self.dataset.by_episode.values() for ref in refs]
+        if not self.refs:
+            raise UserError(f"{folder} holds no whole episode: record again with the same command, it continues")
+        self.lengths = [sum(ref.frames for ref in refs) for refs in self.dataset.by_episode.values()]
+        self.frames = sum(self.lengths)
+        self.height, self.width = self.dataset.read(self.refs[0], frames=False).frames.shape[1:3]
+
+    @property
+    def key(self) -> str:
+        """Changes when the recording does."""
+        rows = [(ref.shard, ref.offset, ref.bytes, ref.frames, ref.seed) for ref in self.refs]
+        return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Of all frames, decoded."""
+        return self.frames * self.height * self.width * 3
+
+    @property
+    def cache(self) -> Path:
+        """File that `decode` makes."""
+        return self.dataset.folder / ".cache" / f"frames-{self.key}.npy"
+
+    def decode(self) -> np.ndarray:
+        """All frames (F, H, W, 3), memory-mapped from `.cache`, which is made if it is not there."""
+        path = self.cache
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            for stale in path.parent.glob("frames-*.npy"):
+                stale.unlink()
+            temporary = path.with_suffix(f".{os.getpid()}.tmp")
+            shape = (self.frames, self.height, self.width, 3)
+            frames = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+            with open(temporary, "r+b") as file:
+                # A full disk must be found here, as an error: in the memory map it would kill the process.
+                os.posix_fallocate(file.fileno(), 0, os.path.getsize(temporary))
+            starts = np.cumsum([0, *(ref.frames for ref in self.refs)])
+
+            def fill(job: tuple[int, ChunkRef]) -> None:
+                frames[job[0] : job[0] + job[1].frames] = self.dataset.read(job[1]).frames
+
+            with ThreadPoolExecutor(os.cpu_count()) as threads:
+                list(threads.map(fill, zip(starts.tolist(), self.refs)))
+            frames.flush()
+            os.replace(temporary, path)
+        return np.load(path, mmap_mode="r")
+
+
+class FrameSource:
+    """What both ways share: the recordings, their split into training and validation. See `open_frames`."""
+
+    def __init__(self, recordings: list[Recording], seed: int, held_out: float) -> None:
+        first = recordings[0]
+        for other in recordings[1:]:
+            if (other.height, other.width) != (first.height, first.width):
+                raise UserError(
+                    f"{other.dataset.folder} has frames of {other.width}x{other.height}, {first.dataset.folder} of "
+                    f"{first.width}x{first.height}: train on recordings of one size"
+                )
+        self.recordings, self.seed = recordings, seed
+        self.game, self.schema = first.dataset.game, first.dataset.schema
+        self.height, self.width = first.height, first.width
+        self.lengths = [n for recording in recordings for n in recording.lengths]
+        self.spans = split_episodes(self.lengths, held_out, validation=False)
+        self.held_out = split_episodes(self.lengths, held_out, validation=True)
+
+    def items(self, items: np.ndarray) -> np.ndarray:
+        """uint8 (items, H, W, 3): training frames, each a function of (seed, item)."""
+        raise NotImplementedError
+
+    def validation(self, count: int) -> np.ndarray:
+        """uint8 (up to count, H, W, 3): held-out frames, evenly spread."""
+        if count < 1 or not self.held_out:
+            return np.empty((0, self.height, self.width, 3), np.uint8)
+        every = self.rows(self.held_out)
+        return self.read(every[np.linspace(0, len(every) - 1, min(count, len(every))).astype(np.int64)])
+
+    def rows(self, spans: list[Span]) -> np.ndarray:
+        """Numbers of the spans' frames in the row of all recordings' frames."""
+        starts = np.cumsum([0, *self.lengths])
+        return np.concatenate([starts[s.episode] + s.start + np.arange(s.frames) for s in spans])
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """The frames with these numbers, decoding the chunks they lie in."""
+        refs = [(recording, ref) for recording in self.recordings for ref in recording.refs]
+        ends = np.cumsum([ref.frames for _, ref in refs])
+        frames = np.empty((len(rows), self.height, self.width, 3), np.uint8)
+        chunks = np.searchsorted(ends, rows, side="right")
+        for chunk in np.unique(chunks):
+            recording, ref = refs[chunk]
+            wanted = chunks == chunk
+            frames[wanted] = recording.dataset.read(ref).frames[rows[wanted] - (ends[chunk] - ref.frames)]
+        return frames
+
+
+class CachedFrames(FrameSource):
+    """All frames decoded, in memory maps."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.maps = [recording.decode() for recording in self.recordings]
+        self.starts = np.cumsum([0, *(len(frames) for frames in self.maps)])
+        self.training = self.rows(self.spans)
+
+    def items(self, items: np.ndarray) -> np.ndarray:
+        """See `FrameSource`."""
+        return self.read(self.training[random_below(len(self.training), self.seed, items, 0)])
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """See `FrameSource`; nothing is decoded."""
+        frames = np.empty((len(rows), self.height, self.width, 3), np.uint8)
+        for i, row in enumerate(rows.tolist()):
+            recording = int(np.searchsorted(self.starts, row, side="right")) - 1
+            frames[i] = self.maps[recording][row - self.starts[recording]]
+        return frames
+
+
+class PooledFrames(FrameSource):
+    """Pools of frames from random chunks; pool p is a function of (seed, p) and serves `pool_frames` items."""
+
+    def __init__(self, recordings: list[Recording], seed: int, held_out: float, pool_frames: int) -> None:
+        super().__init__(recordings, seed, held_out)
+        self.pool_frames = pool_frames
+        self.chunks = self._training_chunks()
+        self.threads = ThreadPoolExecutor(1)
+        self.pools: dict[int, Future[np.ndarray]] = {}
+
+    def _training_chunks(self) -> list[tuple[Recording, ChunkRef, int, int]]:
+        """Chunks with training frames in them, and which of their frames those are (from, to)."""
+        marked = np.zeros(sum(self.lengths), bool)
+        marked[self.rows(self.spans)] = True
+        chunks, start = [], 0
+        for recording in self.recordings:
+            for ref in recording.refs:
+                # What is held out is whole episodes or the end of one: training frames are a chunk's first.
+                kept = int(marked[start : start + ref.frames].sum())
+                chunks += [(recording, ref, 0, kept)] if kept else []
+                start += ref.frames
+        return chunks
+
+    def _pool(self, number: int) -> np.ndarray:
+        random = np.random.Generator(np.random.Philox(key=[self.seed, number]))
+        frames: list[np.ndarray] = []
+        count = 0
+        for i in random.permutation(len(self.chunks)):
+            recording, ref, first, last = self.chunks[i]
+            frames.append(recording.dataset.read(ref).frames[first:last])
+            count += last - first
+            if count >= self.pool_frames:
+                break
+        return np.concatenate(frames)[random.permutation(count)]
+
+    def items(self, items: np.ndarray) -> np.ndarray:
+        """See `FrameSource`. Items are asked for in rising order; going back costs decoding a pool again."""
+        numbers = items // self.pool_frames
+        newest = int(numbers.max())
+        for number in range(int(numbers.min()), newest + 2):
+            if number not in self.pools:
+                self.pools[number] = self.threads.submit(self._pool, number)
+        for number in [n for n in self.pools if n < int(numbers.min())]:
+            del self.pools[number]
+        pools = {number: self.pools[number].result() for number in np.unique(numbers).tolist()}
+        places = (items % self.pool_frames).tolist()
+        return np.stack([pools[n][place % len(pools[n])] for n, place in zip(numbers.tolist(), places)])
+
+
+def open_frames(
+    data: list[str], seed: int, held_out: float = 0.04, cache_gib: float = 16.0, pool_frames: int = 16384
+) -> FrameSource:
+    """The source for these recordings: cached where their frames take at most `cache_gib` and the disk has room."""
+    if not data:
+        raise UserError("no recording is named: add --data.data FOLDER")
+    recordings = [Recording(folder) for folder in data]
+    size = sum(recording.decoded_bytes for recording in recordings)
+    missing = [recording for recording in recordings if not recording.cache.exists()]
+    room = all(
+        os.access(recording.dataset.folder, os.W_OK)
+        and recording.decoded_bytes + SPARE_DISK <= shutil.disk_usage(recording.dataset.folder).free
+        for recording in missing
+    )
+    if size <= cache_gib * 2**30 and room:
+        return CachedFrames(recordings, seed, held_out)
+    return PooledFrames(recordings, seed, held_out, pool_frames)

@@ -1,0 +1,175 @@
+"""One training stage from its configuration file and flags: LightningCLI underneath, the callbacks around it.
+
+    run_stage("tokenizer", ["--config", "configs/maze/tokenizer.yaml", "--minutes", "5"])
+
+Everything lands in `RUNS/NAME/STAGE/`: `config.yaml`, `last.ckpt`, `metrics.jsonl`, `samples/`, `wandb/`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import yaml
+from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from data_collect.errors import UserError
+from train.callbacks import EMA, Budget, Clip, Saver, Schedule, StepSeed, Throughput
+from train.checkpoints import check_card, initialise
+from train.data import FrameDataModule, LatentDataModule, StreamDataModule
+from train.distill import DistillModule
+from train.dynamics import DynamicsModule
+from train.machine import use_all_cores
+from train.report import Banner, Bar, Figures, Samples, say, wandb_logger
+from train.tokenizer import TokenizerModule
+
+STAGES: dict[str, tuple[type[pl.LightningModule], type[StreamDataModule]]] = {
+    "tokenizer": (TokenizerModule, FrameDataModule),
+    "dynamics": (DynamicsModule, LatentDataModule),
+    "distill": (DistillModule, LatentDataModule),
+}
+# What the data tells and the module needs, as (attribute of the data module, argument of the module).
+LINKS = {
+    "tokenizer": [("height", "tokenizer.height"), ("width", "tokenizer.width")],
+    "dynamics": [("latent_shape", "latent_shape"), ("actions", "actions")],
+    "distill": [("latent_shape", "latent_shape"), ("actions", "actions")],
+}
+TRAINER = {
+    "accelerator": "auto",
+    "devices": 1,
+    "precision": "bf16-mixed",
+    "max_epochs": -1,
+    "log_every_n_steps": 10,
+    "val_check_interval": 500,
+    "check_val_every_n_epoch": None,
+    "num_sanity_val_steps": 0,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "logger": False,
+}
+
+
+class StageCLI(LightningCLI):
+    """Parses a stage's configuration and builds module, data and trainer; see `python -m train STAGE --help`."""
+
+    def __init__(self, stage: str, arguments: list[str]) -> None:
+        module, data = STAGES[stage]
+        self.stage, self.arguments = stage, arguments
+        quiet()
+        super().__init__(
+            module,
+            data,
+            save_config_callback=None,
+            trainer_defaults=TRAINER,
+            seed_everything_default=0,
+            parser_kwargs={"exit_on_error": False, "prog": f"python -m train {stage}"},
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The flags that are ours."""
+        add = parser.add_argument
+        add("--name", type=str, default="run", help="the run's folder is RUNS/NAME/STAGE")
+        add("--runs", type=str, default="runs", help="where runs lie")
+        add("--minutes", type=float | None, default=None, help="train for so long (wall time, added up over resumes)")
+        add("--steps", type=int | None, default=None, help="train for so many steps")
+        add("--resume", action="store_true", help="continue the run of this name, exactly, if there is one")
+        add("--init", type=str | None, default=None, help="start from the weights of this .ckpt or .safetensors")
+        add("--ema", type=float, default=0.999, help="decay of the averaged weights")
+        add("--clip", type=float, default=1.0, help="largest norm of a gradient")
+        add("--warmup", type=int, default=100, help="steps over which the learning rate rises")
+        add("--decay", type=float, default=0.4, help="last part of the budget over which it falls")
+        add("--save_minutes", type=float, default=5.0, help="minutes between checkpoints")
+        add("--sample_minutes", type=float, default=10.0, help="minutes between sample pictures")
+        add("--wandb", type=str, default="offline", help="offline, online or off")
+        for source, target in LINKS[self.stage]:
+            parser.link_arguments(f"data.{source}", f"model.{target}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses our list, so that what stands behind `python -m train` is not read twice."""
+        try:
+            self.config = parser.parse_args(self.arguments)
+        except ArgumentError as error:
+            raise UserError(f"{error} (see `python -m train {self.stage} --help`)") from None
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """The trainer is made by `run_stage`, when the callbacks are known."""
+        return None  # type: ignore[return-value]
+
+    def make_trainer(self, callbacks: list[Callback], loggers: Any = False) -> pl.Trainer:
+        """A trainer with the configured arguments, the budget's steps and these callbacks."""
+        arguments = dict(self._get(self.config_init, "trainer"))
+        own = arguments.pop("callbacks") or []
+        steps = self.config.steps or -1
+        return pl.Trainer(**{**arguments, "max_steps": steps, "callbacks": [*own, *callbacks], "logger": loggers})
+
+    @property
+    def folder(self) -> Path:
+        """Where this run lies."""
+        return Path(self.config.runs, self.config.name, self.stage)
+
+    def core_callbacks(self) -> list[Callback]:
+        """What decides how training goes, in the order in which it must run."""
+        config: Namespace = self.config
+        return [
+            StepSeed(int(config.seed_everything)),
+            Budget(config.minutes, config.steps),
+            Schedule(config.warmup, config.decay),
+            Clip(config.clip),
+            EMA(config.ema),
+            Throughput(),
+        ]
+
+
+def run_stage(stage: str, arguments: list[str]) -> int:
+    """Train one stage; exit status 0, or 130 and 143 when a signal ended it. Raises `UserError`."""
+    use_all_cores()
+    cli = StageCLI(stage, arguments)
+    config, folder, data = cli.config, cli.folder, cli.datamodule
+    if not config.minutes and not config.steps:
+        raise UserError("how long? add --minutes or --steps")
+    last = folder / "last.ckpt"
+    if last.exists() and not config.resume:
+        raise UserError(f"{last} exists: add --resume to continue that run, or choose another --name")
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = json.loads(cli.parser.dump(config, format="json", skip_link_targets=True))
+    card = {"stage": stage, "game": data.game, "schema": data.schema.to_json(), "settings": settings}
+    from_step = 0
+    if last.exists():
+        from_step = int(check_card(last, card)["global_step"])
+    elif config.init:
+        initialise(cli.model, stage, Path(config.init), card)
+    elif stage == "distill":
+        raise UserError("distillation needs a teacher: name a dynamics checkpoint with --init")
+    if isinstance(cli.model, DistillModule):
+        # Before fitting: the averaged copy and the checkpoint to resume from must have the teacher too.
+        cli.model.freeze_teacher()
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    loggers = [Figures(folder, from_step), *wandb_logger(folder, f"game_wm-{config.name}", config.wandb, settings)]
+    saver = Saver(folder, card, config.save_minutes)
+    callbacks = [*cli.core_callbacks(), Banner(), Bar(stage)]
+    if hasattr(cli.model, "sample"):
+        callbacks.append(Samples(folder, config.sample_minutes, data.schema.fps))
+    trainer = cli.make_trainer([*callbacks, saver], loggers)
+    trainer.fit(cli.model, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    if saver.signal is not None:
+        say(f"stopped at step {trainer.global_step}; the same command with --resume continues")
+        return 128 + saver.signal
+    say(f"{stage}: {trainer.global_step} steps, {last}")
+    return 0
+
+
+def quiet() -> None:
+    """Silence what Lightning says on every start and what does not hold for streams."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for text in (".*does not have many workers.*", ".*isinstance.treespec.*", ".*`LeafSpec`.*", ".*in eval mode.*"):
+        warnings.filterwarnings("ignore", text)

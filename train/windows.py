@@ -1,0 +1,210 @@
+"""Windows of L frames out of encoded episodes: which window is item i, and its arrays.
+
+    windows = SequenceDataset("runs/maze/latents", length=64, seed=0)
+    batch = windows.batch(0, 24)          # items 0..23: dict of tensors, latents_BLChw float32 first
+
+Item i is a pure function of (seed, i): nothing is shuffled, no state is kept, so that resuming is a number. A window
+lies within one episode. Latents stay on disk, memory-mapped as float16.
+
+Legend: B batch, L frames of a window, C channels, h w latent grid, A length of an encoded action, T steps, F frames.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data_collect.errors import UserError
+from data_collect.schema import ActionSchema
+
+FEW_EPISODES = 8  # with fewer than this, holding out a whole one would cost too much
+
+
+class Span(NamedTuple):
+    """`frames` frames of episode number `episode` (its place in the list), from frame `start` on."""
+
+    episode: int
+    start: int
+    frames: int
+
+
+def split_episodes(lengths: list[int], held_out: float, validation: bool) -> list[Span]:
+    """The spans of the training part or of the held-out part of episodes with `lengths` frames.
+
+    The last `held_out` (a fraction, at least one) of the episodes are kept from training; of fewer than eight
+    episodes, that fraction of all frames from the end of the last one.
+    """
+    if len(lengths) >= FEW_EPISODES:
+        kept = len(lengths) - max(1, round(len(lengths) * held_out)) if held_out > 0 else len(lengths)
+        numbers = range(kept, len(lengths)) if validation else range(kept)
+        return [Span(i, 0, lengths[i]) for i in numbers]
+    last = len(lengths) - 1
+    tail = min(int(sum(lengths) * held_out), lengths[last] // 2) if lengths else 0
+    if validation:
+        return [Span(last, lengths[last] - tail, tail)] if tail else []
+    return [Span(i, 0, n - tail if i == last else n) for i, n in enumerate(lengths)]
+
+
+def random_integers(seed: int, items: np.ndarray, stream: int) -> np.ndarray:
+    """uint64, a pure function of (seed, item, stream): splitmix64 (Steele et al., 2014) of the three."""
+    with np.errstate(over="ignore"):
+        z = items.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) * np.uint64((seed * 8 + stream + 1) % 2**61)
+        for _ in range(2):  # twice: neighbouring items with neighbouring seeds must share nothing
+            z = z + np.uint64(0x9E3779B97F4A7C15)
+            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            z = z ^ (z >> np.uint64(31))
+    return z
+
+
+def random_below(limit: int, seed: int, items: np.ndarray, stream: int) -> np.ndarray:
+    """int64 in [0, limit), one an item."""
+    unit = (random_integers(seed, items, stream) >> np.uint64(11)).astype(np.float64) / 2**53
+    return (unit * limit).astype(np.int64)
+
+
+class LatentStore:
+    """The folder that `python -m train encode` writes, opened by memory map. `UserError` when it is none or damaged."""
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        path = self.directory / "index.json"
+        again = "run `python -m train encode` again"
+        try:
+            self.index: dict[str, Any] = json.loads(path.read_text())
+            self.episodes: list[dict[str, Any]] = self.index["episodes"]
+            self.schema = ActionSchema.from_json(self.index["schema"])
+            self.latent_shape: tuple[int, ...] = tuple(self.index["latent_shape"])
+            complete = self.index["complete"]
+        except FileNotFoundError:
+            raise UserError(f"{self.directory} holds no encoded frames (no index.json): {again}") from None
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path} is damaged: {again}") from None
+        if not complete:
+            raise UserError(f"{self.directory} is not encoded to its end: {again}, it continues")
+        self.shards = [self._open(number, count, again) for number, count in enumerate(self.index["shards"])]
+        self.lengths = [int(episode["frames"]) for episode in self.episodes]
+
+    def _open(self, number: int, frames: int, again: str) -> dict[str, np.ndarray]:
+        arrays = {}
+        for name in ["latents", "actions", "rewards", "terminated", *(["pose"] if self.index["pose"] else [])]:
+            path = shard_path(self.directory, name, number)
+            try:
+                arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError):
+                raise UserError(f"{path} is missing or damaged: remove {self.directory} and {again}") from None
+            if len(arrays[name]) != frames:
+                raise UserError(f"{path} holds {len(arrays[name])} frames instead of {frames}: {again}")
+        return arrays
+
+    @property
+    def game(self) -> str:
+        """Id of the game that was recorded."""
+        return self.index["game"]
+
+    def read(self, name: str, span: Span) -> np.ndarray:
+        """Rows of one array ("latents", "actions", ...) for a span: (frames, ...)."""
+        episode = self.episodes[span.episode]
+        start = episode["offset"] + span.start
+        return self.shards[episode["shard"]][name][start : start + span.frames]
+
+
+def shard_path(directory: Path, name: str, number: int) -> Path:
+    """File of one array of one shard, `latents-00003.npy`."""
+    return directory / f"{name}-{number:05d}.npy"
+
+
+class SequenceDataset(Dataset):
+    """Endless windows of `length` frames; item i is a pure function of (seed, i).
+
+    Args:
+        directory: what `python -m train encode` wrote.
+        length: L, frames of a window.
+        seed: of the choice of windows.
+        held_out: fraction of the episodes kept from training; `validation` chooses from these instead.
+        event_factor: a window with a reward or a termination in it is drawn this many times as often as others.
+
+    An item is latents (L, C, h, w) float32, actions (L, A) float32 encoded (zero at the last frame of an episode,
+    after which nothing is done), rewards (L,), terminated (L,) and, where the game tells, pose (L, 3) x, y, radians;
+    episode and start (int64) say where it lies. Raises `UserError` when no episode is as long as a window.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path | LatentStore,
+        length: int,
+        seed: int = 0,
+        held_out: float = 0.04,
+        validation: bool = False,
+        event_factor: float = 1.0,
+    ) -> None:
+        self.store = directory if isinstance(directory, LatentStore) else LatentStore(directory)
+        self.length, self.seed, self.event_factor = length, seed, event_factor
+        spans = split_episodes(self.store.lengths, held_out, validation)
+        self.spans = [span for span in spans if span.frames >= length]
+        if not self.spans:
+            longest = max((span.frames for span in spans), default=0)
+            raise UserError(
+                f"{self.store.directory}: no {'held-out ' if validation else ''}episode has {length} frames (the "
+                f"longest has {longest}): record longer episodes or lower --data.length"
+            )
+        self.ends = np.cumsum([span.frames - length + 1 for span in self.spans])
+
+    @property
+    def windows(self) -> int:
+        """Number of different windows."""
+        return int(self.ends[-1])
+
+    @cached_property
+    def events(self) -> np.ndarray:
+        """Numbers of the windows in which something is rewarded or ends."""
+        found, first = [], 0
+        for span in self.spans:
+            rewards, terminated = self.store.read("rewards", span), self.store.read("terminated", span)
+            count = np.concatenate([[0], np.cumsum((rewards != 0) | (terminated != 0))])
+            starts = np.arange(span.frames - self.length + 1)
+            found.append(first + starts[count[starts + self.length] > count[starts]])
+            first += len(starts)
+        return np.concatenate(found)
+
+    def choose(self, items: np.ndarray) -> np.ndarray:
+        """Numbers (of window) of the items."""
+        chosen = random_below(self.windows, self.seed, items, 0)
+        if self.event_factor > 1 and len(self.events):
+            extra = (self.event_factor - 1) * len(self.events)
+            share = extra / (self.windows + extra)
+            from_events = self.events[random_below(len(self.events), self.seed, items, 1)]
+            chosen = np.where(random_below(2**32, self.seed, items, 2) < share * 2**32, from_events, chosen)
+        return chosen
+
+    def locate(self, window: int) -> Span:
+        """Where window number `window` lies."""
+        row = int(np.searchsorted(self.ends, window, side="right"))
+        span = self.spans[row]
+        before = int(self.ends[row - 1]) if row else 0
+        return Span(span.episode, span.start + int(window) - before, self.length)
+
+    def gather(self, windows: np.ndarray) -> dict[str, Tensor]:
+        """The windows of these numbers as one batch."""
+        places = [self.locate(window) for window in windows]
+        batch = {}
+        for name in self.store.shards[0]:
+            rows = np.stack([self.store.read(name, place) for place in places])
+            batch[name] = torch.from_numpy(rows).float()
+        batch["episode"] = torch.tensor([place.episode for place in places])
+        batch["start"] = torch.tensor([place.start for place in places])
+        return batch
+
+    def batch(self, first: int, size: int) -> dict[str, Tensor]:
+        """Items first .. first + size - 1 as one batch."""
+        return self.gather(self.choose(np.arange(first, first + size, dtype=np.int64)))
+
+    def __getitem__(self, item: int) -> dict[str, Tensor]:
+        return {name: value[0] for name, value in self.batch(item, 1).items()}
