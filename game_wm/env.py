@@ -48,7 +48,7 @@ class DreamEnv(gymnasium.Env):
         frames = self.checkpoint.contexts_frames[context : context + 1].to(self.device)
         actions = self.checkpoint.contexts_actions[context : context + 1].to(self.device)
         self.state = self.checkpoint.model.start(frames, actions, torch.tensor([noise_seed]))
-        self._frame = frames[0, -1].cpu().numpy()
+        self._frame = frames[0, -1].cpu().numpy().copy()
         return self._frame, {"context": context, "seed": noise_seed}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:

@@ -1,0 +1,140 @@
+"""The network: cached equals uncached, the window is a window, the objective's defining properties."""
+
+import pytest
+import torch
+from tiny import tiny_config
+
+from game_wm.attention import rotate, window_mask
+from game_wm.dynamics import Dynamics, expected_reward, two_hot
+from game_wm.objectives.flow import FlowMatching, advance, mix
+from game_wm.tokenizer import Tokenizer, TokenizerConfig
+
+
+@pytest.fixture
+def dynamics() -> Dynamics:
+    """A small network whose zero-initialised layers are not zero, so that every path is exercised."""
+    torch.manual_seed(0)
+    model = Dynamics(tiny_config().dynamics)
+    for p in model.parameters():
+        if not p.detach().abs().sum():
+            torch.nn.init.normal_(p, std=0.1)
+    return model.eval().requires_grad_(False)
+
+
+def sequences(dynamics: Dynamics, time: int, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    c = dynamics.config
+    torch.manual_seed(1)
+    return torch.randn(batch, time, c.channels, c.height, c.width), torch.randn(batch, time, c.actions)
+
+
+@pytest.mark.parametrize("prompt", [1, 3, 8, 21])
+def test_cached_generation_equals_uncached(dynamics: Dynamics, prompt: int) -> None:
+    latents, actions = sequences(dynamics, prompt + 1)
+    noise = torch.randn_like(latents[:, 0])
+    objective = FlowMatching()
+    state = dynamics.start(latents[:, :prompt], actions[:, : prompt - 1])
+    cached = dynamics.generate(state, actions[:, prompt - 1], noise, 2, objective)
+    quiet = torch.zeros(len(latents))
+    predict, _, _ = dynamics(latents, actions, torch.tensor([prompt]), quiet, latents)
+    uncached = objective.sample(predict, noise[:, None], 2)[:, 0]
+    assert (cached - uncached).abs().max() < 1e-4
+
+
+def test_frame_by_frame_equals_prompt_at_once_beyond_the_window(dynamics: Dynamics) -> None:
+    time = dynamics.config.window * 2 + 3
+    latents, actions = sequences(dynamics, time)
+    whole = dynamics.start(latents, actions[:, :-1])
+    steps = dynamics.start(latents[:, :2], actions[:, :1])
+    for t in range(2, time):
+        dynamics.encode_context(steps, latents[:, t], actions[:, t - 1])
+    for name in ("latents", "actions"):
+        assert torch.equal(getattr(whole, name), getattr(steps, name))
+    for ring in ("context", "bottleneck"):
+        a, b = getattr(whole, ring), getattr(steps, ring)
+        assert torch.equal(a.count, b.count)
+        assert (a.keys - b.keys).abs().max() < 1e-4
+        assert (a.values - b.values).abs().max() < 1e-4
+
+
+def test_the_context_stream_is_causal(dynamics: Dynamics) -> None:
+    latents, actions = sequences(dynamics, 6)
+    before = dynamics.context(latents, actions)
+    latents[:, 4:] += 1
+    after = dynamics.context(latents, actions)
+    assert torch.equal(before[:, :4], after[:, :4])
+    assert not torch.allclose(before[:, 4], after[:, 4])
+
+
+def test_rotation_depends_on_the_difference_of_positions_only() -> None:
+    q, k = torch.randn(2, 8)
+    near = rotate(q, torch.tensor(105)) @ rotate(k, torch.tensor(100))
+    far = rotate(q, torch.tensor(1_000_005)) @ rotate(k, torch.tensor(1_000_000))
+    assert abs(near - far) < 1e-4
+
+
+def test_window_mask() -> None:
+    time = torch.arange(5)
+    assert window_mask(time, time, 2).sum(1).tolist() == [1, 2, 2, 2, 2]
+    assert window_mask(time, time, 2, strict=True).sum(1).tolist() == [0, 1, 2, 2, 2]
+
+
+def test_two_hot_rewards_survive_the_round_trip() -> None:
+    rewards = torch.tensor([0.0, 1.0, -1.0, 0.37, -20.0, 100.0])
+    weights = two_hot(rewards)
+    assert torch.allclose(weights.sum(-1), torch.ones(6))
+    assert torch.allclose(expected_reward(weights.clamp_min(1e-12).log()), rewards, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 8])
+def test_the_sampler_recovers_a_known_clean_latent(steps: int) -> None:
+    clean, noise = torch.randn(2, 3, 3, 4, 4, 4).unbind(0)
+    sampled = FlowMatching.sample(lambda noisy, level, stride, part: clean[:, part], noise, steps)
+    assert torch.allclose(sampled, clean, atol=1e-5)
+
+
+def test_a_gaussian_is_sampled_with_the_right_moments() -> None:
+    """For data N(m, s^2) the best prediction is known in closed form; many steps must give back mean and deviation."""
+    torch.manual_seed(0)
+    m, s = 1.5, 0.5
+
+    def best(x: torch.Tensor, level: torch.Tensor, stride: torch.Tensor, part: slice) -> torch.Tensor:
+        t = level[:, :, None, None, None]
+        variance = (1 - t) ** 2 + (t * s) ** 2
+        return m + t * s**2 / variance * (x - t * m)
+
+    sampled = FlowMatching.sample(best, torch.randn(4000, 1, 1, 1, 1), 128)
+    assert abs(sampled.mean() - m) < 0.05
+    assert abs(sampled.std() - s) < 0.05
+
+
+def test_a_perfect_predictor_has_no_loss_at_any_step_size() -> None:
+    torch.manual_seed(0)
+    clean = torch.randn(2, 8, 3, 4, 4)
+    errors, _ = FlowMatching(finest=8, bootstrap=0.5).loss(lambda x, level, stride, part: clean[:, part], clean)
+    assert errors.shape == (2, 8)
+    assert errors.max() < 1e-9
+
+
+def test_steps_walk_the_straight_path() -> None:
+    noise, clean = torch.randn(2, 1, 1, 2, 2, 2).unbind(0)
+    quarter = torch.full((1, 1), 0.25)
+    stepped = advance(mix(noise, clean, quarter), clean, quarter, quarter)
+    assert torch.allclose(stepped, mix(noise, clean, quarter * 2), atol=1e-6)
+
+
+def test_tokenizer_shapes_and_statistics() -> None:
+    tokenizer = Tokenizer(TokenizerConfig(32, 48, 4, (16, 16, 32), (16, 16, 32)))
+    frames = torch.randint(0, 256, (3, 32, 48, 3), dtype=torch.uint8)
+    latents = tokenizer.encode(frames)
+    assert latents.shape == (3, 4, 4, 6)
+    assert tokenizer.decode(latents).shape == frames.shape
+    assert torch.equal(Tokenizer.to_frames(Tokenizer.to_unit(frames)), frames)
+    for _ in range(2000):
+        tokenizer.track(torch.randn(8, 4, 4, 6) * 3 + 2, momentum=0.05)
+    assert (tokenizer.mean - 2).abs().max() < 0.5
+    assert (tokenizer.deviation - 3).abs().max() < 0.5
+
+
+def test_frames_of_an_odd_size_are_refused() -> None:
+    with pytest.raises(ValueError, match="no multiple"):
+        TokenizerConfig(60, 64)

@@ -1,0 +1,120 @@
+"""The functional core: state is all there is, players are slices, a file is the model, the dream is an environment."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from safetensors.torch import load_file, save_file
+from tiny import tiny_checkpoint, tiny_world
+
+from data_collect.errors import UserError
+from game_wm.checkpoint import load, save
+from game_wm.env import DreamEnv
+from game_wm.world import WorldModel, WorldState, frame_noise
+
+
+@pytest.fixture(scope="module")
+def world() -> WorldModel:
+    return tiny_world()
+
+
+def prompt(world: WorldModel, players: int = 3, frames: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    pixels = torch.randint(0, 256, (players, frames, 64, 64, 3), dtype=torch.uint8, generator=generator)
+    return pixels, torch.rand(players, frames - 1, 4, generator=generator).round(), torch.arange(players) + 7
+
+
+def play(world: WorldModel, state: WorldState, frames: int, first: int = 0) -> torch.Tensor:
+    """Latents (frames, B, ...) under a fixed action sequence."""
+    made = []
+    for t in range(first, first + frames):
+        action = torch.rand(len(state), 4, generator=torch.Generator().manual_seed(t)).round()
+        made.append(world.step_latents(state, action[:1].expand(len(state), 4))[0])
+    return torch.stack(made)
+
+
+def test_state_saved_and_loaded_gives_the_same_next_100_frames(world: WorldModel, tmp_path: Path) -> None:
+    state = world.start(*prompt(world))
+    play(world, state, 10)
+    save_file(state.to_dict(), tmp_path / "dream.safetensors")
+    again = WorldState.from_dict(load_file(tmp_path / "dream.safetensors"))
+    assert torch.equal(play(world, state, 100, 10), play(world, again, 100, 10))
+
+
+def test_a_branch_leaves_the_original_alone(world: WorldModel) -> None:
+    state = world.start(*prompt(world))
+    branch = state.clone()
+    play(world, branch, 5)
+    expected = play(world, world.start(*prompt(world)), 5)
+    assert torch.equal(play(world, state, 5), expected)
+
+
+def test_players_are_slices(world: WorldModel) -> None:
+    state = world.start(*prompt(world))
+    parts = [state[0:1], state[1:3]]
+    together = play(world, state, 6)
+    apart = torch.cat([play(world, part, 6) for part in parts], dim=1)
+    assert (together - apart).abs().max() < 1e-4
+    joined = WorldState.cat(parts)
+    assert {k: v.shape for k, v in joined.to_dict().items()} == {k: v.shape for k, v in state.to_dict().items()}
+
+
+def test_every_field_has_the_player_first_and_never_grows(world: WorldModel) -> None:
+    state = world.start(*prompt(world))
+    size = state.nbytes
+    play(world, state, 30)
+    assert state.nbytes == size
+    assert all(len(x) == 3 for x in state.to_dict().values())
+
+
+def test_noise_is_a_function_of_seed_and_frame() -> None:
+    a = frame_noise(torch.tensor([1, 2]), torch.tensor([5, 5]), (3,))
+    b = frame_noise(torch.tensor([2, 1]), torch.tensor([5, 6]), (3,))
+    assert torch.equal(a[1], b[0])
+    assert not torch.equal(a[0], b[1])
+
+
+def test_wrong_shapes_are_refused(world: WorldModel) -> None:
+    frames, actions, seeds = prompt(world)
+    with pytest.raises(ValueError, match="actions of shape"):
+        world.start(frames, actions[:, 1:], seeds)
+    with pytest.raises(ValueError, match="frames of 64x64"):
+        world.start(frames[:, :, :32], actions, seeds)
+    with pytest.raises(ValueError, match="shape"):
+        world.step(world.start(frames, actions, seeds), torch.zeros(3, 2))
+
+
+def test_checkpoint_round_trip_plays_the_same(tmp_path: Path) -> None:
+    first = load(tiny_checkpoint(tmp_path / "a.safetensors"))
+    save(tmp_path / "b.safetensors", first)
+    second = load(tmp_path / "b.safetensors")
+    assert second.schema == first.schema
+    assert (second.game, second.name, second.trained) == ("maze", "tiny", {"frames": 0})
+    states = [c.model.start(c.contexts_frames, c.contexts_actions, torch.arange(3)) for c in (first, second)]
+    assert torch.equal(play(first.model, states[0], 100), play(second.model, states[1], 100))
+
+
+@pytest.mark.parametrize("damage", ["missing", "text", "cut", "foreign"])
+def test_a_file_that_is_no_checkpoint_is_one_sentence(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "broken.safetensors"
+    if damage == "text":
+        path.write_text("not a checkpoint at all")
+    elif damage == "cut":
+        path.write_bytes(tiny_checkpoint(tmp_path / "whole.safetensors").read_bytes()[:5000])
+    elif damage == "foreign":
+        save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match=r"broken\.safetensors"):
+        load(path)
+
+
+def test_the_dream_is_a_gymnasium_environment(tmp_path: Path) -> None:
+    env = DreamEnv(tiny_checkpoint(tmp_path / "tiny.safetensors"))
+    check_env(env, skip_render_check=True)
+    first, info = env.reset(seed=4)
+    assert info["context"] == 1
+    trace = [env.step(np.array([1, 0, 0, 1]))[0] for _ in range(5)]
+    again, _ = env.reset(seed=4)
+    assert np.array_equal(first, again)
+    assert all(np.array_equal(a, env.step(np.array([1, 0, 0, 1]))[0]) for a in trace)

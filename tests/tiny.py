@@ -1,0 +1,45 @@
+"""A world model small enough for tests, and a checkpoint around it."""
+
+from pathlib import Path
+
+import torch
+
+from data_collect.schema import ActionSchema
+from game_wm.checkpoint import Checkpoint, save
+from game_wm.dynamics import DynamicsConfig
+from game_wm.objectives.flow import FlowMatching
+from game_wm.tokenizer import TokenizerConfig
+from game_wm.world import WorldConfig, WorldModel
+
+MAZE_BUTTONS = ("forward", "back", "turn_left", "turn_right")
+
+
+def tiny_config(actions: int = 4, side: int = 64) -> WorldConfig:
+    """Frames of `side` x `side`, latents of 4 channels."""
+    tokenizer = TokenizerConfig(side, side, 4, (16, 16, 16), (16, 16, 16), decoder_blocks=1)
+    height, width = tokenizer.grid
+    dynamics = DynamicsConfig(
+        channels=4, height=height, width=width, actions=actions, window=8, widths=(16, 32), blocks=(1, 1), condition=32,
+        context_width=32, context_blocks=1, heads=2, registers=1,
+    )  # fmt: skip
+    return WorldConfig(tokenizer, dynamics, FlowMatching(), steps=1)
+
+
+def tiny_world(actions: int = 4, side: int = 64, seed: int = 0) -> WorldModel:
+    """Random weights; the layers that begin at zero do not, so that dreams move."""
+    torch.manual_seed(seed)
+    model = WorldModel(tiny_config(actions, side))
+    for p in model.parameters():
+        if not p.detach().abs().sum():
+            torch.nn.init.normal_(p, std=0.05)
+    return model.eval().requires_grad_(False)
+
+
+def tiny_checkpoint(path: Path, contexts: int = 3, prompt: int = 5, side: int = 64) -> Path:
+    """Write a playable checkpoint of the tiny model with random seed contexts."""
+    schema = ActionSchema("multibinary", MAZE_BUTTONS, keys=dict(zip(("up", "down", "left", "right"), MAZE_BUTTONS)), fps=20)
+    generator = torch.Generator().manual_seed(1)
+    frames = torch.randint(0, 256, (contexts, prompt, side, side, 3), dtype=torch.uint8, generator=generator)
+    actions = torch.randint(0, 2, (contexts, prompt - 1, 4), generator=generator).float()
+    save(path, Checkpoint(tiny_world(side=side), schema, "maze", frames, actions, {"frames": 0}, "tiny"))
+    return path
