@@ -47,7 +47,7 @@ def print_card(dataset: Dataset) -> None:
         "game": f"{card['game']} ({pixels}, {card['fps']:g} frames/s)",
         "player": f"{card['player']}, recording seed {card['recording_seed']}",
         "frames": f"{card['frames']:,} ({card['hours']:.2f} hours of game time)",
-        "episodes": f"{card['episodes']:,}, {min(lengths):,} to {max(lengths):,} steps (median {np.median(lengths):,.0f})",
+        "episodes": f"{card['episodes']:,}, {min(lengths):,} to {max(lengths):,} steps",
         "ends": f"{card['terminated']:,} by the game, {card['truncated']:,} by length",
         "reward": f"{card['reward']:,.2f} in all, {card['reward'] / max(card['episodes'], 1):,.2f} an episode",
         "shards": f"{card['shards']:,} with {card['chunks']:,} chunks, {card['bytes'] / 1e6:,.1f} MB",

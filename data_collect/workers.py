@@ -35,6 +35,9 @@ except ImportError:  # Windows: without the lock, two recorders on one folder ar
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
+LOCK_SECONDS = 5.0  # for the workers of a recorder that was killed to notice
+
+
 class FolderLock:
     """A lock on an open folder; it goes with its process."""
 
@@ -70,7 +73,7 @@ def folder_lock(folder: Path, shared: bool = False) -> Iterator[FolderLock]:
     file = os.open(folder, os.O_RDONLY) if fcntl is not None else -1
     try:
         lock = FolderLock(file)
-        if fcntl is not None and not (lock.share() if shared else lock.own(seconds=5)):
+        if fcntl is not None and not (lock.share() if shared else lock.own(LOCK_SECONDS)):
             raise UserError(f"another recorder is writing to {folder}: wait for it, or choose another --out")
         yield lock
     finally:

@@ -1,0 +1,374 @@
+"""Recording: the same whatever the workers, and after any interruption; what cannot go on says why."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_game import GAME, LONG, record_without_end
+
+from data_collect import __main__ as cli
+from data_collect import record as record_module
+from data_collect import shards as shards_module
+from data_collect import workers as workers_module
+from data_collect.chunk import pack
+from data_collect.errors import UserError, main_guard
+from data_collect.plan import Plan
+from data_collect.record import record
+from data_collect.shards import Dataset, ShardWriter, part_files
+from data_collect.verify import verify
+
+
+@pytest.fixture(autouse=True)
+def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for the disk is for power cuts, which no test makes."""
+    monkeypatch.setattr(shards_module.os, "fsync", lambda file: None)
+
+
+make = partial(record, game=GAME, player="random")
+
+
+def run(*words: str) -> int:
+    return main_guard(lambda: cli.main(list(words)))
+
+
+def same(one: Path, other: Path) -> bool:
+    first, second = Dataset(one), Dataset(other)
+    pairs = zip(first.chunks(), second.chunks(), strict=True)
+    return first.settings == second.settings and all(a.same(b) and a.meta == b.meta for a, b in pairs)
+
+
+# --- the plan -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_any_number_of_workers_carries_out_the_same_plan(workers: int) -> None:
+    """Workers of random speed on episodes of random length get to exactly what one worker does."""
+    for seed in range(30):
+        rng = random.Random(seed)
+        frames, longest = rng.randint(2, 900), rng.randint(2, 120)
+        natural = [rng.randint(2, 150) for _ in range(frames)]
+        expected: dict[int, int] = {}
+        total = 0
+        while total < frames:
+            expected[len(expected)] = min(natural[len(expected)], longest, max(frames - total, 2))
+            total = sum(expected.values())
+        plan = Plan(frames, longest)
+        running: dict[int, int] = {}
+        limits: dict[int, tuple[int, bool]] = {}
+        for _ in range(100_000):
+            while len(running) < workers and (number := plan.take()) is not None:
+                running[number], limits[number] = 1, plan.limit(number)
+            if not running:
+                break
+            number = rng.choice(list(running))
+            limit, final = limits[number]
+            if running[number] == natural[number] or (running[number] >= limit and final):
+                plan.finish(number, running.pop(number))
+            elif running[number] >= limit:
+                limits[number] = plan.limit(number)
+            else:
+                running[number] += 1
+        assert plan.done == expected
+
+
+# --- content ------------------------------------------------------------------------------------------------------
+
+
+def test_workers_do_not_change_what_is_recorded(tmp_path: Path) -> None:
+    one = make(tmp_path / "one", frames=900, seed=5, episode_frames=100)
+    make(tmp_path / "three", frames=900, seed=5, episode_frames=100, workers=3)
+    assert same(tmp_path / "one", tmp_path / "three")
+    assert one.card["frames"] == 900 and one.card["recording_seed"] == 5
+    lengths = [len(episode.frames) for episode in one.episodes()]
+    assert max(lengths) == 100 and len(set(lengths)) > 3 and sum(lengths) == 900
+    last = list(one.episodes())[-1]
+    assert last.truncated[-1] and not last.terminated[-1] and not last.truncated[:-1].any()
+    assert "10 episodes replayed exactly" in verify(tmp_path / "three", replay="10")
+    make(tmp_path / "other", frames=900, seed=6, episode_frames=100)
+    assert not same(tmp_path / "one", tmp_path / "other")
+
+
+def test_long_episodes_span_chunks(tmp_path: Path) -> None:
+    dataset = record(tmp_path, LONG, "random", 1500, seed=1, episode_frames=700)
+    assert [(ref.steps, ref.frames, ref.last) for ref in dataset.by_episode[0]] == [
+        (256, 256, False), (256, 256, False), (187, 188, True)]  # fmt: skip
+    episode = dataset.episode(0)
+    assert len(episode.actions) == 699 and len(episode.frames) == 700 and episode.truncated[-1]
+    assert "replayed exactly" in verify(tmp_path, replay="all")
+
+
+def test_recording_again_continues(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path, frames=300)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("shard-*")}
+    make(tmp_path, frames=300)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("shard-*")} == before
+    assert make(tmp_path, frames=700).card["frames"] == 700
+    assert all((tmp_path / name).read_bytes() == data for name, data in before.items())
+    assert "replayed exactly" in verify(tmp_path, replay="all")
+    words = ["record", "--game", GAME, "--player", "random", "--frames", "800", "--out", str(tmp_path)]
+    assert run(*words) == 0
+    assert "800 frames" in capsys.readouterr().out
+
+
+def test_a_lost_shard_is_recorded_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_module, "ShardWriter", partial(ShardWriter, shard_chunks=2))
+    record(tmp_path / "whole", LONG, "random", 2000, episode_frames=900)
+    record(tmp_path / "lost", LONG, "random", 2000, episode_frames=900)
+    for path in sorted((tmp_path / "lost").glob("shard-*"))[1::2]:
+        path.unlink()
+    with pytest.raises(UserError, match="is missing"):
+        verify(tmp_path / "lost")
+    record(tmp_path / "lost", LONG, "random", 2000)
+    assert same(tmp_path / "whole", tmp_path / "lost")
+
+
+# --- interruptions ------------------------------------------------------------------------------------------------
+
+
+def test_killed_at_any_moment(tmp_path: Path) -> None:
+    """kill -9 at 20 random moments leaves a folder that verifies, continues, and holds what one run would have."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["data_collect.record", "data_collect.games.gym"])
+    folder, rng = tmp_path / "killed", random.Random(0)
+    frames = 0
+    for _ in range(18):
+        begun = context.Event()
+        process = context.Process(target=record_without_end, args=(folder, begun))
+        process.start()
+        assert begun.wait(60)
+        time.sleep(rng.uniform(0.0, 0.2))
+        process.kill()
+        process.join()
+        frames = _check_killed(folder, frames)
+    for _ in range(2):
+        recorder = start_recorder(folder)
+        time.sleep(rng.uniform(0.0, 0.2))
+        recorder.kill()  # the parent alone: its workers must notice
+        recorder.communicate()
+        frames = _check_killed(folder, frames)
+    assert frames > 500
+    dataset = make(folder, frames=frames + 500)
+    assert dataset.card["frames"] >= frames + 500 and not part_files(folder)
+    assert "replayed exactly" in verify(folder, replay="10")
+    fresh = make(tmp_path / "fresh", frames=frames, episode_frames=400)
+    for number in list(fresh.by_episode)[:-1]:
+        pairs = zip(dataset.by_episode[number], fresh.by_episode[number], strict=True)
+        assert all(dataset.read(one).same(fresh.read(other)) for one, other in pairs)
+
+
+def start_recorder(folder: Path) -> subprocess.Popen:
+    """A recorder with two workers in a process group of its own; both have begun to write."""
+    path = os.pathsep.join([str(Path(__file__).parent), os.getcwd()])
+    words = ["record", "--game", GAME, "--player", "random", "--workers", "2", "--frames", "10000000"]
+    before = set(part_files(folder))
+    recorder = subprocess.Popen(
+        [sys.executable, "-m", "data_collect", *words, "--out", str(folder)],
+        env=os.environ | {"PYTHONPATH": path},
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+    )
+    started = time.monotonic()
+    while len(set(part_files(folder)) - before) < 2 and time.monotonic() < started + 60:
+        time.sleep(0.02)
+    return recorder
+
+
+def _check_killed(folder: Path, before: int) -> int:
+    """The frames in the folder, after having verified that none was lost."""
+    if not (folder / "dataset.json").exists():
+        return 0
+    assert "sound" in verify(folder, replay="1")
+    frames = Dataset(folder).card["frames"]
+    assert frames >= before
+    return frames
+
+
+def test_interrupting_the_workers_keeps_what_they_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = start_recorder(tmp_path)
+    monkeypatch.setattr(workers_module, "LOCK_SECONDS", 0.2)
+    with pytest.raises(UserError, match="another recorder is writing"):
+        make(tmp_path, frames=100)
+    os.killpg(recorder.pid, signal.SIGINT)
+    _, told = recorder.communicate(timeout=60)
+    assert recorder.returncode == 130 and b"Traceback" not in told
+    assert not part_files(tmp_path) and "sound" in verify(tmp_path)
+    assert json.loads((tmp_path / "dataset.json").read_text())["frames"] > 0
+
+
+def test_a_full_disk_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    room, real = [30_000], os.write
+
+    def write(file: int, data: Any) -> int:
+        if room[0] <= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = real(file, bytes(data)[: room[0]])
+        room[0] -= written
+        return written
+
+    words = ["record", "--game", GAME, "--player", "random", "--frames", "1000", "--out", str(tmp_path)]
+    monkeypatch.setattr(shards_module.os, "write", write)
+    assert run(*words) == 2
+    monkeypatch.undo()
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("error: the disk is full") and str(tmp_path) in message
+    assert "sound" in verify(tmp_path)
+    assert run(*words) == 0
+    make(tmp_path / "fresh", frames=1000)
+    assert same(tmp_path, tmp_path / "fresh")
+
+
+def test_what_does_not_repeat_itself_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupted episode of a policy that plays otherwise each time keeps its chunks; the next one goes on."""
+    chaotic = partial(record, tmp_path, LONG, "policy:tiny_game:chaos", episode_frames=600)
+    real = ShardWriter.add
+
+    def third_fails(self: ShardWriter, chunk: Any) -> Any:
+        if chunk.meta["chunk"] == 2:
+            raise KeyboardInterrupt
+        return real(self, chunk)
+
+    monkeypatch.setattr(ShardWriter, "add", third_fails)
+    with pytest.raises(KeyboardInterrupt):
+        chaotic(frames=1000)
+    monkeypatch.undo()
+    dataset = chaotic(frames=1000)
+    assert [refs[-1].last for refs in dataset.by_episode.values()] == [False, True]
+    assert len(dataset.episode(0).actions) == 511 and len(dataset.episode(0).frames) == 512
+    summary = verify(tmp_path, replay="all")
+    assert "2 episodes replayed exactly" in summary and "1 episodes are cut short" in summary
+
+
+# --- refusals -----------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_takes_one_recording_only(tmp_path: Path) -> None:
+    make(tmp_path, frames=50, seed=1)
+    assert make(tmp_path, frames=50).settings["recording_seed"] == 1  # not given: the folder's
+    for change in (
+        {"seed": 2},
+        {"game": f"{GAME}&longest=9"},
+        {"player": "policy:tiny_game:steady"},
+        {"episode_frames": 9},
+    ):
+        with pytest.raises(UserError, match="choose another --out"):
+            make(tmp_path, frames=50, **change)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--game chess --player random --frames 9", "unknown game 'chess'"),
+        (f"--game {GAME} --player nobody --frames 9", "unknown player 'nobody'"),
+        (f"--game {GAME} --player explorer --frames 9", "use --player random"),
+        (f"--game {GAME} --player random --frames 0", "--frames 0 is too small"),
+        (f"--game {GAME} --player random --frames 9 --workers 0", "--workers 0 is too small"),
+        (f"--game {GAME} --player random --frames 9 --seed -1", "--seed -1 is too small"),
+        (f"--game {GAME} --player policy:tiny_game:nothing --frames 9", "cannot be imported"),
+    ],
+)
+def test_wrong_flags_are_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, sentence: str
+) -> None:
+    assert run("record", *words.split(), "--out", str(tmp_path / "out")) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and sentence in message and message.count("\n") == 1
+
+
+def test_out_must_be_a_folder_for_recordings(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(UserError, match="choose an empty folder"):
+        make(tmp_path, frames=9)
+    with pytest.raises(UserError, match="choose another --out"):
+        make(tmp_path / "thesis.txt", frames=9)
+
+
+# --- verify and inspect -------------------------------------------------------------------------------------------
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+def shift_actions(path: Path) -> None:
+    """Whole and consistent, but off by one: only a replay can tell."""
+    dataset = Dataset(path.parent)
+    with path.open("wb") as file:
+        for ref in [ref for ref in dataset.index if ref.shard == path.name]:
+            chunk = next(make_again(dataset, ref.episode))
+            chunk.actions = (chunk.actions + 1) % 3
+            file.write(pack(chunk))
+        file.write(bytes(1024))
+    (path.parent / "index.json").unlink()
+
+
+def make_again(dataset: Dataset, number: int) -> Any:
+    """Chunks of an episode of the random player, before they were packed."""
+    from data_collect import games
+    from data_collect.recorder import EpisodeRecorder
+
+    chunks: list[Any] = []
+    EpisodeRecorder(games.make(dataset.game), dataset.settings, chunks.append).record(number, (100, True))
+    return iter(chunks)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [(flip, "is damaged"), (shift_actions, "and its replay differ"), (Path.unlink, "is missing")],
+)
+def test_verify_names_the_damaged_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None], sentence: str
+) -> None:
+    make(tmp_path, frames=200, episode_frames=100)
+    assert run("verify", str(tmp_path)) == 0
+    assert "sound" in capsys.readouterr().out
+    damage(next(tmp_path.glob("shard-*")))
+    assert run("verify", str(tmp_path)) == 2
+    message = capsys.readouterr().err
+    assert "shard-000000-0000.tar" in message and sentence in message and message.count("\n") == 1
+
+
+def test_verify_says_what_it_could_not_replay(tmp_path: Path) -> None:
+    record(tmp_path, f"{GAME}&noisy=true&replayable=false", "random", 50)
+    assert "does not repeat itself" in verify(tmp_path)
+
+
+def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path, frames=400)
+    capsys.readouterr()
+    assert run("inspect", str(tmp_path), "--json", "--sheet", str(tmp_path / "sheet.png")) == 0
+    card = json.loads(capsys.readouterr().out)
+    assert card["game"] == GAME and card["frames"] == 400 and card["shards"] == 1
+    assert card["hours"] == pytest.approx(400 / card["fps"] / 3600, abs=1e-4)
+    assert list(card["actions"]) == ["noop", "left", "right"] and sum(card["actions"].values()) == card["steps"]
+    assert (tmp_path / "sheet.png").read_bytes()[:4] == b"\x89PNG"
+    assert run("inspect", str(tmp_path)) == 0
+    assert "by random" not in (out := capsys.readouterr().out) and "400" in out and "left" in out
+    assert run("inspect", str(tmp_path / "nothing")) == 2
+    assert run("inspect", str(tmp_path), "--sheet", str(tmp_path / "no" / "sheet.png")) == 2
+
+
+def test_recording_needs_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['torch', 'timm', 'lightning', 'wandb'])); "
+        "from data_collect.__main__ import main; "
+        f"main('record --game maze?size=5 --player random --frames 20 --out {tmp_path}'.split()); "
+        f"main(['verify', '{tmp_path}'])"
+    )
+    assert b"sound" in subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout

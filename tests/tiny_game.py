@@ -1,0 +1,72 @@
+"""A fast game for tests: `gym:tiny_game:Tiny-v0`. Its episodes end by themselves after 3 to 150 steps.
+
+Imports little, so that a process which records it starts at once.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+GAME = "gym:tiny_game:Tiny-v0?width=16&height=16"
+LONG = f"{GAME}&shortest=3000&longest=5000"
+
+
+class Tiny(gymnasium.Env[np.ndarray, int]):
+    """A dot that moves over a coloured floor; with `noisy`, the floor is not a function of the seed."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10, "action_names": ["noop", "left", "right"]}
+    observation_space = spaces.Box(0, 255, (16, 16, 3), np.uint8)
+    action_space = spaces.Discrete(3)
+
+    def __init__(
+        self, render_mode: str = "rgb_array", noisy: bool = False, shortest: int = 3, longest: int = 150
+    ) -> None:
+        self.render_mode, self.noisy, self.shortest, self.longest = render_mode, noisy, shortest, longest
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        rng = np.random.default_rng() if self.noisy else self.np_random
+        self.floor = rng.integers(0, 256, (16, 16, 3), np.uint8)
+        self.left = int(self.np_random.integers(self.shortest, self.longest + 1))
+        self.x, self.steps = 8, 0
+        return self._frame(), {"pose": (self.x, 0.0, 0.0)}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.x = (self.x + (0, -1, 1)[action]) % 16
+        self.steps += 1
+        reward = float(self.np_random.normal()) + self.x
+        return self._frame(), reward, self.steps == self.left, False, {"pose": (self.x, 0.0, 0.0)}
+
+    def _frame(self) -> np.ndarray:
+        frame = self.floor.copy()
+        frame[self.steps % 16, self.x] = 255
+        return frame
+
+
+gymnasium.register("Tiny-v0", entry_point=Tiny)
+
+
+def record_without_end(folder: Path, begun: Any) -> None:
+    """Records small shards until it is killed; sets the event `begun` first."""
+    from data_collect import record as module
+    from data_collect.shards import ShardWriter
+
+    module.ShardWriter = functools.partial(ShardWriter, shard_chunks=3)  # type: ignore[misc, assignment]
+    begun.set()
+    module.record(folder, GAME, "random", 10**7, episode_frames=400)
+
+
+def chaos(frame: np.ndarray, info: dict[str, Any]) -> int:
+    """A policy that never plays the same way twice."""
+    return int(np.random.default_rng().integers(3))
+
+
+def steady(frame: np.ndarray, info: dict[str, Any]) -> int:
+    """A policy that always does the same."""
+    return 1
