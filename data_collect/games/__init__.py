@@ -44,9 +44,9 @@ def make(game_id: str, **options: Any) -> gymnasium.Env:
     """The game `game_id`; `options` add to those in the id and win over them. `UserError`: unknown game or option."""
     name, written = parse(game_id)
     if name.startswith("gym:"):
-        target, arguments = GYM, (name.removeprefix("gym:"),)
+        target, arguments = GYM, [name.removeprefix("gym:")]
     elif name in GAMES:
-        target, arguments = GAMES[name], ()
+        target, arguments = GAMES[name], []
     else:
         raise UserError(f"unknown game {name!r}; there are {', '.join(GAMES)}, and gym:ID for any Gymnasium id")
     module, _, cls_name = target.partition(":")
@@ -56,8 +56,11 @@ def make(game_id: str, **options: Any) -> gymnasium.Env:
 
 def replayable(game_id: str) -> bool:
     """Whether a seed and its actions give the same frames again. `UserError` as in `make`."""
-    with make(game_id) as env:
+    env = make(game_id)
+    try:
         return bool(getattr(env, "replayable", True))
+    finally:
+        env.close()
 
 
 def _options(name: str, cls: type, values: dict[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,9 @@
     make("doom?scenario=deathmatch&width=160&height=128")
     make("doom?scenario=freedoom2&map=map01&buttons=forward,back,turn_left,turn_right,use")
 
-A step is `skip` of Doom's 35 tics a second. Turning is a constant angle a step, so that the picture moves by a few pixels
-whatever was held before. `info` has `pose` (x, y in Doom's units, angle in radians), `map` (uint8 (rows, columns), 1 =
-wall, one cell = 32 units) and `map_pose` (the pose in cells: the player stands in map[int(y), int(x)]).
+A step is `skip` of Doom's 35 tics a second. Turning is a constant angle a step, so that the picture moves by a few
+pixels whatever was held before. `info` has `pose` (x, y in Doom's units, angle in radians), `map` (uint8 (rows,
+columns), 1 = wall, one cell = 32 units) and `map_pose` (the pose in cells: the player stands in map[int(y), int(x)]).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from data_collect.schema import ActionSchema
 TICS_PER_SECOND = 35.0
 CELL = 32.0  # units; a player is as wide
 RADIUS, STEP, TALL = 16.0, 24.0, 56.0  # units: half a player's width, the highest stair, a player's height
+RENDERED = (160, 256, 320, 400, 512, 640, 800, 1024, 1280, 1600)  # ViZDoom's 4:3 resolutions by their width
 FOR_SEVERAL = ("cig", "multi", "multi_duel")  # scenarios that wait for other players
 # Our names of ViZDoom's buttons, in the order in which they stand in an action.
 BUTTONS = {
@@ -39,18 +40,18 @@ BUTTONS = {
     "next_weapon": "SELECT_NEXT_WEAPON",
 }  # fmt: skip
 KEYS = {
-    "up": "forward", "down": "back", "left": "turn_left", "right": "turn_right", "a": "strafe_left",
-    "d": "strafe_right", "left shift": "run", "space": "attack", "e": "use", "q": "next_weapon",
+    "up": "forward", "down": "back", "left": "turn_left", "right": "turn_right", "w": "forward", "s": "back",
+    "a": "strafe_left", "d": "strafe_right", "left shift": "run", "space": "attack", "e": "use", "q": "next_weapon",
 }  # fmt: skip
 
 
 class Doom(gymnasium.Env[np.ndarray, np.ndarray]):
     """A ViZDoom scenario seen through frames of `height` x `width` (multiples of 16).
 
-    `turn` is in degrees a step; `timeout` in steps truncates an episode (0: never); `weapon` shows the weapon (by default
-    where there is something to attack); `hud` the status bar; `buttons` (comma-separated names) replaces the scenario's;
-    `map` picks another level than the first of a WAD. Reward and termination are the scenario's. `UserError`: unknown
-    scenario or button, impossible size, vizdoom missing.
+    `map` picks another level than the first of a WAD; `turn` is in degrees a step; `timeout` in steps truncates an
+    episode (0: never); `weapon` shows the weapon (by default where there is something to attack), `hud` the status
+    bar; `buttons` (comma-separated names) replaces the scenario's. Reward and termination are the scenario's.
+    `UserError`: unknown scenario, map or button, impossible size, vizdoom missing.
     """
 
     replayable = True
@@ -122,10 +123,10 @@ class Doom(gymnasium.Env[np.ndarray, np.ndarray]):
         self._game.set_seed(int(self.np_random.integers(2**31)))
         self._game.new_episode()
         self._steps = 0
-        state = self._game.get_state()
+        state: Any = self._game.get_state()
         if self._level is None:
             self._level = Level(state.sectors)
-        x, y, _ = state.game_variables
+        x, y = state.game_variables[:2]
         self._info = {"map": self._level.reachable(x, y)}
         self._see(state)
         return self._frame, dict(self._info)
@@ -260,10 +261,10 @@ def _buttons(config: str, wanted: str) -> tuple[str, ...]:
 
 
 def _resolution(vizdoom: Any, width: int, height: int) -> Any:
-    """The smallest of ViZDoom's 4:3 resolutions with at least two pixels for each of ours, both ways."""
-    options = [(160, 120), (256, 192), (320, 240), (400, 300), (512, 384), (640, 480), (800, 600), (1024, 768), (1280, 960),
-               (1600, 1200)]  # fmt: skip
-    for columns, rows in options:
+    """The smallest of `RENDERED` with at least two pixels for each of ours, both ways."""
+    for columns in RENDERED:
+        rows = columns * 3 // 4
         if columns >= 2 * width and rows >= 2 * height:
             return getattr(vizdoom.ScreenResolution, f"RES_{columns}X{rows}")
-    raise UserError(f"game 'doom' cannot be drawn at {width}x{height}: at most {options[-1][0] // 2}x{options[-1][1] // 2}")
+    width, height = RENDERED[-1] // 2, RENDERED[-1] * 3 // 8
+    raise UserError(f"game 'doom' cannot be drawn larger than {width}x{height}: give a smaller width or height")

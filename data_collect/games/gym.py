@@ -24,6 +24,7 @@ from data_collect.games.resize import check_size, default_size, resize
 from data_collect.schema import ActionSchema
 
 STEPS_PER_SECOND = 17  # aimed at when the frame skip is not given: between 15 and 20
+NO_PICTURE = "{!r} gives no picture: it needs RGB observations or the render mode rgb_array"
 DRIVE = {"left": "steer-", "right": "steer+", "up": "gas+", "down": "brake+"}
 # Names and keys for well-known environments that do not tell: (name, kind) -> (names, keys or None for the usual ones).
 KNOWN: dict[tuple[str, str], tuple[tuple[str, ...], dict[str, str] | None]] = {
@@ -33,6 +34,7 @@ KNOWN: dict[tuple[str, str], tuple[tuple[str, ...], dict[str, str] | None]] = {
     ("LunarLander", "Discrete"): (("noop", "left", "main", "right"), {"left": "left", "right": "right", "up": "main"}),
     ("LunarLanderContinuous", "Box"): (("main", "side"), {"up": "main+", "left": "side-", "right": "side+"}),
     ("CartPole", "Discrete"): (("left", "right"), None),
+    # Pong's paddle goes up by RIGHT where there is no UP.
     ("Pong", "Discrete"): ((), {"up": "RIGHT", "down": "LEFT", "right": "RIGHT", "left": "LEFT", "space": "FIRE"}),
     ("MountainCar", "Discrete"): (("left", "noop", "right"), None),
 }  # fmt: skip
@@ -72,11 +74,13 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
 
         space = self.env.observation_space
         self._observed = isinstance(space, spaces.Box) and space.dtype == np.uint8 and space.shape[2:] == (3,)
-        shape = space.shape if self._observed else self._rendered_shape()
+        if not self._observed and self.env.render_mode != "rgb_array":
+            raise UserError(NO_PICTURE.format(self.game))
         if not width and not height:
-            width, height = (64, 64) if self.atari else default_size(shape[1], shape[0])
-        check_size(width or height, height or width)
+            rows, columns = self._size()
+            width, height = (64, 64) if self.atari else default_size(columns, rows)
         self.width, self.height = width or height, height or width
+        check_size(self.width, self.height)
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": self.action_schema.fps}
         self.observation_space = spaces.Box(0, 255, (self.height, self.width, 3), np.uint8)
         self._frame = np.zeros((self.height, self.width, 3), np.uint8)
@@ -115,14 +119,14 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
         """uint8 (H, W, 3) at the environment's own size."""
         picture = observation if self._observed else self.env.render()
         if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape[2:] != (3,):
-            raise UserError(f"{self.game!r} gives no picture: it needs RGB observations or the render mode rgb_array")
+            raise UserError(NO_PICTURE.format(self.game))
         return picture
 
-    def _rendered_shape(self) -> tuple[int, ...]:
-        if self.env.render_mode != "rgb_array":
-            raise UserError(f"{self.game!r} gives no picture: it needs RGB observations or the render mode rgb_array")
-        observation, _ = self.env.reset(seed=0)
-        return self._picture(observation).shape
+    def _size(self) -> tuple[int, ...]:
+        """(H, W) of the environment's own picture."""
+        if self._observed:
+            return self.env.observation_space.shape[:2]  # type: ignore[index]
+        return self._picture(self.env.reset(seed=0)[0]).shape[:2]
 
 
 def _spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
@@ -170,5 +174,5 @@ def _schema(env: gymnasium.Env, name: str, fps: float) -> ActionSchema:
     if names is None and meanings is not None and isinstance(space, spaces.Discrete):
         names = tuple(meanings())
         spelt = {key: part for key, part in ATARI_KEYS.items() if any(part in whole for whole in names)}
-        keys = keys or (spelt if spelt else None)
+        keys = keys if keys and "UP" not in names else spelt or None
     return ActionSchema.from_space(space, fps, names=names, keys=keys)

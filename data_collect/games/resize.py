@@ -13,7 +13,9 @@ MULTIPLE = 16  # the latent is 8 times smaller and halved once more inside the n
 def check_size(width: int, height: int) -> None:
     """Raise `UserError` unless both are positive multiples of 16."""
     if width < MULTIPLE or height < MULTIPLE or width % MULTIPLE or height % MULTIPLE:
-        raise UserError(f"a frame of {width}x{height} is not possible: width and height must be multiples of {MULTIPLE}")
+        raise UserError(
+            f"a frame of {width}x{height} is not possible: width and height must be multiples of {MULTIPLE}"
+        )
 
 
 def default_size(width: int, height: int, short: int = 64) -> tuple[int, int]:

@@ -1,0 +1,357 @@
+"""Games by name: ids and options, any action space, exact replay, and what Doom tells of its level."""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from data_collect import games
+from data_collect.errors import UserError
+from data_collect.games.resize import default_size, resize
+
+ATARI, CAR = "gym:ALE/Pong-v5", "gym:CarRacing-v3"
+
+
+class Toy(gymnasium.Env[Any, Any]):
+    """Remembers what it was given; its picture is a flat colour that counts the steps."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 60}
+
+    def __init__(self, space: str = "binary", picture: str = "render", render_mode: str | None = None) -> None:
+        box = spaces.Box(np.array([-2, 0], np.float32), np.array([2, 1], np.float32))
+        self.action_space = {
+            "binary": spaces.MultiBinary(3), "several": spaces.MultiDiscrete([3, 2]), "box": box,
+            "tuple": spaces.Tuple([spaces.Discrete(2), box]), "dict": spaces.Dict({"a": spaces.Discrete(2)}),
+        }[space]  # fmt: skip
+        seen = spaces.Box(0, 255, (48, 32, 3), np.uint8) if picture == "observation" else spaces.Box(-1, 1, (4,))
+        self.observation_space: Any = seen
+        self.picture, self.render_mode = picture, None if picture == "nothing" else render_mode
+        self.given: list[Any] = []
+
+    def _observation(self) -> np.ndarray:
+        return np.full((48, 32, 3), len(self.given), np.uint8) if self.picture == "observation" else np.zeros(4)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.given = []
+        return self._observation(), {"pose": (1.0, 2.0, 0.5)}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.given.append(action)
+        return self._observation(), 1.0, len(self.given) == 10, False, {}
+
+    def render(self) -> np.ndarray:
+        return np.full((40, 80, 3), len(self.given), np.uint8)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def toy() -> Any:
+    gymnasium.register("Toy-v0", entry_point=Toy)
+    yield
+    gymnasium.registry.pop("Toy-v0", None)
+
+
+def play(env: gymnasium.Env, seed: int, steps: int = 60) -> tuple[np.ndarray, list[float]]:
+    """Frames (steps + 1, H, W, 3) and rewards under actions that are a function of the seed."""
+    frame, _ = env.reset(seed=seed)
+    env.action_space.seed(seed)
+    frames, rewards, action = [frame.copy()], [], env.action_space.sample()
+    for i in range(steps):
+        action = env.action_space.sample() if i % 4 == 0 else action
+        frame, reward, terminated, truncated, _ = env.step(action)
+        frames.append(frame.copy())
+        rewards.append(reward)
+        if terminated or truncated:
+            break
+    return np.stack(frames), rewards
+
+
+# --- ids and options ----------------------------------------------------------------------------------------------
+
+
+def test_parse() -> None:
+    assert games.parse("maze") == ("maze", {})
+    assert games.parse("maze?size=9&creatures=0") == ("maze", {"size": "9", "creatures": "0"})
+    assert games.parse("gym:ALE/Pong-v5?skip=2") == ("gym:ALE/Pong-v5", {"skip": "2"})
+
+
+@pytest.mark.parametrize(
+    ("game", "told"),
+    [
+        ("mase", "there are maze, doom, and gym:ID"),
+        ("maze?sise=9", "has no option 'sise'; it has size"),
+        ("maze?size=big", "'big', which is no int"),
+        ("maze?size", "must look like maze?option=value"),
+        ("gym:NoSuchGame-v0", "unknown game 'gym:NoSuchGame-v0'"),
+        ("gym:no_such_module:Game-v0", "cannot be imported"),
+        ("gym:CartPole-v1?speed=2", "does not know an option"),
+        ("gym:CartPole-v1?width=100", "multiples of 16"),
+        ("gym:Toy-v0?picture=nothing", "gives no picture"),
+        ("gym:Toy-v0?space=tuple", "action space"),
+        ("gym:Toy-v0?space=dict", "action space"),
+        ("gym:Toy-v0?skip=-1", "must be positive"),
+    ],
+)
+def test_what_cannot_be_made_is_told_in_a_sentence(game: str, told: str) -> None:
+    with pytest.raises(UserError) as error:
+        games.make(game)
+    assert told in str(error.value)
+
+
+def test_options_have_the_constructors_types_and_arguments_win() -> None:
+    with games.make("gym:Toy-v0?width=48&height=32&replayable=no&space=box", width=64) as env:
+        assert env.observation_space.shape == (32, 64, 3)
+        assert env.action_schema.kind == "box"
+    assert not games.replayable("gym:Toy-v0?replayable=no")
+    assert games.replayable("gym:Toy-v0") and games.replayable("maze")
+
+
+def test_every_listed_game_can_be_made() -> None:
+    for name in games.GAMES:
+        if name == "doom":
+            pytest.importorskip("vizdoom")
+        with games.make(name) as env:
+            frame, _ = env.reset(seed=0)
+            assert frame.dtype == np.uint8 and frame.shape == env.observation_space.shape
+            assert env.action_space == env.action_schema.space()
+
+
+# --- Gymnasium ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("space", ["binary", "several", "box"])
+def test_action_spaces(space: str) -> None:
+    with games.make(f"gym:Toy-v0?space={space}&skip=1") as env:
+        env.reset(seed=0)
+        action = env.action_space.sample()
+        env.step(action)
+        env.step(env.action_schema.decode(env.action_schema.encode(action)))
+        given = env.env.unwrapped.given
+        assert all(env.env.action_space.contains(one) for one in given)
+        np.testing.assert_allclose(given[0], given[1], atol=1e-5)
+
+
+def test_skip_repeats_the_action_and_adds_the_rewards() -> None:
+    with games.make("gym:Toy-v0") as env:
+        assert env.skip == 4 and env.action_schema.fps == 15  # 60 frames a second
+        frame, info = env.reset(seed=0)
+        assert frame.shape == (64, 128, 3) and info["pose"] == (1.0, 2.0, 0.5)
+        steps = [env.step(env.action_schema.noop()) for _ in range(3)]
+        assert [frame.max() for frame, *_ in steps] == [4, 8, 10]
+        assert [reward for _, reward, *_ in steps] == [4, 4, 2]
+        assert [terminated for _, _, terminated, *_ in steps] == [False, False, True]
+
+
+def test_an_rgb_observation_is_the_frame() -> None:
+    with games.make("gym:Toy-v0?picture=observation&skip=1&width=32&height=48") as env:
+        frame, _ = env.reset(seed=0)
+        assert frame.shape == (48, 32, 3)
+        assert env.step(env.action_schema.noop())[0].mean() == 1
+
+
+def test_atari() -> None:
+    pytest.importorskip("ale_py")
+    with games.make(ATARI) as env, games.make(ATARI) as other:
+        schema = env.action_schema
+        assert schema.kind == "discrete" and schema.names[:2] == ("NOOP", "FIRE")
+        assert schema.fps == 15 and env.observation_space.shape == (64, 64, 3)
+        assert schema.names[schema.from_keys(["up", "space"])] == "RIGHTFIRE"  # Pong's "right" is upwards
+        play(env, 1)  # what was played before leaves no trace
+        frames, rewards = play(env, 2)
+        again, rewards_again = play(other, 2)
+        assert np.array_equal(frames, again) and rewards == rewards_again
+        assert len(np.unique(frames.reshape(len(frames), -1), axis=0)) > 10
+    with games.make(f"{ATARI}?full_action_space=true") as env:
+        assert env.action_schema.size == 18
+        assert env.action_schema.names[env.action_schema.from_keys(["up", "left", "space"])] == "UPLEFTFIRE"
+
+
+def test_car_racing() -> None:
+    pytest.importorskip("Box2D")
+    with games.make(CAR) as env, games.make(CAR) as other:
+        schema = env.action_schema
+        assert schema.kind == "box" and schema.names == ("steer", "gas", "brake") and 15 <= schema.fps <= 20
+        assert schema.noop().tolist() == [0, 0, 0]
+        assert schema.from_keys(["left", "up"]).tolist() == [-1, 1, 0]
+        play(env, 1, 3)
+        frames, rewards = play(env, 2, 20)
+        again, rewards_again = play(other, 2, 20)
+        assert np.array_equal(frames, again) and rewards == rewards_again
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, game in (("vizdoom", "doom"), ("ale_py", ATARI), ("Box2D", CAR)):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, module, None)
+            for loaded in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
+                patch.delitem(sys.modules, loaded)
+            with pytest.raises(UserError, match=r"pip install 'game_wm\[games\]'"):
+                games.make(game)
+
+
+# --- Doom ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def doom() -> Any:
+    pytest.importorskip("vizdoom")
+    with games.make("doom") as env:
+        yield env
+
+
+def held(env: Any, *names: str) -> np.ndarray:
+    return np.array([name in names for name in env.action_schema.names], np.int8)
+
+
+def test_doom_turns_evenly_and_walks_where_it_looks(doom: Any) -> None:
+    frame, info = doom.reset(seed=4)
+    assert frame.shape == (96, 128, 3) and doom.action_schema.fps == 17.5
+    for name, sign in (("turn_left", 1), ("turn_right", -1)):
+        angles = [info["pose"][2]]
+        for _ in range(5):
+            *_, info = doom.step(held(doom, name))
+            angles.append(info["pose"][2])
+        turned = (np.diff(angles) + math.pi) % (2 * math.pi) - math.pi
+        np.testing.assert_allclose(turned, sign * math.radians(4.5), atol=2e-3)
+    *_, both = doom.step(held(doom, "turn_left", "turn_right"))
+    assert both["pose"][2] == info["pose"][2]
+    moved = 0.0
+    for seed in range(5, 10):
+        _, info = doom.reset(seed=seed)
+        x, y, angle = info["pose"]
+        for _ in range(3):
+            *_, info = doom.step(held(doom, "forward"))
+        dx, dy = info["pose"][:2] - (x, y)
+        moved = max(moved, dx * math.cos(angle) + dy * math.sin(angle))
+    assert moved > 10
+
+
+def test_doom_replays_exactly_in_another_instance(doom: Any) -> None:
+    play(doom, 1)  # what was played before leaves no trace
+    frames, rewards = play(doom, 2)
+    with games.make("doom") as other:
+        again, rewards_again = play(other, 2)
+    assert np.array_equal(frames, again) and rewards == rewards_again
+    assert not np.array_equal(frames[0], play(doom, 3, 1)[0][0])
+
+
+def test_doom_map_is_where_one_can_walk(doom: Any) -> None:
+    _, info = doom.reset(seed=0)
+    plan = info["map"]
+    assert plan.dtype == np.uint8 and set(np.unique(plan)) == {0, 1} and 200 < (plan == 0).sum() < 300
+    assert plan[0].all() and plan[-1].all() and plan[:, 0].all() and plan[:, -1].all()
+    rng = np.random.default_rng(0)
+    cells = set()
+    for i in range(400):
+        if i % 8 == 0:
+            action = rng.integers(0, 2, doom.action_schema.size)
+        *_, terminated, _, info = doom.step(action)
+        x, y, _ = info["map_pose"]
+        assert plan[int(y), int(x)] == 0
+        cells.add((int(x), int(y)))
+        if terminated:
+            break
+    assert len(cells) > 5
+
+
+def test_doom_ends_where_the_armour_lies(doom: Any) -> None:
+    """Walk the map's shortest way to the armour in the room at the south-east, as the explorer would."""
+    _, info = doom.reset(seed=0)
+    column, row = (int(value) for value in doom.unwrapped._level.cell(1040, -336))
+    far = np.full(info["map"].shape, 9999)
+    far[row, column] = 0
+    queue = [(row, column)]
+    for i, j in queue:
+        for k, m in ((i + 1, j), (i - 1, j), (i, j + 1), (i, j - 1)):
+            if info["map"][k, m] == 0 and far[k, m] == 9999:
+                far[k, m] = far[i, j] + 1
+                queue.append((k, m))
+    rewards, terminated = [0.0], False
+    for _ in range(1500):
+        x, y, angle = info["map_pose"]
+        i, j = int(y), int(x)
+        i, j = min(((i + 1, j), (i - 1, j), (i, j + 1), (i, j - 1), (i, j)), key=lambda cell: far[cell])
+        error = (math.atan2(i + 0.5 - y, j + 0.5 - x) - angle + math.pi) % (2 * math.pi) - math.pi
+        names = ["forward"] if abs(error) < 0.3 else []
+        names += ["turn_left" if error > 0 else "turn_right"] if abs(error) > 0.06 else []
+        frame, reward, terminated, truncated, info = doom.step(held(doom, *names))
+        rewards.append(reward)
+        if terminated:
+            break
+    assert terminated and not truncated and sum(rewards) > 0.5
+    assert frame.shape == (96, 128, 3)  # the last frame stays
+
+
+def test_doom_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("vizdoom")
+    work, temporary = tmp_path / "work", tmp_path / "temporary"
+    work.mkdir(), temporary.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    env = games.make("doom?timeout=3&width=64&height=64&scenario=deathmatch")
+    env.reset(seed=0)
+    assert [env.step(env.action_schema.noop())[3] for _ in range(3)] == [False, False, True]
+    assert env.observation_space.shape == (64, 64, 3) and "attack" in env.action_schema.names
+    env.close()
+    env.close()  # twice is no error
+    assert not list(work.iterdir()) and not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("game", "told"),
+    [
+        ("doom?scenario=e1m1", "there are basic"),
+        ("doom?scenario=freedoom2&map=map99", "there are MAP01"),
+        ("doom?buttons=forward,fly", "no button 'fly'"),
+        ("doom?width=100", "multiples of 16"),
+        ("doom?skip=0", "must be positive"),
+        ("doom?width=2048&height=1600", "larger than 800x600"),
+    ],
+)
+def test_doom_tells_what_is_wrong(game: str, told: str) -> None:
+    pytest.importorskip("vizdoom")
+    with pytest.raises(UserError) as error:
+        games.make(game)
+    assert told in str(error.value)
+
+
+def test_doom_level_with_a_thin_wall_and_a_high_step() -> None:
+    from data_collect.games.doom import Level
+
+    def sector(left: float, right: float, floor: float, blocking: str = "") -> SimpleNamespace:
+        corners = [(left, 0), (right, 0), (right, 160), (left, 160)]
+        lines = [
+            SimpleNamespace(x1=a[0], y1=a[1], x2=b[0], y2=b[1], is_blocking=side in "bt" + blocking)
+            for side, a, b in zip("brtl", corners, corners[1:] + corners[:1], strict=True)
+        ]
+        return SimpleNamespace(lines=lines, floor_height=floor, ceiling_height=floor + 128.0)
+
+    # Four halls in a row: an open doorway, a step too high, a thin wall.
+    level = Level([sector(0, 160, 0, "l"), sector(160, 320, 24), sector(320, 480, 72, "r"), sector(480, 640, 72, "lr")])
+    first, third, fourth = (level.reachable(x, 80) == 0 for x in (80, 400, 560))
+    assert first.sum() == 5 * 10 and third.sum() == 5 * 5 and fourth.sum() == 5 * 5
+    assert not (first & third).any() and not (third & fourth).any()
+
+
+# --- frames -------------------------------------------------------------------------------------------------------
+
+
+def test_resize_averages_areas_and_cuts_to_the_aspect() -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (192, 256, 3), np.uint8)
+    small = resize(frame, 128, 96, cut=True)
+    means = frame.reshape(96, 2, 128, 2, 3).mean((1, 3))
+    assert small.shape == (96, 128, 3) and np.abs(small - means).max() <= 1
+    striped = np.zeros((192, 256, 3), np.uint8)
+    striped[:, 32:224] = 200
+    assert (resize(striped, 64, 64, cut=True) == 200).all()  # the sides are gone
+    assert default_size(96, 96) == (64, 64)
+    assert default_size(600, 400) == (96, 64)
