@@ -215,12 +215,15 @@ class ActionSchema:
         return dict(zip(self.names, self.encode(raw).sum(0, dtype=np.float64).astype(int).tolist(), strict=True))
 
     def describe(self, action: Any) -> str:
-        """An action in words: "forward+turn_left" ("-" for nothing), "UPFIRE", "left fire", "steer -1.0 gas 0.5"."""
+        """An action in words: "forward+turn_left" ("-" for nothing), "UPFIRE", "left fire", "steer -1.0"."""
         raw = self.raw(action)
         if self.kind == "multibinary":
             return "+".join(name for name, held in zip(self.names, raw) if held) or "-"
         if self.kind == "box":
-            return " ".join(f"{name} {value:.1f}" for name, value in zip(self.names, raw))
+            moved = [
+                (name, value) for name, value, rest in zip(self.names, raw, self.noop()) if abs(value - rest) >= 0.05
+            ]
+            return " ".join(f"{name} {value:.1f}" for name, value in moved) or "-"
         return " ".join(choices[i] for choices, i in zip(self._groups(), raw))
 
     # --- making and storing -------------------------------------------------------------------------------------

@@ -106,6 +106,14 @@ def test_multidiscrete_keys_and_histogram() -> None:
     assert schema.histogram(np.array([[0, 0], [2, 1]])) == {"noop": 1, "left": 0, "right": 1, "none": 1, "fire": 1}
 
 
+def test_actions_in_words() -> None:
+    schema = ActionSchema("multibinary", ("forward", "turn_left"), fps=20)
+    assert schema.describe([1, 1]) == "forward+turn_left" and schema.describe([0, 0]) == "-"
+    assert ActionSchema("discrete", ATARI, fps=60).describe(7) == "UPFIRE"
+    axes = ActionSchema("box", ("steer", "gas"), low=(-1.0, 0.0), high=(1.0, 1.0), fps=50)
+    assert axes.describe([-0.5, 0]) == "steer -0.5" and axes.describe(axes.noop()) == "-"
+
+
 def test_bad_schemas_are_refused() -> None:
     with pytest.raises(UserError, match="finite"):
         ActionSchema.from_space(spaces.Box(-np.inf, np.inf, (2,)), 20)
