@@ -6,6 +6,7 @@ python -m train encode --data runs/maze/data --tokenizer runs/maze/tokenizer/las
 python -m train dynamics --config configs/maze/dynamics.yaml [--resume] [--init CKPT] [--minutes 40] [--name N]
 python -m train distill --config configs/maze/distill.yaml
 python -m train export --run runs/maze --name maze --out checkpoints
+python -m train trial configs/trials/maze.yaml --only base muon                  # candidates, after equal minutes
 python -m train bench dynamics --config configs/maze/dynamics.yaml               # speed, against the machine's own
 
 Every argument of a stage's configuration file is also a flag: `python -m train dynamics --help`.
@@ -46,7 +47,11 @@ def main(arguments: list[str] | None = None) -> int:
         from train.export import main as export
 
         return export(rest)
-    raise UserError(f"no command {command!r}: tokenizer, encode, dynamics, distill, export, pipeline or bench")
+    if command == "trial":
+        from train.trial import main as trial
+
+        return trial(rest)
+    raise UserError(f"no command {command!r}: tokenizer, encode, dynamics, distill, export, pipeline, bench or trial")
 
 
 def _encode(arguments: list[str]) -> int:
