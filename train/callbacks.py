@@ -277,9 +277,10 @@ class Saver(Callback):
         checkpoint["game_wm"] = {**self.card, "trained": trained}
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Gives the signals back."""
+        """Gives the signals back, unless Lightning has."""
         for number, handler in getattr(self, "handlers", {}).items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == self._stop:
+                signal.signal(number, handler)
 
 
 def budget_of(trainer: pl.Trainer) -> Budget:

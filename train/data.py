@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
-from train.frames import FrameSource, open_frames
+from train.frames import FrameSource, mixed, open_frames
 from train.windows import LatentStore, SequenceDataset, split_episodes
 
 Batch = Tensor | dict[str, Tensor]
@@ -174,9 +174,8 @@ class LatentDataModule(StreamDataModule):
         if self.validation_windows < 1 or max((span.frames for span in spans), default=0) < self.length:
             return []
         held_out = SequenceDataset(self.store, self.length, self.seed, self.held_out, validation=True)
-        count = min(self.validation_windows, held_out.windows)
-        numbers = np.linspace(0, held_out.windows - 1, count).astype(np.int64)
-        chunks = [numbers[i : i + self.batch_size] for i in range(0, count, self.batch_size)]
+        numbers = mixed(held_out.windows, self.validation_windows)
+        chunks = [numbers[i : i + self.batch_size] for i in range(0, len(numbers), self.batch_size)]
         return DataLoader([held_out.gather(chunk) for chunk in chunks], batch_size=None)  # type: ignore[arg-type]
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from data_collect.errors import UserError
 from game_wm.checkpoint import Checkpoint, load, save
-from game_wm.evaluation.metrics import psnr
+from game_wm.evaluation.metrics import pooled_psnr, squared_error
 from game_wm.world import WorldConfig, WorldModel
 from train.checkpoints import check_card
 from train.dynamics import load_dynamics
@@ -89,7 +89,7 @@ def _trained(run: Path, stages: list[str]) -> dict[str, Any]:
 
 @torch.no_grad()
 def next_frame(path: Path, store: LatentStore, held_out: float = 0.04, count: int = 64) -> tuple[float, float]:
-    """Mean PSNR (dB) of the next frame of held-out episodes, and of repeating the last frame."""
+    """PSNR (dB, over all pixels) of the next frame of held-out episodes, and of repeating the last frame."""
     model = load(path).model
     prompt = min(32, model.window)
     frames, actions = contexts(store, count, prompt + 1, held_out)
@@ -99,7 +99,8 @@ def next_frame(path: Path, store: LatentStore, held_out: float = 0.04, count: in
         state = model.start(frames[part, :prompt], actions[part, : prompt - 1], torch.arange(len(frames[part])))
         made.append(model.step(state, actions[part, prompt - 1])[0].frames)
     truth = frames[:, prompt]
-    return float(psnr(truth, torch.cat(made)).mean()), float(psnr(truth, frames[:, prompt - 1]).mean())
+    predicted, repeated = (squared_error(truth, shown) for shown in (torch.cat(made), frames[:, prompt - 1]))
+    return pooled_psnr(predicted.numpy()), pooled_psnr(repeated.numpy())
 
 
 def tell_next_frame(path: Path, run: Path, held_out: float) -> None:

@@ -103,11 +103,11 @@ class FrameSource:
         raise NotImplementedError
 
     def validation(self, count: int) -> np.ndarray:
-        """uint8 (up to count, H, W, 3): held-out frames, evenly spread."""
+        """uint8 (up to count, H, W, 3): held-out frames, evenly spread, in mixed order."""
         if count < 1 or not self.held_out:
             return np.empty((0, self.height, self.width, 3), np.uint8)
         every = self.rows(self.held_out)
-        return self.read(every[np.linspace(0, len(every) - 1, min(count, len(every))).astype(np.int64)])
+        return self.read(every[mixed(len(every), count)])
 
     def rows(self, spans: list[Span]) -> np.ndarray:
         """Numbers of the spans' frames in the row of all recordings' frames."""
@@ -196,6 +196,12 @@ class PooledFrames(FrameSource):
         pools = {number: self.pools[number].result() for number in np.unique(numbers).tolist()}
         places = (items % self.pool_frames).tolist()
         return np.stack([pools[n][place % len(pools[n])] for n, place in zip(numbers.tolist(), places)])
+
+
+def mixed(among: int, count: int) -> np.ndarray:
+    """Up to `count` numbers below `among`, evenly spread, in an order that never changes."""
+    chosen = np.linspace(0, among - 1, min(count, among)).astype(np.int64)
+    return np.random.Generator(np.random.Philox(0)).permutation(chosen)
 
 
 def open_frames(

@@ -170,6 +170,7 @@ def run_stage(stage: str, arguments: list[str]) -> int:
 
 def quiet() -> None:
     """Silence what Lightning says on every start and what does not hold for streams."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for text in (".*does not have many workers.*", ".*isinstance.treespec.*", ".*`LeafSpec`.*", ".*in eval mode.*"):
         warnings.filterwarnings("ignore", text)

@@ -1,0 +1,358 @@
+"""Training: what a sample is, what is encoded, and that a run which is killed and resumed is the run that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from data_collect.errors import UserError
+from data_collect.record import record
+from game_wm.checkpoint import load
+from game_wm.tokenizer import Tokenizer, TokenizerConfig
+from tests.tiny import tiny_checkpoint
+from train import bench, encode
+from train.__main__ import main
+from train.callbacks import Budget, Saver, Schedule
+from train.checkpoints import check_card
+from train.data import FrameDataModule, LatentDataModule
+from train.frames import open_frames
+from train.machine import MatrixRate, count_flops
+from train.report import read_figures
+from train.stage import run_stage
+from train.windows import LatentStore, SequenceDataset, random_below, split_episodes
+
+ROOT = Path(__file__).parent.parent
+TINY = ["--model.dynamics.widths", "[16,32]", "--model.dynamics.blocks", "[1,1]", "--model.dynamics.context_width", "32",
+        "--model.dynamics.heads", "2", "--model.dynamics.window", "8", "--model.targets", "4", "--model.rollout", "3",
+        "--data.batch_size", "4", "--data.length", "16", "--data.validation_windows", "4", "--warmup", "3",
+        "--model.tokenizer", "null", "--data.game", "null", "--wandb", "off", "--trainer.log_every_n_steps", "1",
+        "--trainer.val_check_interval", "5"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("maze")
+    record(folder, "maze?size=7", "random", 360, seed=3, episode_frames=40)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten episodes of 50 frames; a latent says which episode (channel 0) and frame (channel 1) it is."""
+    folder = tmp_path_factory.mktemp("latents")
+    encode.write_synthetic(folder, (4, 4, 4), actions=3, episodes=10, frames=50)
+    path = folder / "latents-00000.npy"
+    values = np.load(path)
+    values[:, 0], values[:, 1] = (np.arange(500) // 50)[:, None, None], (np.arange(500) % 50)[:, None, None]
+    np.save(path, values)
+    return folder
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+
+
+def test_item_is_a_function_of_seed_and_number(latents: Path) -> None:
+    data = SequenceDataset(latents, length=16, seed=5)
+    whole = data.batch(100, 8)
+    assert {name: tuple(value.shape) for name, value in whole.items()} == {
+        "latents": (8, 16, 4, 4, 4), "actions": (8, 16, 3), "rewards": (8, 16), "terminated": (8, 16),
+        "episode": (8,), "start": (8,),
+    }  # fmt: skip
+    again = SequenceDataset(latents, length=16, seed=5)
+    for i in (107, 100, 103):
+        for name, value in again[i].items():
+            assert torch.equal(value, whole[name][i - 100])
+    starts = [SequenceDataset(latents, length=16, seed=s).batch(0, 64)["start"].tolist() for s in (0, 1)]
+    assert starts[0] != starts[1] and starts[0][1:] != starts[1][:-1]
+
+
+def test_windows_stay_within_an_episode_and_out_of_what_is_held_out(latents: Path) -> None:
+    places = set()
+    for held_out in (False, True):
+        data = SequenceDataset(latents, length=16, seed=0, held_out=0.2, validation=held_out)
+        batch = data.gather(np.arange(data.windows))
+        episodes, frames = batch["latents"][:, :, 0, 0, 0], batch["latents"][:, :, 1, 0, 0]
+        assert (episodes == episodes[:, :1]).all() and (frames[:, 1:] == frames[:, :-1] + 1).all()
+        assert set(episodes[:, 0].tolist()) == ({8, 9} if held_out else set(range(8)))
+        assert data.windows == len(set(zip(episodes[:, 0].tolist(), frames[:, 0].tolist(), strict=True)))
+        places |= set(episodes[:, 0].tolist())
+    assert places == set(range(10))
+
+
+def test_every_window_is_drawn_and_those_with_events_more_often(latents: Path) -> None:
+    plain = SequenceDataset(latents, length=16, seed=0)
+    drawn = np.bincount(plain.choose(np.arange(50 * plain.windows)), minlength=plain.windows)
+    assert drawn.min() > 15 and drawn.max() < 110
+    often = SequenceDataset(latents, length=16, seed=0, event_factor=5)
+    drawn = np.bincount(often.choose(np.arange(50 * often.windows)), minlength=often.windows)
+    marked = np.zeros(often.windows, bool)
+    marked[often.events] = True
+    batch = often.gather(np.arange(often.windows))
+    assert np.array_equal(marked, ((batch["rewards"] != 0) | (batch["terminated"] != 0)).any(1).numpy())
+    assert drawn[marked].mean() / drawn[~marked].mean() == pytest.approx(5, rel=0.1)
+
+
+def test_few_episodes_lose_only_the_end_of_the_last() -> None:
+    assert split_episodes([100, 300], 0.1, validation=True) == [(1, 260, 40)]
+    assert split_episodes([100, 300], 0.1, validation=False) == [(0, 0, 100), (1, 0, 260)]
+    assert split_episodes([100] * 10, 0.0, validation=True) == []
+    assert random_below(7, 0, np.arange(1000), 0).max() == 6
+
+
+def test_windows_longer_than_every_episode(latents: Path) -> None:
+    with pytest.raises(UserError, match="no episode has 64 frames"):
+        SequenceDataset(latents, length=64)
+
+
+@pytest.mark.parametrize("cache_gib", [1.0, 0.0], ids=["cached", "pooled"])
+def test_frames_are_those_of_training_episodes(recording: Path, cache_gib: float) -> None:
+    def source() -> Any:
+        return open_frames([str(recording)], seed=1, held_out=0.12, cache_gib=cache_gib, pool_frames=100)
+
+    frames = source()
+    every = frames.read(np.arange(360))
+    known = {frame.tobytes(): number for number, frame in reversed(list(enumerate(every)))}
+    drawn = frames.items(np.arange(600))
+    numbers = {known[frame.tobytes()] for frame in drawn}
+    held_out = {known[frame.tobytes()] for frame in frames.validation(1000)}
+    assert len(numbers) > 100 and max(numbers) < 320 and held_out and min(held_out) >= 320
+    assert np.array_equal(source().items(np.arange(250, 260)), drawn[250:260])
+    assert (recording / ".cache").exists()
+
+
+def test_streams_go_on_at_their_cursor(recording: Path) -> None:
+    data = FrameDataModule(str(recording), batch_size=8)
+    assert (data.game, data.height, data.width) == ("maze?size=7", 64, 64)
+    stream = iter(data.train_dataloader())
+    batches = [next(stream) for _ in range(3)]
+    assert batches[0].dtype == torch.uint8 and batches[0].shape == (8, 64, 64, 3)
+    resumed = FrameDataModule(str(recording), batch_size=8)
+    resumed.load_state_dict({"cursor": 16, "seed": 0})
+    assert torch.equal(next(iter(resumed.train_dataloader())), batches[2])
+    with pytest.raises(UserError, match="not of doom"):
+        FrameDataModule(str(recording), game="doom")
+
+
+# --- encoding ---------------------------------------------------------------------------------------------------------
+
+
+def small_tokenizer(seed: int) -> Tokenizer:
+    torch.manual_seed(seed)
+    return Tokenizer(TokenizerConfig(64, 64, 4, (16, 16, 16), (16, 16, 16), decoder_blocks=1)).eval()
+
+
+def test_encode_once_and_again_when_the_tokenizer_changes(
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encode, "SHARD_FRAMES", 100)
+    out, tokenizer, write = tmp_path / "latents", small_tokenizer(0), encode.write_shard
+
+    def stop(folder: Path, number: int, rows: Any) -> int:
+        if number == 2:
+            raise KeyboardInterrupt
+        return write(folder, number, rows)
+
+    monkeypatch.setattr(encode, "write_shard", stop)
+    with pytest.raises(KeyboardInterrupt):
+        encode.encode([str(recording)], tokenizer, out)
+    with pytest.raises(UserError, match="not encoded to its end"):
+        LatentStore(out)
+    kept = (out / "latents-00000.npy").stat().st_mtime_ns
+    monkeypatch.setattr(encode, "write_shard", write)
+    assert encode.encode([str(recording)], tokenizer, out)
+    assert (out / "latents-00000.npy").stat().st_mtime_ns == kept
+    assert not encode.encode([str(recording)], tokenizer, out)
+
+    store = LatentStore(out)
+    assert store.lengths == [40] * 9 and store.game == "maze?size=7" and store.index["pose"]
+    frames = open_frames([str(recording)], seed=0)
+    dataset = frames.recordings[0].dataset
+    span = split_episodes(store.lengths, 0.1, validation=True)[0]
+    episode = dataset.episode(span.episode)
+    with torch.no_grad():
+        wanted = tokenizer.encode(torch.from_numpy(episode.frames)).numpy()
+    assert np.allclose(store.read("latents", span), wanted, atol=0.05)
+    assert (
+        np.array_equal(store.read("actions", span)[:-1], episode.encoded) and not store.read("actions", span)[-1].any()
+    )
+    assert np.array_equal(store.read("rewards", span)[:-1], episode.rewards)
+    assert np.array_equal(store.read("pose", span), episode.pose)
+
+    assert encode.encode([str(recording)], small_tokenizer(1), out)
+    (out / "rewards-00001.npy").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"rewards-00001\.npy is missing or damaged"):
+        LatentStore(out)
+
+
+def test_encode_refuses_other_sizes_and_folders(recording: Path, tmp_path: Path) -> None:
+    wide = Tokenizer(TokenizerConfig(64, 96, 4, (16, 16, 16), (16, 16, 16), decoder_blocks=1))
+    with pytest.raises(UserError, match="64x64, the tokenizer takes 96x64"):
+        encode.encode([str(recording)], wide, tmp_path / "latents")
+    with pytest.raises(UserError, match="choose another --out"):
+        encode.encode([str(recording)], small_tokenizer(0), recording)
+    with pytest.raises(UserError, match="no recording"):
+        encode.encode([str(tmp_path / "nothing")], small_tokenizer(0), tmp_path / "latents")
+
+
+# --- stages -----------------------------------------------------------------------------------------------------------
+
+
+def stage_flags(latents: Path, runs: Path, name: str, stage: str = "dynamics") -> list[str]:
+    config = str(ROOT / "configs" / "maze" / f"{stage}.yaml")
+    return ["--config", config, "--runs", str(runs), "--name", name, "--minutes", "null",
+            "--data.latents", str(latents), *TINY]  # fmt: skip
+
+
+class Killed(Exception):
+    """Stands for a process that is gone."""
+
+
+@pytest.mark.parametrize("stage", ["dynamics", "distill"])
+def test_killed_and_resumed_has_the_same_losses(
+    stage: str, latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = []
+    if stage == "distill":
+        assert run_stage("dynamics", [*stage_flags(latents, tmp_path, "teacher"), "--steps", "2"]) == 0
+        teacher = ["--init", str(tmp_path / "teacher" / "dynamics" / "last.ckpt"), "--model.teacher_steps", "2"]
+
+    def run(name: str, *flags: str) -> int:
+        return run_stage(stage, [*stage_flags(latents, tmp_path, name, stage), *teacher, "--steps", "9", *flags])
+
+    run("whole")
+    finish = Saver.on_train_batch_end
+
+    def die(saver: Saver, trainer: Any, module: Any, *rest: Any) -> None:
+        if trainer.global_step == 4:
+            saver.save(trainer)
+        if trainer.global_step == 6:
+            raise Killed
+
+    monkeypatch.setattr(Saver, "on_train_batch_end", die)
+    with pytest.raises(Killed):
+        run("cut")
+    monkeypatch.setattr(Saver, "on_train_batch_end", finish)
+    run("cut", "--resume")
+
+    folders = [tmp_path / name / stage for name in ("whole", "cut")]
+    losses = [read_figures(folder, "loss") for folder in folders]
+    assert losses[0] == losses[1] and [step for step, _ in losses[0]] == list(range(9))
+    ends = [torch.load(folder / "last.ckpt", weights_only=True) for folder in folders]
+    for part in ("state_dict", "current_model_state"):
+        assert all(torch.equal(value, ends[1][part][name]) for name, value in ends[0][part].items())
+    assert any(not torch.equal(v, ends[0]["current_model_state"][k]) for k, v in ends[0]["state_dict"].items())
+    assert [end["game_wm"]["trained"]["frames"] for end in ends] == [9 * 4 * 16] * 2
+
+
+def test_a_signal_saves_and_stops(latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Signal(Callback):
+        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("train.stage.Bar", lambda *_: Signal())
+    flags = stage_flags(latents, tmp_path, "stopped")
+    assert run_stage("dynamics", [*flags, "--steps", "9"]) == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert check_card(tmp_path / "stopped" / "dynamics" / "last.ckpt")["global_step"] == 4
+
+    with pytest.raises(UserError, match="add --resume"):
+        run_stage("dynamics", [*flags, "--steps", "9"])
+    encode.write_synthetic(tmp_path / "other", (4, 4, 4), actions=3, episodes=10, frames=50)
+    index = json.loads((tmp_path / "other" / "index.json").read_text())
+    (tmp_path / "other" / "index.json").write_text(json.dumps({**index, "game": "doom"}))
+    with pytest.raises(UserError, match="the recording is of doom"):
+        run_stage("dynamics", [*stage_flags(tmp_path / "other", tmp_path, "stopped"), "--steps", "9", "--resume"])
+    (tmp_path / "stopped" / "dynamics" / "last.ckpt").write_bytes(b"PK nothing")
+    with pytest.raises(UserError, match="damaged"):
+        run_stage("dynamics", [*flags, "--steps", "9", "--resume"])
+
+
+def test_start_from_other_weights(latents: Path, tmp_path: Path) -> None:
+    playable = tiny_checkpoint(tmp_path / "tiny.safetensors")
+    encode.write_synthetic(tmp_path / "latents", (4, 8, 8), actions=4, episodes=10, frames=40)
+    index = json.loads((tmp_path / "latents" / "index.json").read_text())
+    index["schema"]["names"] = list(load(playable).schema.names)
+    (tmp_path / "latents" / "index.json").write_text(json.dumps(index))
+    flags = [*stage_flags(tmp_path / "latents", tmp_path, "tuned"), "--model.dynamics.blocks", "[1,1]"]
+    flags += [
+        "--model.dynamics.condition",
+        "32",
+        "--model.dynamics.context_blocks",
+        "1",
+        "--model.dynamics.registers",
+        "1",
+    ]
+    flags += ["--steps", "1", "--model.lr", "0", "--init", str(playable)]
+    assert run_stage("dynamics", flags) == 0
+    weights = check_card(tmp_path / "tuned" / "dynamics" / "last.ckpt")["state_dict"]
+    for name, value in load(playable).model.dynamics.state_dict().items():
+        assert torch.allclose(weights[f"dynamics.{name}"], value, atol=1e-6)
+    with pytest.raises(UserError, match="does not fit this configuration"):
+        run_stage("dynamics", [*flags, "--name", "misfit", "--model.dynamics.widths", "[32,32]"])
+
+
+def test_what_the_user_gets_wrong(latents: Path, tmp_path: Path) -> None:
+    flags = stage_flags(latents, tmp_path, "wrong")
+    for command, words in [
+        (["dynamics", *flags], "how long"),
+        (["dynamics", *flags, "--steps", "1", "--data.latents", str(tmp_path)], "holds no encoded frames"),
+        (["dynamics", *flags, "--steps", "1", "--data.game", "doom"], "not of doom"),
+        (["dynamics", *flags, "--steps", "1", "--colour", "red"], "colour"),
+        (["dynamics", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["dynamics", *flags, "--steps", "1", "--init", str(tmp_path / "none.ckpt")], "does not exist"),
+        (["distill", *stage_flags(latents, tmp_path, "wrong", "distill"), "--steps", "1"], "--init"),
+        (["tokenizer", "--steps", "1", "--data.data", str(tmp_path / "nothing")], "holds no recording"),
+        (["paint"], "no command"),
+        (["bench"], "bench what"),
+        (["export", "--run", str(tmp_path)], "does not exist"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            main(command)
+
+
+def test_bench_speaks_of_rates(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "LOADER_SECONDS", 0.1)
+    flags = ["--synthetic", "--steps", "12", *TINY[:-6], "--data.game", "null"]
+    assert main(["bench", "dynamics", *flags]) == 0
+    told = capsys.readouterr().out
+    assert "matrix fraction:" in told and "x training" in told
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def test_budget_adds_up_over_resumes() -> None:
+    class Trainer:
+        global_step = 30
+
+    budget = Budget(minutes=2, steps=100)
+    budget.load_state_dict({"seconds": 90.0})
+    assert budget.progress(Trainer()) == 0.75  # type: ignore[arg-type]
+    assert Budget(steps=100).progress(Trainer()) == 0.3  # type: ignore[arg-type]
+    schedule = Schedule(warmup=10, decay=0.5, final=0.1)
+    factors = [schedule.factor(step, progress) for step, progress in [(0, 0), (9, 0.1), (50, 0.5), (75, 0.75), (99, 1)]]
+    assert factors == pytest.approx([0.1, 1, 1, 0.55, 0.1])
+
+
+def test_arithmetic_is_counted_forward_and_backward() -> None:
+    query = torch.zeros(1, 2, 16, 8, requires_grad=True)
+    with count_flops() as counter:
+        torch.nn.functional.scaled_dot_product_attention(query, query, query).sum().backward()
+    assert counter.get_total_flops() >= 3 * 4 * 2 * 16 * 16 * 8
+    assert MatrixRate().sample(1).median > 1e6
+
+
+def test_windows_of_latents_are_checked_against_the_game(latents: Path) -> None:
+    data = LatentDataModule(str(latents), length=16, batch_size=4)
+    assert (data.actions, data.latent_shape, data.game) == (3, (4, 4, 4), "synthetic")
+    assert data.val_dataloader() != [] and LatentDataModule(str(latents), length=50).val_dataloader() != []
