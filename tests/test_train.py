@@ -18,7 +18,7 @@ from data_collect.record import record
 from game_wm.checkpoint import load
 from game_wm.tokenizer import Tokenizer, TokenizerConfig
 from tests.tiny import tiny_checkpoint
-from train import bench, encode
+from train import bench, encode, pipeline
 from train.__main__ import main
 from train.callbacks import Budget, Saver, Schedule
 from train.checkpoints import check_card
@@ -26,15 +26,15 @@ from train.data import FrameDataModule, LatentDataModule
 from train.frames import open_frames
 from train.machine import MatrixRate, count_flops
 from train.report import read_figures
-from train.stage import run_stage
+from train.stage import STAGES, StageCLI, run_stage
 from train.windows import LatentStore, SequenceDataset, random_below, split_episodes
 
 ROOT = Path(__file__).parent.parent
-TINY = ["--model.dynamics.widths", "[16,32]", "--model.dynamics.blocks", "[1,1]", "--model.dynamics.context_width", "32",
-        "--model.dynamics.heads", "2", "--model.dynamics.window", "8", "--model.targets", "4", "--model.rollout", "3",
-        "--data.batch_size", "4", "--data.length", "16", "--data.validation_windows", "4", "--warmup", "3",
-        "--model.tokenizer", "null", "--data.game", "null", "--wandb", "off", "--trainer.log_every_n_steps", "1",
-        "--trainer.val_check_interval", "5"]  # fmt: skip
+TINY = ["--model.dynamics.widths", "[16,32]", "--model.dynamics.blocks", "[1,1]", "--model.dynamics.heads", "2",
+        "--model.dynamics.context_width", "32", "--model.dynamics.window", "8", "--model.targets", "4",
+        "--model.rollout", "3", "--data.batch_size", "4", "--data.length", "16", "--data.validation_windows", "4",
+        "--warmup", "3", "--model.tokenizer", "null", "--data.game", "null", "--wandb", "off",
+        "--trainer.log_every_n_steps", "1", "--trainer.val_check_interval", "5"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -350,6 +350,22 @@ def test_arithmetic_is_counted_forward_and_backward() -> None:
         torch.nn.functional.scaled_dot_product_attention(query, query, query).sum().backward()
     assert counter.get_total_flops() >= 3 * 4 * 2 * 16 * 16 * 8
     assert MatrixRate().sample(1).median > 1e6
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs").glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
+def test_configurations_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    stage = next((name for name in STAGES if path.stem.startswith(name)), None)
+    if stage:
+        monkeypatch.setattr(StageCLI, "instantiate_classes", lambda self: None)
+        # A size lies on top of a game's file.
+        game = ["--config", str(ROOT / "configs" / "maze" / f"{stage}.yaml")]
+        assert StageCLI(stage, [*game, "--config", str(path)]).config.name
+    elif path.stem == "quick":
+        plan = pipeline.parse(["--config", str(path)])
+        assert all(Path(getattr(plan, name).config).is_file() for name in STAGES)
 
 
 def test_windows_of_latents_are_checked_against_the_game(latents: Path) -> None:

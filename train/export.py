@@ -35,14 +35,15 @@ from train.windows import LatentStore, Span
 def contexts(store: LatentStore, count: int, frames: int, held_out: float) -> tuple[Tensor, Tensor]:
     """Real frames uint8 (S, P, H, W, 3) of held-out episodes, evenly spread, and the actions (S, P, A) done on them.
 
-    `UserError` when the held-out part is shorter than P, or the recording has gone.
+    P is `frames`, or as many as the longest held-out episode has. `UserError` when the recording has gone.
     """
     source: FrameSource = PooledFrames([Recording(folder) for folder in store.index["data"]], 0, held_out, 1)
     if source.lengths != store.lengths:
         raise UserError(f"{store.directory} does not belong to its recording any more: encode again")
+    frames = min(frames, max((span.frames for span in source.held_out), default=0))
+    if frames < 2:
+        raise UserError(f"{store.directory} has no held-out frames to begin a dream with: record more episodes")
     spans = [span for span in source.held_out if span.frames >= frames]
-    if not spans:
-        raise UserError(f"no held-out episode has {frames} frames: record more, or lower --prompt")
     starts = np.concatenate([[0], np.cumsum([span.frames - frames + 1 for span in spans])])
     chosen = np.linspace(0, starts[-1] - 1, min(count, int(starts[-1]))).astype(np.int64)
     pictures, actions = [], []
@@ -93,6 +94,7 @@ def next_frame(path: Path, store: LatentStore, held_out: float = 0.04, count: in
     model = load(path).model
     prompt = min(32, model.window)
     frames, actions = contexts(store, count, prompt + 1, held_out)
+    prompt = frames.shape[1] - 1  # less where episodes are short
     made = []
     for first in range(0, len(frames), 16):
         part = slice(first, first + 16)

@@ -32,9 +32,9 @@ RESERVE = 1.5  # minutes that encoding, export and the look at the result take o
 class Record:
     """What to record, as `python -m data_collect record` takes it."""
 
-    game: str = "maze"
-    player: str = "explorer"
-    frames: int = 60_000
+    game: str = ""
+    player: str = "random"
+    frames: int = 40_000
     episode_frames: int = 1_000
     workers: int = 2
     seed: int = 0
@@ -82,6 +82,8 @@ class Runner:
 
     def run(self) -> int:
         """Exit status; 0 with the checkpoint written and the next frame measured."""
+        if not self.plan.record.game:
+            raise UserError("which game? give --record.game ID, for one of `maze` or gym:ID")
         for stage in STAGES:
             config = Path(getattr(self.plan, stage).config)
             if not config.is_file():
@@ -189,8 +191,8 @@ class Runner:
         return 0
 
 
-def main(arguments: list[str]) -> int:
-    """`python -m train pipeline`."""
+def parse(arguments: list[str]) -> Pipeline:
+    """The plan that a configuration file and flags describe; `UserError` when they do not."""
     parser = ArgumentParser(prog="python -m train pipeline", description=__doc__, exit_on_error=False)
     parser.add_argument("--config", action=ActionConfigFile, help="configuration file (YAML)")
     parser.add_class_arguments(Pipeline)
@@ -198,5 +200,9 @@ def main(arguments: list[str]) -> int:
         options = parser.instantiate_classes(parser.parse_args(arguments))
     except ArgumentError as error:
         raise UserError(f"{error} (see `python -m train pipeline --help`)") from None
-    options = {key: value for key, value in vars(options).items() if key != "config"}
-    return Runner(Pipeline(**options)).run()
+    return Pipeline(**{key: value for key, value in vars(options).items() if key != "config"})
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m train pipeline`."""
+    return Runner(parse(arguments)).run()
