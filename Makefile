@@ -1,23 +1,27 @@
 # make play | test | demo | record | setup. Each sets up .venv first; needs only Python 3.11 or newer and make.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+PIP    := $(BIN)/python -m pip install --disable-pip-version-check
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup play demo record test lint format clean
+.PHONY: help setup play demo record test lint format pygame clean
 
 help:        ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-setup: $(STAMP)     ## create .venv and install everything into it
+setup: $(STAMP)     ## create .venv and install everything into it (CPU=1: PyTorch without GPU libraries)
 
 $(STAMP): pyproject.toml
 	@echo "Setting up $(VENV): a few minutes the first time (PyTorch is large)."
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[model,games,dev]'
+	@test -n '$(PYTHON)' || { echo 'Python 3.11 or newer is missing; name one: make PYTHON=/path/to/python3.11'; exit 2; } >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 2; }
+	@test -z '$(CPU)' || $(PIP) torch torchvision --index-url https://download.pytorch.org/whl/cpu
+	@$(PIP) -e '.[model,games,dev]'
 	@touch $@
 
 play: setup         ## play the maze model that comes with the repository (CHECKPOINT=... for another)
@@ -41,6 +45,10 @@ lint: setup
 format: setup       ## format the code and sort its imports
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+pygame: setup       ## mend pygame-ce after another package has brought the old pygame along
+	@$(BIN)/python -m pip uninstall --yes --quiet pygame pygame-ce
+	@$(PIP) pygame-ce
 
 clean:              ## remove .venv and caches (recordings and runs stay)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -304,6 +308,36 @@ def test_doom_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     env.close()
     env.close()  # twice is no error
     assert not list(work.iterdir()) and not list(temporary.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the engine is told by Linux")
+def test_doom_dies_with_a_killed_recorder(tmp_path: Path) -> None:
+    pytest.importorskip("vizdoom")
+    code = "from data_collect import games; env = games.make('doom'); env.reset(seed=0); print(1, flush=True); input()"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout and child.stdin and child.stdout.readline() == b"1\n"
+
+    def engines() -> list[str]:
+        found = []
+        for status in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it may end while we look
+                if status.joinpath("cwd").readlink().is_relative_to(tmp_path):
+                    found.append(status.name)
+        return found
+
+    assert len(engines()) == 1
+    child.kill()
+    child.communicate()
+    for _ in range(100):
+        if not engines():
+            return
+        time.sleep(0.05)
+    raise AssertionError("the engine is still there")
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,13 @@ columns), 1 = wall, one cell = 32 units) and `map_pose` (the pose in cells: the 
 
 from __future__ import annotations
 
-import contextlib
 import math
+import os
 import re
+import shlex
 import shutil
 import struct
+import sys
 import tempfile
 import weakref
 from pathlib import Path
@@ -100,11 +102,11 @@ class Doom(gymnasium.Env[np.ndarray, np.ndarray]):
         game.set_sectors_info_enabled(True)
         game.set_episode_timeout(0)
         self._game = game
-        # ViZDoom writes its settings where it is started, and again when it ends.
         folder = tempfile.mkdtemp(prefix="game_wm-doom-")
         self._end = weakref.finalize(self, _end, game, folder)
-        with contextlib.chdir(folder):
-            game.init()
+        if os.name == "posix":
+            game.set_vizdoom_path(_starter(Path(vizdoom.__file__).parent / "vizdoom", Path(folder)))
+        game.init()
 
         self.action_schema = ActionSchema(
             "multibinary", names, keys={key: name for key, name in KEYS.items() if name in names},
@@ -218,6 +220,18 @@ class Level:
                      (i + 1, j, self.north[i, j]), (i - 1, j, self.north[i - 1, j])]  # fmt: skip
             queue += [(k, m) for k, m, is_open in steps if is_open]
         return plan
+
+
+def _starter(engine: Path, folder: Path) -> str:
+    """A program that starts the engine in `folder`, where it leaves its settings; on Linux it dies with its parent."""
+    words = [str(engine)]
+    if sys.platform == "linux":  # prctl(PR_SET_PDEATHSIG, SIGKILL): a killed recorder leaves no engine behind
+        code = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
+        words = [sys.executable, "-ISc", code, *words]
+    path = folder / "start"
+    path.write_text(f'#!/bin/sh\ncd {shlex.quote(str(folder))} && exec {shlex.join(words)} "$@"\n')
+    path.chmod(0o700)
+    return str(path)
 
 
 def _end(game: Any, folder: str) -> None:
