@@ -56,7 +56,7 @@ def protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_candidates_are_trained_judged_and_tabled(protocol: Path, capfd: pytest.CaptureFixture[str]) -> None:
     runs = protocol.parent / "runs"
     assert main(["trial", str(protocol), "--only", "small", "broken"]) == 1
-    assert "broken: training failed (exit status 2)" in capfd.readouterr().out
+    assert "broken: training failed" in capfd.readouterr().out
 
     result = json.loads((runs / "trials" / "small.json").read_text())
     assert result["steps"] == 6 and result["flow"] > 0 and result["samples_per_second"] > 0
@@ -67,14 +67,14 @@ def test_candidates_are_trained_judged_and_tabled(protocol: Path, capfd: pytest.
     assert (runs / "trials" / "small.png").exists()
     rows = [line for line in (runs / "trials" / "table.md").read_text().splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0].strip("| *") for row in rows[2:4]] == [
-        f"ceiling of {protocol.parent / 'tokenizer.ckpt'}", "repeat the last frame",
+        "repeat the last frame", f"ceiling of {protocol.parent / 'tokenizer.ckpt'}",
     ]  # fmt: skip
     assert [row.split(" | ")[0].strip("| ") for row in rows[4:]] == ["small", "broken", "later"]
     assert "(not run)" in rows[5] and len({row.count(" | ") for row in rows}) == 1
 
     # Again: nothing is trained or judged, not even the truth is played; the table is told.
     times = {
-        path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.suffix in (".json", ".npz", ".safetensors")
+        path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.suffix in (".json", ".pt", ".safetensors")
     }
     assert main(["trial", str(protocol), "--only", "small"]) == 0
     assert "| small | cheap |" in capfd.readouterr().out

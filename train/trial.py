@@ -45,7 +45,15 @@ from train.report import read_figures, say
 from train.tokenizer import load_tokenizer
 from train.windows import LatentStore
 
-MEASURES = {"psnr": 2, "psnr_seen": 2, "sharpness": 2, "feature_distance": 3}  # and their decimals in the table
+MEASURES = {"psnr": "{:.2f}", "psnr_seen": "{:.2f}", "sharpness": "{:.2f}", "feature_distance": "{:.3f}"}
+TRAINING = {  # head of the column: key of the result, format
+    "parameters": ("parameters", "{:,}"),
+    "GFLOP a frame": ("gflop_per_frame", "{:.2f}"),
+    "steps": ("steps", "{}"),
+    "samples/s": ("samples_per_second", "{:.1f}"),
+    "machine GFLOP/s": ("machine_gflops", "{:.0f}"),
+    "flow loss": ("flow", "{:.4f}"),
+}
 
 
 @dataclass
@@ -83,24 +91,21 @@ class Protocol:
 
 
 class Trial:
-    """One candidate under a protocol: trains it and keeps the playable file."""
+    """One candidate under a protocol. `UserError` when what it names is missing or does not belong together."""
 
     def __init__(self, protocol: Protocol, candidate: Candidate) -> None:
         self.protocol, self.candidate, self.name = protocol, candidate, candidate.name
         self.folder = Path(protocol.runs, f"trial-{self.name}")
         self.path = self.folder / f"{self.name}.safetensors"
         self.result = Path(protocol.runs, "trials", f"{self.name}.json")
-        self.latents, self.tokenizer = candidate.latents or protocol.latents, candidate.tokenizer or protocol.tokenizer
-        try:
-            content = yaml.safe_load(Path(protocol.config).read_text())
-        except (OSError, yaml.YAMLError) as error:
-            raise UserError(f"{protocol.config} is no configuration file: {error}") from None
-        fixed = {k: v for k, v in content.items() if k not in ("name", "minutes")}
-        index = (LatentStore(self.latents).directory / "index.json").read_bytes()
-        self.key = digest(json.dumps([fixed, protocol.flags, candidate.overrides, protocol.minutes]).encode(), index)
+        self.tokenizer = candidate.tokenizer or protocol.tokenizer
+        self.store = LatentStore(candidate.latents or protocol.latents)
+        config = read_yaml(protocol.config)
+        fixed = [{k: config[k] for k in config if k not in ("name", "minutes")}, protocol.flags, protocol.minutes]
+        self.key = digest(json.dumps([*fixed, candidate.overrides, self.store.index]).encode())
 
     def train(self, again: bool) -> bool:
-        """The playable file is there and of this candidate; False when its training failed."""
+        """Train, or continue; True when the playable file or the training checkpoint is there, finished."""
         note = self.folder / "trial.json"
         if self.folder.exists() and not note.exists():
             raise UserError(f"{self.folder} is no trial's: move it away, or rename the candidate")
@@ -108,18 +113,17 @@ class Trial:
             shutil.rmtree(self.folder)
         if self.path.exists():
             return True
-        if LatentStore(self.latents).index["tokenizer"] != tokenizer_hash(load_tokenizer(self.tokenizer)):
-            raise UserError(f"{self.latents} was not encoded with {self.tokenizer}: name the tokenizer that it was")
+        latents = str(self.store.directory)
+        if self.store.index["tokenizer"] != tokenizer_hash(load_tokenizer(self.tokenizer)):
+            raise UserError(f"{latents} was not encoded with {self.tokenizer}: name the tokenizer that it was")
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomic(note, json.dumps(self.key))
-        wanted = {"data.latents": self.latents, "model.tokenizer": self.tokenizer, **self.protocol.flags}
-        wanted |= {**self.candidate.overrides, "minutes": self.protocol.minutes, "runs": self.protocol.runs}
+        wanted = {"data.latents": latents, "model.tokenizer": self.tokenizer, "minutes": self.protocol.minutes}
+        wanted |= {"runs": self.protocol.runs, "name": self.folder.name, "wandb": "off"}
+        wanted |= {**self.protocol.flags, **self.candidate.overrides}
         flags = [x for k, v in wanted.items() for x in (f"--{k}", v if isinstance(v, str) else json.dumps(v))]
-        command = [sys.executable, "-m", "train", "dynamics", "--config", self.protocol.config, *flags]
-        if status := run([*command, "--name", self.folder.name, "--wandb", "off", "--resume"]):
-            say(f"{self.name}: training failed (exit status {status})")
-            return False
-        return True
+        command = [sys.executable, "-m", "train", "dynamics", "--config", self.protocol.config, *flags, "--resume"]
+        return run(command) == 0
 
     def export(self, truth: Truth) -> None:
         """The playable file, whose dreams begin with the protocol's own prompts; the training checkpoint goes."""
@@ -128,40 +132,39 @@ class Trial:
         model = WorldModel(WorldConfig(tokenizer.config, network.config, objective, self.protocol.steps))
         model.tokenizer.load_state_dict(tokenizer.state_dict())
         model.dynamics.load_state_dict(network.state_dict())
-        store, state, p = LatentStore(self.latents), check_card(last), truth.prompt
+        state, p = check_card(last), truth.prompt
         trained = {**state["game_wm"]["trained"], "steps": state["global_step"]}
         contexts = truth.frames[:8, :p], truth.actions[:8, : p - 1]
-        save(self.path, Checkpoint(model, store.schema, store.game, *contexts, trained, self.name, self.path))
+        save(self.path, Checkpoint(model, self.store.schema, self.store.game, *contexts, trained, self.name, self.path))
         last.unlink()
 
     def evaluate(self, truth: Truth, features: FeatureDistance) -> dict[str, Any]:
         """Figures of the dreams and of the training."""
-        checkpoint = load(self.path)
-        dream, score = roll(checkpoint.model, truth), Fidelity(features, self.protocol.horizons)
-        score.add(checkpoint.model, truth, dream)
+        checkpoint, score = load(self.path), Fidelity(features, self.protocol.horizons)
+        model, dream = checkpoint.model, roll(checkpoint.model, truth, self.protocol.steps)
+        score.add(model, truth, dream)
         draw(truth, dream).save(self.result.with_suffix(".png"))
-        one = checkpoint.model.start(
-            checkpoint.contexts_frames[:1], checkpoint.contexts_actions[:1], torch.zeros(1).long()
-        )
+        state = model.start(checkpoint.contexts_frames[:1], checkpoint.contexts_actions[:1], torch.tensor([0]))
         with torch.no_grad(), count_flops() as counter:
-            checkpoint.model.step(one, truth.actions[:1, truth.prompt - 1])
-        losses = [v for _, v in read_figures(self.folder / "dynamics", "flow")]
-        rates = {
-            n: [v for _, v in read_figures(self.folder / "dynamics", n)]
-            for n in ("samples_per_second", "machine_gflops")
+            model.step(state, truth.actions[:1, truth.prompt - 1], self.protocol.steps)
+        logged = {
+            name: [value for _, value in read_figures(self.folder / "dynamics", name)]
+            for name in ("samples_per_second", "machine_gflops", "flow")
         }
+        logged["flow"] = logged["flow"][-max(1, len(logged["flow"]) // 5) :]  # as it was at the end
         return {
-            "parameters": sum(p.numel() for p in checkpoint.model.dynamics.parameters()),
+            "candidate": asdict(self.candidate),
+            "minutes": self.protocol.minutes,
+            "parameters": sum(p.numel() for p in model.dynamics.parameters()),
             "gflop_per_frame": counter.get_total_flops() / 1e9,
             "steps": checkpoint.trained["steps"],
-            **{name: statistics.median(values) if values else None for name, values in rates.items()},
-            "flow": statistics.mean(losses[-max(1, len(losses) // 5) :]) if losses else None,
+            **{name: statistics.median(values) if values else None for name, values in logged.items()},
             "fidelity": score.result(),
         }
 
 
 def run(command: list[str]) -> int:
-    """Exit status of a process of its own, which is stopped, and may save, when this one is."""
+    """Exit status of a process of its own, which is told to save and end when this one is."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     child = subprocess.Popen(command)
     try:
@@ -178,33 +181,32 @@ def digest(*parts: bytes) -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
+def read_yaml(path: str) -> dict[str, Any]:
+    """A configuration file as it stands."""
+    try:
+        return yaml.safe_load(Path(path).read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is no configuration file: {error}") from None
+
+
 def real_play(protocol: Protocol) -> Truth:
     """The held-out episodes; kept under RUNS/trials until any file of `data_collect` changes."""
     game_id, frames = LatentStore(protocol.latents).game, max(protocol.horizons)
     seeds = range(FIRST_SEED, FIRST_SEED + protocol.episodes)
-    sources = sorted(Path(data_collect.__path__[0]).rglob("*.py"))
+    sources = [file.read_bytes() for file in sorted(Path(data_collect.__path__[0]).rglob("*.py"))]
     asked = repr((game_id, seeds, protocol.prompt, protocol.horizons)).encode()
-    path = Path(protocol.runs, "trials", f"truth-{digest(asked, *(file.read_bytes() for file in sources))}.npz")
+    path = Path(protocol.runs, "trials", f"truth-{digest(asked, *sources)}.pt")
     if not path.exists():
         say(f"playing {protocol.episodes} episodes of {game_id}")
         with RealGame(game_id) as game:
             plays = [game.choose(seed, protocol.prompt, frames, protocol.horizons) for seed in seeds]
-        truth = stack(plays, protocol.prompt, frames)
+        truth = vars(stack(plays, protocol.prompt, frames))
         path.parent.mkdir(parents=True, exist_ok=True)
-        seen = {f"seen{horizon}": mask.numpy() for horizon, mask in truth.seen.items()}
-        arrays = {k: np.asarray(v) for k, v in vars(truth).items() if k != "seen"}
-        with open(path.with_suffix(".tmp"), "wb") as file:
-            np.savez(file, **arrays, **seen)  # type: ignore[arg-type]
+        tensors = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in truth.items()}
+        torch.save(tensors, path.with_suffix(".tmp"))
         path.with_suffix(".tmp").replace(path)
-    with np.load(path) as found:
-        tensors = [torch.from_numpy(found[name]) for name in ("frames", "actions")]
-        plain = [found[name] for name in ("rewards", "terminated", "length")]
-        masks = {
-            int(name[4:]): torch.from_numpy(found[name])
-            for name in found.files
-            if name.startswith("seen") and name != "seeds"
-        }
-        return Truth(tuple(found["seeds"].tolist()), int(found["prompt"]), *tensors, *plain, masks)  # type: ignore[arg-type]
+    found = torch.load(path, weights_only=True)
+    return Truth(**found | {name: found[name].numpy() for name in ("rewards", "terminated", "length")})
 
 
 def table(protocol: Protocol, results: dict[str, dict[str, Any]]) -> str:
@@ -212,42 +214,60 @@ def table(protocol: Protocol, results: dict[str, dict[str, Any]]) -> str:
 
     def cells(fidelity: dict[str, Any], prefix: str = "") -> list[str]:
         row = []
-        for name, decimals in MEASURES.items():
-            value = fidelity.get(prefix + name, {})
-            value = value if isinstance(value, dict) else {str(h): value for h in protocol.horizons}
-            row.append(
-                " / ".join(f"{value[str(h)]:.{decimals}f}" if str(h) in value else "–" for h in protocol.horizons)
-            )
+        for name, form in MEASURES.items():
+            value = fidelity.get(prefix + name, {})  # one figure for all horizons, or one each
+            values = [value.get(str(h)) if isinstance(value, dict) else value for h in protocol.horizons]
+            row.append(" / ".join("–" if v is None else form.format(v) for v in values))
         return row
 
     frames = " / ".join(map(str, protocol.horizons))
-    head = ["candidate", "why", "M parameters", "GFLOP a frame", "steps", "samples/s", "machine GFLOP/s", "flow loss"]
-    head += [f"{name.replace('_', ' ')} {frames}" for name in MEASURES]
-    rows, ceilings = [head, ["---"] * len(head)], dict[str, list[str]]()
+    head = ["candidate", "why", *TRAINING, *(f"{name.replace('_', ' ')} {frames}" for name in MEASURES)]
+    above, rows = dict[str, list[str]](), []
     for candidate in protocol.candidates:
         if found := results.get(candidate.name):
-            tokenizer = candidate.tokenizer or protocol.tokenizer
-            ceilings.setdefault(tokenizer, cells(found["fidelity"], "ceiling_"))
-            if len(rows) == 2:
-                rows.append(["*repeat the last frame*", *[""] * 7, *cells(found["fidelity"], "repeat_")])
-            sizes = [f"{found['parameters'] / 1e6:.2f}", f"{found['gflop_per_frame']:.2f}", f"{found['steps']}"]
-            speeds = [(found["samples_per_second"], 1), (found["machine_gflops"], 0), (found["flow"], 4)]
-            sizes += ["–" if value is None else f"{value:.{digits}f}" for value, digits in speeds]
-            rows.append([candidate.name, candidate.why, *sizes, *cells(found["fidelity"])])
+            blank = [""] * (1 + len(TRAINING))
+            ceiling = f"*ceiling of {candidate.tokenizer or protocol.tokenizer}*"
+            above["*repeat the last frame*"] = [*blank, *cells(found["fidelity"], "repeat_")]
+            above[ceiling] = [*blank, *cells(found["fidelity"], "ceiling_")]
+            figures = ["–" if found[k] is None else form.format(found[k]) for k, form in TRAINING.values()]
+            rows.append([candidate.name, candidate.why, *figures, *cells(found["fidelity"])])
         else:
             rows.append([candidate.name, f"{candidate.why} (not run)", *["–"] * (len(head) - 2)])
-    rows[2:2] = [[f"*ceiling of {name}*", *[""] * 7, *row] for name, row in ceilings.items()]
-    last = FIRST_SEED + protocol.episodes - 1
-    text = f"{protocol.minutes:g} minutes each on {describe(torch.device('cpu'))}, latents {protocol.latents}, "
-    text += f"{protocol.episodes} episodes (seeds {FIRST_SEED}-{last}), {protocol.steps} denoiser call(s) a frame.\n\n"
+    rows = [head, ["---"] * len(head), *([name, *row] for name, row in above.items()), *rows]
+    text = f"{protocol.minutes:g} minutes each on {describe(torch.device('cpu'))}, latents {protocol.latents}; "
+    text += f"{protocol.episodes} held-out episodes, {protocol.steps} denoiser call(s) a frame.\n\n"
     return text + "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
+def judge(protocol: Protocol, only: list[str], again: bool) -> int:
+    """All of it; exit status 1 when a candidate could not be trained."""
+    truth, folder, results, failed = real_play(protocol), Path(protocol.runs, "trials"), dict[str, Any](), 0
+    asked = digest(truth.frames.numpy().tobytes(), truth.actions.numpy().tobytes(), repr(protocol.horizons).encode())
+    features = FeatureDistance()
+    for trial in [Trial(protocol, candidate) for candidate in protocol.candidates]:
+        key, wanted = [trial.key, asked, protocol.steps], trial.name in only
+        found = json.loads(trial.result.read_text()) if trial.result.exists() else {}
+        if found.get("key") == key and not (wanted and again):
+            results[trial.name] = found
+        elif wanted:
+            say(f"{trial.name}: {trial.candidate.why}")
+            if not trial.train(again):
+                say(f"{trial.name}: training failed")
+                failed = 1
+                continue
+            if not trial.path.exists():
+                trial.export(truth)
+            results[trial.name] = {"key": key, **trial.evaluate(truth, features)}
+            write_atomic(trial.result, json.dumps(tidy(results[trial.name]), indent=1, ensure_ascii=False))
+            write_atomic(folder / "table.md", table(protocol, results))
+    write_atomic(folder / "table.md", table(protocol, results))
+    say(table(protocol, results))
+    return failed
+
+
 def main(arguments: list[str]) -> int:
-    """`python -m train trial`; exit status 1 when a candidate could not be trained."""
-    parser = argparse.ArgumentParser(
-        "python -m train trial", description="Judge candidates by the same short training."
-    )
+    """`python -m train trial`."""
+    parser = argparse.ArgumentParser("python -m train trial", description="Candidates, judged after equal minutes.")
     parser.add_argument("protocol", help="configuration file (YAML)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these candidates")
     parser.add_argument("--minutes", type=float, help="of training for each (default: the protocol's)")
@@ -256,46 +276,12 @@ def main(arguments: list[str]) -> int:
     reader = ArgumentParser(exit_on_error=False)
     reader.add_class_arguments(Protocol)
     try:
-        protocol = Protocol(**vars(reader.instantiate_classes(reader.parse_path(options.protocol))))
-    except (ArgumentError, TypeError, OSError) as error:
+        protocol = Protocol(**vars(reader.instantiate_classes(reader.parse_object(read_yaml(options.protocol)))))
+    except ArgumentError as error:
         raise UserError(f"{options.protocol}: {error}") from None
     protocol.minutes = options.minutes or protocol.minutes
     names = [candidate.name for candidate in protocol.candidates]
     if wrong := [name for name in [*(options.only or []), *names] if names.count(name) != 1]:
         raise UserError(f"{options.protocol}: no candidate, or more than one, is called {wrong[0]}")
     use_all_cores()
-    truth, features = real_play(protocol), None
-    asked = digest(
-        truth.frames.numpy().tobytes(),
-        truth.actions.numpy().tobytes(),
-        repr((protocol.horizons, protocol.steps)).encode(),
-    )
-    results, failed = dict[str, dict[str, Any]](), False
-    for candidate in protocol.candidates:
-        trial = Trial(protocol, candidate)
-        key, wanted = [trial.key, asked], candidate.name in (options.only or names)
-        found = json.loads(trial.result.read_text()) if trial.result.exists() else {}
-        if found.get("key") == key and not (wanted and options.again):
-            results[trial.name] = found
-            continue
-        if not wanted:
-            continue
-        say(f"{trial.name}: {candidate.why}")
-        if not trial.train(options.again):
-            failed = True
-            continue
-        if not trial.path.exists():
-            trial.export(truth)
-        features = features or FeatureDistance()
-        results[trial.name] = {
-            "key": key,
-            "candidate": asdict(candidate),
-            "minutes": protocol.minutes,
-            **trial.evaluate(truth, features),
-        }
-        write_atomic(trial.result, json.dumps(tidy(results[trial.name]), indent=1, ensure_ascii=False))
-        write_atomic(Path(protocol.runs, "trials", "table.md"), table(protocol, results))
-    text = table(protocol, results)
-    write_atomic(Path(protocol.runs, "trials", "table.md"), text)
-    say(text)
-    return 1 if failed else 0
+    return judge(protocol, options.only or names, options.again)
