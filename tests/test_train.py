@@ -283,16 +283,9 @@ def test_start_from_other_weights(latents: Path, tmp_path: Path) -> None:
     index = json.loads((tmp_path / "latents" / "index.json").read_text())
     index["schema"]["names"] = list(load(playable).schema.names)
     (tmp_path / "latents" / "index.json").write_text(json.dumps(index))
-    flags = [*stage_flags(tmp_path / "latents", tmp_path, "tuned"), "--model.dynamics.blocks", "[1,1]"]
-    flags += [
-        "--model.dynamics.condition",
-        "32",
-        "--model.dynamics.context_blocks",
-        "1",
-        "--model.dynamics.registers",
-        "1",
-    ]
-    flags += ["--steps", "1", "--model.lr", "0", "--init", str(playable)]
+    flags = stage_flags(tmp_path / "latents", tmp_path, "tuned")
+    mine = [flag for i, flag in enumerate(flags) if "--model.dynamics." not in flag + flags[i - 1]]
+    flags = [*mine, "--steps", "1", "--model.lr", "0", "--init", str(playable)]
     assert run_stage("dynamics", flags) == 0
     weights = check_card(tmp_path / "tuned" / "dynamics" / "last.ckpt")["state_dict"]
     for name, value in load(playable).model.dynamics.state_dict().items():

@@ -4,7 +4,7 @@ python -m train pipeline --config configs/maze/quick.yaml                       
 python -m train tokenizer --config configs/maze/tokenizer.yaml                   # stage by stage
 python -m train encode --data runs/maze/data --tokenizer runs/maze/tokenizer/last.ckpt --out runs/maze/latents
 python -m train dynamics --config configs/maze/dynamics.yaml [--resume] [--init CKPT] [--minutes 40] [--name N]
-python -m train distill --config configs/maze/distill.yaml
+python -m train distill --config configs/maze/distill.yaml --init runs/maze/dynamics/last.ckpt
 python -m train export --run runs/maze --name maze --out checkpoints
 python -m train trial configs/trials/maze.yaml --only base muon                  # candidates, after equal minutes
 python -m train bench dynamics --config configs/maze/dynamics.yaml               # speed, against the machine's own
@@ -18,6 +18,7 @@ import argparse
 import sys
 
 from data_collect.errors import UserError, main_guard
+from train import locate
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     if command in ("-h", "--help"):
         print(__doc__)
         return 0
+    rest = [locate(value) if i and rest[i - 1] == "--config" else value for i, value in enumerate(rest)]
     # Imports are late: `--help` and a mistyped command need not wait for PyTorch.
     if command in ("tokenizer", "dynamics", "distill"):
         from train.stage import run_stage
@@ -61,12 +63,12 @@ def _encode(arguments: list[str]) -> int:
     parser.add_argument("--out", required=True, help="folder for the latents")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
+    from train.checkpoints import open_tokenizer
     from train.encode import encode
     from train.machine import use_all_cores
-    from train.tokenizer import load_tokenizer
 
     use_all_cores()
-    encode(options.data, load_tokenizer(options.tokenizer, options.device), options.out, options.device)
+    encode(options.data, open_tokenizer(options.tokenizer, options.device), options.out, options.device)
     return 0
 
 

@@ -5,7 +5,9 @@ state = check_card(Path("runs/maze/tokenizer/last.ckpt"))["state_dict"]     # th
 
 from __future__ import annotations
 
+import json
 import pickle
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import torch
 
 from data_collect.errors import UserError
 from game_wm import checkpoint
+from game_wm.tokenizer import Tokenizer
+from train.tokenizer import load_tokenizer
 
 
 def check_card(path: Path, card: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -24,9 +28,7 @@ def check_card(path: Path, card: dict[str, Any] | None = None) -> dict[str, Any]
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: train that stage first, or name another checkpoint") from None
     except (RuntimeError, KeyError, TypeError, ValueError, EOFError, OSError, pickle.UnpicklingError):
-        raise UserError(
-            f"{path} is damaged or no training checkpoint: name another, or train that stage again"
-        ) from None
+        raise UserError(f"{path} is damaged or no training checkpoint: name another, or train it again") from None
     if card is None:
         return state
     if found["stage"] != card["stage"]:
@@ -38,23 +40,46 @@ def check_card(path: Path, card: dict[str, Any] | None = None) -> dict[str, Any]
     return state
 
 
-def initialise(model: pl.LightningModule, stage: str, path: Path, card: dict[str, Any]) -> None:
-    """Start from the weights of a training checkpoint of the same stage or of a playable checkpoint (.safetensors).
+PARTS = {"tokenizer": "tokenizer", "dynamics": "dynamics", "distill": "dynamics"}
+# Given by the recording, not by the checkpoint that training starts from.
+OF_THE_DATA = {"tokenizer": ("height", "width"), "dynamics": ("channels", "height", "width", "actions")}
 
-    The latents of dynamics must come from that checkpoint's own tokenizer: encode with it. Raises `UserError` when the
-    weights do not fit.
+
+def initialise(model: pl.LightningModule, stage: str, path: Path, card: dict[str, Any]) -> None:
+    """Start from the weights of a training checkpoint or of a playable one (.safetensors), of whatever game.
+
+    Raises `UserError` when they do not fit: other actions, other sizes.
     """
+    part = PARTS[stage]
+    if path.suffix == ".safetensors":
+        playable = checkpoint.load(path)
+        weights, names = getattr(playable.model, part).state_dict(), list(playable.schema.names)
+        if part == "dynamics" and names != card["schema"]["names"]:
+            raise UserError(f"{path} knows the actions {names}, the recording {card['schema']['names']}")
+    else:
+        state = check_card(path, {**card, "stage": part, "game": None})["state_dict"]
+        weights = {name.removeprefix(f"{part}."): w for name, w in state.items() if name.startswith(f"{part}.")}
     try:
-        if path.suffix == ".safetensors":
-            playable = checkpoint.load(path)
-            if stage != "tokenizer" and playable.schema.names != tuple(card["schema"]["names"]):
-                raise UserError(f"{path} knows the actions {list(playable.schema.names)}, the recording others")
-            part = "tokenizer" if stage == "tokenizer" else "dynamics"
-            getattr(model, part).load_state_dict(getattr(playable.model, part).state_dict())
-        else:
-            # A tokenizer knows no game; dynamics may start from another game with the same actions.
-            wanted = {**card, "stage": "dynamics" if stage == "distill" else stage, "game": None}
-            model.load_state_dict(check_card(path, wanted)["state_dict"])
+        getattr(model, part).load_state_dict(weights)
     except RuntimeError as error:
         line = next((row.strip() for row in str(error).splitlines()[1:]), str(error))
         raise UserError(f"{path} does not fit this configuration: {line[:160]}") from None
+
+
+def size_flags(path: Path, stage: str) -> list[str]:
+    """The sizes of the network in a checkpoint as flags of a stage, so that who starts from it need not know them."""
+    part = PARTS[stage]
+    if path.suffix == ".safetensors":
+        sizes = asdict(getattr(checkpoint.load(path).model.config, part))
+    else:
+        config = check_card(path)["config"]
+        sizes = config if part == "tokenizer" else config["dynamics"]
+    given = {name: value for name, value in sizes.items() if name not in OF_THE_DATA[part]}
+    return [flag for name, value in given.items() for flag in (f"--model.{part}.{name}", json.dumps(value))]
+
+
+def open_tokenizer(path: str | Path, device: str = "cpu") -> Tokenizer:
+    """The frozen tokenizer of a training checkpoint or of a playable one. `UserError` when there is none."""
+    if Path(path).suffix == ".safetensors":
+        return checkpoint.load(path, device).model.tokenizer
+    return load_tokenizer(path, device)

@@ -22,6 +22,7 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
 
 from data_collect.errors import UserError
 from data_collect.shards import write_atomic
+from train import locate
 from train.report import say
 
 STAGES = ("tokenizer", "dynamics", "distill")
@@ -56,6 +57,7 @@ class Pipeline:
 
     Args:
         name: of the run and of the checkpoint, `RUNS/NAME/NAME.safetensors`.
+        init: a playable checkpoint (.safetensors) to tune on the recording, tokenizer and dynamics.
         limit: minutes that all of it may take; the stages' minutes are shortened in proportion where it would not fit.
         contexts: beginnings of dreams in the checkpoint.
         prompt: real frames of each.
@@ -67,6 +69,7 @@ class Pipeline:
     dynamics: Stage
     distill: Stage
     runs: str = "runs"
+    init: str | None = None
     limit: float | None = None
     contexts: int = 8
     prompt: int = 32
@@ -85,8 +88,7 @@ class Runner:
         if not self.plan.record.game:
             raise UserError("which game? give --record.game ID, for one of `maze` or gym:ID")
         for stage in STAGES:
-            config = Path(getattr(self.plan, stage).config)
-            if not config.is_file():
+            if not (config := self.config(stage)).is_file():
                 raise UserError(f"{config}: no such configuration for {stage}; name one with --{stage}.config")
         if status := self.record():
             return status
@@ -115,11 +117,17 @@ class Runner:
         tokenizer = load_tokenizer(self.folder / "tokenizer" / "last.ckpt")
         encode([str(self.folder / "data")], tokenizer, self.folder / "latents")
 
+    def config(self, stage: str) -> Path:
+        """A stage's configuration file."""
+        return Path(locate(getattr(self.plan, stage).config))
+
     def arguments(self, stage: str) -> list[str]:
         """Flags of a stage without its budget."""
         wanted: Stage = getattr(self.plan, stage)
         plan, folder = self.plan, self.folder
-        flags = ["--config", wanted.config, "--name", plan.name, "--runs", plan.runs, "--wandb", plan.wandb]
+        flags = ["--config", str(self.config(stage)), "--name", plan.name, "--runs", plan.runs, "--wandb", plan.wandb]
+        if plan.init and stage != "distill":
+            flags += ["--init", plan.init]
         if stage == "tokenizer":
             return [*flags, "--data.data", json.dumps([str(folder / "data")]), *wanted.flags]
         flags += ["--data.latents", str(folder / "latents")]
@@ -130,7 +138,7 @@ class Runner:
 
     def key(self, stage: str) -> str:
         """Hash of all that a stage's weights depend on, its own budget apart."""
-        content = yaml.safe_load(Path(getattr(self.plan, stage).config).read_text())
+        content = yaml.safe_load(self.config(stage).read_text())
         parts: list[Any] = [self.arguments(stage), {k: v for k, v in content.items() if k not in ("minutes", "steps")}]
         before = {"tokenizer": [], "dynamics": ["tokenizer"], "distill": ["dynamics"]}[stage]
         parts += [[self.key(name), self.budget(name)] for name in before] or [asdict(self.plan.record)]

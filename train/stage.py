@@ -21,7 +21,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from data_collect.errors import UserError
 from train.callbacks import EMA, Budget, Clip, Saver, Schedule, StepSeed, Throughput
-from train.checkpoints import check_card, initialise
+from train.checkpoints import check_card, initialise, size_flags
 from train.data import FrameDataModule, LatentDataModule, StreamDataModule
 from train.distill import DistillModule
 from train.dynamics import DynamicsModule
@@ -95,9 +95,17 @@ class StageCLI(LightningCLI):
             parser.link_arguments(f"data.{source}", f"model.{target}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses our list, so that what stands behind `python -m train` is not read twice."""
+        """Parses our list, so that what stands behind `python -m train` is not read twice.
+
+        With `--init` the network has the sizes of that checkpoint, whatever the file says; flags still win.
+        """
         try:
             self.config = parser.parse_args(self.arguments)
+            if self.config.init:
+                files = [flag for i, flag in enumerate(self.arguments) if is_config(self.arguments, i)]
+                flags = [flag for i, flag in enumerate(self.arguments) if not is_config(self.arguments, i)]
+                sizes = size_flags(Path(self.config.init), self.stage)
+                self.config = parser.parse_args([*files, *sizes, *flags])
         except ArgumentError as error:
             raise UserError(f"{error} (see `python -m train {self.stage} --help`)") from None
 
@@ -166,6 +174,11 @@ def run_stage(stage: str, arguments: list[str]) -> int:
         return 128 + saver.signal
     say(f"{stage}: {trainer.global_step} steps, {last}")
     return 0
+
+
+def is_config(arguments: list[str], i: int) -> bool:
+    """Whether argument i is `--config` or its value."""
+    return arguments[i].startswith("--config") or (i > 0 and arguments[i - 1] == "--config")
 
 
 def quiet() -> None:
