@@ -31,6 +31,7 @@ import data_collect
 from data_collect.errors import UserError
 from data_collect.shards import write_atomic
 from game_wm.checkpoint import Checkpoint, load, save
+from game_wm.evaluation import rollout
 from game_wm.evaluation.card import tidy
 from game_wm.evaluation.features import FeatureDistance
 from game_wm.evaluation.fidelity import Fidelity
@@ -40,20 +41,11 @@ from game_wm.world import WorldConfig, WorldModel
 from train.checkpoints import check_card
 from train.dynamics import load_dynamics
 from train.encode import tokenizer_hash
-from train.machine import count_flops, describe, use_all_cores
+from train.machine import count_flops, use_all_cores
 from train.report import read_figures, say
 from train.tokenizer import load_tokenizer
+from train.trial_table import table
 from train.windows import LatentStore
-
-MEASURES = {"psnr": "{:.2f}", "psnr_seen": "{:.2f}", "sharpness": "{:.2f}", "feature_distance": "{:.3f}"}
-TRAINING = {  # head of the column: key of the result, format
-    "parameters": ("parameters", "{:,}"),
-    "GFLOP a frame": ("gflop_per_frame", "{:.2f}"),
-    "steps": ("steps", "{}"),
-    "samples/s": ("samples_per_second", "{:.1f}"),
-    "machine GFLOP/s": ("machine_gflops", "{:.0f}"),
-    "flow loss": ("flow", "{:.4f}"),
-}
 
 
 @dataclass
@@ -147,10 +139,8 @@ class Trial:
         state = model.start(checkpoint.contexts_frames[:1], checkpoint.contexts_actions[:1], torch.tensor([0]))
         with torch.no_grad(), count_flops() as counter:
             model.step(state, truth.actions[:1, truth.prompt - 1], self.protocol.steps)
-        logged = {
-            name: [value for _, value in read_figures(self.folder / "dynamics", name)]
-            for name in ("samples_per_second", "machine_gflops", "flow")
-        }
+        names = ("samples_per_second", "machine_gflops", "flow")
+        logged = {name: [value for _, value in read_figures(self.folder / "dynamics", name)] for name in names}
         logged["flow"] = logged["flow"][-max(1, len(logged["flow"]) // 5) :]  # as it was at the end
         return {
             "candidate": asdict(self.candidate),
@@ -190,12 +180,12 @@ def read_yaml(path: str) -> dict[str, Any]:
 
 
 def real_play(protocol: Protocol) -> Truth:
-    """The held-out episodes; kept under RUNS/trials until any file of `data_collect` changes."""
+    """The held-out episodes; kept under RUNS/trials until a file that they depend on changes."""
     game_id, frames = LatentStore(protocol.latents).game, max(protocol.horizons)
     seeds = range(FIRST_SEED, FIRST_SEED + protocol.episodes)
-    sources = [file.read_bytes() for file in sorted(Path(data_collect.__path__[0]).rglob("*.py"))]
+    files = [Path(rollout.__file__), *sorted(Path(data_collect.__path__[0]).rglob("*.py"))]
     asked = repr((game_id, seeds, protocol.prompt, protocol.horizons)).encode()
-    path = Path(protocol.runs, "trials", f"truth-{digest(asked, *sources)}.pt")
+    path = Path(protocol.runs, "trials", f"truth-{digest(asked, *(file.read_bytes() for file in files))}.pt")
     if not path.exists():
         say(f"playing {protocol.episodes} episodes of {game_id}")
         with RealGame(game_id) as game:
@@ -207,36 +197,6 @@ def real_play(protocol: Protocol) -> Truth:
         path.with_suffix(".tmp").replace(path)
     found = torch.load(path, weights_only=True)
     return Truth(**found | {name: found[name].numpy() for name in ("rewards", "terminated", "length")})
-
-
-def table(protocol: Protocol, results: dict[str, dict[str, Any]]) -> str:
-    """Markdown, one row a candidate; above them what needs no dynamics: each tokenizer's ceiling, the last frame."""
-
-    def cells(fidelity: dict[str, Any], prefix: str = "") -> list[str]:
-        row = []
-        for name, form in MEASURES.items():
-            value = fidelity.get(prefix + name, {})  # one figure for all horizons, or one each
-            values = [value.get(str(h)) if isinstance(value, dict) else value for h in protocol.horizons]
-            row.append(" / ".join("–" if v is None else form.format(v) for v in values))
-        return row
-
-    frames = " / ".join(map(str, protocol.horizons))
-    head = ["candidate", "why", *TRAINING, *(f"{name.replace('_', ' ')} {frames}" for name in MEASURES)]
-    above, rows = dict[str, list[str]](), []
-    for candidate in protocol.candidates:
-        if found := results.get(candidate.name):
-            blank = [""] * (1 + len(TRAINING))
-            ceiling = f"*ceiling of {candidate.tokenizer or protocol.tokenizer}*"
-            above["*repeat the last frame*"] = [*blank, *cells(found["fidelity"], "repeat_")]
-            above[ceiling] = [*blank, *cells(found["fidelity"], "ceiling_")]
-            figures = ["–" if found[k] is None else form.format(found[k]) for k, form in TRAINING.values()]
-            rows.append([candidate.name, candidate.why, *figures, *cells(found["fidelity"])])
-        else:
-            rows.append([candidate.name, f"{candidate.why} (not run)", *["–"] * (len(head) - 2)])
-    rows = [head, ["---"] * len(head), *([name, *row] for name, row in above.items()), *rows]
-    text = f"{protocol.minutes:g} minutes each on {describe(torch.device('cpu'))}, latents {protocol.latents}; "
-    text += f"{protocol.episodes} held-out episodes, {protocol.steps} denoiser call(s) a frame.\n\n"
-    return text + "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def judge(protocol: Protocol, only: list[str], again: bool) -> int:
