@@ -192,6 +192,22 @@ def test_car_racing() -> None:
         assert np.array_equal(frames, again) and rewards == rewards_again
 
 
+def test_the_example_driver_follows_the_road() -> None:
+    pytest.importorskip("Box2D")
+    from examples.car_driver import Driver
+
+    with games.make(f"{CAR}?skip=4") as env:
+        frame, info = env.reset(seed=0)
+        driver = Driver()
+        driver.reset(env, frame, info)
+        away = []
+        for _ in range(45):
+            frame, *_, info = env.step(driver(frame, info))
+            away.append(np.hypot(*(driver.track - tuple(driver.game.car.hull.position)).T).min())
+    assert np.median(away) < 5  # half of the road is 6.7 wide
+    assert driver.game.tile_visited_count > 20
+
+
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, game in (("vizdoom", "doom"), ("ale_py", ATARI), ("Box2D", CAR)):
         with monkeypatch.context() as patch:
