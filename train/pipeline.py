@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -105,7 +106,14 @@ class Runner:
         flags = [str(part) for key, value in wanted.items() for part in (f"--{key}", value)]
         out = str(self.folder / "data")
         say(f"record: {self.plan.record.frames} frames of {self.plan.record.game} into {out}")
-        return subprocess.run([sys.executable, "-m", "data_collect", "record", *flags, "--out", out]).returncode
+        recorder = subprocess.Popen([sys.executable, "-m", "data_collect", "record", *flags, "--out", out])
+        # Ctrl-C reaches the recorder by itself, SIGTERM has to be passed on.
+        before = signal.signal(signal.SIGTERM, lambda *_: recorder.terminate())
+        try:
+            status = recorder.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        return status if status >= 0 else 128 - status
 
     def encode(self) -> None:
         """Latents of all frames into RUNS/NAME/latents; `encode` knows itself whether they are there."""
