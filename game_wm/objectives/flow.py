@@ -1,8 +1,8 @@
 """Flow matching with step-size conditioning (shortcut models, Frans et al., 2024), predicting the clean latent.
 
-One network serves 1, 2, 4 ... steps: on the finest step size it regresses the data, on coarser ones it is made to
-agree with two of its own steps of half the size. The loss is computed on the clean latent (Dreamer 4, Hafner et al.,
-2025), and pure noise is drawn often, since that is the step which plays.
+One network serves 1, 2, 4 ... steps. A share of the targets is the single call that plays: from pure noise, at stride 1,
+to the data. Most others learn the flow on the finest stride; the rest are made to agree, on the strides between, with two
+of the network's own steps of half the size. The loss is computed on the clean latent (Dreamer 4, Hafner et al., 2025).
 
 Legend: B sequences, K target frames of each, C channels, h, w latent grid. Level 0 is noise, level 1 is clean.
 """
@@ -21,12 +21,12 @@ Predict = Callable[[Tensor, Tensor, Tensor, slice], Tensor]
 
 @dataclass(frozen=True)
 class FlowMatching:
-    """`finest`: steps of the finest stride; `bootstrap`: share of the targets trained on coarser strides;
-    `pure_noise`: share drawn at level 0; `ramp`: how much less level 0 weighs than level 1."""
+    """`finest`: steps of the finest stride; `one_call`: share of the targets trained for play in a single call;
+    `bootstrap`: share trained on the strides between; `ramp`: how much less level 0 weighs than level 1 in the flow."""
 
     finest: int = 8
-    bootstrap: float = 0.25
-    pure_noise: float = 0.5
+    one_call: float = 0.5
+    bootstrap: float = 0.0
     ramp: float = 0.5
 
     trunks = ("unet",)
@@ -39,14 +39,17 @@ class FlowMatching:
         """Weighted squared error of every target (B, K), and the prediction (B, K, C, h, w) that it judges."""
         batch, targets = clean_BKCHW.shape[:2]
         device = clean_BKCHW.device
-        coarse = 0 if self.finest == 1 else round(targets * self.bootstrap)
+        # The strides between are those below 1 and above the finest.
+        between = self.finest.bit_length() - 2
+        coarse = round(targets * self.bootstrap) if between > 0 else 0
+        single = targets - coarse if self.finest == 1 else round(targets * self.one_call)
         noise = torch.randn_like(clean_BKCHW)
         stride = torch.full((batch, targets), 1 / self.finest, device=device)
-        if coarse:
-            halvings = torch.randint(0, self.finest.bit_length() - 1, (batch, coarse), device=device)
-            stride[:, :coarse] = 0.5**halvings
+        stride[:, :coarse] = 0.5 ** torch.randint(1, max(2, between + 1), (batch, coarse), device=device)
+        stride[:, coarse : coarse + single] = 1
         level = (torch.rand_like(stride) / stride).floor() * stride
-        level = level * (torch.rand_like(stride) >= self.pure_noise)
+        weight = 1 - self.ramp * (1 - level)
+        weight[:, coarse : coarse + single] = 1
         noisy = mix(noise, clean_BKCHW, level)
         goal = clean_BKCHW
         if coarse:
@@ -55,7 +58,6 @@ class FlowMatching:
                 goal = clean_BKCHW.clone()
                 goal[:, part] = self._two_steps(predict, noisy[:, part], level[:, part], stride[:, part] / 2, part)
         predicted = predict(noisy, level, stride, slice(0, targets))
-        weight = 1 - self.ramp * (1 - level)
         return weight * (predicted - goal).float().square().mean(dim=(2, 3, 4)), predicted
 
     @staticmethod
