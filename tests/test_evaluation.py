@@ -20,7 +20,7 @@ from data_collect.schema import ActionSchema
 from game_wm import evaluation
 from game_wm.evaluation import card as cards
 from game_wm.evaluation import metrics, rollout, stability
-from game_wm.evaluation.control import InverseDynamics, groups, right, triples
+from game_wm.evaluation.control import InverseDynamics, groups, named, right, triples
 from game_wm.evaluation.control import loss as inverse_loss
 from game_wm.evaluation.features import FeatureDistance
 from game_wm.evaluation.outcomes import Outcomes
@@ -339,8 +339,11 @@ def test_inverse_dynamics_speaks_every_kind_of_action(schema: ActionSchema) -> N
     network = InverseDynamics(48, 160, schema.size)
     output = network(torch.randint(0, 256, (6, 3, 48, 160, 3), dtype=torch.uint8))
     inverse_loss(schema, output, actions).backward()
-    assert right(schema, actions if schema.kind == "box" else actions * 2 - 1, actions).all()
-    assert right(schema, output, actions).shape == (6, len(groups(schema)))
+    said = named(schema, output)
+    assert said.shape == actions.shape and right(schema, said, actions).shape == (6, len(groups(schema)))
+    assert right(schema, named(schema, actions if schema.kind == "box" else actions * 2 - 1), actions).all()
+    if schema.kind != "box":
+        schema.decode(said.numpy())  # what is named is an action
 
 
 def test_triples_are_successive() -> None:

@@ -156,7 +156,8 @@ def _rollouts(
             "episodes": options.episodes,
             "prompt_frames": prompt,
             "protocol": f"Prompts are played by `{game.led_by}` after a warm-up of 32 to 159 frames, the actions "
-            "dreamt are random-sticky; of eight action seeds the first is taken in whose truth the game does not end.",
+            "dreamt are random-sticky; of eight action seeds the first is taken in whose truth the game does not end."
+            + (" The game has one map, so the map was seen in training." if game.one_map else ""),
         }
         results["reward"] = outcomes.reward()
         results["termination"] = outcomes.termination() | {"endings": len(ended)}

@@ -8,12 +8,15 @@
 The inverse-dynamics network is a small convolutional one over three successive frames (t-1, t, t+1), trained on the
 real game under the same random-sticky play on seeds of its own (80000 and on), with fixed random seeds. Real and
 dreamt frames are asked at the same positions of the same plays under the same actions, from the third generated frame
-on, so that no real frame helps. Some actions cannot be told apart even in the real game (walking against a wall, two
-opposite buttons): they cost both sides alike, and `ratio`, dream over real, is what counts.
+on, so that no real frame helps.
+
+Some actions look alike even in the real game. Those that always do (two opposite buttons and none) count as one: on
+real plays that the network was not trained on, each action is given the name that it mostly gets (`names` says how
+many of how many are left). Those that do so at times (walking against a wall) cost the real and the dreamt frames
+alike, so it is `ratio`, dream over real, that counts.
 
 `real` and `dream`: share of actions named wholly right (every button; every sub-action; for continuous axes, each
-within 0.25 where an axis runs from -1 to 1, averaged over axes). `chance`: what always naming the commonest action
-would get.
+within 0.25 where an axis runs from -1 to 1, averaged over axes). `chance`: what always giving the commonest name gets.
 
 Legend: B frames, E episodes, N frames after the prompt, A length of an encoded action, G parts of an action (buttons,
 sub-actions or axes).
@@ -24,7 +27,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +40,14 @@ from torch import Tensor, nn
 
 from data_collect.schema import ActionSchema
 from game_wm.evaluation.metrics import bootstrap, mean, ratio
-from game_wm.evaluation.rollout import Dream, RealGame, Truth
+from game_wm.evaluation.rollout import Dream, RealGame, Tick, Truth, no_tick
 
-VERSION = 1  # of the network and its training; part of the cache's key
+VERSION = 2  # of the network and its training; part of the cache's key
 FIRST_SEED = 80_000
 PLAYS, PLAY_FRAMES = 96, 192
 UPDATES, BATCH = 1500, 64
 TOLERANCE = 0.25
+Plays = list[tuple[Tensor, Tensor]]  # frames uint8 (N, H, W, 3) and encoded actions (N-1, A) of each play
 LARGEST = 128  # larger frames are shrunk to this many pixels a side
 
 
@@ -98,28 +103,56 @@ def loss(schema: ActionSchema, output_BA: Tensor, actions_BA: Tensor) -> Tensor:
     return torch.stack(terms).mean()
 
 
-def right(schema: ActionSchema, output_BA: Tensor, actions_BA: Tensor) -> Tensor:
-    """Which parts of each action are named right: bool (B, G)."""
-    if schema.kind == "multibinary":
-        return (output_BA > 0) == (actions_BA > 0.5)
+def named(schema: ActionSchema, output_BA: Tensor) -> Tensor:
+    """The encoded action (B, A) that an output of the network names."""
     if schema.kind == "box":
-        return (output_BA - actions_BA).abs() <= TOLERANCE
-    parts = [output_BA[:, p].argmax(1) == actions_BA[:, p].argmax(1) for p in groups(schema)]
-    return torch.stack(parts, 1)
+        return output_BA.clamp(-1, 1)
+    if schema.kind == "multibinary":
+        return (output_BA > 0).float()
+    parts = [F.one_hot(output_BA[:, p].argmax(1), p.stop - p.start) for p in groups(schema)]
+    return torch.cat(parts, 1).float()
+
+
+def right(schema: ActionSchema, named_BA: Tensor, actions_BA: Tensor) -> Tensor:
+    """Which parts of each action are named right: bool (B, G)."""
+    close = (named_BA - actions_BA).abs() <= TOLERANCE
+    return torch.stack([close[:, part].all(1) for part in groups(schema)], 1)
 
 
 class Namer:
-    """A trained inverse-dynamics network with the schema that it speaks."""
+    """A trained inverse-dynamics network, the schema that it speaks, and what each action is called.
 
-    def __init__(self, network: InverseDynamics, schema: ActionSchema) -> None:
-        self.network, self.schema = network.eval(), schema
+    `aliases`: encoded action -> the encoded action that looks like it; an action that is not in it is called itself.
+    """
+
+    def __init__(
+        self, network: InverseDynamics, schema: ActionSchema, aliases: dict[tuple, tuple] | None = None
+    ) -> None:
+        self.network, self.schema, self.aliases = network.eval(), schema, aliases or {}
 
     @torch.no_grad()
-    def __call__(self, frames_ENHWC: Tensor) -> Tensor:
-        """Frames (E, N, H, W, 3) -> outputs (E, N-2, A) for the actions that led to frames 2 … N-1."""
-        return torch.stack(
-            [torch.cat([self.network(part) for part in triples(f[None])[0].split(128)]) for f in frames_ENHWC]
-        )
+    def __call__(self, frames_NHWC: Tensor) -> Tensor:
+        """Successive frames (N, H, W, 3) -> names (N-2, A) of the actions that led to frames 2 … N-1."""
+        views = triples(frames_NHWC[None])[0].split(128)
+        return self.call(named(self.schema, torch.cat([self.network(view) for view in views])))
+
+    def call(self, actions_BA: Tensor) -> Tensor:
+        """The names (B, A) of actions (B, A)."""
+        if not self.aliases:
+            return actions_BA
+        return torch.tensor([self.aliases.get(row, row) for row in map(tuple, actions_BA.tolist())])
+
+    def learn_aliases(self, plays: Plays, least: int = 20) -> None:
+        """Call each action what the network mostly says where it is done (at least so many times) in real plays."""
+        if self.schema.kind == "box":
+            return
+        said: dict[tuple, Counter[tuple]] = {}
+        for frames, actions in plays:
+            for action, name in zip(actions[1:].tolist(), self(frames).tolist(), strict=True):
+                said.setdefault(tuple(action), Counter())[tuple(name)] += 1
+        self.aliases = {
+            action: counts.most_common(1)[0][0] for action, counts in said.items() if counts.total() >= least
+        }
 
 
 def inverse_dynamics(
@@ -128,105 +161,105 @@ def inverse_dynamics(
     cache: Path | None = None,
     plays: int = PLAYS,
     updates: int = UPDATES,
-    tick: Callable[[int], None] = lambda count: None,
+    tick: Tick = no_tick,
 ) -> Namer:
     """Train the network on real play, or take it from `cache` (a folder) where the same one was trained before.
 
     `tick` is told of each play recorded and each update made.
     """
-    schema = game.schema
-    recipe = {"version": VERSION, "game": game_id, "schema": schema.to_json(), "plays": plays, "updates": updates}
-    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
-    file = cache / f"inverse-{key}.safetensors" if cache else None
-    height, width = game.env.observation_space.shape[:2]  # type: ignore[index]
+    schema, kept = game.schema, max(1, plays // 6)  # plays not trained on: they tell what each action is called
+
+    def record(seeds: range) -> Iterator[tuple[Tensor, Tensor]]:
+        for seed in seeds:
+            play = game.choose(seed, 2, PLAY_FRAMES)
+            tick(1)
+            if len(play.frames) >= 3:
+                yield torch.from_numpy(np.stack(play.frames)), torch.from_numpy(np.stack(play.actions))
+
+    heard = list(record(range(FIRST_SEED, FIRST_SEED + kept)))
     torch.manual_seed(0)
+    height, width = heard[0][0].shape[1:3]
     network = InverseDynamics(height, width, schema.size)
+    recipe = {"version": VERSION, "game": game_id, "schema": schema.to_json(), "plays": plays, "updates": updates}
+    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
+    key.update(heard[0][0].numpy().tobytes())  # the game may have changed under its name
+    file = cache / f"inverse-{key.hexdigest()[:12]}.safetensors" if cache else None
     if file and file.exists():
         network.load_state_dict(load_file(file))
-        return Namer(network, schema)
+        tick(plays - kept + updates)
+    else:
+        _train(network, schema, list(record(range(FIRST_SEED + kept, FIRST_SEED + plays))), updates, tick)
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial = file.with_suffix(".partial")
+            save_file(network.state_dict(), partial)
+            partial.replace(file)
+    namer = Namer(network, schema)
+    namer.learn_aliases(heard)
+    return namer
 
-    frames, actions = [], []
-    for seed in range(FIRST_SEED, FIRST_SEED + plays):
-        play = game.choose(seed, 2, PLAY_FRAMES)
-        tick(1)
-        if len(play.frames) >= 3:
-            frames.append(torch.from_numpy(np.stack(play.frames)))
-            actions.append(torch.from_numpy(np.stack(play.actions)))
-    where = [(i, t) for i, a in enumerate(actions) for t in range(1, len(a))]
+
+def _train(network: InverseDynamics, schema: ActionSchema, plays: Plays, updates: int, tick: Tick) -> None:
+    where = [(i, t) for i, (_, actions) in enumerate(plays) for t in range(1, len(actions))]
     optimiser = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=updates)
     draw = np.random.default_rng(0)
     network.train()
     for _ in range(updates):
         picked = [where[i] for i in draw.integers(len(where), size=BATCH)]
-        batch = torch.stack([frames[i][t - 1 : t + 2] for i, t in picked])
-        error = loss(schema, network(batch), torch.stack([actions[i][t] for i, t in picked]))
+        batch = torch.stack([plays[i][0][t - 1 : t + 2] for i, t in picked])
+        error = loss(schema, network(batch), torch.stack([plays[i][1][t] for i, t in picked]))
         optimiser.zero_grad()
         error.backward()
         optimiser.step()
         schedule.step()
         tick(1)
-    if file:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        save_file(network.state_dict(), partial)
-        partial.replace(file)
-    return Namer(network, schema)
 
 
 class Control:
-    """Collects, per episode, the share of actions named right from real and from dreamt frames."""
+    """Collects, per episode, what the actions are called and what real and dreamt frames say."""
 
     def __init__(self, namer: Namer) -> None:
         self.namer = namer
-        self.real: list[np.ndarray] = []  # bool (n, G) an episode
-        self.dream: list[np.ndarray] = []
-        self.actions: list[np.ndarray] = []  # (n, A)
-        self.outputs: list[tuple[np.ndarray, np.ndarray]] = []
+        self.actions: list[Tensor] = []  # (n, A) an episode, as they are called
+        self.real: list[Tensor] = []
+        self.dream: list[Tensor] = []
 
     def add(self, truth: Truth, dream: Dream) -> None:
         """Score a batch of episodes."""
-        schema, first = self.namer.schema, truth.prompt + 1  # the action that led to the third frame after the prompt
+        first = truth.prompt + 1  # the action that led to the third frame after the prompt
         for i, length in enumerate(truth.length):
-            if length < 3:
-                continue
-            n = int(length)
-            real = self.namer(truth.after[i : i + 1, :n])[0]
-            made = self.namer(dream.frames[i : i + 1, :n])[0]
-            actions = truth.actions[i, first : first + n - 2]
-            self.real.append(right(schema, real, actions).numpy())
-            self.dream.append(right(schema, made, actions).numpy())
-            self.actions.append(actions.numpy())
-            self.outputs.append((real.numpy(), made.numpy()))
+            if length >= 3:
+                self.actions.append(self.namer.call(truth.actions[i, first : first + int(length) - 2]))
+                self.real.append(self.namer(truth.after[i, :length]))
+                self.dream.append(self.namer(dream.frames[i, :length]))
 
     def result(self) -> dict[str, Any]:
         """The card's `control` object."""
-        schema = self.namer.schema
-        card: dict[str, Any] = {}
-        for name, rows in (("real", self.real), ("dream", self.dream)):
-            shares = np.array([self._whole(row) for row in rows])
-            card[name], card[f"{name}_interval"] = mean(shares), list(bootstrap(shares))
-        pairs = np.array([(self._whole(d), self._whole(r)) for d, r in zip(self.dream, self.real, strict=True)])
+        schema, card = self.namer.schema, dict[str, Any]()
+        parts = {
+            side: [right(schema, said, actions).numpy() for said, actions in zip(rows, self.actions, strict=True)]
+            for side, rows in (("real", self.real), ("dream", self.dream))
+        }
+        shares = {side: np.array([self._whole(row) for row in rows]) for side, rows in parts.items()}
+        for side, values in shares.items():
+            card[side], card[f"{side}_interval"] = mean(values), list(bootstrap(values))
+        pairs = np.stack([shares["dream"], shares["real"]], 1)
         card["ratio"], card["ratio_interval"] = ratio(pairs), list(bootstrap(pairs, ratio))
-        names = (
-            schema.names if schema.kind in ("multibinary", "box") else [f"part {i}" for i in range(len(groups(schema)))]
-        )
-        if len(names) > 1:
-            real, dream = np.concatenate(self.real).mean(0), np.concatenate(self.dream).mean(0)
-            card["parts"] = {
-                n: {"real": float(r), "dream": float(d)} for n, r, d in zip(names, real, dream, strict=True)
-            }
-        every = np.concatenate(self.actions)
+        if len(groups(schema)) > 1:
+            names = schema.names if schema.kind != "multidiscrete" else [f"part {i}" for i in range(len(schema.nvec))]
+            both = (np.concatenate(parts[side]).mean(0).tolist() for side in ("real", "dream"))
+            card["parts"] = {name: {"real": r, "dream": d} for name, r, d in zip(names, *both, strict=True)}
+        every = torch.cat(self.actions)
         if schema.kind == "box":
-            spread = np.square(every - every.mean(0)).sum()
-            for i, name in enumerate(("real", "dream")):
-                off = np.concatenate([pair[i] for pair in self.outputs]) - every
-                card[f"{name}_r2"] = float(1 - np.square(off).sum() / max(spread, 1e-9))
+            spread = (every - every.mean(0)).square().sum().clamp_min(1e-9)
+            for side, rows in (("real", self.real), ("dream", self.dream)):
+                card[f"{side}_r2"] = float(1 - (torch.cat(rows) - every).square().sum() / spread)
         else:
-            _, counts = np.unique(every, axis=0, return_counts=True)
+            counts = every.unique(dim=0, return_counts=True)[1]
             card["chance"] = float(counts.max() / len(every))
-        card["frames"] = len(every)
-        return card
+            card["names"] = f"{len(set(self.namer.aliases.values()))} of {len(self.namer.aliases)}"
+        return card | {"frames": len(every)}
 
     def _whole(self, parts: np.ndarray) -> float:
         return float(parts.mean() if self.namer.schema.kind == "box" else parts.all(1).mean())

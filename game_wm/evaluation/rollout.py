@@ -37,7 +37,7 @@ BATCH = 16  # players in one batch of dreams
 Tick = Callable[[int], None]
 
 
-def _no_tick(count: int) -> None:
+def no_tick(count: int) -> None:
     """Progress that nobody watches."""
 
 
@@ -110,6 +110,7 @@ class RealGame:
             self.env = games.make(game_id, surface=True)
         self.schema = self.env.get_wrapper_attr("action_schema")
         self.led_by = ""  # the player of the last warm-up and prompt
+        self.maps: dict[int, bytes] = {}  # seed -> its walls, where the game has a map
         self.ended: list[Play] = []  # plays that the game ended after the prompt
 
     def __enter__(self) -> RealGame:
@@ -117,6 +118,11 @@ class RealGame:
 
     def __exit__(self, *_: object) -> None:
         self.env.close()
+
+    @property
+    def one_map(self) -> bool:
+        """Whether all seeds played so far had the same walls: then training has seen the map too."""
+        return len(self.maps) > 1 and len(set(self.maps.values())) == 1
 
     def _leader(self, info: dict[str, Any]) -> str:
         walks = {"forward", "turn_left", "turn_right"} <= set(self.schema.names)
@@ -131,6 +137,8 @@ class RealGame:
         generator = np.random.default_rng((seed, action_seed))
         frame, info = self.env.reset(seed=seed)
         self.led_by = self._leader(info)
+        if "map" in info:
+            self.maps[seed] = (np.asarray(info["map"]) == 1).tobytes()
         leader = players.make(self.led_by, self.env, int(generator.integers(2**31)))
         leader.reset(self.env, frame, info)
         frames, actions = deque([frame.copy()], maxlen=prompt), deque[np.ndarray](maxlen=prompt - 1)
@@ -194,7 +202,7 @@ class RealGame:
         return longest
 
     def truths(
-        self, seeds: Sequence[int], prompt: int, frames: int, horizons: Sequence[int] = (), tick: Tick = _no_tick
+        self, seeds: Sequence[int], prompt: int, frames: int, horizons: Sequence[int] = (), tick: Tick = no_tick
     ) -> Iterator[Truth]:
         """Truths of at most `BATCH` seeds each."""
         for first in range(0, len(seeds), BATCH):
@@ -240,7 +248,7 @@ def begin(model: Any, frames_EPHWC: Tensor, actions_EPA: Tensor, seeds: Sequence
 
 
 @torch.no_grad()
-def roll(model: Any, truth: Truth, steps: int | None = None, tick: Tick = _no_tick) -> Dream:
+def roll(model: Any, truth: Truth, steps: int | None = None, tick: Tick = no_tick) -> Dream:
     """Free rollout from the truth's prompt under the truth's actions.
 
     Args:

@@ -32,7 +32,7 @@ from data_collect import players
 from data_collect.errors import UserError
 from game_wm.evaluation import metrics
 from game_wm.evaluation.features import FeatureDistance
-from game_wm.evaluation.rollout import ATTEMPTS, RealGame, Tick, begin, device_of
+from game_wm.evaluation.rollout import ATTEMPTS, RealGame, Tick, begin, device_of, no_tick
 
 DREAMS, FRAMES = 16, 10_000
 STRIDE = 8
@@ -145,7 +145,7 @@ def stability(
     seeds: Sequence[int],
     frames: int = FRAMES,
     steps: int | None = None,
-    tick: Tick = lambda count: None,
+    tick: Tick = no_tick,
 ) -> dict[str, Any]:
     """The card's `stability` object. `tick` is told of frames, real and dreamt; `budget` says how many to expect."""
     plays = [wander(game, seed, prompt, frames, tick) for seed in seeds]
