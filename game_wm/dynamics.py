@@ -33,18 +33,30 @@ class DynamicsConfig:
     actions: int = 4
     history: int = 4
     window: int = 32
-    widths: tuple[int, int] = (192, 256)
-    blocks: tuple[int, int] = (2, 3)
+    widths: tuple[int, ...] = (192, 256)
+    blocks: tuple[int, ...] = (2, 3)
     condition: int = 256
     context_width: int = 192
     context_blocks: int = 2
     heads: int = 4
     registers: int = 2
 
+    def __post_init__(self) -> None:
+        if len(self.widths) != len(self.blocks) or len(self.widths) < 2:
+            raise ValueError("widths and blocks must have the same number of levels, two at least")
+
+    def grid(self, halvings: int) -> tuple[int, int]:
+        """Height and width of the latent grid after so many halvings."""
+        height, width = self.height, self.width
+        for _ in range(halvings):
+            height, width = (height + 1) // 2, (width + 1) // 2
+        return height, width
+
     @property
     def tokens(self) -> int:
-        """Tokens of a frame in the context stream: a grid of half the latent's side, and the registers."""
-        return ((self.height + 1) // 2) * ((self.width + 1) // 2) + self.registers
+        """Tokens of a frame in the context stream: the grid of the innermost level, and the registers."""
+        height, width = self.grid(len(self.widths) - 1)
+        return height * width + self.registers
 
 
 @dataclass
@@ -127,9 +139,11 @@ class ContextStream(nn.Module):
     def __init__(self, config: DynamicsConfig) -> None:
         super().__init__()
         width = config.context_width
-        self.stem = nn.Sequential(
-            nn.Conv2d(config.channels, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, stride=2, padding=1)
-        )
+        # Half the width at the full grid, all of it from the first halving on.
+        stem: list[nn.Module] = [nn.Conv2d(config.channels, width // 2, 3, padding=1)]
+        for i in range(len(config.widths) - 1):
+            stem += [nn.SiLU(), nn.Conv2d(width // 2 if i == 0 else width, width, 3, stride=2, padding=1)]
+        self.stem = nn.Sequential(*stem)
         self.action = nn.Linear(config.actions, width)
         self.positions = nn.Parameter(torch.randn(config.tokens, width) * 0.02)
         self.registers = config.registers
@@ -174,7 +188,7 @@ class BottleneckBlock(nn.Module):
 
     def __init__(self, config: DynamicsConfig, first: bool) -> None:
         super().__init__()
-        width = config.widths[1]
+        width = config.widths[-1]
         self.convolution = ResidualBlock(width, width, config.condition)
         self.space = SpatialAttention(width, config.heads) if first else None
         self.context = Projections(width, config.heads, source=config.context_width) if first else None
@@ -240,30 +254,36 @@ class RingReader(ContextReader):
 
 
 class Denoiser(nn.Module):
-    """U-Net over the latent grid; predicts the clean next latent as a correction to the last one."""
+    """U-Net over the latent grid; predicts the clean next latent as a correction to the last one.
+
+    Every level but the innermost halves the grid; the innermost reads the context.
+    """
 
     def __init__(self, config: DynamicsConfig) -> None:
         super().__init__()
-        outer, inner = config.widths
-        depth, depth_inner = config.blocks
-        self.channels, self.levels = config.channels, config.condition // 4
+        *outer, inner = config.widths
+        *depths, depth_inner = config.blocks
+        e = config.condition
+        self.channels, self.levels = config.channels, e // 4
         self.condition = nn.Sequential(
-            nn.Linear(config.history * config.actions + 3 * self.levels, config.condition),
-            nn.SiLU(),
-            nn.Linear(config.condition, config.condition),
-            nn.SiLU(),
+            nn.Linear(config.history * config.actions + 3 * self.levels, e), nn.SiLU(), nn.Linear(e, e), nn.SiLU()
         )
-        self.enter = nn.Conv2d(config.channels * (1 + config.history), outer, 3, padding=1)
-        self.down = nn.ModuleList(ResidualBlock(outer, outer, config.condition) for _ in range(depth))
-        self.shrink = nn.Conv2d(outer, inner, 3, stride=2, padding=1)
-        self.positions = nn.Parameter(torch.zeros(1, inner, (config.height + 1) // 2, (config.width + 1) // 2))
+        self.enter = nn.Conv2d(config.channels * (1 + config.history), config.widths[0], 3, padding=1)
+        self.down = nn.ModuleList(
+            nn.ModuleList(ResidualBlock(w, w, e) for _ in range(d)) for w, d in zip(outer, depths, strict=True)
+        )
+        self.shrink = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(outer, config.widths[1:], strict=True)
+        )
+        self.positions = nn.Parameter(torch.zeros(1, inner, *config.grid(len(outer))))
         self.bottleneck = nn.ModuleList(BottleneckBlock(config, i == 0) for i in range(depth_inner))
-        self.grow = nn.Conv2d(inner, outer, 3, padding=1)
+        self.grow = nn.ModuleList(nn.Conv2d(b, a, 3, padding=1) for a, b in zip(outer, config.widths[1:], strict=True))
         self.up = nn.ModuleList(
-            ResidualBlock(2 * outer if i == 0 else outer, outer, config.condition) for i in range(depth)
+            nn.ModuleList(ResidualBlock(2 * w if i == 0 else w, w, e) for i in range(d))
+            for w, d in zip(outer, depths, strict=True)
         )
-        self.norm = nn.GroupNorm(groups(outer), outer)
-        self.leave = nn.Conv2d(outer, config.channels, 3, padding=1)
+        self.norm = nn.GroupNorm(groups(config.widths[0]), config.widths[0])
+        self.leave = nn.Conv2d(config.widths[0], config.channels, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
 
@@ -288,16 +308,21 @@ class Denoiser(nn.Module):
         levels = [embed_level(level, self.levels) for level in (level_B, stride_B, context_noise_B)]
         condition = self.condition(torch.cat((actions_BPA.flatten(1), *levels), dim=-1))
         x = torch.cat((noisy_BCHW, history_BPCHW.flatten(1, 2)), dim=1)
-        x = skip = self.enter(x.contiguous(memory_format=torch.channels_last))
-        for block in self.down:
-            x = skip = block(x, condition)
-        x = self.shrink(x) + self.positions
+        x = self.enter(x.contiguous(memory_format=torch.channels_last))
+        skips = []
+        for blocks, shrink in zip(self.down, self.shrink, strict=True):
+            for block in blocks:  # type: ignore[attr-defined]
+                x = block(x, condition)
+            skips.append(x)
+            x = shrink(x)
+        x = x + self.positions
         for block in self.bottleneck:
             x = block(x, condition, context)
-        x = self.grow(F.interpolate(x, size=skip.shape[-2:], mode="nearest"))
-        x = torch.cat((x, skip), dim=1)
-        for block in self.up:
-            x = block(x, condition)
+        for blocks, grow in zip(reversed(self.up), reversed(self.grow), strict=True):  # type: ignore[call-overload]
+            skip = skips.pop()
+            x = torch.cat((grow(F.interpolate(x, size=skip.shape[-2:], mode="nearest")), skip), dim=1)
+            for block in blocks:
+                x = block(x, condition)
         return history_BPCHW[:, -1] + self.leave(F.silu(self.norm(x))).float()
 
 
@@ -339,7 +364,7 @@ class Dynamics(nn.Module):
         led = torch.cat((actions_BTA.new_zeros(batch, 1, config.actions), actions_BTA), dim=1)
         like = latents_BTCHW.float()
         context = self._ring(batch, config.context_blocks, config.context_width, like)
-        bottleneck = self._ring(batch, 1, config.widths[1], like)
+        bottleneck = self._ring(batch, 1, config.widths[-1], like)
         tokens = self.context(like, led, context)
         k, v = self.denoiser.keys_values(tokens)
         bottleneck.fill(0, rotate(k, torch.arange(time, device=k.device)[:, None, None]), v)

@@ -14,6 +14,7 @@ Legend: B windows, K targets, C channels, h, w latent grid.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -93,6 +94,8 @@ class DistillModule(DynamicsModule):
             raise UserError(f"student_steps must lie between 1 and teacher_steps {teacher_steps}, not {student_steps}")
         self.teacher_steps, self.student_steps = teacher_steps, student_steps
         self.anchor, self.adversarial = anchor, adversarial
+        # The student's own step is taught by the teacher alone.
+        self.flow = replace(objective, one_call=0.0)
         self.teacher: Dynamics | None = None
         self.discriminator = Discriminator(2 * latent_shape[0]) if adversarial else None
 
@@ -128,7 +131,7 @@ class DistillModule(DynamicsModule):
         outcome = self.outcome_loss(outcomes, batch)
         loss = distance + self.outcome * outcome
         if self.anchor:
-            flow = self.objective.loss(predict, goals)[0].mean()
+            flow = self.flow.loss(predict, goals)[0].mean()
             self.log("flow", flow.detach(), prog_bar=True)
             loss = loss + self.anchor * flow
         if self.discriminator is not None:

@@ -75,7 +75,7 @@ class TokenizerModule(pl.LightningModule):
         noisy = latents + self.tokenizer.config.noise * torch.randn_like(latents)
         if shifted:
             factor = self.tokenizer.config.factor
-            dy, dx = torch.randint(-factor + 1, factor, (2,)).tolist()
+            dy, dx = torch.randint(-2 * factor, 2 * factor + 1, (2,)).tolist()
             moved = shift(noisy[:shifted].float(), dy / factor, dx / factor).to(noisy.dtype)
             noisy = torch.cat((moved, noisy[shifted:]))
             images = torch.cat((shift(images[:shifted], float(dy), float(dx)), images[shifted:]))
