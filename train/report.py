@@ -87,6 +87,14 @@ def wandb_logger(folder: Path, project: str, mode: str, config: dict[str, Any]) 
     return [logger]
 
 
+def end_wandb(loggers: list[Logger]) -> None:
+    """Close the run, or the pipeline's next stage would write into it."""
+    if any(isinstance(logger, WandbLogger) for logger in loggers):
+        import wandb
+
+        wandb.finish()
+
+
 class Banner(Callback):
     """Says at the start what runs where: device, dtype, attention backend, parameters, tokens, memory."""
 

@@ -26,7 +26,7 @@ from train.data import FrameDataModule, LatentDataModule, StreamDataModule
 from train.distill import DistillModule
 from train.dynamics import DynamicsModule
 from train.machine import use_all_cores
-from train.report import Banner, Bar, Figures, Samples, say, wandb_logger
+from train.report import Banner, Bar, Figures, Samples, end_wandb, say, wandb_logger
 from train.tokenizer import TokenizerModule
 
 STAGES: dict[str, tuple[type[pl.LightningModule], type[StreamDataModule]]] = {
@@ -168,7 +168,10 @@ def run_stage(stage: str, arguments: list[str]) -> int:
     if hasattr(cli.model, "sample"):
         callbacks.append(Samples(folder, config.sample_minutes, data.schema.fps))
     trainer = cli.make_trainer([*callbacks, saver], loggers)
-    trainer.fit(cli.model, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    try:
+        trainer.fit(cli.model, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    finally:
+        end_wandb(loggers)
     if saver.signal is not None:
         say(f"stopped at step {trainer.global_step}; the same command with --resume continues")
         return 128 + saver.signal
