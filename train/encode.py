@@ -88,6 +88,7 @@ def encode(data: list[str], tokenizer: Tokenizer, out: str | Path, device: str =
             write_atomic(folder / "index.json", json.dumps(index))
     index["complete"] = True
     write_atomic(folder / "index.json", json.dumps(index))
+    say(f"{folder}: {sum(index['shards'])} frames of {len(index['episodes'])} episodes")
     return True
 
 
