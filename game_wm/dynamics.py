@@ -173,7 +173,7 @@ class ContextStream(nn.Module):
         """One frame -> (B, N, C), with the ring as its past."""
         x = self.embed(latents_BCHW, actions_BA)
         for layer, block in enumerate(self.blocks):
-            x = block.step(x, memory, layer)
+            x = block.step(x, memory, layer)  # type: ignore[operator]
         memory.advance()
         return self.norm(x)
 
@@ -321,7 +321,7 @@ class Denoiser(nn.Module):
         for blocks, grow in zip(reversed(self.up), reversed(self.grow), strict=True):  # type: ignore[call-overload]
             skip = skips.pop()
             x = torch.cat((grow(F.interpolate(x, size=skip.shape[-2:], mode="nearest")), skip), dim=1)
-            for block in blocks:
+            for block in blocks:  # type: ignore[attr-defined]
                 x = block(x, condition)
         return history_BPCHW[:, -1] + self.leave(F.silu(self.norm(x))).float()
 

@@ -10,6 +10,7 @@ Legend: B batch, H height, W width in pixels; h, w of the latent grid; C latent 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -54,13 +55,13 @@ class Tokenizer(nn.Module):
         self.config = config
         enc, dec = config.encoder_widths, config.decoder_widths
         down: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(12, enc[0], 3, padding=1), LightBlock(enc[0])]
-        for a, b in zip(enc[:-1], enc[1:], strict=True):
+        for a, b in pairwise(enc):
             down += [nn.Conv2d(a, b, 4, stride=2, padding=1), LightBlock(b)]
         down += [nn.GroupNorm(enc[-1] // 16, enc[-1]), nn.SiLU(), nn.Conv2d(enc[-1], config.channels, 3, padding=1)]
         self.encoder = nn.Sequential(*down)
         up: list[nn.Module] = [nn.Conv2d(config.channels, dec[-1], 3, padding=1)]
         up += [LightBlock(dec[-1]) for _ in range(config.decoder_blocks)]
-        for a, b in zip(dec[:0:-1], dec[-2::-1], strict=True):
+        for a, b in pairwise(reversed(dec)):
             up += [nn.Conv2d(a, 4 * b, 1), nn.PixelShuffle(2)]
             up += [LightBlock(b) for _ in range(config.decoder_blocks)]
         up += [nn.SiLU(), nn.Conv2d(dec[0], 12, 3, padding=1), nn.PixelShuffle(2)]

@@ -33,19 +33,19 @@ class WorldConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> WorldConfig:
         """Inverse of `to_dict`, also after a round trip through JSON (lists become tuples)."""
-
-        def build(kind: Any, entries: dict[str, Any]) -> Any:
-            known = {f.name for f in fields(kind)}
-            if unknown := set(entries) - known:
-                raise ValueError(f"unknown {kind.__name__} entries: {', '.join(sorted(unknown))}")
-            return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()})
-
         return cls(
             build(TokenizerConfig, values["tokenizer"]),
             build(DynamicsConfig, values["dynamics"]),
             build(FlowMatching, values["objective"]),
             int(values["steps"]),
         )
+
+
+def build(kind: Any, entries: dict[str, Any]) -> Any:
+    """A configuration dataclass from its entries; ValueError for unknown ones."""
+    if unknown := set(entries) - {f.name for f in fields(kind)}:
+        raise ValueError(f"unknown {kind.__name__} entries: {', '.join(sorted(unknown))}")
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()})
 
 
 class Outcome(NamedTuple):

@@ -37,7 +37,8 @@ def tiny_world(actions: int = 4, side: int = 64, seed: int = 0) -> WorldModel:
 
 def tiny_checkpoint(path: Path, contexts: int = 3, prompt: int = 5, side: int = 64) -> Path:
     """Write a playable checkpoint of the tiny model with random seed contexts."""
-    schema = ActionSchema("multibinary", MAZE_BUTTONS, keys=dict(zip(("up", "down", "left", "right"), MAZE_BUTTONS)), fps=20)
+    keys = dict(zip(("up", "down", "left", "right"), MAZE_BUTTONS))
+    schema = ActionSchema("multibinary", MAZE_BUTTONS, keys=keys, fps=20)
     generator = torch.Generator().manual_seed(1)
     frames = torch.randint(0, 256, (contexts, prompt, side, side, 3), dtype=torch.uint8, generator=generator)
     actions = torch.randint(0, 2, (contexts, prompt - 1, 4), generator=generator).float()

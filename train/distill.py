@@ -100,7 +100,7 @@ class DistillModule(DynamicsModule):
         self.discriminator = Discriminator(2 * latent_shape[0]) if adversarial else None
 
     def freeze_teacher(self) -> None:
-        """The weights as they are now become the teacher. They are part of the checkpoint, so that resuming is exact."""
+        """The weights as they are now become the teacher; it is part of the checkpoint, so that resuming is exact."""
         self.teacher = copy.deepcopy(self.dynamics).eval().requires_grad_(False)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

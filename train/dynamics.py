@@ -20,6 +20,7 @@ from data_collect.errors import UserError
 from game_wm.dynamics import Dynamics, DynamicsConfig, two_hot
 from game_wm.objectives.flow import FlowMatching
 from game_wm.tokenizer import Tokenizer
+from game_wm.world import build
 from train.optimizer import Kind, configure
 from train.tokenizer import load_tokenizer, psnr
 
@@ -38,7 +39,7 @@ class DynamicsModule(pl.LightningModule):
         targets: K, frames of a window that the denoiser is trained on; the context stream reads all of them.
         context_noise: largest noise put on what is read; its level is an input (GameNGen, Valevski et al., 2024).
         outcome: weight of the reward's and the termination's losses.
-        pixels: weight of the L1 distance of the decoded prediction to the decoded truth, on `pixel_share` of the targets.
+        pixels: weight of the L1 distance of decoded prediction and decoded truth, on `pixel_share` of the targets.
         rollout: R, frames at a window's end that the model generates itself before it is trained on them; 0 is off.
         rollout_share: share of the steps that do so.
     """
@@ -161,7 +162,7 @@ class DynamicsModule(pl.LightningModule):
         self.log_dict({f"{name}_{k}": v for k, v in values.items()}, batch_size=len(truth))
 
     def sample(self, batch: Batch) -> Tensor:
-        """uint8 (rows, T, H, W, 3): truth and the model's rollout in turn, of four windows; empty without a tokenizer."""
+        """uint8 (rows, T, H, W, 3): truth and rollout in turn, of four windows; black without a tokenizer."""
         latents, actions = batch["latents"][:4], batch["actions"][:4]
         if self.tokenizer is None:
             return torch.zeros(2, 1, 16, 16, 3, dtype=torch.uint8)
@@ -181,10 +182,8 @@ def load_dynamics(path: str | Path, device: str = "cpu") -> tuple[Dynamics, Flow
     stage = checkpoint["game_wm"]["stage"]
     if stage not in ("dynamics", "distill"):
         raise UserError(f"{path} is a checkpoint of {stage}; name one of dynamics or distill")
-    entries = checkpoint["config"]["dynamics"]
-    config = DynamicsConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()})
-    dynamics, prefix = Dynamics(config), "dynamics."
+    dynamics, prefix = Dynamics(build(DynamicsConfig, checkpoint["config"]["dynamics"])), "dynamics."
     weights = {k[len(prefix) :]: v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
     dynamics.load_state_dict(weights)
     dynamics.to(device).eval().requires_grad_(False)
-    return dynamics, FlowMatching(**checkpoint["config"]["objective"])
+    return dynamics, build(FlowMatching, checkpoint["config"]["objective"])

@@ -17,6 +17,7 @@ from torch import Tensor
 from data_collect.errors import UserError
 from game_wm.features import Features, feature_distance
 from game_wm.tokenizer import Tokenizer, TokenizerConfig
+from game_wm.world import build
 from train.optimizer import Kind, configure
 
 
@@ -49,16 +50,8 @@ class TokenizerModule(pl.LightningModule):
         self.perceptual, self.perceptual_share, self.edges = perceptual, perceptual_share, edges
         self.scale_penalty, self.equivariance = scale_penalty, equivariance
         self.tokenizer = Tokenizer(tokenizer)
-        self.features = Features() if perceptual else None
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Without the frozen feature network, which comes from its package."""
-        state = super().state_dict(*args, **kwargs)
-        return {k: v for k, v in state.items() if not k.startswith("features.")}
-
-    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        own = {f"features.{k}": v for k, v in self.features.state_dict().items()} if self.features else {}
-        return super().load_state_dict({**state_dict, **own}, strict, assign)
+        # In a list, so that the frozen network, which comes from its package, is no part of the checkpoint.
+        self.features = [Features()] if perceptual else []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = asdict(self.tokenizer.config)
@@ -83,13 +76,14 @@ class TokenizerModule(pl.LightningModule):
         reconstruction = (decoded - images).abs().mean()
         edges = sum((d(decoded) - d(images)).abs().mean() for d in (_across, _down))
         loss = reconstruction + self.edges * edges + self.scale_penalty * scale
-        if self.features is not None:
+        if self.features:
+            features = self.features[0].to(self.device)
             part = slice(len(images) - max(1, int(self.perceptual_share * len(images))), None)
             # In 32 bits: the bf16 backward of a strided depthwise convolution is fifteen times slower on a CPU.
             with torch.autocast(images.device.type, enabled=False):
                 with torch.no_grad():
-                    truth = self.features(images[part] / 2 + 0.5)
-                distance = feature_distance(self.features(decoded[part] / 2 + 0.5), truth).mean()
+                    truth = features(images[part] / 2 + 0.5)
+                distance = feature_distance(features(decoded[part] / 2 + 0.5), truth).mean()
             loss = loss + self.perceptual * distance
             self.log("feature_distance", distance)
         mse = (decoded - images).detach().square().mean()
@@ -140,7 +134,7 @@ def load_tokenizer(path: str | Path, device: str = "cpu") -> Tokenizer:
     checkpoint = check_card(Path(path))
     if checkpoint["game_wm"]["stage"] != "tokenizer":
         raise UserError(f"{path} is a checkpoint of {checkpoint['game_wm']['stage']}; name a tokenizer's")
-    tokenizer = Tokenizer(TokenizerConfig(**checkpoint["config"]))
+    tokenizer = Tokenizer(build(TokenizerConfig, checkpoint["config"]))
     prefix = "tokenizer."
     tokenizer.load_state_dict(
         {k[len(prefix) :]: v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}

@@ -185,7 +185,7 @@ def make_card(checkpoint: Checkpoint, options: Options, results: dict[str, Any],
             runs[suite]["seeds"] = f"{FIRST_SEED}-{FIRST_SEED + last[suite] - 1}"
     teacher = checkpoint.path.with_name(f"{checkpoint.path.stem}-teacher.json")
     head = {
-        "checkpoint": checkpoint.name,
+        "checkpoint": checkpoint.path.stem,
         "game": checkpoint.game,
         "parameters": checkpoint.parameters,
         "tokens_per_frame": checkpoint.model.config.dynamics.tokens,
@@ -225,12 +225,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"the device {arguments.device!r} cannot be used: {str(error).splitlines()[0]}") from error
     out = arguments.out or arguments.checkpoint.parent
-    path = out / f"{checkpoint.name}.json"
+    path = out / f"{arguments.checkpoint.stem}.json"
     old = read(path)
     tokens = checkpoint.model.config.dynamics.tokens
     print(
-        f"evaluating {checkpoint.name} ({checkpoint.game}): {checkpoint.parameters / 1e6:.2f} M parameters, {tokens} "
-        f"tokens and {options.steps or checkpoint.model.steps} denoiser calls a frame; {arguments.device}, float32, "
+        f"evaluating {arguments.checkpoint} ({checkpoint.game}): {checkpoint.parameters / 1e6:.2f} M parameters, "
+        f"{tokens} tokens and {options.steps or checkpoint.model.steps} denoiser calls a frame; {arguments.device}, float32, "
         f"{torch.get_num_threads()} threads; {', '.join(suites)}, {options.episodes} episodes",
         file=sys.stderr,
     )

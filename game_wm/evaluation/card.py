@@ -157,10 +157,11 @@ def _fidelity(card: Mapping[str, Any]) -> list[str]:
         "",
         *table(["frame", *horizons], body),
         "",
-        f"The tokenizer alone reaches {figures['ceiling_psnr']:.2f} dB and a feature distance of "
-        f"{figures['ceiling_feature_distance']:.3f}. Feature distance: EfficientNet-Lite0 features, less is better. "
-        f"Sharpness: 1 is as sharp as the tokenizer's picture of the truth. An error below one grey level counts as "
-        f"one, so equal pictures have {PSNR_CAP:.1f} dB.",
+        f"The tokenizer alone reaches {figures['ceiling_psnr']:.2f} dB, a feature distance of "
+        f"{figures['ceiling_feature_distance']:.3f} and {figures['ceiling_sharpness']:.3f} of the truth's sharpness. "
+        "PSNR is that of the mean squared error over all pixels of all episodes; an error below one grey level counts "
+        f"as one, so equal pictures have {PSNR_CAP:.1f} dB. Feature distance: EfficientNet-Lite0 features, less is "
+        "better. Sharpness: 1 is as sharp as the tokenizer's picture of the truth.",
     ]
     body = []
     for name in ("reward", "termination"):
@@ -178,9 +179,10 @@ def _control(card: Mapping[str, Any]) -> list[str]:
     rows = [["whole action", *(_with_interval(figures, k, None, 3) for k in ("real", "dream"))]]
     rows += [[n, f"{v['real']:.3f}", f"{v['dream']:.3f}"] for n, v in figures.get("parts", {}).items()]
     chance = f" Always naming the commonest action gets {figures['chance']:.3f}." if "chance" in figures else ""
+    names = f" Actions that look alike count as one: {figures['names']} are told apart." if "names" in figures else ""
     return [
         "Share of random actions that an inverse-dynamics network, trained on real frames, names rightly. "
-        f"Dream over real: {_with_interval(figures, 'ratio', None, 3)}.{chance}",
+        f"Dream over real: {_with_interval(figures, 'ratio', None, 3)}.{chance}{names}",
         "",
         *table(["action", "real frames", "dreamt frames"], rows),
     ]

@@ -8,8 +8,9 @@
 PSNR is that of the mean squared error over all pixels of all episodes (`psnr_by_seed`: of each alone), the other
 figures are means over episodes; KEY_interval is the 95 % bootstrap interval over episodes. `psnr_seen` takes only the
 pixels whose surface was on screen in the last 16 frames of the prompt; an episode with less than 1 % of such pixels is
-not counted at that frame. `sharpness` is the mean gradient magnitude of the dream over that of the truth sent through
-the tokenizer. "Repeat the last frame" shows the last frame of the prompt for ever.
+not counted at that frame. `sharpness` is the mean gradient magnitude of the dream over that of the truth sent
+through the tokenizer, `ceiling_sharpness` that of the latter over the truth itself. "Repeat the last frame" shows the
+last frame of the prompt for ever.
 
 Legend: E episodes, K horizons.
 """
@@ -61,6 +62,7 @@ class Fidelity:
             "ssim": metrics.ssim(real, made),
             "feature_distance": distances[0],
             "sharpness": torch.stack([metrics.gradient(made), metrics.gradient(ceiling)], 1),
+            "ceiling_sharpness": torch.stack([metrics.gradient(ceiling), metrics.gradient(real)], 1),
             "ceiling_psnr": metrics.squared_error(real, ceiling),
             "ceiling_psnr_seen": metrics.squared_error(real, ceiling, seen),
             "ceiling_feature_distance": distances[1],
@@ -82,6 +84,7 @@ class Fidelity:
             for seed, pairs in zip(self.seeds, rows["psnr"], strict=True)
         }
         card["ceiling_psnr"] = metrics.pooled_psnr(rows["ceiling_psnr"].reshape(-1, 2))
+        card["ceiling_sharpness"] = metrics.ratio(rows["ceiling_sharpness"].reshape(-1, 2))
         card["ceiling_feature_distance"] = metrics.mean(rows["ceiling_feature_distance"])
         for name in ("ceiling_psnr_seen", "repeat_psnr", "repeat_feature_distance"):
             self._put(card, name, rows[name])

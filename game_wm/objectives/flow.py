@@ -1,8 +1,8 @@
 """Flow matching with step-size conditioning (shortcut models, Frans et al., 2024), predicting the clean latent.
 
-One network serves 1, 2, 4 ... steps. A share of the targets is the single call that plays: from pure noise, at stride 1,
-to the data. Most others learn the flow on the finest stride; the rest are made to agree, on the strides between, with two
-of the network's own steps of half the size. The loss is computed on the clean latent (Dreamer 4, Hafner et al., 2025).
+One network serves 1, 2, 4 ... steps. A share of the targets is the single call that plays: from pure noise, at stride
+1, to the data. Most others learn the flow on the finest stride; the rest are made to agree, on the strides between,
+with two of the network's own steps of half the size. The loss is on the clean latent (Dreamer 4, Hafner et al., 2025).
 
 Legend: B sequences, K target frames of each, C channels, h, w latent grid. Level 0 is noise, level 1 is clean.
 """
