@@ -265,6 +265,7 @@ def test_a_perfect_model_outranks_a_frozen_one(results: dict[str, tuple[dict[str
     assert good["psnr"] == {h: pytest.approx(metrics.PSNR_CAP) for h in ("1", "4", "16", "64", "256")}
     assert good["ssim"]["256"] == pytest.approx(1) and good["sharpness"]["64"] == pytest.approx(1)
     assert good["feature_distance"]["64"] == pytest.approx(0, abs=1e-6)
+    assert good["ceiling_sharpness"] == pytest.approx(1)  # its tokenizer loses nothing
     assert good["psnr_seen"]["1"] == pytest.approx(metrics.PSNR_CAP)
     assert bad["psnr"] == bad["repeat_psnr"] and bad["feature_distance"] == bad["repeat_feature_distance"]
     assert bad["psnr"]["64"] < 20 and bad["feature_distance"]["64"] > 0.1
