@@ -230,8 +230,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     tokens = checkpoint.model.config.dynamics.tokens
     print(
         f"evaluating {arguments.checkpoint} ({checkpoint.game}): {checkpoint.parameters / 1e6:.2f} M parameters, "
-        f"{tokens} tokens and {options.steps or checkpoint.model.steps} denoiser calls a frame; {arguments.device}, float32, "
-        f"{torch.get_num_threads()} threads; {', '.join(suites)}, {options.episodes} episodes",
+        f"{tokens} tokens and {options.steps or checkpoint.model.steps} denoiser calls a frame; "
+        f"{arguments.device}, float32, {torch.get_num_threads()} threads; {', '.join(suites)}, "
+        f"{options.episodes} episodes",
         file=sys.stderr,
     )
     results, sheet = evaluate(checkpoint, options)

@@ -44,8 +44,8 @@ from game_wm.evaluation.rollout import Dream, RealGame, Tick, Truth, no_tick
 
 VERSION = 2  # of the network and its training; part of the cache's key
 FIRST_SEED = 80_000
-PLAYS, PLAY_FRAMES = 96, 192
-UPDATES, BATCH = 1500, 64
+PLAYS, PLAY_FRAMES = 192, 192
+UPDATES, BATCH = 3000, 64
 TOLERANCE = 0.25
 Plays = list[tuple[Tensor, Tensor]]  # frames uint8 (N, H, W, 3) and encoded actions (N-1, A) of each play
 LARGEST = 128  # larger frames are shrunk to this many pixels a side
