@@ -21,6 +21,7 @@ from game_wm.dynamics import Dynamics, DynamicsConfig, two_hot
 from game_wm.objectives.flow import FlowMatching
 from game_wm.tokenizer import Tokenizer
 from game_wm.world import build
+from train.callbacks import budget_of
 from train.optimizer import Kind, configure
 from train.tokenizer import load_tokenizer, psnr
 
@@ -41,7 +42,8 @@ class DynamicsModule(pl.LightningModule):
         outcome: weight of the reward's and the termination's losses.
         pixels: weight of the L1 distance of decoded prediction and decoded truth, on `pixel_share` of the targets.
         rollout: R, frames at a window's end that the model generates itself before it is trained on them; 0 is off.
-        rollout_share: share of the steps that do so.
+        rollout_from: part of the run's budget after which they begin: the late stage.
+        rollout_share: share of the steps that have them then.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class DynamicsModule(pl.LightningModule):
         pixels: float = 0.0,
         pixel_share: float = 0.25,
         rollout: int = 0,
+        rollout_from: float = 0.7,
         rollout_share: float = 0.5,
     ) -> None:
         super().__init__()
@@ -69,7 +72,7 @@ class DynamicsModule(pl.LightningModule):
         self.lr, self.weight_decay, self.optimizer_kind = lr, weight_decay, optimizer
         self.targets, self.context_noise, self.outcome = targets, context_noise, outcome
         self.pixels, self.pixel_share = pixels, pixel_share
-        self.rollout, self.rollout_share = rollout, rollout_share
+        self.rollout, self.rollout_from, self.rollout_share = rollout, rollout_from, rollout_share
         # In a list, so that the frozen decoder is no part of the checkpoint.
         self.frozen = [load_tokenizer(tokenizer)] if tokenizer else []
         if pixels and not tokenizer:
@@ -91,7 +94,7 @@ class DynamicsModule(pl.LightningModule):
         time = latents.shape[1]
         seen, first = latents, self.config.history
         noise = self.context_noise * torch.rand(len(latents), device=self.device)
-        if self.rollout and float(torch.rand(())) < self.rollout_share:
+        if self.rollout and self.late and float(torch.rand(())) < self.rollout_share:
             first = time - self.rollout
             seen = self.roll_out(latents, actions, self.rollout)
             noise = noise * 0.25
@@ -109,6 +112,11 @@ class DynamicsModule(pl.LightningModule):
             loss = loss + self.pixels * pixels
         self.log("loss", loss.detach())
         return loss
+
+    @property
+    def late(self) -> bool:
+        """Whether the stage of own rollouts has begun."""
+        return budget_of(self.trainer).progress(self.trainer) >= self.rollout_from
 
     @torch.no_grad()
     def roll_out(self, latents_BLCHW: Tensor, actions_BLA: Tensor, frames: int, steps: int = 1) -> Tensor:
