@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from game_wm.dynamics import Dynamics, DynamicsConfig, DynamicsState
+from game_wm.config import DynamicsConfig
+from game_wm.dynamics import Dynamics, DynamicsState
 from game_wm.memory.working import WorkingMemory
 from game_wm.objectives.flow import FlowMatching
 from game_wm.tokenizer import Tokenizer, TokenizerConfig

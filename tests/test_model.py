@@ -5,7 +5,8 @@ import torch
 from tiny import tiny_config
 
 from game_wm.attention import rotate, window_mask
-from game_wm.dynamics import Dynamics, expected_reward, two_hot
+from game_wm.context import expected_reward, two_hot
+from game_wm.dynamics import Dynamics
 from game_wm.objectives.flow import FlowMatching, advance, mix
 from game_wm.tokenizer import Tokenizer, TokenizerConfig
 

@@ -514,7 +514,7 @@ def test_this_process_has_an_age_and_a_size() -> None:
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random model as a real checkpoint."""
     from game_wm.checkpoint import Checkpoint, save
-    from game_wm.dynamics import DynamicsConfig
+    from game_wm.config import DynamicsConfig
     from game_wm.tokenizer import TokenizerConfig
     from game_wm.world import WorldConfig, WorldModel
 

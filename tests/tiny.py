@@ -6,7 +6,7 @@ import torch
 
 from data_collect.schema import ActionSchema
 from game_wm.checkpoint import Checkpoint, save
-from game_wm.dynamics import DynamicsConfig
+from game_wm.config import DynamicsConfig
 from game_wm.objectives.flow import FlowMatching
 from game_wm.tokenizer import TokenizerConfig
 from game_wm.world import WorldConfig, WorldModel

@@ -22,8 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_collect.errors import UserError
+from game_wm.config import DynamicsConfig
 from game_wm.convolution import ResidualBlock
-from game_wm.dynamics import Dynamics, DynamicsConfig
+from game_wm.dynamics import Dynamics
 from game_wm.objectives.flow import FlowMatching, Predict, advance
 from train.dynamics import Batch, DynamicsModule
 from train.optimizer import Kind, configure

@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data_collect.errors import UserError
-from game_wm.dynamics import Dynamics, DynamicsConfig, two_hot
+from game_wm.config import DynamicsConfig
+from game_wm.context import two_hot
+from game_wm.dynamics import Dynamics
 from game_wm.objectives.flow import FlowMatching
 from game_wm.tokenizer import Tokenizer
 from game_wm.world import build

@@ -1,0 +1,168 @@
+"""The denoiser: a U-Net over the latent grid, called once per denoising step, whose bottleneck reads the context.
+
+Legend: B batch or players, T time, K target frames of a sequence, N tokens of a frame, C channels (latent unless said),
+h, w latent grid, A action vector, E conditioning width, H heads, D channels of a head, P history frames.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from game_wm.attention import Projections, SpatialAttention, attend, rotate, window_mask
+from game_wm.config import DynamicsConfig
+from game_wm.convolution import ResidualBlock, groups
+from game_wm.memory.working import WorkingMemory
+
+
+def embed_level(level_B: Tensor, channels: int) -> Tensor:
+    """Sinusoidal features (B, channels) of a level in [0, 1]."""
+    frequencies = torch.exp(torch.linspace(0, 5, channels // 2, device=level_B.device))
+    angles = level_B.float()[:, None] * frequencies
+    return torch.cat((angles.cos(), angles.sin()), dim=-1)
+
+
+class BottleneckBlock(nn.Module):
+    """A convolutional block and a look at the context of the frames before; the first one attends over the frame."""
+
+    def __init__(self, config: DynamicsConfig, first: bool) -> None:
+        super().__init__()
+        width = config.widths[-1]
+        self.convolution = ResidualBlock(width, width, config.condition)
+        self.space = SpatialAttention(width, config.heads) if first else None
+        self.context = Projections(width, config.heads, source=config.context_width) if first else None
+
+    def forward(self, x_BCHW: Tensor, condition_BE: Tensor, context: ContextReader) -> Tensor:
+        x = self.convolution(x_BCHW, condition_BE)
+        if self.space is None or self.context is None:
+            return x
+        tokens = x.flatten(2).transpose(1, 2)
+        tokens = tokens + self.space(tokens)
+        queries = self.context.queries(self.context.norm(tokens))
+        tokens = tokens + self.context.out(context.read(queries))
+        return tokens.transpose(1, 2).unflatten(2, x.shape[-2:]).contiguous(memory_format=torch.channels_last)
+
+
+class ContextReader:
+    """What the bottleneck attends to: a sequence's context in training, the ring in play."""
+
+    def read(self, q_BNHD: Tensor) -> Tensor:
+        """Queries (B, N, H, D) -> (B, N, H*D)."""
+        raise NotImplementedError
+
+
+class SequenceReader(ContextReader):
+    """K targets a sequence, each reading the W frames before it; the batch of queries is B*K."""
+
+    def __init__(self, denoiser: Denoiser, context_BTNC: Tensor, targets: Tensor, window: int) -> None:
+        self.targets, self.batch = targets, len(context_BTNC)
+        tokens = context_BTNC.shape[2]
+        time = torch.arange(context_BTNC.shape[1], device=context_BTNC.device)
+        k, v = denoiser.keys_values(context_BTNC)
+        k = rotate(k, time[:, None, None])
+        self.keys, self.values = (x.flatten(1, 2).transpose(1, 2) for x in (k, v))
+        self.mask_KT, self.tokens = window_mask(targets, time, window, strict=True), tokens
+
+    def part(self, part: slice) -> SequenceReader:
+        """The same for some of the targets."""
+        other = copy(self)
+        other.targets, other.mask_KT = self.targets[part], self.mask_KT[part]
+        return other
+
+    def read(self, q_BNHD: Tensor) -> Tensor:
+        count, cells = len(self.targets), q_BNHD.shape[1]
+        q = q_BNHD.unflatten(0, (self.batch, count))
+        q = rotate(q, self.targets[:, None, None]).flatten(1, 2).transpose(1, 2)
+        mask = self.mask_KT.repeat_interleave(cells, 0).repeat_interleave(self.tokens, 1)
+        y = attend(q, self.keys, self.values, mask)
+        return y.transpose(1, 2).unflatten(1, (count, cells)).flatten(0, 1).flatten(-2)
+
+
+class RingReader(ContextReader):
+    """The ring of one frame in play."""
+
+    def __init__(self, memory: WorkingMemory) -> None:
+        self.memory = memory
+
+    def read(self, q_BNHD: Tensor) -> Tensor:
+        keys, values, valid = self.memory.read(0)
+        q = rotate(q_BNHD, self.memory.count[:, None, None]).transpose(1, 2)
+        mask = valid[:, None, None, :, None].expand(-1, 1, 1, -1, keys.shape[2]).flatten(-2)
+        y = attend(q, keys.flatten(1, 2).transpose(1, 2), values.flatten(1, 2).transpose(1, 2), mask)
+        return y.transpose(1, 2).flatten(-2)
+
+
+class Denoiser(nn.Module):
+    """U-Net over the latent grid; predicts the clean next latent as a correction to the last one.
+
+    Every level but the innermost halves the grid; the innermost reads the context.
+    """
+
+    def __init__(self, config: DynamicsConfig) -> None:
+        super().__init__()
+        *outer, inner = config.widths
+        *depths, depth_inner = config.blocks
+        e = config.condition
+        self.channels, self.levels = config.channels, e // 4
+        self.condition = nn.Sequential(
+            nn.Linear(config.history * config.actions + 3 * self.levels, e), nn.SiLU(), nn.Linear(e, e), nn.SiLU()
+        )
+        self.enter = nn.Conv2d(config.channels * (1 + config.history), config.widths[0], 3, padding=1)
+        self.down = nn.ModuleList(
+            nn.ModuleList(ResidualBlock(w, w, e) for _ in range(d)) for w, d in zip(outer, depths, strict=True)
+        )
+        self.shrink = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(outer, config.widths[1:], strict=True)
+        )
+        self.positions = nn.Parameter(torch.zeros(1, inner, *config.grid(len(outer))))
+        self.bottleneck = nn.ModuleList(BottleneckBlock(config, i == 0) for i in range(depth_inner))
+        self.grow = nn.ModuleList(nn.Conv2d(b, a, 3, padding=1) for a, b in zip(outer, config.widths[1:], strict=True))
+        self.up = nn.ModuleList(
+            nn.ModuleList(ResidualBlock(2 * w if i == 0 else w, w, e) for i in range(d))
+            for w, d in zip(outer, depths, strict=True)
+        )
+        self.norm = nn.GroupNorm(groups(config.widths[0]), config.widths[0])
+        self.leave = nn.Conv2d(config.widths[0], config.channels, 3, padding=1)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
+
+    def keys_values(self, context_BNC: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (..., N, H, D) of context tokens for the bottleneck: computed once a frame."""
+        return self.bottleneck[0].context.keys_values(context_BNC)  # type: ignore[union-attr,operator]
+
+    def forward(
+        self,
+        noisy_BCHW: Tensor,
+        history_BPCHW: Tensor,
+        actions_BPA: Tensor,
+        level_B: Tensor,
+        stride_B: Tensor,
+        context_noise_B: Tensor,
+        context: ContextReader,
+    ) -> Tensor:
+        """Clean latent (B, C, h, w) from one at noise level `level` (0 noise, 1 clean) and the step size `stride`.
+
+        `actions[:, -1]` is the action that leads from the last latent of `history` to the one predicted.
+        """
+        levels = [embed_level(level, self.levels) for level in (level_B, stride_B, context_noise_B)]
+        condition = self.condition(torch.cat((actions_BPA.flatten(1), *levels), dim=-1))
+        x = torch.cat((noisy_BCHW, history_BPCHW.flatten(1, 2)), dim=1)
+        x = self.enter(x.contiguous(memory_format=torch.channels_last))
+        skips = []
+        for blocks, shrink in zip(self.down, self.shrink, strict=True):
+            for block in blocks:  # type: ignore[attr-defined]
+                x = block(x, condition)
+            skips.append(x)
+            x = shrink(x)
+        x = x + self.positions
+        for block in self.bottleneck:
+            x = block(x, condition, context)
+        for blocks, grow in zip(reversed(self.up), reversed(self.grow), strict=True):  # type: ignore[call-overload]
+            skip = skips.pop()
+            x = torch.cat((grow(F.interpolate(x, size=skip.shape[-2:], mode="nearest")), skip), dim=1)
+            for block in blocks:  # type: ignore[attr-defined]
+                x = block(x, condition)
+        return history_BPCHW[:, -1] + self.leave(F.silu(self.norm(x))).float()
