@@ -396,6 +396,12 @@ def test_card_keeps_the_suites_of_the_same_weights(
     assert "## Fidelity" in page and "## Cost" in page and "## Control" not in page and "toy.png" in page
     assert (tmp_path / "toy.png").read_bytes().startswith(b"\x89PNG")
 
+    card = run(tmp_path, monkeypatch, "--suite", "stability", "--episodes", "2", "--frames", "160")
+    assert {"real_real", "frechet_start", "frechet_middle", "frechet_end", "idle_psnr"} <= set(card["stability"])
+    assert card["command"].endswith("--suite stability --episodes 2 --frames 160") and " && " in card["command"]
+    assert card["seeds"] == "90000-90003" and "fidelity" in card and "cost" in card
+    assert "## Stability" in (tmp_path / "toy.md").read_text()
+
     (tmp_path / "toy.safetensors").write_bytes(b"other weights")
     card = run(tmp_path, monkeypatch, "--suite", "cost", "--episodes", "2")
     assert "fidelity" not in card and "cost" in card
@@ -433,6 +439,8 @@ def test_files_that_are_no_checkpoint_or_no_card_are_refused(
 ) -> None:
     with pytest.raises(UserError, match=r"missing\.safetensors"):
         evaluation.main([str(tmp_path / "missing.safetensors")])
+    with pytest.raises(UserError, match="another folder with --out"):
+        run(tmp_path, monkeypatch, "--suite", "cost", "--out", str(tmp_path / "toy.safetensors"))
     (tmp_path / "toy.json").write_text("[]")
     with pytest.raises(UserError, match=r"toy\.json is not a card"):
         run(tmp_path, monkeypatch, "--suite", "cost")

@@ -16,7 +16,7 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +54,9 @@ class Options:
         if unknown or not self.suites:
             raise UserError(f"unknown suite {', '.join(unknown) or '(none)'}: --suite takes {', '.join(SUITES)}")
         for name in ("episodes", "frames", "steps"):
-            if (getattr(self, name) or 1) < 1 or getattr(self, name) == 0:
-                raise UserError(f"--{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name} must be at least 1, got {value}")
 
     @property
     def dreams(self) -> int:
@@ -218,15 +219,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from game_wm.checkpoint import load
-    from game_wm.evaluation.card import markdown, merge, read, tidy, write
+    from game_wm.evaluation.card import markdown, merge, read, tidy, writable, write
 
     try:
         checkpoint = load(arguments.checkpoint, arguments.device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"the device {arguments.device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    out = arguments.out or arguments.checkpoint.parent
-    path = out / f"{arguments.checkpoint.stem}.json"
-    old = read(path)
+    path = writable(arguments.out or arguments.checkpoint.parent) / f"{arguments.checkpoint.stem}.json"
+    card = read(path)
     tokens = checkpoint.model.config.dynamics.tokens
     print(
         f"evaluating {arguments.checkpoint} ({checkpoint.game}): {checkpoint.parameters / 1e6:.2f} M parameters, "
@@ -235,14 +235,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{options.episodes} episodes",
         file=sys.stderr,
     )
-    results, sheet = evaluate(checkpoint, options)
-    card = merge(old, tidy(make_card(checkpoint, options, results, arguments.out)))
-    text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
-    write(path, text)
-    if sheet:
-        sheet.save(path.with_suffix(".png"))
-    write(path.with_suffix(".md"), markdown(card, path.with_suffix(".png").exists()))
-    print(f"wrote {path}, {path.with_suffix('.md').name}" + (f" and {path.stem}.png" if sheet else ""), file=sys.stderr)
+    # A card is written after each piece of work, so that a run that is cut off leaves what it has measured.
+    pieces = (
+        [suite for suite in piece if suite in suites] for piece in (("fidelity", "control"), ("stability",), ("cost",))
+    )
+    for piece in filter(None, pieces):
+        part = replace(options, suites=tuple(piece))
+        results, sheet = evaluate(checkpoint, part)
+        card = merge(card, tidy(make_card(checkpoint, part, results, arguments.out)))
+        text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
+        write(path, text)
+        if sheet:
+            sheet.save(path.with_suffix(".png"))
+        write(path.with_suffix(".md"), markdown(card, path.with_suffix(".png").exists()))
+        print(f"{', '.join(piece)}: written to {path} and {path.with_suffix('.md').name}", file=sys.stderr)
     if arguments.json == "-":
         sys.stdout.write(text)
     elif arguments.json:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,16 @@ def seeds(runs: Mapping[str, Mapping[str, str]]) -> str:
     """ "90000-90063": from the first held-out seed to the last that any suite asked for."""
     numbers = [int(n) for run in runs.values() for n in run.get("seeds", "").split("-") if n]
     return f"{min(numbers)}-{max(numbers)}" if numbers else ""
+
+
+def writable(folder: Path) -> Path:
+    """The folder, made if need be; `UserError` when nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise UserError(f"cannot write into {folder}: {error.strerror}; name another folder with --out") from error
 
 
 def write(path: Path, text: str) -> None:
