@@ -89,7 +89,7 @@ def test_two_hot_rewards_survive_the_round_trip() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 8])
 def test_the_sampler_recovers_a_known_clean_latent(steps: int) -> None:
     clean, noise = torch.randn(2, 3, 3, 4, 4, 4).unbind(0)
-    sampled = FlowMatching.sample(lambda noisy, level, stride, part: clean[:, part], noise, steps)
+    sampled = FlowMatching().sample(lambda noisy, level, stride, part: clean[:, part], noise, steps)
     assert torch.allclose(sampled, clean, atol=1e-5)
 
 
@@ -103,7 +103,7 @@ def test_a_gaussian_is_sampled_with_the_right_moments() -> None:
         variance = (1 - t) ** 2 + (t * s) ** 2
         return m + t * s**2 / variance * (x - t * m)
 
-    sampled = FlowMatching.sample(best, torch.randn(4000, 1, 1, 1, 1), 128)
+    sampled = FlowMatching().sample(best, torch.randn(4000, 1, 1, 1, 1), 128)
     assert abs(sampled.mean() - m) < 0.05
     assert abs(sampled.std() - s) < 0.05
 

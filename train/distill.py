@@ -143,12 +143,12 @@ class DistillModule(DynamicsModule):
     def student(self, predict: Predict, noise: Tensor) -> Tensor:
         """The student's clean latents from this noise; the gradient passes through the last of its calls."""
         x, size = noise, 1 / self.student_steps
-        stride = x.new_full(x.shape[:2], size)
+        stride, told = (x.new_full(x.shape[:2], value) for value in (size, self.objective.told(self.student_steps)))
         for i in range(self.student_steps - 1):
             with torch.no_grad():
                 level = x.new_full(x.shape[:2], i * size)
-                x = advance(x, predict(x, level, stride, slice(0, x.shape[1])), level, stride)
-        return predict(x, x.new_full(x.shape[:2], 1 - size), stride, slice(0, x.shape[1]))
+                x = advance(x, predict(x, level, told, slice(0, x.shape[1])), level, stride)
+        return predict(x, x.new_full(x.shape[:2], 1 - size), told, slice(0, x.shape[1]))
 
     def judge(self, latents: Tensor, seen: Tensor, targets: Tensor, made: Tensor) -> Tensor:
         """Hinge losses of discriminator and student in one pass: a pair is a frame and the one before it."""

@@ -67,15 +67,18 @@ class FlowMatching:
         last = advance(first, predict(first, level + half, half, part), level + half, half)
         return noisy + (last - noisy) * expand((1 - level) / (2 * half), noisy)
 
-    @staticmethod
-    def sample(predict: Predict, noise_BKCHW: Tensor, steps: int) -> Tensor:
+    def told(self, steps: int) -> float:
+        """The stride that the network is told in a walk of `steps`: without bootstrap it knows the finest only."""
+        return 1 / steps if steps == 1 or self.bootstrap else 1 / self.finest
+
+    def sample(self, predict: Predict, noise_BKCHW: Tensor, steps: int) -> Tensor:
         """Clean latents from pure noise in `steps` equal Euler steps."""
         x = noise_BKCHW
-        stride = x.new_full(x.shape[:2], 1 / steps)
+        stride, told = (x.new_full(x.shape[:2], value) for value in (1 / steps, self.told(steps)))
         everything = slice(0, x.shape[1])
         for i in range(steps):
             level = x.new_full(x.shape[:2], i / steps)
-            clean = predict(x, level, stride, everything)
+            clean = predict(x, level, told, everything)
             x = clean if i == steps - 1 else advance(x, clean, level, stride)
         return x
 
