@@ -278,6 +278,12 @@ def test_a_perfect_model_outranks_a_frozen_one(results: dict[str, tuple[dict[str
     assert perfect["control"]["dream"] == perfect["control"]["real"] == frozen["control"]["real"]
     assert frozen["control"]["dream"] < frozen["control"]["real"] - 0.2
     assert perfect["control"]["real"] > perfect["control"]["chance"] + 0.2
+    assert (
+        perfect["control"]["ratio"]
+        == perfect["control"]["tokenised_ratio"]
+        == frozen["control"]["tokenised_ratio"]
+        == 1
+    )
     assert set(perfect["control"]["parts"]) == set(BUTTONS)
 
     assert perfect["reward"]["accuracy"] == 1 and perfect["reward"]["recall"] == 1

@@ -145,7 +145,7 @@ def _rollouts(
                 fidelity.add(model, truth, dream)
                 sheet = sheet or draw(truth, dream)
             if control:
-                control.add(truth, dream)
+                control.add(model, truth, dream)
         ended = game.ended[: options.episodes] if fidelity else []
         for first in range(0, len(ended), BATCH):
             truth = stack(ended[first : first + BATCH], prompt, frames)

@@ -193,7 +193,8 @@ def _control(card: Mapping[str, Any]) -> list[str]:
     names = f" Actions that look alike count as one: {figures['names']} are told apart." if "names" in figures else ""
     return [
         "Share of random actions that an inverse-dynamics network, trained on real frames, names rightly. "
-        f"Dream over real: {_with_interval(figures, 'ratio', None, 3)}.{chance}{names}",
+        f"Dream over real: {_with_interval(figures, 'ratio', None, 3)}; tokenised real frames over real: "
+        f"{_with_interval(figures, 'tokenised_ratio', None, 3)}.{chance}{names}",
         "",
         *table(["action", "real frames", "dreamt frames"], rows),
     ]

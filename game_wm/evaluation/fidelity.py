@@ -27,7 +27,7 @@ from torch import Tensor
 
 from game_wm.evaluation import metrics
 from game_wm.evaluation.features import FeatureDistance
-from game_wm.evaluation.rollout import Dream, Truth, device_of
+from game_wm.evaluation.rollout import Dream, Truth, round_trip
 
 HORIZONS = (1, 4, 16, 64, 256)
 SEEN_SHARE = 0.01  # least share of seen pixels for an episode to count in psnr_seen
@@ -50,8 +50,7 @@ class Fidelity:
 
     def _score(self, model: Any, truth: Truth, dream: Dream, horizon: int) -> dict[str, np.ndarray]:
         real, last, made = truth.at(horizon), truth.at(0), dream.at(horizon)
-        with torch.no_grad():
-            ceiling = model.decode(model.encode(real.to(device_of(model)))).cpu()
+        ceiling = round_trip(model, real)
         nothing = torch.zeros(real.shape[:3], dtype=torch.bool)
         seen = truth.seen.get(horizon, nothing)
         seen = seen & (seen.float().mean((1, 2), keepdim=True) >= SEEN_SHARE)

@@ -271,3 +271,10 @@ def roll(model: Any, truth: Truth, steps: int | None = None, tick: Tick = no_tic
 def device_of(model: Any) -> torch.device:
     """Where the model's weights lie."""
     return next(iter(model.parameters()), torch.zeros(0)).device
+
+
+@torch.no_grad()
+def round_trip(model: Any, frames_BHWC: Tensor) -> Tensor:
+    """Frames (B, H, W, 3) as the tokenizer shows them: the ceiling of every dream."""
+    device = device_of(model)
+    return torch.cat([model.decode(model.encode(part.to(device))).cpu() for part in frames_BHWC.split(64)])
