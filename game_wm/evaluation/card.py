@@ -210,7 +210,7 @@ def _stability(card: Mapping[str, Any]) -> list[str]:
         f"{figures['dreams']} dreams of {figures['frames']:,} frames. Fréchet distance of EfficientNet-Lite0 features "
         "to real play (less is better):",
         "",
-        *table(["", "distance"], [[title, _with_interval(figures, key, None, 4)] for key, title in titles.items()]),
+        *table(["", "distance"], [[title, _with_interval(figures, key, None, 1)] for key, title in titles.items()]),
     ]
     if "idle_psnr" in figures:
         lines += ["", f"Standing still for {figures['idle_frames']:,} frames: the last is at "
