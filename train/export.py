@@ -31,6 +31,8 @@ from train.report import say
 from train.tokenizer import load_tokenizer
 from train.windows import LatentStore, Span
 
+CONTEXT_BYTES = 4 * 2**20  # large frames get fewer beginnings, so that the file stays small
+
 
 def contexts(store: LatentStore, count: int, frames: int, held_out: float) -> tuple[Tensor, Tensor]:
     """Real frames uint8 (S, P, H, W, 3) of held-out episodes, evenly spread, and the actions (S, P, A) done on them.
@@ -61,6 +63,8 @@ def export(run: Path, name: str, out: Path, count: int = 8, prompt: int = 32) ->
     store = LatentStore(run / "latents")
     distilled = (run / "distill" / "last.ckpt").exists()
     dynamics = check_card(run / "dynamics" / "last.ckpt")["game_wm"]
+    size = prompt * 3 * tokenizer.config.height * tokenizer.config.width
+    count = max(1, min(count, CONTEXT_BYTES // size))
     frames, actions = contexts(store, count, prompt, dynamics["settings"]["data"]["held_out"])
 
     def write(stage: str, file: str, steps: int, stages: list[str]) -> Path:
