@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
 
     record = commands.add_parser("record", help="play a game into a folder of shards; run it again to continue")
     record.add_argument("--game", required=True, help="maze, doom, gym:ID, with options: 'maze?size=9&creatures=0'")
-    record.add_argument("--player", required=True, help="explorer, random, human or policy:MODULE:FUNCTION")
+    record.add_argument("--player", required=True, help="explorer, wanderer, random, human or policy:MODULE:FUNCTION")
     record.add_argument("--frames", type=int, required=True, help="frames that the folder shall hold in the end")
     record.add_argument("--out", required=True, help="the folder; one that holds the same recording is continued")
     record.add_argument(

@@ -5,6 +5,10 @@
 It plays any game whose `info` has `map` (uint8 (rows, columns), 1 = wall, 2 = worth taking, 3 = keep away, any other
 value free) and `map_pose` or `pose` (x, y in cells, angle in radians), and which has the buttons forward, turn_left and
 turn_right. Which way turning left goes, and how far, it finds out by doing it. The same seed plays the same way.
+
+The player `wanderer` is an explorer that lets go for half of its time: it holds random buttons, or stands still, and
+then walks on from wherever that has led. So a model sees every button everywhere, and not only at the walls that a
+player at random runs into.
 """
 
 from __future__ import annotations
@@ -23,10 +27,14 @@ Buttons = tuple[str, ...]
 
 
 class Explorer:
-    """`reset(env, frame, info)` before an episode, then `act(frame, info)` gives the action, uint8 (buttons,)."""
+    """`reset(env, frame, info)` before an episode, then `act(frame, info)` gives the action, uint8 (buttons,).
 
-    def __init__(self, env: Any, seed: int = 0) -> None:
-        self.seed, self.episode = seed, -1
+    Args:
+        wander: whether it lets go of its plans for half of the time.
+    """
+
+    def __init__(self, env: Any, seed: int = 0, wander: bool = False) -> None:
+        self.seed, self.episode, self.wander = seed, -1, wander
         schema = getattr(env, "action_schema", None) or env.unwrapped.action_schema
         missing = [name for name in ("forward", "turn_left", "turn_right") if name not in schema.names]
         if missing or schema.kind != "multibinary":
@@ -71,6 +79,8 @@ class Explorer:
         self._unstick(x, y)
         if not self.gesture and self.rng.random() < 0.015:
             self._fidget()
+        if self.wander and not self.gesture and self.rng.random() < 0.0125:
+            self._let_go()
         if not self.gesture and not self.route:
             self._decide(grid, here, angle, threats)
         while self.time % 3 == 0 and len(self.route) > 1 and self._clear(grid, x, y, self.route[1]):
@@ -250,6 +260,17 @@ class Explorer:
             for _ in range(int(rng.integers(1, 4))):
                 held = tuple(name for name in self.names if rng.random() < 0.35)
                 self.gesture.extend([held] * int(rng.integers(1, 4)))
+
+    def _let_go(self) -> None:
+        """Some 80 frames of random buttons, each held a while, or of standing still; then it plans anew."""
+        length = int(self.rng.integers(40, 121))
+        while len(self.gesture) < length:
+            if self.rng.random() < 0.15:
+                self.gesture.extend([()] * int(self.rng.integers(20, 81)))
+            else:
+                held = tuple(name for name in self.names if self.rng.random() < 0.35)
+                self.gesture.extend([held] * int(self.rng.integers(4, 25)))
+        self.route.clear()
 
     def _idle(self) -> None:
         """What it does at a place it has reached: turn round once, look aside, stand, back up, press at random."""

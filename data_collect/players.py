@@ -1,12 +1,13 @@
 """Who plays while the recorder looks on.
 
-    player = make("random", env, seed=7)        # explorer, random, human, policy:MODULE:FUNCTION
+    player = make("random", env, seed=7)        # explorer, wanderer, random, human, policy:MODULE:FUNCTION
     player.reset(env, frame, info)
     action = player.act(frame, info)
 
-`explorer` walks a game that gives its map, `random` holds random actions for a while, `human` plays in a window, and
-`policy:my_bot:decide` calls `decide(frame, info) -> action` of `my_bot.py` (where the callable has an attribute
-`reset(env, frame, info)`, it is called before each episode). The same seed plays the same way, but for a human.
+`explorer` walks a game that gives its map, `wanderer` does too but lets go half of the time, `random` holds random
+actions for a while, `human` plays in a window, and `policy:my_bot:decide` calls `decide(frame, info) -> action` of
+`my_bot.py` (where the callable has an attribute `reset(env, frame, info)`, it is called before each episode). The same
+seed plays the same way, but for a human.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 
-NAMES = ("explorer", "random", "human", "policy:MODULE:FUNCTION")
+NAMES = ("explorer", "wanderer", "random", "human", "policy:MODULE:FUNCTION")
 HOLD_SECONDS = (0.2, 1.2)
 
 
@@ -42,10 +43,10 @@ class Quit(Exception):
 
 def make(name: str, env: Any, seed: int = 0) -> Player:
     """The player called `name` for `env` (which has `action_schema`). `UserError`: unknown, or unable to play it."""
-    if name == "explorer":
+    if name in ("explorer", "wanderer"):
         from data_collect.explorer import Explorer
 
-        return Explorer(env, seed)
+        return Explorer(env, seed, wander=name == "wanderer")
     if name == "random":
         return Random(env.action_schema, seed)
     if name == "human":

@@ -267,10 +267,10 @@ def test_stepping_changes_the_picture_smoothly():
         assert np.abs(moved - still).max() < 48 and np.abs(moved - still).mean() < 1.0
 
 
-def walk(game, seed, frames):
+def walk(game, seed, frames, wander=False):
     """An explorer's actions, the cell it was in at each frame, and how many gems it took."""
     frame, info = game.reset(seed=seed)
-    player = Explorer(game, seed)
+    player = Explorer(game, seed, wander)
     player.reset(game, frame, info)
     actions, cells, taken = [], [], 0
     for _ in range(frames):
@@ -303,6 +303,14 @@ def test_the_explorer_covers_the_maze_and_comes_back(seed):
     assert 0.5 < means[0] < 0.9 and means[1] > 0.005 and (means[2:] > 0.1).all()
     assert 0.01 < (actions.sum(1) == 0).mean() < 0.3
     assert actions.dtype == np.uint8 and len(np.unique(actions, axis=0)) >= 7
+
+
+def test_the_wanderer_tries_every_button_and_still_gets_about():
+    game = Maze(creatures=0, width=16, height=16)
+    actions, cells, _ = walk(game, 0, 3000, wander=True)
+    assert (actions.mean(0) > 0.1).all() and 0.1 < (actions.sum(1) == 0).mean() < 0.4
+    assert len(np.unique(actions, axis=0)) >= 12
+    assert len(set(cells)) >= 0.4 * len(free_cells(game))
 
 
 def test_the_explorer_keeps_out_of_the_creatures_way():

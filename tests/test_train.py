@@ -192,6 +192,25 @@ def test_encode_once_and_again_when_the_tokenizer_changes(
         LatentStore(out)
 
 
+def test_a_recording_that_was_added_is_encoded_alone(
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encode, "SHARD_FRAMES", 100)
+    record(tmp_path / "more", "maze?size=7", "random", 80, seed=4, episode_frames=40)
+    out, both, tokenizer = tmp_path / "latents", tmp_path / "both", small_tokenizer(0)
+    data = [str(recording), str(tmp_path / "more")]
+    encode.encode(data[:1], tokenizer, out)
+    kept = (out / "latents-00001.npy").stat().st_mtime_ns
+    assert encode.encode(data, tokenizer, out)
+    assert (out / "latents-00001.npy").stat().st_mtime_ns == kept
+    encode.encode(data, tokenizer, both)
+    first, second = LatentStore(out), LatentStore(both)
+    assert first.episodes == second.episodes and first.index["shards"] == second.index["shards"]
+    for name in ("latents", "actions", "pose"):
+        for mine, other in zip(first.shards, second.shards, strict=True):
+            assert np.allclose(mine[name], other[name], atol=0.05)  # in 16 or in 32 bits, as is faster
+
+
 def test_encode_refuses_other_sizes_and_folders(recording: Path, tmp_path: Path) -> None:
     wide = Tokenizer(TokenizerConfig(64, 96, 4, (16, 16, 16), (16, 16, 16), decoder_blocks=1))
     with pytest.raises(UserError, match="64x64, the tokenizer takes 96x64"):

@@ -5,8 +5,10 @@ teacher that calls it many times.
 
 Student and teacher begin as the same weights. The student plays on from real frames (self-forcing, Huang et al.,
 2025); for frames of what it then remembers, the teacher walks from the same noise to a clean latent in many steps, and
-the student must reach it in its few (consistency of endpoints). A discriminator on pairs of latents may be added, which
-holds the student's frames to the sharpness of real ones.
+the student must reach it in its few (consistency of endpoints). Where the teacher's latent lies near the real one, the
+student has but drifted, and the real one is its goal: so it learns to come back, and where a view was lost it is not
+asked to guess it. A discriminator on pairs of latents may be added, which holds the student's frames to the sharpness
+of real ones.
 
 Legend: B windows, K targets, C channels, h, w latent grid.
 """
@@ -54,6 +56,8 @@ class DistillModule(DynamicsModule):
     Args beyond the dynamics' own:
         teacher_steps: denoiser calls a frame of the teacher.
         student_steps: denoiser calls a frame of the student, 1 or 2.
+        near: mean squared distance (latents have unit variance) of teacher and truth below which a cell of the latent
+            takes the truth for its goal; 0 never does.
         anchor: weight of the flow-matching loss on the same targets, which keeps the network serving other step counts.
         adversarial: weight of the discriminator's judgement; 0 builds none.
     """
@@ -74,6 +78,7 @@ class DistillModule(DynamicsModule):
         rollout: int = 16,
         teacher_steps: int = 8,
         student_steps: int = 1,
+        near: float = 0.3,
         anchor: float = 0.5,
         adversarial: float = 0.0,
     ) -> None:
@@ -94,7 +99,7 @@ class DistillModule(DynamicsModule):
         if not 1 <= student_steps <= teacher_steps:
             raise UserError(f"student_steps must lie between 1 and teacher_steps {teacher_steps}, not {student_steps}")
         self.teacher_steps, self.student_steps = teacher_steps, student_steps
-        self.anchor, self.adversarial = anchor, adversarial
+        self.near, self.anchor, self.adversarial = near, anchor, adversarial
         # The student's own step is taught by the teacher alone.
         self.flow = replace(objective, one_call=0.0)
         self.teacher: Dynamics | None = None
@@ -126,6 +131,9 @@ class DistillModule(DynamicsModule):
         with torch.no_grad():
             teach, _, _ = self.teacher.read(noised, actions, targets, noise, latents)
             taught = self.objective.sample(teach, start, self.teacher_steps)
+            drifted = (taught - goals).square().mean(2, keepdim=True) < self.near
+            taught = torch.where(drifted, goals, taught)
+        self.log("near", drifted.float().mean())
         made = self.student(predict, start)
         distance = (made - taught).square().mean()
         self.log("distance", distance.detach(), prog_bar=True)

@@ -4,7 +4,8 @@
 
 Writes `latents-00000.npy` (float16, F x C x h x w, whole episodes one after another) and beside it `actions-`,
 `rewards-`, `terminated-` and, where the game tells, `pose-00000.npy`, row for row; `index.json` says which episode lies
-where. A run that is stopped continues at its last whole shard; one that has nothing to do says so.
+where. A run that is stopped continues at its last whole shard, as does one with recordings added behind those that it
+knows; one that has nothing to do says so.
 """
 
 from __future__ import annotations
@@ -93,11 +94,15 @@ def encode(data: list[str], tokenizer: Tokenizer, out: str | Path, device: str =
 
 
 def _begin(folder: Path, key: str) -> dict[str, Any]:
-    """The index to go on with: that of the same work, or an empty one in an emptied folder."""
+    """The index to go on with: that of the same work or of its beginning, or an empty one in an emptied folder."""
     try:
         index = json.loads((folder / "index.json").read_text())
         if index["key"] == key:
             return index
+        if key.startswith(index["key"] + "-"):  # recordings were added: the last shard has room for more episodes
+            last = len(index["shards"]) - 1
+            episodes = [episode for episode in index["episodes"] if episode["shard"] < last]
+            return index | {"complete": False, "shards": index["shards"][:last], "episodes": episodes}
         shutil.rmtree(folder)
     except FileNotFoundError:
         pass
