@@ -16,6 +16,7 @@ from game_wm.config import DynamicsConfig
 from game_wm.memory.working import WorkingMemory
 
 REWARD_BINS = 41
+PART = 256  # frames of a long prompt that are read at once
 
 
 def reward_bins(device: torch.device) -> Tensor:
@@ -43,14 +44,14 @@ class CausalAttention(nn.Module):
         super().__init__()
         self.projections, self.window = Projections(channels, heads), window
 
-    def forward(self, x_BTNC: Tensor, memory: WorkingMemory | None, layer: int) -> Tensor:
+    def forward(self, x_BTNC: Tensor, memory: WorkingMemory | None, layer: int, first: int) -> Tensor:
         p = self.projections
         x = p.norm(x_BTNC)
-        time = torch.arange(x.shape[1], device=x.device)
+        time = torch.arange(first, first + x.shape[1], device=x.device)
         q, (k, v) = p.queries(x), p.keys_values(x)
         q, k = rotate(q, time[:, None, None]), rotate(k, time[:, None, None])
         if memory is not None:
-            memory.fill(layer, k, v)
+            memory.fill(layer, k, v, first)
         order = (0, 2, 3, 1, 4)  # B N H T D
         mask = window_mask(time, time, self.window)
         y = attend(q.permute(order), k.permute(order), v.permute(order), mask)
@@ -78,8 +79,8 @@ class ContextBlock(nn.Module):
         self.space = SpatialAttention(channels, heads)
         self.feed_forward = SwiGLU(channels)
 
-    def forward(self, x_BTNC: Tensor, memory: WorkingMemory | None, layer: int) -> Tensor:
-        x = x_BTNC + self.time(x_BTNC, memory, layer)
+    def forward(self, x_BTNC: Tensor, memory: WorkingMemory | None, layer: int, first: int) -> Tensor:
+        x = x_BTNC + self.time(x_BTNC, memory, layer, first)
         x = x + self.space(x)
         return x + self.feed_forward(x)
 
@@ -87,6 +88,28 @@ class ContextBlock(nn.Module):
         x = x_BNC + self.time.step(x_BNC, memory, layer)
         x = x + self.space(x)
         return x + self.feed_forward(x)
+
+
+class Motion(nn.Module):
+    """Steps on SE(2) (..., 3) in the player's own frame: the one that led to a frame, the one that comes next."""
+
+    unit: Tensor
+
+    def __init__(self, config: DynamicsConfig, hidden: int = 128) -> None:
+        super().__init__()
+        width = config.context_width
+        self.was = nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, 3))
+        self.next = nn.Sequential(nn.Linear(width + config.actions, hidden), nn.SiLU(), nn.Linear(hidden, 3))
+        # A frame's steps are about a tenth of a place long, and a tenth of a radian.
+        self.register_buffer("unit", torch.tensor([config.place / 10, config.place / 10, 0.1]), persistent=False)
+
+    def led_here(self, summary_BC: Tensor) -> Tensor:
+        """The step that led to the frame of these tokens, which the frame itself shows."""
+        return self.was(summary_BC).float() * self.unit
+
+    def to_come(self, summary_BC: Tensor, actions_BA: Tensor) -> Tensor:
+        """The step that an action will lead to after the frame of these tokens."""
+        return self.next(torch.cat((summary_BC, actions_BA.to(summary_BC.dtype)), dim=-1)).float() * self.unit
 
 
 class ContextStream(nn.Module):
@@ -103,11 +126,13 @@ class ContextStream(nn.Module):
         self.action = nn.Linear(config.actions, width)
         self.positions = nn.Parameter(torch.randn(config.tokens, width) * 0.02)
         self.registers = config.registers
+        self.reach = config.context_blocks * config.window  # frames back that a token depends on
         self.blocks = nn.ModuleList(
             ContextBlock(width, config.heads, config.window) for _ in range(config.context_blocks)
         )
         self.norm = Norm(width)
         self.outcome = nn.Linear(width, 1 + REWARD_BINS)
+        self.motion = Motion(config) if config.recall else None
 
     def embed(self, latents_BCHW: Tensor, actions_BA: Tensor) -> Tensor:
         """One token a cell of the half-size grid, then the registers: (B, N, C)."""
@@ -115,15 +140,27 @@ class ContextStream(nn.Module):
         registers = cells.new_zeros(len(cells), self.registers, cells.shape[-1])
         return torch.cat((cells, registers), dim=1) + self.positions + self.action(actions_BA)[:, None]
 
-    def forward(self, latents_BTCHW: Tensor, actions_BTA: Tensor, memory: WorkingMemory | None = None) -> Tensor:
-        """Whole sequences -> (B, T, N, C); `actions[:, t]` led to `latents[:, t]`."""
+    def forward(
+        self, latents_BTCHW: Tensor, actions_BTA: Tensor, memory: WorkingMemory | None = None, first: int = 0
+    ) -> Tensor:
+        """Whole sequences -> (B, T, N, C); `actions[:, t]` led to `latents[:, t]`, frame number `first + t`."""
         batch, time = latents_BTCHW.shape[:2]
         x = self.embed(latents_BTCHW.flatten(0, 1), actions_BTA.flatten(0, 1)).unflatten(0, (batch, time))
         for layer, block in enumerate(self.blocks):
-            x = block(x, memory, layer)
+            x = block(x, memory, layer, first)
         if memory is not None:
-            memory.advance(time)
+            memory.advance(first + time)
         return self.norm(x)
+
+    def read(self, latents_BTCHW: Tensor, actions_BTA: Tensor, memory: WorkingMemory) -> Tensor:
+        """The same for sequences of any length, part by part, at a cost that grows with T and not with its square."""
+        time, parts = latents_BTCHW.shape[1], []
+        for begin in range(0, time, PART):
+            end, lead = min(begin + PART, time), max(0, begin - self.reach)
+            ring = memory if end == time else None
+            tokens = self(latents_BTCHW[:, lead:end], actions_BTA[:, lead:end], ring, lead)
+            parts.append(tokens[:, begin - lead :])
+        return torch.cat(parts, dim=1)
 
     def step(self, latents_BCHW: Tensor, actions_BA: Tensor, memory: WorkingMemory) -> Tensor:
         """One frame -> (B, N, C), with the ring as its past."""

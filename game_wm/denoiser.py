@@ -1,7 +1,8 @@
 """The denoiser: a U-Net over the latent grid, called once per denoising step, whose bottleneck reads the context.
 
 Legend: B batch or players, T time, K target frames of a sequence, N tokens of a frame, C channels (latent unless said),
-h, w latent grid, A action vector, E conditioning width, H heads, D channels of a head, P history frames.
+h, w latent grid, A action vector, E conditioning width, H heads, D channels of a head, P history frames, R frames
+recalled.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from torch import Tensor, nn
 from game_wm.attention import Projections, SpatialAttention, attend, rotate, window_mask
 from game_wm.config import DynamicsConfig
 from game_wm.convolution import ResidualBlock, groups
+from game_wm.memory.episodic import FEATURES
 from game_wm.memory.working import WorkingMemory
+
+Recalled = tuple[Tensor, Tensor]
+"""What episodic memory gives back: latents (B, R, C, h, w) and what is told about them (B, R, 6)."""
 
 
 def embed_level(level_B: Tensor, channels: int) -> Tensor:
@@ -108,9 +113,13 @@ class Denoiser(nn.Module):
         e = config.condition
         self.channels, self.levels = config.channels, e // 4
         self.condition = nn.Sequential(
-            nn.Linear(config.history * config.actions + 3 * self.levels, e), nn.SiLU(), nn.Linear(e, e), nn.SiLU()
+            nn.Linear(config.history * config.actions + 3 * self.levels + 2 * config.recall * FEATURES, e),
+            nn.SiLU(),
+            nn.Linear(e, e),
+            nn.SiLU(),
         )
-        self.enter = nn.Conv2d(config.channels * (1 + config.history), config.widths[0], 3, padding=1)
+        frames = 1 + config.history + 2 * config.recall
+        self.enter = nn.Conv2d(config.channels * frames, config.widths[0], 3, padding=1)
         self.down = nn.ModuleList(
             nn.ModuleList(ResidualBlock(w, w, e) for _ in range(d)) for w, d in zip(outer, depths, strict=True)
         )
@@ -142,14 +151,20 @@ class Denoiser(nn.Module):
         stride_B: Tensor,
         context_noise_B: Tensor,
         context: ContextReader,
+        recalled: Recalled | None = None,
     ) -> Tensor:
         """Clean latent (B, C, h, w) from one at noise level `level` (0 noise, 1 clean) and the step size `stride`.
 
-        `actions[:, -1]` is the action that leads from the last latent of `history` to the one predicted.
+        `actions[:, -1]` is the action that leads from the last latent of `history` to the one predicted; `recalled`
+        is what episodic memory gave, in a network that has one.
         """
         levels = [embed_level(level, self.levels) for level in (level_B, stride_B, context_noise_B)]
-        condition = self.condition(torch.cat((actions_BPA.flatten(1), *levels), dim=-1))
-        x = torch.cat((noisy_BCHW, history_BPCHW.flatten(1, 2)), dim=1)
+        told, seen = [actions_BPA.flatten(1), *levels], [noisy_BCHW, history_BPCHW.flatten(1, 2)]
+        if recalled is not None:
+            seen.append(recalled[0].flatten(1, 2))
+            told.append(recalled[1].flatten(1))
+        condition = self.condition(torch.cat(told, dim=-1))
+        x = torch.cat(seen, dim=1)
         x = self.enter(x.contiguous(memory_format=torch.channels_last))
         skips = []
         for blocks, shrink in zip(self.down, self.shrink, strict=True):

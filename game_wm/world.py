@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from game_wm.config import DynamicsConfig
 from game_wm.dynamics import Dynamics, DynamicsState
+from game_wm.memory.episodic import EpisodicMemory
 from game_wm.memory.working import WorkingMemory
 from game_wm.objectives.flow import FlowMatching
 from game_wm.tokenizer import Tokenizer, TokenizerConfig
@@ -89,8 +90,11 @@ class WorldState:
         def ring(name: str) -> WorkingMemory:
             return WorkingMemory(*(values[f"dynamics.{name}.{f.name}"] for f in fields(WorkingMemory)))
 
+        episodic = None
+        if "dynamics.episodic.keys" in values:
+            episodic = EpisodicMemory(*(values[f"dynamics.episodic.{f.name}"] for f in fields(EpisodicMemory)))
         dynamics = DynamicsState(
-            values["dynamics.latents"], values["dynamics.actions"], ring("context"), ring("bottleneck")
+            values["dynamics.latents"], values["dynamics.actions"], ring("context"), ring("bottleneck"), episodic
         )
         return WorldState(dynamics, values["seeds"])
 
@@ -103,13 +107,17 @@ def _walk(node: Any, prefix: str) -> list[tuple[str, Tensor]]:
     found: list[tuple[str, Tensor]] = []
     for f in fields(node):
         value = getattr(node, f.name)
+        if value is None:  # a level of memory that this network has not
+            continue
         found += _walk(value, f"{prefix}{f.name}.") if is_dataclass(value) else [(prefix + f.name, value)]
     return found
 
 
 def _rebuild(node: Any, change: Any) -> Any:
     values = {f.name: getattr(node, f.name) for f in fields(node)}
-    return type(node)(**{k: _rebuild(v, change) if is_dataclass(v) else change(v) for k, v in values.items()})
+    return type(node)(
+        **{k: _rebuild(v, change) if is_dataclass(v) else v if v is None else change(v) for k, v in values.items()}
+    )
 
 
 def frame_noise(seeds_B: Tensor, frames_B: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny import tiny_config
 
+from game_wm import context
 from game_wm.attention import rotate, window_mask
 from game_wm.context import expected_reward, two_hot
 from game_wm.dynamics import Dynamics
@@ -11,11 +12,11 @@ from game_wm.objectives.flow import FlowMatching, advance, mix
 from game_wm.tokenizer import Tokenizer, TokenizerConfig
 
 
-@pytest.fixture
-def dynamics() -> Dynamics:
+@pytest.fixture(params=[0, 2], ids=["working memory", "episodic memory"])
+def dynamics(request: pytest.FixtureRequest) -> Dynamics:
     """A small network whose zero-initialised layers are not zero, so that every path is exercised."""
     torch.manual_seed(0)
-    model = Dynamics(tiny_config().dynamics)
+    model = Dynamics(tiny_config(recall=request.param).dynamics)
     for p in model.parameters():
         if not p.detach().abs().sum():
             torch.nn.init.normal_(p, std=0.1)
@@ -36,12 +37,19 @@ def test_cached_generation_equals_uncached(dynamics: Dynamics, prompt: int) -> N
     state = dynamics.start(latents[:, :prompt], actions[:, : prompt - 1])
     cached = dynamics.generate(state, actions[:, prompt - 1], noise, 2, objective)
     quiet = torch.zeros(len(latents))
-    predict, _, _ = dynamics(latents, actions, torch.tensor([prompt]), quiet, latents)
+    found = dynamics.recall(state, actions[:, prompt - 1])
+    if found is not None:  # the same for every frame: only the last one is looked at
+        found = tuple(x[:, None].expand(-1, prompt + 1, *x.shape[1:]) for x in found)
+    predict, _, _ = dynamics(latents, actions, torch.tensor([prompt]), quiet, latents, found)
     uncached = objective.sample(predict, noise[:, None], 2)[:, 0]
     assert (cached - uncached).abs().max() < 1e-4
 
 
-def test_frame_by_frame_equals_prompt_at_once_beyond_the_window(dynamics: Dynamics) -> None:
+@pytest.mark.parametrize("part", [256, 7])
+def test_frame_by_frame_equals_prompt_at_once_beyond_the_window(
+    dynamics: Dynamics, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "PART", part)
     time = dynamics.config.window * 2 + 3
     latents, actions = sequences(dynamics, time)
     whole = dynamics.start(latents, actions[:, :-1])
@@ -55,6 +63,12 @@ def test_frame_by_frame_equals_prompt_at_once_beyond_the_window(dynamics: Dynami
         assert torch.equal(a.count, b.count)
         assert (a.keys - b.keys).abs().max() < 1e-4
         assert (a.values - b.values).abs().max() < 1e-4
+    if whole.episodic is not None:
+        assert steps.episodic is not None and (whole.episodic.keys >= 0).sum() >= 2
+        for name in ("keys", "times"):
+            assert torch.equal(getattr(whole.episodic, name), getattr(steps.episodic, name))
+        for name in ("latents", "poses", "pose", "trail", "summary"):
+            assert (getattr(whole.episodic, name) - getattr(steps.episodic, name)).abs().max() < 1e-3
 
 
 def test_the_context_stream_is_causal(dynamics: Dynamics) -> None:

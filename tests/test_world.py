@@ -15,9 +15,9 @@ from game_wm.env import DreamEnv
 from game_wm.world import WorldModel, WorldState, frame_noise
 
 
-@pytest.fixture(scope="module")
-def world() -> WorldModel:
-    return tiny_world()
+@pytest.fixture(scope="module", params=[0, 2], ids=["working memory", "episodic memory"])
+def world(request: pytest.FixtureRequest) -> WorldModel:
+    return tiny_world(recall=request.param)
 
 
 def prompt(world: WorldModel, players: int = 3, frames: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -14,21 +14,21 @@ from game_wm.world import WorldConfig, WorldModel
 MAZE_BUTTONS = ("forward", "back", "turn_left", "turn_right")
 
 
-def tiny_config(actions: int = 4, side: int = 64) -> WorldConfig:
-    """Frames of `side` x `side`, latents of 4 channels."""
+def tiny_config(actions: int = 4, side: int = 64, recall: int = 0) -> WorldConfig:
+    """Frames of `side` x `side`, latents of 4 channels; `recall` places out of 64 in episodic memory."""
     tokenizer = TokenizerConfig(side, side, 4, (16, 16, 16), (16, 16, 16), decoder_blocks=1)
     height, width = tokenizer.grid
     dynamics = DynamicsConfig(
         channels=4, height=height, width=width, actions=actions, window=8, widths=(16, 32), blocks=(1, 1), condition=32,
-        context_width=32, context_blocks=1, heads=2, registers=1,
+        context_width=32, context_blocks=1, heads=2, registers=1, recall=recall, slots=64,
     )  # fmt: skip
     return WorldConfig(tokenizer, dynamics, FlowMatching(), steps=1)
 
 
-def tiny_world(actions: int = 4, side: int = 64, seed: int = 0) -> WorldModel:
+def tiny_world(actions: int = 4, side: int = 64, seed: int = 0, recall: int = 0) -> WorldModel:
     """Random weights; the layers that begin at zero do not, so that dreams move."""
     torch.manual_seed(seed)
-    model = WorldModel(tiny_config(actions, side))
+    model = WorldModel(tiny_config(actions, side, recall))
     for p in model.parameters():
         if not p.detach().abs().sum():
             torch.nn.init.normal_(p, std=0.05)

@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch import Tensor
 
 from data_collect.errors import UserError
 from game_wm import checkpoint
@@ -60,10 +61,24 @@ def initialise(model: pl.LightningModule, stage: str, path: Path, card: dict[str
         state = check_card(path, {**card, "stage": part, "game": None})["state_dict"]
         weights = {name.removeprefix(f"{part}."): w for name, w in state.items() if name.startswith(f"{part}.")}
     try:
-        getattr(model, part).load_state_dict(weights)
+        getattr(model, part).load_state_dict(grown(weights, getattr(model, part).state_dict()))
     except RuntimeError as error:
         line = next((row.strip() for row in str(error).splitlines()[1:]), str(error))
         raise UserError(f"{path} does not fit this configuration: {line[:160]}") from None
+
+
+# What a network without episodic memory lacks: layers of its own, and inputs behind those of two layers.
+NEW_LAYERS, WIDER = "context.motion.", ("denoiser.enter.weight", "denoiser.condition.0.weight")
+
+
+def grown(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights for a network that may have gained episodic memory: what it reads then counts for nothing at first."""
+    fitting = {name: value for name, value in wanted.items() if name.startswith(NEW_LAYERS)} | weights
+    for name in WIDER:
+        if name in weights and weights[name].shape[1] < wanted[name].shape[1]:
+            fitting[name] = torch.zeros_like(wanted[name])
+            fitting[name][:, : weights[name].shape[1]] = weights[name]
+    return fitting
 
 
 def size_flags(path: Path, stage: str) -> list[str]:

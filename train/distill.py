@@ -24,12 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_collect.errors import UserError
-from game_wm.config import DynamicsConfig
 from game_wm.convolution import ResidualBlock
 from game_wm.dynamics import Dynamics
-from game_wm.objectives.flow import FlowMatching, Predict, advance
-from train.dynamics import Batch, DynamicsModule
-from train.optimizer import Kind, configure
+from game_wm.objectives.flow import Predict, advance
+from train.dynamics import Batch, DynamicsModule, recalled
+from train.optimizer import configure
 
 
 class Discriminator(nn.Module):
@@ -65,43 +64,23 @@ class DistillModule(DynamicsModule):
     def __init__(
         self,
         latent_shape: tuple[int, int, int] = (8, 8, 8),
-        actions: int = 4,
-        tokenizer: str | None = None,
-        dynamics: DynamicsConfig = DynamicsConfig(),
-        objective: FlowMatching = FlowMatching(),
         lr: float = 2e-4,
-        weight_decay: float = 0.05,
-        optimizer: Kind = "adamw",
-        targets: int = 12,
         context_noise: float = 0.1,
-        outcome: float = 0.02,
         rollout: int = 16,
         teacher_steps: int = 8,
         student_steps: int = 1,
         near: float = 0.3,
         anchor: float = 0.5,
         adversarial: float = 0.0,
+        **dynamics: Any,
     ) -> None:
-        super().__init__(
-            latent_shape,
-            actions,
-            tokenizer,
-            dynamics,
-            objective,
-            lr,
-            weight_decay,
-            optimizer,
-            targets,
-            context_noise,
-            outcome,
-            rollout=rollout,
-        )
+        super().__init__(latent_shape, lr=lr, context_noise=context_noise, rollout=rollout, **dynamics)
         if not 1 <= student_steps <= teacher_steps:
             raise UserError(f"student_steps must lie between 1 and teacher_steps {teacher_steps}, not {student_steps}")
         self.teacher_steps, self.student_steps = teacher_steps, student_steps
         self.near, self.anchor, self.adversarial = near, anchor, adversarial
         # The student's own step is taught by the teacher alone.
-        self.flow = replace(objective, one_call=0.0)
+        self.flow = replace(self.objective, one_call=0.0)
         self.teacher: Dynamics | None = None
         self.discriminator = Discriminator(2 * latent_shape[0]) if adversarial else None
 
@@ -120,16 +99,17 @@ class DistillModule(DynamicsModule):
             raise UserError("distillation needs a teacher: name a dynamics checkpoint with --init")
         latents, actions = batch["latents"], batch["actions"]
         time = latents.shape[1]
-        seen = self.roll_out(latents, actions, self.rollout, self.student_steps)
+        found = recalled(batch)
+        seen = self.roll_out(latents, actions, self.rollout, self.student_steps, found)
         first = time - self.rollout
         targets = first + torch.randperm(self.rollout, device=self.device)[: self.targets].sort().values
         noise = self.context_noise * torch.rand(len(latents), device=self.device)
         start = torch.randn_like(latents[:, targets])
         # Student and teacher must read the same noised past: the noise is drawn here, once.
         noised = seen + noise[:, None, None, None, None] * torch.randn_like(seen)
-        predict, goals, outcomes = self.dynamics.read(noised, actions, targets, noise, latents)
+        predict, goals, tokens = self.dynamics.read(noised, actions, targets, noise, latents, found)
         with torch.no_grad():
-            teach, _, _ = self.teacher.read(noised, actions, targets, noise, latents)
+            teach = self.teacher.read(noised, actions, targets, noise, latents, found).predict
             taught = self.objective.sample(teach, start, self.teacher_steps)
             drifted = (taught - goals).square().mean(2, keepdim=True) < self.near
             taught = torch.where(drifted, goals, taught)
@@ -137,8 +117,9 @@ class DistillModule(DynamicsModule):
         made = self.student(predict, start)
         distance = (made - taught).square().mean()
         self.log("distance", distance.detach(), prog_bar=True)
-        outcome = self.outcome_loss(outcomes, batch)
-        loss = distance + self.outcome * outcome
+        loss = distance + self.side_losses(tokens, batch)
+        if self.pixels:
+            loss = loss + self.pixels * self.pixel_loss(made, taught)
         if self.anchor:
             flow = self.flow.loss(predict, goals)[0].mean()
             self.log("flow", flow.detach(), prog_bar=True)

@@ -2,7 +2,8 @@
 
     python -m train dynamics --config configs/maze/dynamics.yaml
 
-Legend: B windows, L frames of a window, K targets, R rollout frames, C channels, h, w latent grid, A action vector.
+Legend: B windows, L frames of a window, N tokens, K targets, R rollout or recalled frames, C channels, h, w latent
+grid, A action vector.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from torch import Tensor
 from data_collect.errors import UserError
 from game_wm.config import DynamicsConfig
 from game_wm.context import two_hot
+from game_wm.denoiser import Recalled
 from game_wm.dynamics import Dynamics
+from game_wm.memory.episodic import relative
 from game_wm.objectives.flow import FlowMatching
 from game_wm.tokenizer import Tokenizer
 from game_wm.world import build
@@ -28,6 +31,11 @@ from train.optimizer import Kind, configure
 from train.tokenizer import load_tokenizer, psnr
 
 Batch = dict[str, Tensor]
+
+
+def recalled(batch: Batch) -> Recalled | None:
+    """What the data module found in the episode's past for every frame, if it looked."""
+    return (batch["recalled"], batch["about"]) if "recalled" in batch else None
 
 
 class DynamicsModule(pl.LightningModule):
@@ -98,20 +106,16 @@ class DynamicsModule(pl.LightningModule):
         noise = self.context_noise * torch.rand(len(latents), device=self.device)
         if self.rollout and self.late and float(torch.rand(())) < self.rollout_share:
             first = time - self.rollout
-            seen = self.roll_out(latents, actions, self.rollout)
+            seen = self.roll_out(latents, actions, self.rollout, recalled=recalled(batch))
             noise = noise * 0.25
         targets = first + torch.randperm(time - first, device=self.device)[: self.targets].sort().values
-        predict, goals, outcomes = self.dynamics(seen, actions, targets, noise, latents)
+        predict, goals, tokens = self.dynamics(seen, actions, targets, noise, latents, recalled(batch))
         errors, predicted = self.objective.loss(predict, goals)
         loss = errors.mean()
         self.log("flow", loss.detach(), prog_bar=True)
-        outcome = self.outcome_loss(outcomes, batch)
-        loss = loss + self.outcome * outcome
-        self.log("outcome", outcome.detach())
+        loss = loss + self.side_losses(tokens, batch)
         if self.pixels:
-            pixels = self.pixel_loss(predicted, goals)
-            self.log("pixels", pixels.detach(), prog_bar=True)
-            loss = loss + self.pixels * pixels
+            loss = loss + self.pixels * self.pixel_loss(predicted, goals)
         self.log("loss", loss.detach())
         return loss
 
@@ -121,17 +125,41 @@ class DynamicsModule(pl.LightningModule):
         return budget_of(self.trainer).progress(self.trainer) >= self.rollout_from
 
     @torch.no_grad()
-    def roll_out(self, latents_BLCHW: Tensor, actions_BLA: Tensor, frames: int, steps: int = 1) -> Tensor:
-        """The window with its last `frames` replaced by the model's own, under the true actions."""
+    def roll_out(
+        self,
+        latents_BLCHW: Tensor,
+        actions_BLA: Tensor,
+        frames: int,
+        steps: int = 1,
+        recalled: Recalled | None = None,
+    ) -> Tensor:
+        """The window with its last `frames` replaced by the model's own, under the true actions; `recalled` (B, L, R,
+        ...) stands in for episodic memory, whose past is longer than the window."""
         start = latents_BLCHW.shape[1] - frames
-        state = self.dynamics.start(latents_BLCHW[:, :start], actions_BLA[:, : start - 1])
+        state = self.dynamics.start(latents_BLCHW[:, :start], actions_BLA[:, : start - 1], remember=recalled is None)
         made = [latents_BLCHW[:, :start]]
         for t in range(start - 1, start - 1 + frames):
             noise = torch.randn_like(latents_BLCHW[:, 0])
-            latent = self.dynamics.generate(state, actions_BLA[:, t], noise, steps, self.objective)
+            found = recalled and (recalled[0][:, t + 1], recalled[1][:, t + 1])
+            latent = self.dynamics.generate(state, actions_BLA[:, t], noise, steps, self.objective, found)
             self.dynamics.encode_context(state, latent, actions_BLA[:, t])
             made.append(latent[:, None])
         return torch.cat(made, dim=1)
+
+    def side_losses(self, tokens_BLNC: Tensor, batch: Batch) -> Tensor:
+        """What the context stream tells beside the picture: reward, termination and, for episodic memory, motion."""
+        context = self.dynamics.context
+        outcome = self.outcome_loss(context.outcomes(tokens_BLNC), batch)
+        self.log("outcome", outcome.detach())
+        if context.motion is None:
+            return self.outcome * outcome
+        summary, pose = tokens_BLNC.mean(-2), batch["pose"]
+        truth = relative(pose[:, :-1], pose[:, 1:]) / context.motion.unit
+        was = context.motion.led_here(summary[:, 1:]) / context.motion.unit
+        coming = context.motion.to_come(summary[:, :-1], batch["actions"][:, :-1]) / context.motion.unit
+        motion = (was - truth).abs().mean() + (coming - truth).abs().mean()
+        self.log("motion", motion.detach(), prog_bar=True)
+        return self.outcome * (outcome + motion)
 
     @staticmethod
     def outcome_loss(outcomes: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
@@ -142,19 +170,23 @@ class DynamicsModule(pl.LightningModule):
         return ended - (goal * reward.log_softmax(-1)).sum(-1).mean()
 
     def pixel_loss(self, predicted_BKCHW: Tensor, goals_BKCHW: Tensor) -> Tensor:
-        """L1 distance of decoded pictures, on the last targets of every window (the flow loss's finest stride)."""
-        count = max(1, round(self.pixel_share * predicted_BKCHW.shape[1]))
+        """L1 distance of decoded pictures, on targets of the single call that plays."""
+        targets = predicted_BKCHW.shape[1]
+        first = self.objective.single(targets).start
+        part = slice(first, first + max(1, round(self.pixel_share * targets)))
         assert self.tokenizer is not None
         with torch.no_grad():
-            truth = self.tokenizer.decode_images(goals_BKCHW[:, -count:].flatten(0, 1)).float()
-        decoded = self.tokenizer.decode_images(predicted_BKCHW[:, -count:].flatten(0, 1)).float()
-        return (decoded - truth).abs().mean()
+            truth = self.tokenizer.decode_images(goals_BKCHW[:, part].flatten(0, 1)).float()
+        decoded = self.tokenizer.decode_images(predicted_BKCHW[:, part].flatten(0, 1)).float()
+        distance = (decoded - truth).abs().mean()
+        self.log("pixels", distance.detach(), prog_bar=True)
+        return distance
 
     @torch.no_grad()
     def validation_step(self, batch: Batch, index: int) -> None:
         latents, actions = batch["latents"], batch["actions"]
         frames = min(16, latents.shape[1] - self.config.history)
-        made = self.roll_out(latents, actions, frames)[:, -frames:]
+        made = self.roll_out(latents, actions, frames, recalled=recalled(batch))[:, -frames:]
         truth, last = latents[:, -frames:], latents[:, -frames - 1]
         for frame in sorted({1, 4, frames}):
             now = slice(frame - 1, frame)
@@ -176,7 +208,8 @@ class DynamicsModule(pl.LightningModule):
         latents, actions = batch["latents"][:4], batch["actions"][:4]
         if self.tokenizer is None:
             return torch.zeros(2, 1, 16, 16, 3, dtype=torch.uint8)
-        made = self.roll_out(latents, actions, min(16, latents.shape[1] - self.config.history))
+        found = recalled({name: value[:4] for name, value in batch.items()})
+        made = self.roll_out(latents, actions, min(16, latents.shape[1] - self.config.history), recalled=found)
         rows = [self.tokenizer.decode(x[:, -16:].flatten(0, 1)).unflatten(0, (len(x), -1)) for x in (latents, made)]
         return torch.stack(rows, dim=1).flatten(0, 1)
 

@@ -93,6 +93,10 @@ class StageCLI(LightningCLI):
         add("--wandb", type=str, default="offline", help="offline, online or off")
         for source, target in LINKS[self.stage]:
             parser.link_arguments(f"data.{source}", f"model.{target}", apply_on="instantiate")
+        if self.stage != "tokenizer":  # what the model recalls is looked up by its data
+            for name in ("recall", "place", "headings", "history"):
+                parser.link_arguments(f"model.dynamics.{name}", f"data.{name}")
+            parser.link_arguments("model.rollout", "data.rollout")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses our list, so that what stands behind `python -m train` is not read twice.

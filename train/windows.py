@@ -12,6 +12,7 @@ Legend: B batch, L frames of a window, C channels, h w latent grid, A length of 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -191,8 +192,10 @@ class SequenceDataset(Dataset):
         before = int(self.ends[row - 1]) if row else 0
         return Span(span.episode, span.start + int(window) - before, self.length)
 
-    def gather(self, windows: np.ndarray) -> dict[str, Tensor]:
-        """The windows of these numbers as one batch."""
+    def gather(
+        self, windows: np.ndarray, recall: Callable[[Span, int], dict[str, Tensor]] | None = None
+    ) -> dict[str, Tensor]:
+        """The windows of these numbers as one batch, with what `recall` finds for each."""
         places = [self.locate(window) for window in windows]
         batch = {}
         for name in self.store.shards[0]:
@@ -200,11 +203,16 @@ class SequenceDataset(Dataset):
             batch[name] = torch.from_numpy(rows).float()
         batch["episode"] = torch.tensor([place.episode for place in places])
         batch["start"] = torch.tensor([place.start for place in places])
+        if recall is not None:
+            found = [recall(place, int(window)) for place, window in zip(places, windows, strict=True)]
+            batch |= {name: torch.stack([one[name] for one in found]) for name in found[0]}
         return batch
 
-    def batch(self, first: int, size: int) -> dict[str, Tensor]:
+    def batch(
+        self, first: int, size: int, recall: Callable[[Span, int], dict[str, Tensor]] | None = None
+    ) -> dict[str, Tensor]:
         """Items first .. first + size - 1 as one batch."""
-        return self.gather(self.choose(np.arange(first, first + size, dtype=np.int64)))
+        return self.gather(self.choose(np.arange(first, first + size, dtype=np.int64)), recall)
 
     def __getitem__(self, item: int) -> dict[str, Tensor]:
         return {name: value[0] for name, value in self.batch(item, 1).items()}

@@ -39,12 +39,14 @@ class WorkingMemory:
         self.keys[players, layer, slot] = keys_BNHD.to(self.keys.dtype)
         self.values[players, layer, slot] = values_BNHD.to(self.values.dtype)
 
-    def fill(self, layer: int, keys_BTNHD: Tensor, values_BTNHD: Tensor) -> None:
-        """Write a whole prompt of T frames into an empty ring (its last W stay); `advance(T)` ends it."""
+    def fill(self, layer: int, keys_BTNHD: Tensor, values_BTNHD: Tensor, first: int = 0) -> None:
+        """Write a prompt into an empty ring: T frames from number `first` on, of which the last W stay, and all W if
+        the prompt has as many. `advance` by the prompt's length ends it."""
         time = keys_BTNHD.shape[1]
         kept = torch.arange(max(0, time - self.window), time, device=keys_BTNHD.device)
-        self.keys[:, layer, kept % self.window] = keys_BTNHD[:, kept].to(self.keys.dtype)
-        self.values[:, layer, kept % self.window] = values_BTNHD[:, kept].to(self.values.dtype)
+        slots = (first + kept) % self.window
+        self.keys[:, layer, slots] = keys_BTNHD[:, kept].to(self.keys.dtype)
+        self.values[:, layer, slots] = values_BTNHD[:, kept].to(self.values.dtype)
 
     def advance(self, frames: int = 1) -> None:
         self.count += frames

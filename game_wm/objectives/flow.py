@@ -35,21 +35,29 @@ class FlowMatching:
         if self.finest < 1 or self.finest & (self.finest - 1):
             raise ValueError(f"finest must be a power of two, not {self.finest}")
 
+    @property
+    def _between(self) -> int:
+        """How many strides lie between 1 and the finest."""
+        return self.finest.bit_length() - 2
+
+    def single(self, targets: int) -> slice:
+        """Which of a sequence's targets are trained on the single call that plays; those of bootstrap lie before."""
+        coarse = round(targets * self.bootstrap) if self._between > 0 else 0
+        return slice(coarse, targets if self.finest == 1 else coarse + round(targets * self.one_call))
+
     def loss(self, predict: Predict, clean_BKCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted squared error of every target (B, K), and the prediction (B, K, C, h, w) that it judges."""
         batch, targets = clean_BKCHW.shape[:2]
         device = clean_BKCHW.device
-        # The strides between are those below 1 and above the finest.
-        between = self.finest.bit_length() - 2
-        coarse = round(targets * self.bootstrap) if between > 0 else 0
-        single = targets - coarse if self.finest == 1 else round(targets * self.one_call)
+        single = self.single(targets)
+        coarse = single.start
         noise = torch.randn_like(clean_BKCHW)
         stride = torch.full((batch, targets), 1 / self.finest, device=device)
-        stride[:, :coarse] = 0.5 ** torch.randint(1, max(2, between + 1), (batch, coarse), device=device)
-        stride[:, coarse : coarse + single] = 1
+        stride[:, :coarse] = 0.5 ** torch.randint(1, max(2, self._between + 1), (batch, coarse), device=device)
+        stride[:, single] = 1
         level = (torch.rand_like(stride) / stride).floor() * stride
         weight = 1 - self.ramp * (1 - level)
-        weight[:, coarse : coarse + single] = 1
+        weight[:, single] = 1
         noisy = mix(noise, clean_BKCHW, level)
         goal = clean_BKCHW
         if coarse:
