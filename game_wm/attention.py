@@ -18,9 +18,14 @@ def rotate(x_TND: Tensor, positions_T: Tensor, base: float = 1000.0) -> Tensor:
     """
     half = x_TND.shape[-1] // 2
     frequencies = base ** (-torch.arange(half, device=x_TND.device, dtype=torch.float64) / half)
-    angles = positions_T.double().unsqueeze(-1) * frequencies
-    cos, sin = angles.cos().to(x_TND.dtype), angles.sin().to(x_TND.dtype)
-    a, b = x_TND[..., :half], x_TND[..., half:]
+    return rotate_by(x_TND, positions_T.double().unsqueeze(-1) * frequencies)
+
+
+def rotate_by(x: Tensor, angles: Tensor) -> Tensor:
+    """Turn pair i of the D / 2 pairs of `x` (..., D) by `angles` (..., D / 2), which broadcast."""
+    half = x.shape[-1] // 2
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    a, b = x[..., :half], x[..., half:]
     return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
 
 

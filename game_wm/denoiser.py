@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from game_wm.attention import Projections, SpatialAttention, attend, rotate, window_mask
 from game_wm.config import DynamicsConfig
 from game_wm.convolution import ResidualBlock, groups
-from game_wm.memory.episodic import FEATURES
+from game_wm.memory.recollection import Recollection
 from game_wm.memory.working import WorkingMemory
 
 Recalled = tuple[Tensor, Tensor]
@@ -113,13 +113,10 @@ class Denoiser(nn.Module):
         e = config.condition
         self.channels, self.levels = config.channels, e // 4
         self.condition = nn.Sequential(
-            nn.Linear(config.history * config.actions + 3 * self.levels + 2 * config.recall * FEATURES, e),
-            nn.SiLU(),
-            nn.Linear(e, e),
-            nn.SiLU(),
+            nn.Linear(config.history * config.actions + 3 * self.levels, e), nn.SiLU(), nn.Linear(e, e), nn.SiLU()
         )
-        frames = 1 + config.history + 2 * config.recall
-        self.enter = nn.Conv2d(config.channels * frames, config.widths[0], 3, padding=1)
+        self.enter = nn.Conv2d(config.channels * (1 + config.history), config.widths[0], 3, padding=1)
+        self.recollection = Recollection(config) if config.recall else None
         self.down = nn.ModuleList(
             nn.ModuleList(ResidualBlock(w, w, e) for _ in range(d)) for w, d in zip(outer, depths, strict=True)
         )
@@ -151,21 +148,19 @@ class Denoiser(nn.Module):
         stride_B: Tensor,
         context_noise_B: Tensor,
         context: ContextReader,
-        recalled: Recalled | None = None,
+        gained_BWhw: Tensor | None = None,
     ) -> Tensor:
         """Clean latent (B, C, h, w) from one at noise level `level` (0 noise, 1 clean) and the step size `stride`.
 
-        `actions[:, -1]` is the action that leads from the last latent of `history` to the one predicted; `recalled`
-        is what episodic memory gave, in a network that has one.
+        `actions[:, -1]` is the action that leads from the last latent of `history` to the one predicted; `gained`
+        is what recalled frames add to the outer level, in a network with episodic memory.
         """
         levels = [embed_level(level, self.levels) for level in (level_B, stride_B, context_noise_B)]
-        told, seen = [actions_BPA.flatten(1), *levels], [noisy_BCHW, history_BPCHW.flatten(1, 2)]
-        if recalled is not None:
-            seen.append(recalled[0].flatten(1, 2))
-            told.append(recalled[1].flatten(1))
-        condition = self.condition(torch.cat(told, dim=-1))
-        x = torch.cat(seen, dim=1)
+        condition = self.condition(torch.cat((actions_BPA.flatten(1), *levels), dim=-1))
+        x = torch.cat((noisy_BCHW, history_BPCHW.flatten(1, 2)), dim=1)
         x = self.enter(x.contiguous(memory_format=torch.channels_last))
+        if gained_BWhw is not None:
+            x = x + gained_BWhw
         skips = []
         for blocks, shrink in zip(self.down, self.shrink, strict=True):
             for block in blocks:  # type: ignore[attr-defined]

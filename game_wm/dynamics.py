@@ -27,11 +27,13 @@ from game_wm.objectives.flow import FlowMatching, Predict
 
 
 class Reading(NamedTuple):
-    """What training gets of a batch of sequences."""
+    """What training gets of a batch of sequences: the objective's function, the goals (B, K, C, h, w), the context's
+    tokens (B, T, N, C) and what recalled frames tell of each target by themselves (B * K, C, h, w)."""
 
     predict: Predict
     goals: Tensor
     tokens: Tensor
+    told: Tensor | None
 
 
 @dataclass
@@ -136,10 +138,11 @@ class Dynamics(nn.Module):
         recalled = recalled or self.recall(state, action_BA)
         actions = torch.cat((state.actions[:, 1:], action_BA[:, None]), dim=1)
         reader = RingReader(state.bottleneck)
+        gained = self._recollect(state.latents[:, -1], recalled)[0]
         quiet = torch.zeros(len(action_BA), device=action_BA.device)
 
         def predict(noisy: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
-            args = (noisy[:, 0], state.latents, actions, level[:, 0], stride[:, 0], quiet, reader, recalled)
+            args = (noisy[:, 0], state.latents, actions, level[:, 0], stride[:, 0], quiet, reader, gained)
             return self.denoiser(*args)[:, None]
 
         return objective.sample(predict, noise_BCHW[:, None], steps)[:, 0]
@@ -151,6 +154,12 @@ class Dynamics(nn.Module):
             return None
         pose = move(memory.pose, motion.to_come(memory.summary, action_BA))
         return memory.read(self.places, pose, state.context.count, self.config.recall)
+
+    def _recollect(self, last_BCHW: Tensor, recalled: Recalled | None) -> tuple[Tensor | None, Tensor | None]:
+        """What the denoiser gains from recalled frames, and the latent that they tell by themselves."""
+        if self.denoiser.recollection is None or recalled is None:
+            return None, None
+        return self.denoiser.recollection(last_BCHW, *recalled)
 
     def forward(
         self,
@@ -179,7 +188,7 @@ class Dynamics(nn.Module):
         goals_BTCHW: Tensor,
         recalled: Recalled | None = None,
     ) -> Reading:
-        """What the objective calls, the goals (B, K, C, h, w), and the context's tokens (B, T, N, C).
+        """See `Reading`.
 
         `seen` (B, T, C, h, w) is what is read, as noised; `actions[:, t]` led from frame t to t + 1; `targets` (K,) are
         frame numbers >= 1, the same in every sequence; `goals_BTCHW` holds what should have come; `recalled`
@@ -194,15 +203,19 @@ class Dynamics(nn.Module):
         acts = F.pad(led, (0, 0, config.history - 1, 0))
         acts = torch.stack([acts[:, t : t + config.history] for t in targets.tolist()], 1)
         reader = SequenceReader(self.denoiser, tokens, targets, config.window)
+        found = recalled and (recalled[0][:, targets].flatten(0, 1), recalled[1][:, targets].flatten(0, 1))
+        gained, told = self._recollect(history[:, :, -1].flatten(0, 1), found)
+        if gained is not None:
+            gained = gained.unflatten(0, (batch, -1))
 
         def predict(noisy: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
             count = noisy.shape[1]
             args = (noisy, history[:, part], acts[:, part], level, stride, context_noise_B[:, None].expand(-1, count))
             flat = [x.flatten(0, 1) for x in args]
-            found = recalled and tuple(x[:, targets[part]].flatten(0, 1) for x in recalled)
-            return self.denoiser(*flat, reader.part(part), found).unflatten(0, (batch, count))
+            more = None if gained is None else gained[:, part].flatten(0, 1)
+            return self.denoiser(*flat, reader.part(part), more).unflatten(0, (batch, count))
 
-        return Reading(predict, goals_BTCHW[:, targets], tokens)
+        return Reading(predict, goals_BTCHW[:, targets], tokens, told)
 
 
 def pad_front(latents_BTCHW: Tensor, frames: int) -> Tensor:

@@ -40,7 +40,7 @@ def test_cached_generation_equals_uncached(dynamics: Dynamics, prompt: int) -> N
     found = dynamics.recall(state, actions[:, prompt - 1])
     if found is not None:  # the same for every frame: only the last one is looked at
         found = tuple(x[:, None].expand(-1, prompt + 1, *x.shape[1:]) for x in found)
-    predict, _, _ = dynamics(latents, actions, torch.tensor([prompt]), quiet, latents, found)
+    predict = dynamics(latents, actions, torch.tensor([prompt]), quiet, latents, found).predict
     uncached = objective.sample(predict, noise[:, None], 2)[:, 0]
     assert (cached - uncached).abs().max() < 1e-4
 

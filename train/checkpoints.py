@@ -67,18 +67,13 @@ def initialise(model: pl.LightningModule, stage: str, path: Path, card: dict[str
         raise UserError(f"{path} does not fit this configuration: {line[:160]}") from None
 
 
-# What a network without episodic memory lacks: layers of its own, and inputs behind those of two layers.
-NEW_LAYERS, WIDER = "context.motion.", ("denoiser.enter.weight", "denoiser.condition.0.weight")
+# What a network without episodic memory lacks.
+MEMORY = ("context.motion.", "denoiser.recollection.")
 
 
 def grown(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights for a network that may have gained episodic memory: what it reads then counts for nothing at first."""
-    fitting = {name: value for name, value in wanted.items() if name.startswith(NEW_LAYERS)} | weights
-    for name in WIDER:
-        if name in weights and weights[name].shape[1] < wanted[name].shape[1]:
-            fitting[name] = torch.zeros_like(wanted[name])
-            fitting[name][:, : weights[name].shape[1]] = weights[name]
-    return fitting
+    """Weights for a network that may have gained episodic memory, which counts for nothing at first."""
+    return {name: value for name, value in wanted.items() if name.startswith(MEMORY)} | weights
 
 
 def size_flags(path: Path, stage: str) -> list[str]:

@@ -107,21 +107,22 @@ class DistillModule(DynamicsModule):
         start = torch.randn_like(latents[:, targets])
         # Student and teacher must read the same noised past: the noise is drawn here, once.
         noised = seen + noise[:, None, None, None, None] * torch.randn_like(seen)
-        predict, goals, tokens = self.dynamics.read(noised, actions, targets, noise, latents, found)
+        reading = self.dynamics.read(noised, actions, targets, noise, latents, found)
+        goals = reading.goals
         with torch.no_grad():
             teach = self.teacher.read(noised, actions, targets, noise, latents, found).predict
             taught = self.objective.sample(teach, start, self.teacher_steps)
             drifted = (taught - goals).square().mean(2, keepdim=True) < self.near
             taught = torch.where(drifted, goals, taught)
         self.log("near", drifted.float().mean())
-        made = self.student(predict, start)
+        made = self.student(reading.predict, start)
         distance = (made - taught).square().mean()
         self.log("distance", distance.detach(), prog_bar=True)
-        loss = distance + self.side_losses(tokens, batch)
+        loss = distance + self.side_losses(reading, batch)
         if self.pixels:
             loss = loss + self.pixels * self.pixel_loss(made, taught)
         if self.anchor:
-            flow = self.flow.loss(predict, goals)[0].mean()
+            flow = self.flow.loss(reading.predict, goals)[0].mean()
             self.log("flow", flow.detach(), prog_bar=True)
             loss = loss + self.anchor * flow
         if self.discriminator is not None:

@@ -21,7 +21,7 @@ from data_collect.errors import UserError
 from game_wm.config import DynamicsConfig
 from game_wm.context import two_hot
 from game_wm.denoiser import Recalled
-from game_wm.dynamics import Dynamics
+from game_wm.dynamics import Dynamics, Reading
 from game_wm.memory.episodic import relative
 from game_wm.objectives.flow import FlowMatching
 from game_wm.tokenizer import Tokenizer
@@ -50,6 +50,7 @@ class DynamicsModule(pl.LightningModule):
         targets: K, frames of a window that the denoiser is trained on; the context stream reads all of them.
         context_noise: largest noise put on what is read; its level is an input (GameNGen, Valevski et al., 2024).
         outcome: weight of the reward's and the termination's losses.
+        recollection: weight of the error of what recalled frames tell by themselves.
         pixels: weight of the L1 distance of decoded prediction and decoded truth, on `pixel_share` of the targets.
         rollout: R, frames at a window's end that the model generates itself before it is trained on them; 0 is off.
         rollout_from: part of the run's budget after which they begin: the late stage.
@@ -69,6 +70,7 @@ class DynamicsModule(pl.LightningModule):
         targets: int = 12,
         context_noise: float = 0.3,
         outcome: float = 0.02,
+        recollection: float = 0.1,
         pixels: float = 0.0,
         pixel_share: float = 0.25,
         rollout: int = 0,
@@ -81,7 +83,7 @@ class DynamicsModule(pl.LightningModule):
         self.dynamics, self.objective = Dynamics(self.config), objective
         self.lr, self.weight_decay, self.optimizer_kind = lr, weight_decay, optimizer
         self.targets, self.context_noise, self.outcome = targets, context_noise, outcome
-        self.pixels, self.pixel_share = pixels, pixel_share
+        self.recollection, self.pixels, self.pixel_share = recollection, pixels, pixel_share
         self.rollout, self.rollout_from, self.rollout_share = rollout, rollout_from, rollout_share
         # In a list, so that the frozen decoder is no part of the checkpoint.
         self.frozen = [load_tokenizer(tokenizer)] if tokenizer else []
@@ -109,13 +111,13 @@ class DynamicsModule(pl.LightningModule):
             seen = self.roll_out(latents, actions, self.rollout, recalled=recalled(batch))
             noise = noise * 0.25
         targets = first + torch.randperm(time - first, device=self.device)[: self.targets].sort().values
-        predict, goals, tokens = self.dynamics(seen, actions, targets, noise, latents, recalled(batch))
-        errors, predicted = self.objective.loss(predict, goals)
+        reading = self.dynamics(seen, actions, targets, noise, latents, recalled(batch))
+        errors, predicted = self.objective.loss(reading.predict, reading.goals)
         loss = errors.mean()
         self.log("flow", loss.detach(), prog_bar=True)
-        loss = loss + self.side_losses(tokens, batch)
+        loss = loss + self.side_losses(reading, batch)
         if self.pixels:
-            loss = loss + self.pixels * self.pixel_loss(predicted, goals)
+            loss = loss + self.pixels * self.pixel_loss(predicted, reading.goals)
         self.log("loss", loss.detach())
         return loss
 
@@ -146,20 +148,23 @@ class DynamicsModule(pl.LightningModule):
             made.append(latent[:, None])
         return torch.cat(made, dim=1)
 
-    def side_losses(self, tokens_BLNC: Tensor, batch: Batch) -> Tensor:
-        """What the context stream tells beside the picture: reward, termination and, for episodic memory, motion."""
+    def side_losses(self, reading: Reading, batch: Batch) -> Tensor:
+        """What is told beside the picture: reward, termination and, for episodic memory, motion; and what recalled
+        frames tell by themselves, so that they are understood before anybody relies on them."""
         context = self.dynamics.context
-        outcome = self.outcome_loss(context.outcomes(tokens_BLNC), batch)
+        outcome = self.outcome_loss(context.outcomes(reading.tokens), batch)
         self.log("outcome", outcome.detach())
-        if context.motion is None:
+        if context.motion is None or reading.told is None:
             return self.outcome * outcome
-        summary, pose = tokens_BLNC.mean(-2), batch["pose"]
+        summary, pose = reading.tokens.mean(-2), batch["pose"]
         truth = relative(pose[:, :-1], pose[:, 1:]) / context.motion.unit
         was = context.motion.led_here(summary[:, 1:]) / context.motion.unit
         coming = context.motion.to_come(summary[:, :-1], batch["actions"][:, :-1]) / context.motion.unit
         motion = (was - truth).abs().mean() + (coming - truth).abs().mean()
         self.log("motion", motion.detach(), prog_bar=True)
-        return self.outcome * (outcome + motion)
+        told = (reading.told.float() - reading.goals.flatten(0, 1)).square().mean()
+        self.log("told", told.detach(), prog_bar=True)
+        return self.outcome * (outcome + motion) + self.recollection * told
 
     @staticmethod
     def outcome_loss(outcomes: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
