@@ -306,7 +306,12 @@ def test_start_from_other_weights(latents: Path, tmp_path: Path) -> None:
     mine = [flag for i, flag in enumerate(flags) if "--model.dynamics." not in flag + flags[i - 1]]
     flags = [*mine, "--steps", "1", "--model.lr", "0", "--init", str(playable)]
     assert run_stage("dynamics", flags) == 0
-    weights = check_card(tmp_path / "tuned" / "dynamics" / "last.ckpt")["state_dict"]
+    last = tmp_path / "tuned" / "dynamics" / "last.ckpt"
+    weights = check_card(last)["state_dict"]
+    again = [*mine, "--steps", "2", "--init", str(last), "--name", "again"]
+    assert run_stage("dynamics", again) == 0
+    trained = check_card(tmp_path / "again" / "dynamics" / "last.ckpt")["game_wm"]["trained"]
+    assert trained["steps"] == 3 and trained["frames"] == 3 * check_card(last)["game_wm"]["trained"]["frames"]
     for name, value in load(playable).model.dynamics.state_dict().items():
         assert torch.allclose(weights[f"dynamics.{name}"], value, atol=1e-6)
     with pytest.raises(UserError, match="does not fit this configuration"):

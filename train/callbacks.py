@@ -274,6 +274,7 @@ class Saver(Callback):
         """Adds the card with what was trained so far."""
         frames = getattr(trainer.datamodule, "cursor", 0) * getattr(trainer.datamodule, "length", 1)  # type: ignore[attr-defined]
         trained = {"frames": frames, "hours": budget_of(trainer).seconds / 3600, "steps": trainer.global_step}
+        trained = {name: value + self.card.get("before", {}).get(name, 0) for name, value in trained.items()}
         checkpoint["game_wm"] = {**self.card, "trained": trained}
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

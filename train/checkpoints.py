@@ -76,6 +76,16 @@ def grown(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Te
     return {name: value for name, value in wanted.items() if name.startswith(MEMORY)} | weights
 
 
+def trained_before(path: Path, stage: str) -> dict[str, float]:
+    """Frames, hours and steps behind the weights that a stage starts from; the teacher's are not a student's own."""
+    if stage == "distill":
+        return {}
+    if path.suffix != ".safetensors":
+        return check_card(path)["game_wm"].get("trained", {})
+    trained = checkpoint.load(path).trained if stage == "dynamics" else {}
+    return {name: trained[name] for name in ("frames", "hours", "steps") if name in trained}
+
+
 def size_flags(path: Path, stage: str) -> list[str]:
     """The sizes of the network in a checkpoint as flags of a stage, so that who starts from it need not know them."""
     part = PARTS[stage]

@@ -21,7 +21,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from data_collect.errors import UserError
 from train.callbacks import EMA, Budget, Clip, Saver, Schedule, StepSeed, Throughput
-from train.checkpoints import check_card, initialise, size_flags
+from train.checkpoints import check_card, initialise, size_flags, trained_before
 from train.data import FrameDataModule, LatentDataModule, StreamDataModule
 from train.distill import DistillModule
 from train.dynamics import DynamicsModule
@@ -157,9 +157,11 @@ def run_stage(stage: str, arguments: list[str]) -> int:
     card = {"stage": stage, "game": data.game, "schema": data.schema.to_json(), "settings": settings}
     from_step = 0
     if last.exists():
-        from_step = int(check_card(last, card)["global_step"])
+        found = check_card(last, card)
+        from_step, card["before"] = int(found["global_step"]), found["game_wm"].get("before", {})
     elif config.init:
         initialise(cli.model, stage, Path(config.init), card)
+        card["before"] = trained_before(Path(config.init), stage)
     elif stage == "distill":
         raise UserError("distillation needs a teacher: name a dynamics checkpoint with --init")
     if isinstance(cli.model, DistillModule):
