@@ -81,8 +81,12 @@ def feature_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     At each scale the channel vectors are scaled to unit length, their squared differences summed over channels and
     averaged over positions; the scales are averaged.
     """
-    per_scale = [(_unit(x) - _unit(y)).square().sum(1).mean((1, 2)) for x, y in zip(a, b, strict=True)]
-    return torch.stack(per_scale).mean(0)
+    return torch.stack([feature_differences(x, y).mean((1, 2)) for x, y in zip(a, b, strict=True)]).mean(0)
+
+
+def feature_differences(a: Tensor, b: Tensor) -> Tensor:
+    """Squared difference of two maps (B, C, h, w) at each position: (B, h, w); vectors have unit length."""
+    return (_unit(a) - _unit(b)).square().sum(1)
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -289,7 +289,7 @@ def test_a_perfect_model_outranks_a_frozen_one(results: dict[str, tuple[dict[str
     assert perfect["reward"]["accuracy"] == 1 and perfect["reward"]["recall"] == 1
     assert frozen["reward"]["recall"] == 0 and "precision" not in frozen["reward"]
     assert perfect["termination"]["false_alarms_per_1000"] == 0
-    sheet = results["frozen"][1]
+    sheet = results["frozen"][1][""]
     assert sheet.width > 10 * 128 and sheet.height > 6 * 128
     assert len(list((tmp_path / "cache").glob("inverse-*.safetensors"))) == 1
 

@@ -4,9 +4,11 @@
     python -m game_wm evaluate checkpoints/maze.safetensors --suite fidelity,control --episodes 8     # a quick look
     python -m game_wm evaluate runs/mine/mine.safetensors --suite fidelity --json - --out runs/mine/card
 
-Suites: fidelity (with reward and termination), control, stability, cost. Each is described in the file of its name;
-what truth and prompt are, in rollout.py. Written beside the checkpoint, or into --out: NAME.json, NAME.md and
-NAME.png.
+Suites: fidelity (with reward and termination), control, stability, revisit, dream, cost. Each is described in the file
+of its name; what truth and prompt are, in rollout.py. What a game lacks the means for is left out; one line says so.
+Written beside the checkpoint, or into --out: NAME.json, NAME.md and NAME.png; by revisit also NAME-revisit.png (quality
+against age) and NAME-returns.png. Revisit measures NAME-window.safetensors along, a model of the same size without long
+memory, where that file lies beside the checkpoint.
 """
 
 from __future__ import annotations
@@ -28,11 +30,12 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from game_wm.checkpoint import Checkpoint
-    from game_wm.evaluation.rollout import Tick
+    from game_wm.evaluation.control import Namer
+    from game_wm.evaluation.rollout import RealGame, Tick
 
 EPISODES = 64
 CACHE = Path("runs/evaluation")
-SUITES = ("fidelity", "control", "stability", "cost")
+SUITES = ("fidelity", "control", "stability", "revisit", "dream", "cost")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,10 @@ class Options:
     cache: Path | None = CACHE  # where the inverse-dynamics network is kept
     inverse_plays: int | None = None  # None: the protocol's
     inverse_updates: int | None = None
+    prompts: tuple[int, ...] | None = None  # frames of revisit's prompts; None: the protocol's
+    window: Path | None = None  # revisit compares with this file; None: NAME-window.safetensors, if it is there
+    gem_walks: int | None = None  # of the gem detector's training; None: the protocol's
+    gem_updates: int | None = None
 
     def __post_init__(self) -> None:
         unknown = [suite for suite in self.suites if suite not in SUITES]
@@ -57,6 +64,14 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name} must be at least 1, got {value}")
+
+        if self.prompts is not None and min(self.prompts, default=0) < 1:
+            raise UserError("--prompts takes numbers of frames, such as 256,1024")
+
+    @property
+    def runs(self) -> int:
+        """Runs of each kind in the dream suite."""
+        return min(32, self.episodes)
 
     @property
     def dreams(self) -> int:
@@ -81,8 +96,10 @@ def _progress(title: str, total: int) -> Iterator[Tick]:
         yield lambda count: bar.advance(task, count)
 
 
-def evaluate(checkpoint: Checkpoint, options: Options) -> tuple[dict[str, Any], Image.Image | None]:
-    """Run the suites on a loaded checkpoint -> the card's results by key, and the contact sheet if fidelity ran.
+def evaluate(checkpoint: Checkpoint, options: Options) -> tuple[dict[str, Any], dict[str, Image.Image]]:
+    """Run the suites on a loaded checkpoint -> the card's results by key, and pictures by what follows NAME.
+
+    The pictures: "" is the contact sheet of fidelity, "-revisit" and "-returns" those of revisit.
 
     Raises UserError when the game cannot be made or makes frames of another size.
     """
@@ -90,14 +107,22 @@ def evaluate(checkpoint: Checkpoint, options: Options) -> tuple[dict[str, Any], 
     from game_wm.evaluation.rollout import FIRST_SEED, RealGame, device_of
 
     model, results = checkpoint.model, dict[str, Any]()
-    sheet: Image.Image | None = None
-    features = FeatureDistance(device_of(model)) if {"fidelity", "stability"} & set(options.suites) else None
+    pictures: dict[str, Image.Image] = {}
+    pictured = {"fidelity", "stability", "revisit"} & set(options.suites)
+    features = FeatureDistance(device_of(model)) if pictured else None
     prompt = max(32, model.window)
     if set(options.suites) - {"cost"}:
         with RealGame(checkpoint.game) as game:
             if {"fidelity", "control"} & set(options.suites):
                 found, sheet = _rollouts(checkpoint, options, game, features, prompt)
                 results |= found
+                pictures |= {"": sheet} if sheet else {}
+            if "revisit" in options.suites:
+                found, drawn = _revisit(checkpoint, options, game, features)
+                results |= found
+                pictures |= drawn
+            if "dream" in options.suites:
+                results |= _dream(checkpoint, options, game, prompt)
             if "stability" in options.suites:
                 from game_wm.evaluation.stability import budget, stability
 
@@ -114,14 +139,14 @@ def evaluate(checkpoint: Checkpoint, options: Options) -> tuple[dict[str, Any], 
             raise UserError("the suite cost needs a checkpoint file: save it first")
         print("cost: playing in a process of its own", file=sys.stderr)
         results["cost"] = cost(checkpoint.path, options.long, options.steps, device_of(model).type)
-    return results, sheet
+    return results, pictures
 
 
 def _rollouts(
     checkpoint: Checkpoint, options: Options, game: Any, features: Any, prompt: int
 ) -> tuple[dict[str, Any], Image.Image | None]:
     """Fidelity, reward and termination, control: all of the same free rollouts."""
-    from game_wm.evaluation.control import PLAYS, UPDATES, Control, inverse_dynamics
+    from game_wm.evaluation.control import Control
     from game_wm.evaluation.fidelity import HORIZONS, Fidelity
     from game_wm.evaluation.outcomes import Outcomes
     from game_wm.evaluation.rollout import BATCH, FIRST_SEED, roll, stack
@@ -132,9 +157,7 @@ def _rollouts(
     fidelity = Fidelity(features) if "fidelity" in options.suites else None
     outcomes, control = Outcomes(), None
     if "control" in options.suites:
-        plays, updates = options.inverse_plays or PLAYS, options.inverse_updates or UPDATES
-        with _progress("inverse dynamics", plays + updates) as tick:
-            control = Control(inverse_dynamics(game, checkpoint.game, options.cache, plays, updates, tick))
+        control = Control(_namer(checkpoint, options, game))
         game.ended.clear()
     sheet = None
     with _progress("rollouts", options.episodes * (frames + 1)) as tick:
@@ -167,8 +190,72 @@ def _rollouts(
     return results, sheet
 
 
+def _namer(checkpoint: Checkpoint, options: Options, game: RealGame) -> Namer:
+    """The inverse-dynamics network."""
+    from game_wm.evaluation.control import PLAYS, UPDATES, inverse_dynamics
+
+    plays, updates = options.inverse_plays or PLAYS, options.inverse_updates or UPDATES
+    with _progress("inverse dynamics", plays + updates) as tick:
+        return inverse_dynamics(game, checkpoint.game, options.cache, plays, updates, tick)
+
+
+def window_only(checkpoint: Checkpoint, options: Options) -> Path | None:
+    """The file of the model without long memory, if there is one; `UserError` when the one named is missing."""
+    if options.window is not None and not options.window.is_file():
+        raise UserError(f"--window {options.window}: no such file")
+    beside = checkpoint.path.with_name(f"{checkpoint.path.stem}-window.safetensors") if checkpoint.path else None
+    return options.window or (beside if beside and beside.is_file() else None)
+
+
+def _revisit(
+    checkpoint: Checkpoint, options: Options, game: RealGame, features: Any
+) -> tuple[dict[str, Any], dict[str, Image.Image]]:
+    from game_wm.checkpoint import load
+    from game_wm.evaluation.plot import plot, sheet
+    from game_wm.evaluation.revisit import PROMPTS, budget, revisit
+    from game_wm.evaluation.rollout import FIRST_SEED, device_of
+
+    if "surface" not in game.env.reset(seed=FIRST_SEED)[1]:
+        print(
+            f"revisit: left out, for {checkpoint.game} does not number the surfaces behind its pixels", file=sys.stderr
+        )
+        return {}, {}
+    file, prompts = window_only(checkpoint, options), options.prompts or PROMPTS
+    window = load(file, device_of(checkpoint.model)).model if file else None
+    if window is not None and (window.height, window.width) != (checkpoint.model.height, checkpoint.model.width):
+        raise UserError(f"{file} dreams frames of another size than {checkpoint.path}: name another one with --window")
+    seeds = range(FIRST_SEED, FIRST_SEED + options.episodes)
+    with _progress("revisit", budget(options.episodes, prompts)) as tick:
+        card, returns = revisit(checkpoint.model, game, features, seeds, prompts, window, options.steps, tick)
+    return {"revisit": card}, {"-revisit": plot(card), "-returns": sheet(returns)}
+
+
+def _dream(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int) -> dict[str, Any]:
+    from game_wm.evaluation.dream import budget, dream
+    from game_wm.evaluation.gems import UPDATES, WALKS, Bare, gem_detector, has_gems
+    from game_wm.evaluation.rollout import FIRST_SEED
+    from game_wm.evaluation.trips import lacking
+
+    if reason := lacking(game):
+        print(f"dream: left out, for {checkpoint.game}: {reason}", file=sys.stderr)
+        return {}
+    namer, gems = _namer(checkpoint, options, game), None
+    if has_gems(game):
+        walks, updates = options.gem_walks or WALKS, options.gem_updates or UPDATES
+        with _progress("gem detector", walks + max(1, walks // 5) + updates) as tick:
+            detector = gem_detector(game, checkpoint.game, options.cache, tick, walks, updates)
+        gems = (Bare(game, checkpoint.game), detector)
+    seeds = range(FIRST_SEED, FIRST_SEED + options.runs)
+    with _progress("dream", budget(options.runs, gems=gems is not None)) as tick:
+        card, notes = dream(checkpoint.model, game, namer, seeds, prompt, gems, steps=options.steps, tick=tick)
+    for note in notes:
+        print(f"dream: {note}", file=sys.stderr)
+    return {"dream": card}
+
+
 def make_card(checkpoint: Checkpoint, options: Options, results: dict[str, Any], out: Path | None) -> dict[str, Any]:
     """Results with what identifies them, before they are merged with an existing card."""
+    from game_wm.evaluation.card import SUITES as KEYS
     from game_wm.evaluation.card import file_hash
     from game_wm.evaluation.rollout import FIRST_SEED
 
@@ -177,11 +264,18 @@ def make_card(checkpoint: Checkpoint, options: Options, results: dict[str, Any],
     line += f" --episodes {options.episodes}" if options.episodes != EPISODES else ""
     line += f" --frames {options.frames}" if options.frames else ""
     line += f" --steps {options.steps}" if options.steps else ""
+    line += f" --prompts {','.join(map(str, options.prompts))}" if options.prompts else ""
+    line += f" --window {options.window}" if options.window else ""
     line += f" --out {out}" if out else ""
     last = {"fidelity": options.episodes, "control": options.episodes, "stability": 2 * options.dreams}
+    last |= {"revisit": options.episodes, "dream": options.runs}
     runs = {}
     for suite in options.suites:
+        if not set(KEYS[suite]) & set(results):  # left out: the game lacks what it needs
+            continue
         runs[suite] = {"command": line}
+        if suite == "revisit" and (window := window_only(checkpoint, options)):
+            runs[suite] |= {"window": window.name, "window_weights": file_hash(window)}
         if suite in last:
             runs[suite]["seeds"] = f"{FIRST_SEED}-{FIRST_SEED + last[suite] - 1}"
     teacher = checkpoint.path.with_name(f"{checkpoint.path.stem}-teacher.json")
@@ -209,12 +303,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, help="frames of the stability and cost runs (default: 10000, "
                         "fewer for less than 16 episodes)")  # fmt: skip
     parser.add_argument("--steps", type=int, help="denoiser calls a frame (default: the checkpoint's)")
+    parser.add_argument("--prompts", help="frames of revisit's prompts, comma-separated (default: 256,1024,4096)")
+    parser.add_argument("--window", type=Path, help="revisit compares with this checkpoint (default: "
+                        "NAME-window.safetensors beside the checkpoint, if it is there)")  # fmt: skip
     parser.add_argument("--device", default="cpu", help="where the model runs (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="folder of the card (default: beside the checkpoint)")
     parser.add_argument("--json", metavar="FILE", help="write the card there too; - is standard output")
     arguments = parser.parse_args(argv)
     suites = tuple(dict.fromkeys(name.strip() for name in arguments.suite.split(",") if name.strip()))
-    options = Options(suites, arguments.episodes, arguments.frames, arguments.steps)
+    try:
+        prompts = tuple(int(part) for part in arguments.prompts.split(",")) if arguments.prompts else None
+    except ValueError:
+        prompts = (0,)
+    options = Options(
+        suites, arguments.episodes, arguments.frames, arguments.steps, prompts=prompts, window=arguments.window
+    )
 
     import torch
 
@@ -237,16 +340,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     # A card is written after each piece of work, so that a run that is cut off leaves what it has measured.
     pieces = (
-        [suite for suite in piece if suite in suites] for piece in (("fidelity", "control"), ("stability",), ("cost",))
+        [suite for suite in piece if suite in suites]
+        for piece in (("fidelity", "control"), ("stability",), ("revisit",), ("dream",), ("cost",))
     )
     for piece in filter(None, pieces):
         part = replace(options, suites=tuple(piece))
-        results, sheet = evaluate(checkpoint, part)
+        results, pictures = evaluate(checkpoint, part)
         card = merge(card, tidy(make_card(checkpoint, part, results, arguments.out)))
         text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
         write(path, text)
-        if sheet:
-            sheet.save(path.with_suffix(".png"))
+        for name, picture in pictures.items():
+            picture.save(path.with_name(f"{path.stem}{name}.png"))
         write(path.with_suffix(".md"), markdown(card, path.with_suffix(".png").exists()))
         print(f"{', '.join(piece)}: written to {path} and {path.with_suffix('.md').name}", file=sys.stderr)
     if arguments.json == "-":

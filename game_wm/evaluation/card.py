@@ -16,12 +16,15 @@ from typing import Any
 
 from data_collect.errors import UserError
 from game_wm.evaluation.metrics import PSNR_CAP
+from game_wm.evaluation.returns import AGES
 
 # The keys that a suite writes. The order is the card's.
 SUITES = {
     "fidelity": ("fidelity", "reward", "termination"),
     "control": ("control",),
     "stability": ("stability",),
+    "revisit": ("revisit",),
+    "dream": ("dream",),
     "cost": ("cost",),
 }
 RESULTS = [key for keys in SUITES.values() for key in keys]
@@ -123,11 +126,16 @@ def markdown(card: Mapping[str, Any], sheet: bool) -> str:
     }
     lines += [f"- {name}: {value}" for name, value in facts.items() if value not in (None, "")]
     lines += ["", "Measured on seeds that training never saw, against the real game under the same random actions. "
-              "± is half the 95 % bootstrap interval over episodes. Regenerate it with:", "",
-              f"    {card['command']}", ""]  # fmt: skip
+              "± is half the 95 % bootstrap interval over episodes.", ""]  # fmt: skip
+    if "command" in card:
+        lines += ["Regenerate it with:", "", f"    {card['command']}", ""]
     if sheet and "fidelity" in card:
         lines += [f"![truth above, dream below]({card['checkpoint']}.png)", ""]
-    for suite, page in (("fidelity", _fidelity), ("control", _control), ("stability", _stability), ("cost", _cost)):
+    pages = {
+        "fidelity": _fidelity, "control": _control, "stability": _stability, "revisit": _revisit, "dream": _dream,
+        "cost": _cost,
+    }  # fmt: skip
+    for suite, page in pages.items():
         if suite in card:
             lines += [f"## {suite.capitalize()}", "", *page(card), ""]
     return "\n".join(lines)
@@ -215,6 +223,59 @@ def _stability(card: Mapping[str, Any]) -> list[str]:
     if "idle_psnr" in figures:
         lines += ["", f"Standing still for {figures['idle_frames']:,} frames: the last is at "
                   f"{_with_interval(figures, 'idle_psnr')} dB from the first."]  # fmt: skip
+    return lines
+
+
+def _revisit(card: Mapping[str, Any]) -> list[str]:
+    figures, name = card["revisit"], card["checkpoint"]
+    ages = [age for age in AGES if any(age in entry.get("psnr", {}) for entry in figures.values())]
+    lines = [
+        "Quality of a free rollout by the age of what comes into view: frames since the surface was last on screen in "
+        "the prompt. The rollouts hold a turn or follow the explorer.",
+    ]
+    for key, title, digits in (("psnr", "PSNR, dB", 2), ("feature_distance", "feature distance", 3)):
+        rows = []
+        for prompt, entry in figures.items():
+            where = "prompt {}, frames {}".format(*prompt.split("/"))
+            rows.append([where, *(_with_interval(entry, key, age, digits) for age in ages)])
+            if window := entry.get("window_only"):
+                rows.append([f"{where}: window only", *(_with_interval(window, key, age, digits) for age in ages)])
+            if key == "psnr":
+                rows.append([f"{where}: tokenizer", *(_with_interval(entry, "ceiling_psnr", age) for age in ages)])
+                rows.append([f"{where}: mazes", *(str(entry["mazes"].get(age, "–")) for age in ages)])
+        lines += ["", *table([title, *ages], rows)]
+    return [*lines, "", f"![quality against age]({name}-revisit.png)", "",
+            f"![returns: truth, this model, window only]({name}-returns.png)"]  # fmt: skip
+
+
+def _dream(card: Mapping[str, Any]) -> list[str]:
+    figures, rows = card["dream"], []
+    if "turn_round_runs" in figures:
+        cells = [_with_interval(figures, f"turn_round_{key}") for key in ("psnr", "counted")]
+        rows.append(["turned round once", *cells, str(figures["turn_round_runs"])])
+    for length, runs in figures.get("there_and_back_runs", {}).items():
+        cells = [_with_interval(figures, f"there_and_back_{key}", length) for key in ("psnr", "counted")]
+        rows.append([f"there and back, {int(length):,} frames", *cells, str(runs)])
+    lines = [
+        "The dream's last frame against the frame before it set out. A run counts if the dream changes on the way as "
+        "much as the real game does and at least 90 % of its actions can be named.",
+        "",
+        *table(["", "PSNR, dB", "share that counts", "runs"], rows),
+    ]
+    if "detector" in figures:
+        body = [
+            [title, _with_interval(figures, key, None, 3), f"{figures.get(f'{key}_counted', 0):.3f}",
+             str(figures.get(f"{key}_runs", 0))]
+            for key, title in (("taken_stays_taken", "a gem taken stays taken"),
+                               ("untouched_stays", "an untouched gem is still there"))
+        ]  # fmt: skip
+        lines += [
+            "",
+            *table(["", "share", "share that counts", "runs"], body),
+            "",
+            f"The gem detector is right on {100 * figures['detector']:.1f} % of real frames that it never saw, "
+            f"on {100 * figures['detector_tokenised']:.1f} % of them sent through the tokenizer.",
+        ]
     return lines
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from game_wm.evaluation.metrics import unit
-from game_wm.features import Features, feature_distance
+from game_wm.features import Features, feature_differences, feature_distance
 
 MIN_SIDE = 128
 CHUNK = 32  # pictures at once; bounds the memory of the finest maps
@@ -44,6 +45,18 @@ class FeatureDistance:
             truth = self.maps(pieces[0])
             rows.append([feature_distance(truth, self.maps(piece)).cpu() for piece in pieces[1:]])
         return [torch.cat(column) for column in zip(*rows, strict=True)]
+
+    def local(self, a_BHWC: Tensor, b_BHWC: Tensor) -> Tensor:
+        """Where the feature distance of each pair of frames arises: (B, H, W), whose mean is the distance of the pair.
+
+        At each scale the difference at a position is that of the pixels which it covers.
+        """
+        size, rows = tuple(a_BHWC.shape[1:3]), []
+        for a, b in zip(a_BHWC.split(CHUNK), b_BHWC.split(CHUNK), strict=True):
+            scales = [feature_differences(x, y)[:, None] for x, y in zip(self.maps(a), self.maps(b), strict=True)]
+            finest = [F.interpolate(x, [2 * side for side in scales[0].shape[-2:]], mode="nearest") for x in scales]
+            rows.append(F.interpolate(torch.stack(finest).mean(0), size, mode="area")[:, 0].cpu())
+        return torch.cat(rows)
 
     def vectors(self, frames_BHWC: Tensor) -> np.ndarray:
         """Mean over positions of all five maps: float64 (B, 512)."""

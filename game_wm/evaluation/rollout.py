@@ -124,7 +124,8 @@ class RealGame:
         """Whether all seeds played so far had the same walls: then training has seen the map too."""
         return len(self.maps) > 1 and len(set(self.maps.values())) == 1
 
-    def _leader(self, info: dict[str, Any]) -> str:
+    def leader(self, info: dict[str, Any]) -> str:
+        """The player that leads: the explorer where the game has a map and the buttons to walk it, else `random`."""
         walks = {"forward", "turn_left", "turn_right"} <= set(self.schema.names)
         return "explorer" if walks and "map" in info else "random"
 
@@ -136,7 +137,7 @@ class RealGame:
         """
         generator = np.random.default_rng((seed, action_seed))
         frame, info = self.env.reset(seed=seed)
-        self.led_by = self._leader(info)
+        self.led_by = self.leader(info)
         if "map" in info:
             self.maps[seed] = (np.asarray(info["map"]) == 1).tobytes()
         leader = players.make(self.led_by, self.env, int(generator.integers(2**31)))

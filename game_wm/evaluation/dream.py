@@ -1,0 +1,233 @@
+"""In the dream alone: what was dreamt is left, come back to, and compared with what it was before.
+
+    python -m game_wm evaluate checkpoints/maze.safetensors --suite dream
+    python -m game_wm evaluate checkpoints/maze.safetensors --suite dream --episodes 4      # a quick look
+
+*Turn round once*: after a prompt, `turn_left` is held until the real game has turned by 360°. `turn_round_psnr`
+compares the dream's last frame with the frame before the turn, the last of the prompt, sent through the tokenizer.
+*There and back* over 50, 200 and 1,000 frames: half of them real play without collisions, one button at a time, the
+other half the opposite buttons in reverse order; compared in the same way. PSNR is that of the mean squared error over
+all pixels of the runs that count, without those that move by themselves (that differ in the real game before and
+after).
+
+A run counts only if the dream went where it was led. At 90°, 180° and 270° (a quarter, a half and three quarters of the
+way) its frame differs from the frame before (root mean square) by 0.6 to 1.67 times as much as in the real game; and
+the inverse-dynamics network of the suite control, asked which one button or none was held, names at least 90 % of the
+actions from the third dreamt frame on. `…_counted` is the share of runs that count, `…_runs` how many there were. So a
+frozen dream has no PSNR and a share of 0.
+
+*Taken stays taken*, *untouched stays*: the share of counted runs after which a gem is gone that was taken in the dream
+300 frames before, and one is there that was left alone (see gems.py). `detector`: the gem detector's accuracy on real
+frames that it was not trained on; `detector_tokenised`: on the same sent through the tokenizer.
+
+Legend: E runs, P frames of the prompt, N of the trip, H, W pixels, A length of an encoded action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from game_wm.evaluation import metrics
+from game_wm.evaluation.control import Namer, triples
+from game_wm.evaluation.gems import Bare, Detector, GemTrip, gem_trip, still_there
+from game_wm.evaluation.rollout import BATCH, RealGame, Tick, begin, device_of, no_tick, round_trip
+from game_wm.evaluation.trips import Trip, Walk, difference, lacking, there_and_back, turn_round
+
+LENGTHS = (50, 200, 1000)
+RUNS = 32
+WALK_FRAMES, WALKS, TRIES = 1500, 3, 4  # of real play to find a trip in; walks of a seed, starts tried on each
+AS_MUCH = 0.6  # least and (its inverse) greatest ratio of differences, dream over real
+NAMED = 0.9
+
+
+@torch.no_grad()
+def roll(model: Any, trips: Sequence[Trip], steps: int | None = None) -> Tensor:
+    """The dream of several trips of the same length: uint8 (E, N, H, W, 3)."""
+    prompts, led, actions = (
+        torch.from_numpy(np.stack([getattr(t, k) for t in trips])) for k in ("prompt", "led", "actions")
+    )
+    state, device = begin(model, prompts, led, [trip.seed for trip in trips]), device_of(model)
+    frames = []
+    for n in range(actions.shape[1]):
+        outcome, state = model.step(state, actions[:, n].to(device), steps)
+        frames.append(outcome.frames.cpu())
+    return torch.stack(frames, 1)
+
+
+@torch.no_grad()
+def named(namer: Namer, frames_NHWC: Tensor, actions_NA: Tensor) -> float:
+    """Share of the actions, of one button or none, that are named rightly from the third frame on."""
+    choices = torch.cat([torch.zeros(1, actions_NA.shape[1]), torch.eye(actions_NA.shape[1])])
+    views = triples(frames_NHWC[None])[0].split(128)
+    output = torch.cat([namer.network(view) for view in views])
+    likelihood = F.logsigmoid(output) @ choices.T + F.logsigmoid(-output) @ (1 - choices).T
+    return float((choices[likelihood.argmax(1)] == actions_NA[2:]).all(1).float().mean())
+
+
+def counts(trip: Trip, dream_NHWC: Tensor, before_HWC: Tensor, namer: Namer) -> bool:
+    """Whether the dream went where it was led; `before` is the frame before it as the tokenizer shows it."""
+    for mark in trip.marks:
+        ratio = difference(dream_NHWC[mark - 1].numpy(), before_HWC.numpy())
+        ratio /= difference(trip.frames[mark - 1], trip.prompt[-1])
+        if not AS_MUCH <= ratio <= 1 / AS_MUCH:
+            return False
+    return named(namer, dream_NHWC, torch.from_numpy(trip.actions)) >= NAMED
+
+
+class Runs:
+    """Collects runs of one kind: whether each counts, and its squared error."""
+
+    def __init__(self) -> None:
+        self.counted: list[float] = []
+        self.errors: list[np.ndarray] = []  # (2,) each, NaN where the run does not count
+
+    def add(self, model: Any, trips: Sequence[Trip], namer: Namer, steps: int | None) -> tuple[Tensor, list[bool]]:
+        """Dream a batch; its last frames (E, H, W, 3) and which runs count."""
+        dreams = roll(model, trips, steps)
+        before = round_trip(model, torch.from_numpy(np.stack([trip.prompt[-1] for trip in trips])))
+        counted = [counts(trip, dreams[i], before[i], namer) for i, trip in enumerate(trips)]
+        still = torch.from_numpy(np.stack([trip.still for trip in trips]))
+        errors = metrics.squared_error(before, dreams[:, -1], still).numpy()
+        self.counted += [float(c) for c in counted]
+        self.errors += [error if c else np.full(2, np.nan) for error, c in zip(errors, counted, strict=True)]
+        return dreams[:, -1], counted
+
+    def result(self) -> dict[str, Any]:
+        """psnr (absent when no run counts), counted, runs."""
+        if not self.counted:
+            return {}
+        errors, share = np.stack(self.errors), np.array(self.counted)
+        card: dict[str, Any] = {"counted": metrics.mean(share), "counted_interval": list(metrics.bootstrap(share))}
+        card["runs"] = len(share)
+        if share.any():
+            card["psnr"] = metrics.pooled_psnr(errors)
+            card["psnr_interval"] = list(metrics.bootstrap(errors, metrics.pooled_psnr))
+        return card
+
+
+class Walks:
+    """The walks of the seeds at hand and where their gems were, each made once."""
+
+    def __init__(self, game: RealGame, bare: Bare | None, prompt: int, frames: int) -> None:
+        self.game, self.bare, self.prompt, self.frames = game, bare, prompt, frames
+        self.walks: dict[tuple[int, int], Walk] = {}
+        self.gems: dict[tuple[int, int], np.ndarray] = {}
+
+    def of(self, seed: int, attempt: int) -> Walk:
+        if (seed, attempt) not in self.walks:
+            self.walks[seed, attempt] = Walk.record(self.game, seed, attempt, self.prompt, self.prompt + self.frames)
+        return self.walks[seed, attempt]
+
+    def trip(self, seed: int, half: int) -> Trip | None:
+        """There and back."""
+        for attempt in range(WALKS):
+            walk = self.of(seed, attempt)
+            starts = walk.starts(half)
+            for start in starts[:: max(1, len(starts) // TRIES)][:TRIES]:
+                if found := there_and_back(self.game, walk, half, start):
+                    return found
+        return None
+
+    def gem(self, seed: int, taken: bool) -> GemTrip | None:
+        """There and back from a gem."""
+        assert self.bare is not None
+        for attempt in range(WALKS):
+            walk = self.of(seed, attempt)
+            if (seed, attempt) not in self.gems:
+                self.gems[seed, attempt] = self.bare.masks(seed, walk.frames, walk.actions)
+            if found := gem_trip(self.game, self.bare, walk, self.gems[seed, attempt], taken):
+                return found
+        return None
+
+
+def dream(
+    model: Any,
+    game: RealGame,
+    namer: Namer,
+    seeds: Sequence[int],
+    prompt: int,
+    gems: tuple[Bare, Detector] | None = None,
+    lengths: Sequence[int] = LENGTHS,
+    steps: int | None = None,
+    tick: Tick = no_tick,
+) -> tuple[dict[str, Any], list[str]]:
+    """The card's `dream` object, {} where the game allows none of it, and sentences that say what is absent and why.
+
+    Args:
+        gems: the game without gems and the detector, where the game has any.
+        tick: told of runs prepared and dreamt; `budget` says how many to expect.
+    """
+    if reason := lacking(game):
+        return {}, [f"absent, for {reason}"]
+    turns, trips = Runs(), {length: Runs() for length in lengths}
+    found: dict[bool, list[bool]] = {True: [], False: []}  # taken? -> whether the gem is there after each counted run
+    tried = {True: 0, False: 0}
+
+    def gather(make: Callable[..., Any], *arguments: Any) -> list[Any]:
+        made = []
+        for seed in part:
+            if run := make(seed, *arguments):
+                made.append(run)
+            tick(1)
+        return made
+
+    for first in range(0, len(seeds), BATCH):
+        part = seeds[first : first + BATCH]
+        if batch := gather(partial(turn_round, game), prompt):
+            turns.add(model, batch, namer, steps)
+        walks = Walks(game, gems[0] if gems else None, prompt, max(WALK_FRAMES, *lengths))
+        for length, runs in trips.items():
+            if batch := gather(walks.trip, length // 2):
+                runs.add(model, batch, namer, steps)
+        for taken in (True, False):
+            if gems and (batch := gather(walks.gem, taken)):
+                last, counted = Runs().add(model, [run.trip for run in batch], namer, steps)
+                seen = gems[1](last).numpy()
+                tried[taken] += len(batch)
+                found[taken] += [still_there(seen[i], run.gem) for i, run in enumerate(batch) if counted[i]]
+    return _card(model, turns, trips, found, tried, gems)
+
+
+def _card(
+    model: Any, turns: Runs, trips: dict[int, Runs], found: dict[bool, list[bool]], tried: dict[bool, int],
+    gems: tuple[Bare, Detector] | None,
+) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
+    card, notes = {f"turn_round_{key}": value for key, value in turns.result().items()}, list[str]()
+    if "turn_round_psnr" not in card:
+        notes.append(f"turn_round_psnr is absent: {_why(len(turns.counted))}")
+    for length, runs in trips.items():
+        result = runs.result()
+        for key, value in result.items():
+            card.setdefault(f"there_and_back_{key}", {})[str(length)] = value
+        if "psnr" not in result:
+            notes.append(f"there_and_back_psnr over {length} frames is absent: {_why(len(runs.counted))}")
+    if gems is None:
+        return card, [*notes, "taken_stays_taken and untouched_stays are absent: the game has no option `gems`"]
+    for key, taken in (("taken_stays_taken", True), ("untouched_stays", False)):
+        if found[taken]:
+            values = np.array([there != taken for there in found[taken]], float)
+            card[key], card[f"{key}_interval"] = metrics.mean(values), list(metrics.bootstrap(values))
+        else:
+            notes.append(f"{key} is absent: {_why(tried[taken])}")
+        if tried[taken]:
+            card[f"{key}_counted"], card[f"{key}_runs"] = len(found[taken]) / tried[taken], tried[taken]
+    frames, masks = gems[1].held_out
+    card["detector"] = gems[1].right(frames, masks)
+    card["detector_tokenised"] = gems[1].right(round_trip(model, frames), masks)
+    return card, notes
+
+
+def _why(runs: int) -> str:
+    return f"none of {runs} runs counts" if runs else "the real game allows no such run"
+
+
+def budget(seeds: int, lengths: Sequence[int] = LENGTHS, gems: bool = True) -> int:
+    """What `dream` tells `tick` in all."""
+    return seeds * (1 + len(lengths) + 2 * gems)

@@ -1,0 +1,212 @@
+"""Gems: does one that was taken stay taken in the dream, and is one that was left alone still there?
+
+    detector = gem_detector(game, "maze", cache=Path("runs/evaluation"))
+    detector(frames_BHWC)                       # bool (B, H, W): pixels that show a gem
+
+The detector is a small convolutional network trained on real frames. What is a gem it learns from the game itself: a
+game that takes the option `gems` is played a second time without any, under the same seed and actions, and where the
+two pictures differ there is a gem. Its accuracy is measured on real frames of other mazes than it was trained on: the
+mean of how often it finds a gem where at least `LEAST` of the pixels show one, and none where none does (frames with
+fewer count for neither).
+
+A gem trip (see trips.py) is 350 frames there and back. *Taken*: the gem is in the frame before, is taken within the
+first 48 frames, at least 300 frames before the end, and is gone from the real frame after. *Untouched*: it is in both
+real frames, and in between there was a frame without any gem in view. It counts as there when, within a tenth of the
+picture's height of where it really was, a quarter as many pixels as it had show a gem.
+
+Legend: B frames, H height, W width in pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from data_collect import games
+from game_wm.evaluation.rollout import RealGame, Tick, no_tick
+from game_wm.evaluation.trips import Trip, Walk, there_and_back
+
+VERSION = 1
+FIRST_SEED = 70_000
+WALKS, WALK_FRAMES, STRIDE = 200, 96, 4  # many mazes: their colours are what gems must be told from
+UPDATES, BATCH = 2000, 32
+LEAST = 0.004  # share of a frame's pixels
+CHANGE = 24  # grey levels by which a gem changes a pixel
+HALF, SOON = 175, 48
+TRIES = 4  # starts tried on one walk
+
+
+def has_gems(game: RealGame) -> bool:
+    """Whether the game can be played without its gems."""
+    return "gems" in inspect.signature(type(game.env.unwrapped)).parameters
+
+
+class Bare:
+    """The same game without gems: `masks` tells where the gems of a play were."""
+
+    def __init__(self, game: RealGame, game_id: str) -> None:
+        self.env: gymnasium.Env = games.make(game_id, gems=0)
+        self.schema = game.schema
+
+    def masks(self, seed: int, frames: list[np.ndarray], actions: list[np.ndarray]) -> np.ndarray:
+        """Bool (T, H, W) for T frames from the episode's first one on; shorter where it ends."""
+        bare, _ = self.env.reset(seed=seed)
+        found = [self.mask(frames[0], bare)]
+        for frame, action in zip(frames[1:], actions, strict=True):
+            bare, *_ = self.env.step(self.schema.decode(action))
+            found.append(self.mask(frame, bare))
+        return np.stack(found)
+
+    @staticmethod
+    def mask(frame: np.ndarray, bare: np.ndarray) -> np.ndarray:
+        return (abs(frame.astype(np.int16) - bare) > CHANGE).any(-1)
+
+
+class Detector(nn.Module):
+    """Frames uint8 (B, H, W, 3) -> where they show a gem, as logits (B, H, W); called in play: bool."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = nn.Sequential(nn.Conv2d(3, 16, 5, padding=2), nn.SiLU())
+        self.coarse = nn.Sequential(
+            nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.SiLU(),
+            nn.Conv2d(32, 32, 3, padding=1), nn.SiLU(),
+            nn.Conv2d(32, 32, 3, padding=2, dilation=2), nn.SiLU(),
+        )  # fmt: skip
+        self.head = nn.Sequential(nn.Conv2d(48, 16, 3, padding=1), nn.SiLU(), nn.Conv2d(16, 1, 1))
+        self.held_out = (torch.zeros(0), torch.zeros(0))  # frames and masks that it was not trained on
+
+    def logits(self, frames_BHWC: Tensor) -> Tensor:
+        fine = self.fine(frames_BHWC.permute(0, 3, 1, 2).float().div(127.5) - 1)
+        coarse = F.interpolate(self.coarse(fine), fine.shape[-2:], mode="bilinear")
+        return self.head(torch.cat((fine, coarse), 1))[:, 0]
+
+    @torch.no_grad()
+    def forward(self, frames_BHWC: Tensor) -> Tensor:
+        """Bool (B, H, W)."""
+        return torch.cat([self.logits(part) > 0 for part in frames_BHWC.split(64)])
+
+    def right(self, frames_BHWC: Tensor, masks_BHW: Tensor) -> float:
+        """Balanced accuracy of "a gem is in view" on frames whose gems are known; of one kind of frame if all are."""
+        shown, found = (x.float().mean((1, 2)) for x in (masks_BHW, self(frames_BHWC)))
+        sees = found >= LEAST / 3
+        kinds = (sees[shown >= LEAST], ~sees[shown == 0])
+        return float(torch.stack([kind.float().mean() for kind in kinds]).nanmean())
+
+
+def gem_detector(
+    game: RealGame,
+    game_id: str,
+    cache: Path | None = None,
+    tick: Tick = no_tick,
+    walks: int = WALKS,
+    updates: int = UPDATES,
+) -> Detector:
+    """Train the detector on real play, or take it from `cache` where the same one was trained before.
+
+    `tick` is told of each walk recorded and each update made.
+    """
+    bare = Bare(game, game_id)
+
+    def record(seeds: range) -> Iterator[tuple[Tensor, Tensor]]:
+        for seed in seeds:
+            walk = Walk.record(game, seed, 0, 1, WALK_FRAMES)
+            masks = bare.masks(seed, walk.frames, walk.actions)
+            tick(1)
+            yield torch.from_numpy(np.stack(walk.frames[::STRIDE])), torch.from_numpy(masks[::STRIDE])
+
+    held = max(1, walks // 5)
+    held_out = [torch.cat(part) for part in zip(*record(range(FIRST_SEED, FIRST_SEED + held)))]
+    torch.manual_seed(0)
+    detector = Detector()
+    recipe = [VERSION, game_id, walks, WALK_FRAMES, STRIDE, updates, BATCH]
+    key = hashlib.sha256(json.dumps(recipe).encode())
+    key.update(held_out[0][:8].numpy().tobytes())  # the game may have changed under its name
+    file = cache / f"gems-{key.hexdigest()[:12]}.safetensors" if cache else None
+    if file and file.exists():
+        detector.load_state_dict(load_file(file))
+        tick(walks + updates)
+    else:
+        first = FIRST_SEED + held
+        frames, masks = (torch.cat(part) for part in zip(*record(range(first, first + walks))))
+        _train(detector, frames, masks, updates, tick)
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial = file.with_suffix(".partial")
+            save_file(detector.state_dict(), partial)
+            partial.replace(file)
+    detector.eval().requires_grad_(False)
+    detector.held_out = (held_out[0], held_out[1])
+    return detector
+
+
+def _train(detector: Detector, frames: Tensor, masks: Tensor, updates: int, tick: Tick) -> None:
+    shown = masks.flatten(1).any(1)
+    kinds = [kind for kind in (torch.nonzero(shown)[:, 0], torch.nonzero(~shown)[:, 0]) if len(kind)]
+    optimiser = torch.optim.AdamW(detector.parameters(), 1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=updates)
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(updates):
+        # as many frames with a gem as without
+        picked = torch.cat([k[torch.randint(len(k), (BATCH // len(kinds),), generator=draw)] for k in kinds])
+        error = F.binary_cross_entropy_with_logits(detector.logits(frames[picked]), masks[picked].float())
+        optimiser.zero_grad()
+        error.backward()
+        optimiser.step()
+        schedule.step()
+        tick(1)
+
+
+@dataclass
+class GemTrip:
+    """A trip and the pixels (H, W) of the gem in the frame before it."""
+
+    trip: Trip
+    gem: np.ndarray
+
+
+def around(mask_HW: np.ndarray) -> np.ndarray:
+    """The mask and what lies within a tenth of the picture's height of it."""
+    reach = max(1, mask_HW.shape[0] // 10)
+    wide = F.max_pool2d(torch.from_numpy(mask_HW).float()[None], 2 * reach + 1, 1, reach)
+    return wide[0].bool().numpy()
+
+
+def still_there(detected_HW: np.ndarray, gem_HW: np.ndarray) -> bool:
+    """Whether a frame with these gem pixels shows the gem that had those."""
+    return bool((detected_HW & around(gem_HW)).sum() >= gem_HW.sum() / 4)
+
+
+def gem_trip(game: RealGame, bare: Bare, walk: Walk, masks: np.ndarray, taken: bool) -> GemTrip | None:
+    """The first trip of the kind that the walk allows; `masks` (T, H, W) are the walk's gems."""
+    least = LEAST * masks[0].size
+    sizes = masks.sum((1, 2))
+    events = np.flatnonzero(walk.rewards > 0)
+    starts = []
+    for s in walk.starts(HALF, every=4):
+        soon = ((events >= s) & (events < s + SOON)).any()
+        if sizes[s] >= least and (soon if taken else (sizes[s : s + HALF] == 0).any()):
+            starts.append(s)
+    for s in starts[:: max(1, len(starts) // TRIES)][:TRIES]:
+        trip = there_and_back(game, walk, HALF, s)
+        if trip is None:
+            continue
+        bare.env.reset(seed=walk.seed)
+        for action in [*walk.actions[:s], *trip.actions]:
+            frame, *_ = bare.env.step(game.schema.decode(action))
+        after = bare.mask(trip.frames[-1], frame)
+        gem = masks[s] & (~after if taken else after)
+        if gem.sum() >= least and not (taken and (around(gem) & after).any()):
+            return GemTrip(trip, gem)
+    return None

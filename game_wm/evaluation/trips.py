@@ -1,0 +1,205 @@
+"""Real play that ends where it began: turning round once, and there and back by the reversed actions.
+
+    with RealGame("maze") as game:
+        trip = turn_round(game, seed=90000, prompt=32)
+        walk = Walk.record(game, seed=90000, attempt=0, prompt=32, frames=1500)
+        trip = there_and_back(game, walk, half=100)
+
+A trip must come back in the real game: it is taken only if at least half of the pixels of its last frame are those of
+the frame before it (within `SAME` grey levels); these pixels are its `still` mask, the others show what moves by
+itself. It also must lead away: at each of its marks (a quarter, a half, three quarters of the way) the real picture
+differs from the frame before by `AWAY` grey levels or more (root mean square), or it is no trip.
+
+A walk is led by the explorer where the game has a map, one button at a time (of two held at once the turn is kept), so
+that the opposite button takes a step back. A step is *clean* when it moved or turned the player as far as that button
+mostly does, so that no wall was in the way. All of this is known from the pose that the game tells; a model never sees
+it.
+
+Legend: P frames of the prompt, N of the trip, H height, W width in pixels, A length of an encoded action.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data_collect import players
+from data_collect.schema import ActionSchema
+from game_wm.evaluation.rollout import ATTEMPTS, RealGame
+
+SAME, AWAY = 8, 12.0
+OPPOSITE = {"turn_left": "turn_right", "left": "right", "forward": "back", "up": "down"}
+OPPOSITE |= {b: a for a, b in OPPOSITE.items()}
+LONGEST_TURN = 720  # frames in which a game must have turned round
+
+
+@dataclass
+class Trip:
+    """A prompt and a trip from its last frame back to it."""
+
+    seed: int
+    prompt: np.ndarray  # uint8 (P, H, W, 3)
+    led: np.ndarray  # float32 (P-1, A)
+    actions: np.ndarray  # float32 (N, A)
+    frames: np.ndarray  # uint8 (N, H, W, 3)
+    marks: tuple[int, ...]  # frames of the trip (the first is number 1) at which it must be away
+    still: np.ndarray  # bool (H, W)
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Root mean square difference of two frames in grey levels."""
+    return float(np.sqrt(np.square(a.astype(np.float64) - b).mean()))
+
+
+def pose_of(info: dict[str, Any]) -> tuple[float, float, float] | None:
+    """x, y and angle (radians) where the game tells them."""
+    pose = info.get("map_pose", info.get("pose"))
+    return None if pose is None or len(pose) != 3 else (float(pose[0]), float(pose[1]), float(pose[2]))
+
+
+def wrap(angle: float) -> float:
+    return (angle + math.pi) % math.tau - math.pi
+
+
+def lacking(game: RealGame) -> str | None:
+    """Why no trip can be made in this game, if so."""
+    _, info = game.env.reset(seed=0)
+    if game.schema.kind != "multibinary":
+        return "it has no buttons that can be held one at a time"
+    if pose_of(info) is None:
+        return "it tells no pose (x, y, angle)"
+    if not {"turn_left", "turn_right"} <= set(game.schema.names):
+        return "it has no buttons turn_left and turn_right"
+    return None
+
+
+def _trip(
+    seed: int, prompt: list[np.ndarray], led: list[np.ndarray], actions: list[np.ndarray], frames: list[np.ndarray],
+    marks: tuple[int, ...],
+) -> Trip | None:  # fmt: skip
+    """The trip, or None if it does not lead away or does not come back."""
+    before, after = prompt[-1].astype(np.int64), frames[-1]
+    still = (abs(before - after) <= SAME).all(-1)
+    if still.mean() < 0.5 or min(difference(frames[mark - 1], prompt[-1]) for mark in marks) < AWAY:
+        return None
+    return Trip(seed, np.stack(prompt), np.stack(led), np.stack(actions), np.stack(frames), marks, still)
+
+
+def turn_round(game: RealGame, seed: int, prompt: int) -> Trip | None:
+    """A prompt, then `turn_left` held until the pose has turned once; None where that does not work."""
+    left = game.schema.decode(np.array([name == "turn_left" for name in game.schema.names], np.float32))
+    for attempt in range(ATTEMPTS):
+        lead = game.lead(seed, attempt, prompt)
+        pose = pose_of(lead.info) if lead else None
+        if lead is None or pose is None:
+            continue
+        frames, angles = list[np.ndarray](), [0.0]
+        while len(frames) < LONGEST_TURN:
+            frame, _, terminated, truncated, info = game.env.step(left)
+            last, pose = pose, pose_of(info)
+            assert pose is not None
+            frames.append(frame.copy())
+            angles.append(angles[-1] + wrap(pose[2] - last[2]))
+            if terminated or truncated or abs(angles[-1]) > math.tau - abs(angles[-1] - angles[-2]) / 2:
+                break
+        if terminated or truncated or abs(angles[-1]) < 0.9 * math.tau:
+            continue
+        marks = tuple(int(np.abs(np.abs(angles) - quarter * math.pi / 2).argmin()) for quarter in (1, 2, 3))
+        actions = [game.schema.encode(left)] * len(frames)
+        if found := _trip(seed, lead.play.frames, lead.play.actions, actions, frames, marks):
+            return found
+    return None
+
+
+@dataclass
+class Walk:
+    """Real play from an episode's first frame on: T frames, the T-1 actions between them and what each did."""
+
+    seed: int
+    prompt: int
+    frames: list[np.ndarray]
+    actions: list[np.ndarray]  # encoded
+    rewards: np.ndarray  # float (T-1,)
+    clean: np.ndarray  # bool (T-1,)
+
+    @staticmethod
+    def record(game: RealGame, seed: int, attempt: int, prompt: int, frames: int) -> Walk:
+        """At most so many frames; fewer where the game ends."""
+        frame, info = game.env.reset(seed=seed)
+        leader = players.make(game.leader(info), game.env, int(np.random.default_rng((seed, attempt)).integers(2**31)))
+        leader.reset(game.env, frame, info)
+        kept, actions, rewards, poses = [frame.copy()], list[np.ndarray](), list[float](), [pose_of(info)]
+        while len(kept) < frames:
+            action = one_button(game.schema, leader.act(frame, info))
+            if hasattr(leader, "held"):  # the explorer learns from what its buttons did
+                leader.held = tuple(name for name, on in zip(game.schema.names, action) if on)
+            frame, reward, terminated, truncated, info = game.env.step(action)
+            if terminated or truncated:
+                break
+            kept.append(frame.copy())
+            actions.append(game.schema.encode(action))
+            rewards.append(float(reward))
+            poses.append(pose_of(info))
+        return Walk(seed, prompt, kept, actions, np.array(rewards), clean_steps(np.array(poses, float), actions))
+
+    def starts(self, half: int, every: int = 8) -> list[int]:
+        """Frames from which `half` clean steps lead away, with a prompt before them: every so many at most."""
+        dirty = np.append(0, np.cumsum(~self.clean))
+        found: list[int] = []
+        for s in range(self.prompt - 1, len(self.actions) - half + 1):
+            away = (self.frames[s + half // 2], self.frames[s + half])
+            if dirty[s + half] > dirty[s] or (found and s - found[-1] < every):
+                continue
+            if min(difference(frame, self.frames[s]) for frame in away) >= AWAY:
+                found.append(s)
+        return found
+
+
+def one_button(schema: ActionSchema, action: Any) -> np.ndarray:
+    """The action with at most one button held: of those not cancelled by their opposites a turn, else any."""
+    held = {name for name, on in zip(schema.names, action) if on}
+    held = {name for name in held if name in OPPOSITE and OPPOSITE[name] not in held}
+    kept = sorted(held, key=lambda name: (not name.startswith("turn_"), name))[:1]
+    return np.array([name in kept for name in schema.names], np.int8)
+
+
+def reversed_actions(schema: ActionSchema, actions: list[np.ndarray]) -> list[np.ndarray]:
+    """The opposite buttons (encoded), last first."""
+    order = [schema.names.index(OPPOSITE.get(name, name)) for name in schema.names]
+    return [action[order] for action in reversed(actions)]
+
+
+def clean_steps(poses_T3: np.ndarray, actions: list[np.ndarray]) -> np.ndarray:
+    """Which steps moved and turned the player as far as their button mostly does: bool (T-1,)."""
+    if not actions:
+        return np.zeros(0, bool)
+    moved = np.hypot(*np.diff(poses_T3[:, :2], axis=0).T)
+    turned = (np.diff(poses_T3[:, 2]) + math.pi) % math.tau - math.pi
+    buttons, clean = np.stack(actions), np.ones(len(actions), bool)
+    for button in np.unique(buttons, axis=0):
+        same = (buttons == button).all(1)
+        for change in (moved, turned):
+            usual = float(np.median(change[same]))
+            clean[same] &= np.abs(change[same] - usual) <= 0.02 * abs(usual) + 1e-6
+    return clean
+
+
+def there_and_back(game: RealGame, walk: Walk, half: int, start: int) -> Trip | None:
+    """From frame `start` of the walk `half` steps on and back again; None where the real game does not return."""
+    there = walk.actions[start : start + half]
+    back, frames = reversed_actions(game.schema, there), walk.frames[start + 1 : start + half + 1]
+    game.env.reset(seed=walk.seed)
+    for action in walk.actions[: start + half]:
+        game.env.step(game.schema.decode(action))
+    for action in back:
+        frame, _, terminated, truncated, _ = game.env.step(game.schema.decode(action))
+        if terminated or truncated:
+            return None
+        frames.append(frame.copy())
+    first = start - walk.prompt + 1
+    led = walk.actions[first:start]
+    marks = (half // 2, half, half + half // 2)
+    return _trip(walk.seed, walk.frames[first : start + 1], led, there + back, frames, marks)
