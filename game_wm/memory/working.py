@@ -40,8 +40,8 @@ class WorkingMemory:
         self.values[players, layer, slot] = values_BNHD.to(self.values.dtype)
 
     def fill(self, layer: int, keys_BTNHD: Tensor, values_BTNHD: Tensor, first: int = 0) -> None:
-        """Write a prompt into an empty ring: T frames from number `first` on, of which the last W stay, and all W if
-        the prompt has as many. `advance` by the prompt's length ends it."""
+        """Write T frames of a prompt, from number `first` on, into an empty ring, where the last W stay: unless `first`
+        is 0, there must be as many. `advance` by the whole prompt's length ends it."""
         time = keys_BTNHD.shape[1]
         kept = torch.arange(max(0, time - self.window), time, device=keys_BTNHD.device)
         slots = (first + kept) % self.window
