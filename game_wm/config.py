@@ -9,9 +9,8 @@ from dataclasses import dataclass
 class DynamicsConfig:
     """Sizes of the network.
 
-    `history`: last latents the denoiser sees whole; `window`: frames of working memory; `recall`: places that episodic
-    memory gives back for a frame, two frames of each (0: no episodic memory); `place`, `headings`: their size, in the
-    pose's units, and how many headings make a turn; `slots`: places that are kept.
+    `history`: last latents the denoiser sees whole; `window`: frames of working memory; `recall`: whether it reads
+    the view that episodic memory draws for a frame.
     """
 
     channels: int = 8
@@ -27,10 +26,7 @@ class DynamicsConfig:
     context_blocks: int = 2
     heads: int = 4
     registers: int = 2
-    recall: int = 0
-    place: float = 0.75
-    headings: int = 12
-    slots: int = 4096
+    recall: bool = False
 
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.blocks) or len(self.widths) < 2:

@@ -90,28 +90,6 @@ class ContextBlock(nn.Module):
         return x + self.feed_forward(x)
 
 
-class Motion(nn.Module):
-    """Steps on SE(2) (..., 3) in the player's own frame: the one that led to a frame, the one that comes next."""
-
-    unit: Tensor
-
-    def __init__(self, config: DynamicsConfig, hidden: int = 128) -> None:
-        super().__init__()
-        width = config.context_width
-        self.was = nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, 3))
-        self.next = nn.Sequential(nn.Linear(width + config.actions, hidden), nn.SiLU(), nn.Linear(hidden, 3))
-        # A frame's steps are about a tenth of a place long, and a tenth of a radian.
-        self.register_buffer("unit", torch.tensor([config.place / 10, config.place / 10, 0.1]), persistent=False)
-
-    def led_here(self, summary_BC: Tensor) -> Tensor:
-        """The step that led to the frame of these tokens, which the frame itself shows."""
-        return self.was(summary_BC).float() * self.unit
-
-    def to_come(self, summary_BC: Tensor, actions_BA: Tensor) -> Tensor:
-        """The step that an action will lead to after the frame of these tokens."""
-        return self.next(torch.cat((summary_BC, actions_BA.to(summary_BC.dtype)), dim=-1)).float() * self.unit
-
-
 class ContextStream(nn.Module):
     """Finished latents and the actions that led to them -> context tokens, reward and termination."""
 
@@ -132,7 +110,6 @@ class ContextStream(nn.Module):
         )
         self.norm = Norm(width)
         self.outcome = nn.Linear(width, 1 + REWARD_BINS)
-        self.motion = Motion(config) if config.recall else None
 
     def embed(self, latents_BCHW: Tensor, actions_BA: Tensor) -> Tensor:
         """One token a cell of the half-size grid, then the registers: (B, N, C)."""

@@ -1,8 +1,8 @@
 """The denoiser: a U-Net over the latent grid, called once per denoising step, whose bottleneck reads the context.
 
 Legend: B batch or players, T time, K target frames of a sequence, N tokens of a frame, C channels (latent unless said),
-h, w latent grid, A action vector, E conditioning width, H heads, D channels of a head, P history frames, R frames
-recalled.
+h, w latent grid, A action vector, E conditioning width, H heads, D channels of a head, P history frames, M channels
+of a remembered view.
 """
 
 from __future__ import annotations
@@ -16,11 +16,8 @@ from torch import Tensor, nn
 from game_wm.attention import Projections, SpatialAttention, attend, rotate, window_mask
 from game_wm.config import DynamicsConfig
 from game_wm.convolution import ResidualBlock, groups
-from game_wm.memory.recollection import Recollection
+from game_wm.memory.recollection import COVER
 from game_wm.memory.working import WorkingMemory
-
-Recalled = tuple[Tensor, Tensor]
-"""What episodic memory gives back: latents (B, R, C, h, w) and what is told about them (B, R, 6)."""
 
 
 def embed_level(level_B: Tensor, channels: int) -> Tensor:
@@ -115,8 +112,9 @@ class Denoiser(nn.Module):
         self.condition = nn.Sequential(
             nn.Linear(config.history * config.actions + 3 * self.levels, e), nn.SiLU(), nn.Linear(e, e), nn.SiLU()
         )
-        self.enter = nn.Conv2d(config.channels * (1 + config.history), config.widths[0], 3, padding=1)
-        self.recollection = Recollection(config) if config.recall else None
+        self.recall = config.channels + COVER if config.recall else 0
+        inputs = config.channels * (1 + config.history) + self.recall
+        self.enter = nn.Conv2d(inputs, config.widths[0], 3, padding=1)
         self.down = nn.ModuleList(
             nn.ModuleList(ResidualBlock(w, w, e) for _ in range(d)) for w, d in zip(outer, depths, strict=True)
         )
@@ -148,19 +146,20 @@ class Denoiser(nn.Module):
         stride_B: Tensor,
         context_noise_B: Tensor,
         context: ContextReader,
-        gained_BWhw: Tensor | None = None,
+        recalled_BMhw: Tensor | None = None,
     ) -> Tensor:
         """Clean latent (B, C, h, w) from one at noise level `level` (0 noise, 1 clean) and the step size `stride`.
 
-        `actions[:, -1]` is the action that leads from the last latent of `history` to the one predicted; `gained`
-        is what recalled frames add to the outer level, in a network with episodic memory.
+        `actions[:, -1]` is the action that leads from the last latent of `history` to the one predicted; `recalled`
+        is the view that episodic memory draws (`memory/recollection.py`), in a network that has one; None is nothing.
         """
         levels = [embed_level(level, self.levels) for level in (level_B, stride_B, context_noise_B)]
         condition = self.condition(torch.cat((actions_BPA.flatten(1), *levels), dim=-1))
-        x = torch.cat((noisy_BCHW, history_BPCHW.flatten(1, 2)), dim=1)
-        x = self.enter(x.contiguous(memory_format=torch.channels_last))
-        if gained_BWhw is not None:
-            x = x + gained_BWhw
+        seen = [noisy_BCHW, history_BPCHW.flatten(1, 2)]
+        if self.recall:
+            empty = noisy_BCHW.new_zeros(len(noisy_BCHW), self.recall, *noisy_BCHW.shape[2:])
+            seen.append(empty if recalled_BMhw is None else recalled_BMhw)
+        x = self.enter(torch.cat(seen, dim=1).contiguous(memory_format=torch.channels_last))
         skips = []
         for blocks, shrink in zip(self.down, self.shrink, strict=True):
             for block in blocks:  # type: ignore[attr-defined]

@@ -85,7 +85,12 @@ class Tokenizer(nn.Module):
 
     def encode(self, frames_BHWC: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) -> normalised latents (B, C, h, w)."""
-        return (self.encoder(self.to_unit(frames_BHWC)).float() - self.mean) / self.deviation
+        return self.encode_images(self.to_unit(frames_BHWC))
+
+    def encode_images(self, images_BCHW: Tensor) -> Tensor:
+        """Float images (B, 3, H, W) in [-1, 1] -> normalised latents (B, C, h, w)."""
+        images = images_BCHW.contiguous(memory_format=torch.channels_last)
+        return (self.encoder(images).float() - self.mean) / self.deviation
 
     def decode_images(self, latents_BCHW: Tensor) -> Tensor:
         """Normalised latents (B, C, h, w) -> float images (B, 3, H, W) in [-1, 1], differentiable."""

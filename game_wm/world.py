@@ -10,24 +10,31 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from game_wm.config import DynamicsConfig
 from game_wm.dynamics import Dynamics, DynamicsState
-from game_wm.memory.episodic import EpisodicMemory
+from game_wm.memory.episodic import EpisodicMemory, Places, move
+from game_wm.memory.geometry import Geometry, MemoryConfig
+from game_wm.memory.recollection import recollect
 from game_wm.memory.working import WorkingMemory
 from game_wm.objectives.flow import FlowMatching
 from game_wm.tokenizer import Tokenizer, TokenizerConfig
 
+PART = 64  # frames of a prompt that are decoded at once
+
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """Everything needed to build the network; `steps` is the number of denoiser calls a frame that it plays with."""
+    """Everything needed to build the network; `steps` is the number of denoiser calls a frame that it plays with,
+    `memory` its episodic memory, if it has one."""
 
     tokenizer: TokenizerConfig
     dynamics: DynamicsConfig
     objective: FlowMatching = FlowMatching()
     steps: int = 1
+    memory: MemoryConfig | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -40,6 +47,7 @@ class WorldConfig:
             build(DynamicsConfig, values["dynamics"]),
             build(FlowMatching, values["objective"]),
             int(values["steps"]),
+            build(MemoryConfig, values["memory"]) if values.get("memory") else None,
         )
 
 
@@ -64,6 +72,7 @@ class WorldState:
 
     dynamics: DynamicsState
     seeds: Tensor
+    episodic: EpisodicMemory | None = None
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -90,13 +99,13 @@ class WorldState:
         def ring(name: str) -> WorkingMemory:
             return WorkingMemory(*(values[f"dynamics.{name}.{f.name}"] for f in fields(WorkingMemory)))
 
-        episodic = None
-        if "dynamics.episodic.keys" in values:
-            episodic = EpisodicMemory(*(values[f"dynamics.episodic.{f.name}"] for f in fields(EpisodicMemory)))
         dynamics = DynamicsState(
-            values["dynamics.latents"], values["dynamics.actions"], ring("context"), ring("bottleneck"), episodic
+            values["dynamics.latents"], values["dynamics.actions"], ring("context"), ring("bottleneck")
         )
-        return WorldState(dynamics, values["seeds"])
+        episodic = None
+        if "episodic.keys" in values:
+            episodic = EpisodicMemory(*(values[f"episodic.{f.name}"] for f in fields(EpisodicMemory)))
+        return WorldState(dynamics, values["seeds"], episodic)
 
     @property
     def nbytes(self) -> int:
@@ -137,6 +146,7 @@ class WorldModel(nn.Module):
         self.config = config
         self.tokenizer = Tokenizer(config.tokenizer)
         self.dynamics = Dynamics(config.dynamics)
+        self.geometry = Geometry(config.memory) if config.memory else None
         self.steps = config.steps
 
     @property
@@ -185,25 +195,81 @@ class WorldModel(nn.Module):
     @torch.no_grad()
     def start_latents(self, latents_BPCHW: Tensor, actions_BPA: Tensor, seeds: Tensor) -> WorldState:
         """The same from latents (B, P, C, h, w)."""
-        return WorldState(self.dynamics.start(latents_BPCHW, actions_BPA), seeds.to(latents_BPCHW.device).clone())
+        state = WorldState(self.dynamics.start(latents_BPCHW, actions_BPA), seeds.to(latents_BPCHW.device).clone())
+        if self.geometry is not None:
+            state.episodic = self._remember_prompt(self.geometry, latents_BPCHW.float(), actions_BPA)
+        return state
+
+    def _remember_prompt(self, geometry: Geometry, latents_BPCHW: Tensor, actions_BPA: Tensor) -> EpisodicMemory:
+        """Episodic memory after a prompt, in which the player began at pose zero."""
+        config, (batch, prompt) = geometry.config, latents_BPCHW.shape[:2]
+        before = torch.cat((latents_BPCHW[:, :1], latents_BPCHW[:, :-1]), 1)
+        led = F.pad(actions_BPA, (0, 0, 1, 0))
+        pictures, disparity, pair, step = [], [], [], []
+        for part in torch.arange(prompt).split(PART):
+            flat = latents_BPCHW[:, part].flatten(0, 1)
+            pictures.append(self.decode(flat).permute(0, 3, 1, 2).unflatten(0, (batch, -1)))
+            disparity.append(geometry.depth(flat).unflatten(0, (batch, -1)))
+            pair.append(geometry.motion.pair(before[:, part].flatten(0, 1), flat))
+            step.append(geometry.motion.led_here(pair[-1], led[:, part].flatten(0, 1)).unflatten(0, (batch, -1)))
+        shapes = pictures[0].shape[2:], disparity[0].shape[2:]
+        device = str(latents_BPCHW.device)
+        memory = EpisodicMemory.start(batch, config.slots, *shapes, pair[0].shape[-1], device)
+        for t in range(prompt):
+            i, j = divmod(t, PART)
+            moved = step[i][:, j] if t else torch.zeros_like(memory.pose)
+            at = torch.full((batch,), t, device=memory.keys.device)
+            memory.arrive(self.places, moved, pictures[i][:, j], disparity[i][:, j], at)
+        memory.pair = pair[-1].unflatten(0, (batch, -1))[:, -1].clone()
+        return memory
+
+    @property
+    def places(self) -> Places:
+        """How poses are divided in this model's memory."""
+        assert self.config.memory is not None
+        return Places(self.config.memory.place, self.config.memory.headings)
+
+    def recall(self, state: WorldState, action_BA: Tensor) -> Tensor | None:
+        """The view (B, C + COVER, h, w) that episodic memory draws for the frame that this action leads to."""
+        memory, geometry = state.episodic, self.geometry
+        if memory is None or geometry is None:
+            return None
+        pose = move(memory.pose, geometry.motion.to_come(memory.pair, action_BA))
+        chosen = memory.choose(self.places, pose, state.dynamics.context.count, geometry.config.views)
+        return recollect(self.tokenizer, *memory.frames(chosen[0]), *chosen[1:], geometry.focal)
 
     @torch.no_grad()
     def step(self, state: WorldState, action_BA: Tensor, steps: int | None = None) -> tuple[Outcome, WorldState]:
         """One frame for every player. The state is updated in place and returned; `clone` it first to branch."""
-        latents, rewards, terminated = self.step_latents(state, action_BA, steps)
-        return Outcome(self.decode(latents), rewards, terminated), state
+        frames, _, rewards, terminated = self._advance(state, action_BA, steps)
+        return Outcome(frames, rewards, terminated), state
 
     @torch.no_grad()
     def step_latents(
         self, state: WorldState, action_BA: Tensor, steps: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The same without decoding: latents (B, C, h, w), rewards (B,), termination probabilities (B,)."""
+        """The same as latents (B, C, h, w), rewards (B,), termination probabilities (B,)."""
+        return self._advance(state, action_BA, steps, decoded=False)[1:]
+
+    def _advance(
+        self, state: WorldState, action_BA: Tensor, steps: int | None, decoded: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Frames (empty where neither memory nor `decoded` asks for them), latents, rewards, terminations."""
         past = state.dynamics
         if tuple(action_BA.shape) != (len(state), self.config.dynamics.actions):
             expected = (len(state), self.config.dynamics.actions)
             raise ValueError(f"actions must have the shape {expected}, not {tuple(action_BA.shape)}")
         action_BA = action_BA.to(past.actions)
-        noise = frame_noise(state.seeds, past.context.count, self.latent_shape).to(past.latents)
-        clean = self.dynamics.generate(past, action_BA, noise, steps or self.steps, self.config.objective)
+        now, before = past.context.count.clone(), past.latents[:, -1].clone()
+        noise = frame_noise(state.seeds, now, self.latent_shape).to(past.latents)
+        recalled = self.recall(state, action_BA)
+        steps = steps or self.steps
+        clean = self.dynamics.generate(past, action_BA, noise, steps, self.config.objective, recalled)
         rewards, terminated = self.dynamics.encode_context(past, clean, action_BA)
-        return clean, rewards, terminated
+        frames = self.decode(clean) if decoded or state.episodic is not None else clean.new_zeros(0)
+        if state.episodic is not None and self.geometry is not None:
+            memory, geometry = state.episodic, self.geometry
+            memory.pair = geometry.motion.pair(before, clean)
+            step = geometry.motion.led_here(memory.pair, action_BA)
+            memory.arrive(self.places, step, frames.permute(0, 3, 1, 2), geometry.depth(clean), now)
+        return frames, clean, rewards, terminated

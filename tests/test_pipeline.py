@@ -16,6 +16,8 @@ CONFIGS = Path(__file__).parent.parent / "configs" / "maze"
 SMALL = {
     "tokenizer": ["--model.tokenizer.encoder_widths", "[16,16,32]", "--model.tokenizer.decoder_widths", "[16,16,32]",
                   "--model.tokenizer.decoder_blocks", "1", "--model.perceptual", "0", "--data.batch_size", "16"],
+    "geometry": ["--model.geometry.hidden", "16", "--model.geometry.slots", "64", "--data.batch_size", "4",
+                 "--data.length", "8", "--data.validation_windows", "4"],
     "dynamics": ["--model.dynamics.widths", "[32,32]", "--model.dynamics.blocks", "[1,1]", "--data.length", "24",
                  "--model.dynamics.context_width", "64", "--model.dynamics.window", "8", "--model.targets", "4",
                  "--data.batch_size", "4", "--data.validation_windows", "4"],
@@ -31,6 +33,7 @@ def arguments(runs: Path, **steps: int) -> list[str]:
         given = ["--trainer.log_every_n_steps", "2", "--warmup", "5", *small]
         flags += [f"--{stage}.minutes", "null", f"--{stage}.steps", str(steps[stage])]
         flags += [f"--{stage}.flags", json.dumps(given)]
+    flags += ["--geometry.config", str(CONFIGS / "geometry.yaml")]
     return ["pipeline", "--config", str(CONFIGS / "quick.yaml"), *flags]
 
 
@@ -38,7 +41,7 @@ def test_everything_from_nothing_to_play(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(CONFIGS.parent.parent)
-    assert main(arguments(tmp_path, tokenizer=30, dynamics=20, distill=4)) == 0
+    assert main(arguments(tmp_path, tokenizer=30, geometry=6, dynamics=20, distill=4)) == 0
     told = capfd.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in told[-3:]] == [
         "next frame, held-out episodes",
@@ -56,6 +59,7 @@ def test_everything_from_nothing_to_play(
     assert (student.game, student.model.steps, teacher.model.steps) == ("maze", 1, 2)
     assert student.contexts_frames.shape == (2, 32, 64, 64, 3) and student.contexts_actions.shape == (2, 31, 4)
     assert student.contexts_frames.float().std() > 10
+    assert student.model.geometry is not None and student.model.config.dynamics.recall
     assert student.trained["frames"] > teacher.trained["frames"] > 0
 
     state = student.model.start(student.contexts_frames, student.contexts_actions, torch.tensor([1, 2]))
@@ -65,7 +69,7 @@ def test_everything_from_nothing_to_play(
 
     # Again: nothing to do. Then a longer distillation: only that goes on, from where it was.
     before = (run / "dynamics" / "last.ckpt").stat().st_mtime_ns
-    assert main(arguments(tmp_path, tokenizer=30, dynamics=20, distill=8)) == 0
+    assert main(arguments(tmp_path, tokenizer=30, geometry=6, dynamics=20, distill=8)) == 0
     told = capfd.readouterr().out.splitlines()
     assert {"tokenizer: complete, skipped", "dynamics: complete, skipped"} <= set(told)
     assert any("up to date" in line for line in told)
@@ -76,7 +80,7 @@ def test_everything_from_nothing_to_play(
 
 def test_errors_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONFIGS.parent.parent)
-    wrong = arguments(tmp_path, tokenizer=1, dynamics=1, distill=1)
+    wrong = arguments(tmp_path, tokenizer=1, geometry=1, dynamics=1, distill=1)
     for change, words in [
         (["--tokenizer.config", "nowhere.yaml"], "nowhere.yaml"),
         (["--record.frames", "many"], "frames"),

@@ -382,7 +382,7 @@ def test_configurations_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert StageCLI(stage, [*game, "--config", str(path)]).config.name
     elif path.stem == "quick":
         plan = pipeline.parse(["--config", str(path)])
-        assert all(Path(getattr(plan, name).config).is_file() for name in STAGES)
+        assert all(Path(getattr(plan, name).config).is_file() for name in pipeline.Runner(plan).stages)
 
 
 def test_windows_of_latents_are_checked_against_the_game(latents: Path) -> None:

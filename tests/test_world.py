@@ -15,7 +15,7 @@ from game_wm.env import DreamEnv
 from game_wm.world import WorldModel, WorldState, frame_noise
 
 
-@pytest.fixture(scope="module", params=[0, 2], ids=["working memory", "episodic memory"])
+@pytest.fixture(scope="module", params=[False, True], ids=["working memory", "episodic memory"])
 def world(request: pytest.FixtureRequest) -> WorldModel:
     return tiny_world(recall=request.param)
 

@@ -7,6 +7,7 @@ import torch
 from data_collect.schema import ActionSchema
 from game_wm.checkpoint import Checkpoint, save
 from game_wm.config import DynamicsConfig
+from game_wm.memory.geometry import MemoryConfig
 from game_wm.objectives.flow import FlowMatching
 from game_wm.tokenizer import TokenizerConfig
 from game_wm.world import WorldConfig, WorldModel
@@ -14,18 +15,19 @@ from game_wm.world import WorldConfig, WorldModel
 MAZE_BUTTONS = ("forward", "back", "turn_left", "turn_right")
 
 
-def tiny_config(actions: int = 4, side: int = 64, recall: int = 0) -> WorldConfig:
-    """Frames of `side` x `side`, latents of 4 channels; `recall` places out of 64 in episodic memory."""
+def tiny_config(actions: int = 4, side: int = 64, recall: bool = False) -> WorldConfig:
+    """Frames of `side` x `side`, latents of 4 channels; `recall`: with an episodic memory of 64 places."""
     tokenizer = TokenizerConfig(side, side, 4, (16, 16, 16), (16, 16, 16), decoder_blocks=1)
     height, width = tokenizer.grid
     dynamics = DynamicsConfig(
         channels=4, height=height, width=width, actions=actions, window=8, widths=(16, 32), blocks=(1, 1), condition=32,
-        context_width=32, context_blocks=1, heads=2, registers=1, recall=recall, slots=64,
+        context_width=32, context_blocks=1, heads=2, registers=1, recall=recall,
     )  # fmt: skip
-    return WorldConfig(tokenizer, dynamics, FlowMatching(), steps=1)
+    memory = MemoryConfig(4, height, width, actions, slots=64, hidden=16) if recall else None
+    return WorldConfig(tokenizer, dynamics, FlowMatching(), 1, memory)
 
 
-def tiny_world(actions: int = 4, side: int = 64, seed: int = 0, recall: int = 0) -> WorldModel:
+def tiny_world(actions: int = 4, side: int = 64, seed: int = 0, recall: bool = False) -> WorldModel:
     """Random weights; the layers that begin at zero do not, so that dreams move."""
     torch.manual_seed(seed)
     model = WorldModel(tiny_config(actions, side, recall))

@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     rest = [locate(value) if i and rest[i - 1] == "--config" else value for i, value in enumerate(rest)]
     # Imports are late: `--help` and a mistyped command need not wait for PyTorch.
-    if command in ("tokenizer", "dynamics", "distill"):
+    if command in ("tokenizer", "geometry", "dynamics", "distill"):
         from train.stage import run_stage
 
         return run_stage(command, rest)
@@ -45,6 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
         return pipeline(rest)
     if command == "encode":
         return _encode(rest)
+    if command == "recall":
+        from train.recall import main as recall
+
+        return recall(rest)
     if command == "export":
         from train.export import main as export
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from data_collect.errors import UserError
@@ -41,9 +42,10 @@ def check_card(path: Path, card: dict[str, Any] | None = None) -> dict[str, Any]
     return state
 
 
-PARTS = {"tokenizer": "tokenizer", "dynamics": "dynamics", "distill": "dynamics"}
+PARTS = {"tokenizer": "tokenizer", "geometry": "geometry", "dynamics": "dynamics", "distill": "dynamics"}
 # Given by the recording, not by the checkpoint that training starts from.
-OF_THE_DATA = {"tokenizer": ("height", "width"), "dynamics": ("channels", "height", "width", "actions")}
+SHAPES = ("channels", "height", "width", "actions")
+OF_THE_DATA = {"tokenizer": ("height", "width"), "geometry": SHAPES, "dynamics": SHAPES}
 
 
 def initialise(model: pl.LightningModule, stage: str, path: Path, card: dict[str, Any]) -> None:
@@ -67,13 +69,12 @@ def initialise(model: pl.LightningModule, stage: str, path: Path, card: dict[str
         raise UserError(f"{path} does not fit this configuration: {line[:160]}") from None
 
 
-# What a network without episodic memory lacks.
-MEMORY = ("context.motion.", "denoiser.recollection.")
-
-
 def grown(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights for a network that may have gained episodic memory, which counts for nothing at first."""
-    return {name: value for name, value in wanted.items() if name.startswith(MEMORY)} | weights
+    name = "denoiser.enter.weight"
+    if name in weights and (more := wanted[name].shape[1] - weights[name].shape[1]) > 0:
+        weights = {**weights, name: F.pad(weights[name], (0, 0, 0, 0, 0, more))}
+    return weights
 
 
 def trained_before(path: Path, stage: str) -> dict[str, float]:
@@ -93,7 +94,7 @@ def size_flags(path: Path, stage: str) -> list[str]:
         sizes = asdict(getattr(checkpoint.load(path).model.config, part))
     else:
         config = check_card(path)["config"]
-        sizes = config if part == "tokenizer" else config["dynamics"]
+        sizes = config if part == "tokenizer" else config[part]
     given = {name: value for name, value in sizes.items() if name not in OF_THE_DATA[part]}
     return [flag for name, value in given.items() for flag in (f"--model.{part}.{name}", json.dumps(value))]
 

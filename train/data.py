@@ -12,7 +12,6 @@ Legend: B batch, H height, W width, L frames of a window, C channels, h w latent
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
-from game_wm.memory.episodic import Places
 from train.frames import FrameSource, mixed, open_frames
-from train.recall import Recall
 from train.windows import LatentStore, SequenceDataset, split_episodes
 
 Batch = Tensor | dict[str, Tensor]
@@ -141,7 +138,7 @@ class LatentDataModule(StreamDataModule):
         event_factor: draw windows with a reward or a termination this many times as often.
         validation_windows: held-out windows to validate on, evenly spread.
         game: refuse a recording of another game (its id without options).
-        recall, place, headings, history, rollout: of the model, for what its episodic memory is to be given.
+        recall: of the model: windows have what its episodic memory gives for each frame (`python -m train recall`).
     """
 
     def __init__(
@@ -154,11 +151,7 @@ class LatentDataModule(StreamDataModule):
         event_factor: float = 1.0,
         validation_windows: int = 48,
         game: str | None = None,
-        recall: int = 0,
-        place: float = 0.75,
-        headings: int = 12,
-        history: int = 4,
-        rollout: int = 0,
+        recall: bool = False,
     ) -> None:
         super().__init__(batch_size, seed)
         self.latents, self.length, self.held_out = Path(latents), length, held_out
@@ -167,11 +160,10 @@ class LatentDataModule(StreamDataModule):
         self.dataset = SequenceDataset(self.store, length, seed, held_out, event_factor=event_factor)
         self.validation_windows = validation_windows
         check_game(self.game, game, latents)
-        self.recall: Recall | None = None
-        if recall:
-            if not self.store.index["pose"]:
-                raise UserError(f"{latents} has no poses, which episodic memory needs: set --model.dynamics.recall 0")
-            self.recall = Recall(self.store, Places(place, headings), recall, history, rollout, seed)
+        if recall and not self.store.recall():
+            raise UserError(
+                f"{latents} has no remembered views: run `python -m train recall --latents {latents}` first"
+            )
 
     @property
     def actions(self) -> int:
@@ -180,7 +172,7 @@ class LatentDataModule(StreamDataModule):
 
     def batch(self, first: int, size: int) -> dict[str, Tensor]:
         """Windows of these items."""
-        return self.dataset.batch(first, size, self.recall)
+        return self.dataset.batch(first, size)
 
     def val_dataloader(self) -> DataLoader | list[Any]:
         """The held-out windows, batch by batch; none when the held-out part is shorter than a window."""
@@ -190,10 +182,7 @@ class LatentDataModule(StreamDataModule):
         held_out = SequenceDataset(self.store, self.length, self.seed, self.held_out, validation=True)
         numbers = mixed(held_out.windows, self.validation_windows)
         chunks = [numbers[i : i + self.batch_size] for i in range(0, len(numbers), self.batch_size)]
-        recall = copy(self.recall)
-        if recall:
-            recall.seed, recall.rollout = None, min(16, self.length - recall.history)
-        return DataLoader([held_out.gather(chunk, recall) for chunk in chunks], batch_size=None)  # type: ignore[arg-type]
+        return DataLoader([held_out.gather(chunk) for chunk in chunks], batch_size=None)  # type: ignore[arg-type]
 
 
 def check_game(found: str, wanted: str | None, where: str) -> None:

@@ -27,7 +27,7 @@ from data_collect.errors import UserError
 from game_wm.convolution import ResidualBlock
 from game_wm.dynamics import Dynamics
 from game_wm.objectives.flow import Predict, advance
-from train.dynamics import Batch, DynamicsModule, recalled
+from train.dynamics import Batch, DynamicsModule
 from train.optimizer import configure
 
 
@@ -99,7 +99,7 @@ class DistillModule(DynamicsModule):
             raise UserError("distillation needs a teacher: name a dynamics checkpoint with --init")
         latents, actions = batch["latents"], batch["actions"]
         time = latents.shape[1]
-        found = recalled(batch)
+        found = batch.get("recalled")
         seen = self.roll_out(latents, actions, self.rollout, self.student_steps, found)
         first = time - self.rollout
         targets = first + torch.randperm(self.rollout, device=self.device)[: self.targets].sort().values
@@ -118,7 +118,8 @@ class DistillModule(DynamicsModule):
         made = self.student(reading.predict, start)
         distance = (made - taught).square().mean()
         self.log("distance", distance.detach(), prog_bar=True)
-        loss = distance + self.side_losses(reading, batch)
+        outcome = self.outcome_loss(self.dynamics.context.outcomes(reading.tokens), batch)
+        loss = distance + self.outcome * outcome
         if self.pixels:
             loss = loss + self.pixels * self.pixel_loss(made, taught)
         if self.anchor:

@@ -20,9 +20,7 @@ from torch import Tensor
 from data_collect.errors import UserError
 from game_wm.config import DynamicsConfig
 from game_wm.context import two_hot
-from game_wm.denoiser import Recalled
-from game_wm.dynamics import Dynamics, Reading
-from game_wm.memory.episodic import relative
+from game_wm.dynamics import Dynamics
 from game_wm.objectives.flow import FlowMatching
 from game_wm.tokenizer import Tokenizer
 from game_wm.world import build
@@ -31,11 +29,6 @@ from train.optimizer import Kind, configure
 from train.tokenizer import load_tokenizer, psnr
 
 Batch = dict[str, Tensor]
-
-
-def recalled(batch: Batch) -> Recalled | None:
-    """What the data module found in the episode's past for every frame, if it looked."""
-    return (batch["recalled"], batch["about"]) if "recalled" in batch else None
 
 
 class DynamicsModule(pl.LightningModule):
@@ -50,7 +43,6 @@ class DynamicsModule(pl.LightningModule):
         targets: K, frames of a window that the denoiser is trained on; the context stream reads all of them.
         context_noise: largest noise put on what is read; its level is an input (GameNGen, Valevski et al., 2024).
         outcome: weight of the reward's and the termination's losses.
-        recollection: weight of the error of what recalled frames tell by themselves.
         pixels: weight of the L1 distance of decoded prediction and decoded truth, on `pixel_share` of the targets.
         rollout: R, frames at a window's end that the model generates itself before it is trained on them; 0 is off.
         rollout_from: part of the run's budget after which they begin: the late stage.
@@ -70,7 +62,6 @@ class DynamicsModule(pl.LightningModule):
         targets: int = 12,
         context_noise: float = 0.3,
         outcome: float = 0.02,
-        recollection: float = 0.1,
         pixels: float = 0.0,
         pixel_share: float = 0.25,
         rollout: int = 0,
@@ -83,7 +74,7 @@ class DynamicsModule(pl.LightningModule):
         self.dynamics, self.objective = Dynamics(self.config), objective
         self.lr, self.weight_decay, self.optimizer_kind = lr, weight_decay, optimizer
         self.targets, self.context_noise, self.outcome = targets, context_noise, outcome
-        self.recollection, self.pixels, self.pixel_share = recollection, pixels, pixel_share
+        self.pixels, self.pixel_share = pixels, pixel_share
         self.rollout, self.rollout_from, self.rollout_share = rollout, rollout_from, rollout_share
         # In a list, so that the frozen decoder is no part of the checkpoint.
         self.frozen = [load_tokenizer(tokenizer)] if tokenizer else []
@@ -108,14 +99,16 @@ class DynamicsModule(pl.LightningModule):
         noise = self.context_noise * torch.rand(len(latents), device=self.device)
         if self.rollout and self.late and float(torch.rand(())) < self.rollout_share:
             first = time - self.rollout
-            seen = self.roll_out(latents, actions, self.rollout, recalled=recalled(batch))
+            seen = self.roll_out(latents, actions, self.rollout, recalled=batch.get("recalled"))
             noise = noise * 0.25
         targets = first + torch.randperm(time - first, device=self.device)[: self.targets].sort().values
-        reading = self.dynamics(seen, actions, targets, noise, latents, recalled(batch))
+        reading = self.dynamics(seen, actions, targets, noise, latents, batch.get("recalled"))
         errors, predicted = self.objective.loss(reading.predict, reading.goals)
         loss = errors.mean()
         self.log("flow", loss.detach(), prog_bar=True)
-        loss = loss + self.side_losses(reading, batch)
+        outcome = self.outcome_loss(self.dynamics.context.outcomes(reading.tokens), batch)
+        self.log("outcome", outcome.detach())
+        loss = loss + self.outcome * outcome
         if self.pixels:
             loss = loss + self.pixels * self.pixel_loss(predicted, reading.goals)
         self.log("loss", loss.detach())
@@ -133,38 +126,20 @@ class DynamicsModule(pl.LightningModule):
         actions_BLA: Tensor,
         frames: int,
         steps: int = 1,
-        recalled: Recalled | None = None,
+        recalled: Tensor | None = None,
     ) -> Tensor:
-        """The window with its last `frames` replaced by the model's own, under the true actions; `recalled` (B, L, R,
-        ...) stands in for episodic memory, whose past is longer than the window."""
+        """The window with its last `frames` replaced by the model's own, under the true actions; `recalled` (B, L, M,
+        h, w) stands in for episodic memory, whose past is longer than the window."""
         start = latents_BLCHW.shape[1] - frames
-        state = self.dynamics.start(latents_BLCHW[:, :start], actions_BLA[:, : start - 1], remember=recalled is None)
+        state = self.dynamics.start(latents_BLCHW[:, :start], actions_BLA[:, : start - 1])
         made = [latents_BLCHW[:, :start]]
         for t in range(start - 1, start - 1 + frames):
             noise = torch.randn_like(latents_BLCHW[:, 0])
-            found = recalled and (recalled[0][:, t + 1], recalled[1][:, t + 1])
+            found = None if recalled is None else recalled[:, t + 1]
             latent = self.dynamics.generate(state, actions_BLA[:, t], noise, steps, self.objective, found)
             self.dynamics.encode_context(state, latent, actions_BLA[:, t])
             made.append(latent[:, None])
         return torch.cat(made, dim=1)
-
-    def side_losses(self, reading: Reading, batch: Batch) -> Tensor:
-        """What is told beside the picture: reward, termination and, for episodic memory, motion; and what recalled
-        frames tell by themselves, so that they are understood before anybody relies on them."""
-        context = self.dynamics.context
-        outcome = self.outcome_loss(context.outcomes(reading.tokens), batch)
-        self.log("outcome", outcome.detach())
-        if context.motion is None or reading.told is None:
-            return self.outcome * outcome
-        summary, pose = reading.tokens.mean(-2), batch["pose"]
-        truth = relative(pose[:, :-1], pose[:, 1:]) / context.motion.unit
-        was = context.motion.led_here(summary[:, 1:]) / context.motion.unit
-        coming = context.motion.to_come(summary[:, :-1], batch["actions"][:, :-1]) / context.motion.unit
-        motion = (was - truth).abs().mean() + (coming - truth).abs().mean()
-        self.log("motion", motion.detach(), prog_bar=True)
-        told = (reading.told.float() - reading.goals.flatten(0, 1)).square().mean()
-        self.log("told", told.detach(), prog_bar=True)
-        return self.outcome * (outcome + motion) + self.recollection * told
 
     @staticmethod
     def outcome_loss(outcomes: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
@@ -191,7 +166,7 @@ class DynamicsModule(pl.LightningModule):
     def validation_step(self, batch: Batch, index: int) -> None:
         latents, actions = batch["latents"], batch["actions"]
         frames = min(16, latents.shape[1] - self.config.history)
-        made = self.roll_out(latents, actions, frames, recalled=recalled(batch))[:, -frames:]
+        made = self.roll_out(latents, actions, frames, recalled=batch.get("recalled"))[:, -frames:]
         truth, last = latents[:, -frames:], latents[:, -frames - 1]
         for frame in sorted({1, 4, frames}):
             now = slice(frame - 1, frame)
@@ -213,7 +188,7 @@ class DynamicsModule(pl.LightningModule):
         latents, actions = batch["latents"][:4], batch["actions"][:4]
         if self.tokenizer is None:
             return torch.zeros(2, 1, 16, 16, 3, dtype=torch.uint8)
-        found = recalled({name: value[:4] for name, value in batch.items()})
+        found = batch["recalled"][:4] if "recalled" in batch else None
         made = self.roll_out(latents, actions, min(16, latents.shape[1] - self.config.history), recalled=found)
         rows = [self.tokenizer.decode(x[:, -16:].flatten(0, 1)).unflatten(0, (len(x), -1)) for x in (latents, made)]
         return torch.stack(rows, dim=1).flatten(0, 1)

@@ -26,6 +26,7 @@ from game_wm.world import WorldConfig, WorldModel
 from train.checkpoints import check_card
 from train.dynamics import load_dynamics
 from train.frames import FrameSource, PooledFrames, Recording
+from train.geometry import load_geometry
 from train.machine import describe
 from train.report import say
 from train.tokenizer import load_tokenizer
@@ -69,8 +70,12 @@ def export(run: Path, name: str, out: Path, count: int = 8, prompt: int = 32) ->
 
     def write(stage: str, file: str, steps: int, stages: list[str]) -> Path:
         network, objective = load_dynamics(run / stage / "last.ckpt")
-        model = WorldModel(WorldConfig(tokenizer.config, network.config, objective, steps))
+        geometry = load_geometry(run / "geometry" / "last.ckpt") if network.config.recall else None
+        memory = geometry.config if geometry else None
+        model = WorldModel(WorldConfig(tokenizer.config, network.config, objective, steps, memory))
         model.tokenizer.load_state_dict(tokenizer.state_dict())
+        if model.geometry is not None and geometry is not None:
+            model.geometry.load_state_dict(geometry.state_dict())
         model.dynamics.load_state_dict(network.state_dict())
         path = out / f"{file}.safetensors"
         trained = _trained(run, stages)

@@ -1,4 +1,5 @@
-"""From nothing to a model that plays: record, tokenizer, encode, dynamics, distill, export, and a first look.
+"""From nothing to a model that plays: record, tokenizer, encode, geometry (for a model with episodic memory), dynamics,
+distill, export, and a first look.
 
     python -m train pipeline --config configs/maze/quick.yaml [--name N] [--dynamics.minutes 60]
 
@@ -26,7 +27,6 @@ from data_collect.shards import write_atomic
 from train import locate
 from train.report import say
 
-STAGES = ("tokenizer", "dynamics", "distill")
 RESERVE = 1.5  # minutes that encoding, export and the look at the result take of `limit`
 
 
@@ -59,6 +59,7 @@ class Pipeline:
     Args:
         name: of the run and of the checkpoint, `RUNS/NAME/NAME.safetensors`.
         init: a playable checkpoint (.safetensors) to tune on the recording, tokenizer and dynamics.
+        geometry: of episodic memory; without a configuration the model has none.
         limit: minutes that all of it may take; the stages' minutes are shortened in proportion where it would not fit.
         contexts: beginnings of dreams in the checkpoint.
         prompt: real frames of each.
@@ -69,6 +70,7 @@ class Pipeline:
     tokenizer: Stage
     dynamics: Stage
     distill: Stage
+    geometry: Stage = field(default_factory=Stage)
     runs: str = "runs"
     init: str | None = None
     limit: float | None = None
@@ -83,21 +85,25 @@ class Runner:
     def __init__(self, plan: Pipeline) -> None:
         self.plan, self.folder = plan, Path(plan.runs, plan.name)
         self.began = time.monotonic()
+        memory = ["geometry"] if plan.geometry.config else []
+        self.stages = ["tokenizer", *memory, "dynamics", "distill"]
 
     def run(self) -> int:
         """Exit status; 0 with the checkpoint written and the next frame measured."""
         if not self.plan.record.game:
             raise UserError("which game? give --record.game ID, for one of `maze` or gym:ID")
-        for stage in STAGES:
+        for stage in self.stages:
             if not (config := self.config(stage)).is_file():
                 raise UserError(f"{config}: no such configuration for {stage}; name one with --{stage}.config")
         if status := self.record():
             return status
-        for stage in STAGES:
-            if stage == "dynamics":
-                self.encode()
+        for stage in self.stages:
             if status := self.train(stage):
                 return status
+            if stage == "tokenizer":
+                self.encode()
+            if stage == "geometry":
+                self.recall()
         return self.export()
 
     def record(self) -> int:
@@ -125,6 +131,15 @@ class Runner:
         tokenizer = load_tokenizer(self.folder / "tokenizer" / "last.ckpt")
         encode([str(self.folder / "data")], tokenizer, self.folder / "latents")
 
+    def recall(self) -> None:
+        """What episodic memory draws for every frame, beside the latents."""
+        from train.geometry import load_geometry
+        from train.recall import recall
+        from train.tokenizer import load_tokenizer
+
+        geometry = load_geometry(self.folder / "geometry" / "last.ckpt")
+        recall(self.folder / "latents", geometry, load_tokenizer(self.folder / "tokenizer" / "last.ckpt"))
+
     def config(self, stage: str) -> Path:
         """A stage's configuration file."""
         return Path(locate(getattr(self.plan, stage).config))
@@ -134,12 +149,14 @@ class Runner:
         wanted: Stage = getattr(self.plan, stage)
         plan, folder = self.plan, self.folder
         flags = ["--config", str(self.config(stage)), "--name", plan.name, "--runs", plan.runs, "--wandb", plan.wandb]
-        if plan.init and stage != "distill":
+        if plan.init and stage in ("tokenizer", "dynamics"):
             flags += ["--init", plan.init]
         if stage == "tokenizer":
             return [*flags, "--data.data", json.dumps([str(folder / "data")]), *wanted.flags]
         flags += ["--data.latents", str(folder / "latents")]
         flags += ["--model.tokenizer", str(folder / "tokenizer" / "last.ckpt")]
+        if stage == "dynamics" and "geometry" in self.stages:
+            flags += ["--model.dynamics.recall", "true"]
         if stage == "distill":
             flags += ["--init", str(folder / "dynamics" / "last.ckpt")]
         return [*flags, *wanted.flags]
@@ -148,7 +165,8 @@ class Runner:
         """Hash of all that a stage's weights depend on, its own budget apart."""
         content = yaml.safe_load(self.config(stage).read_text())
         parts: list[Any] = [self.arguments(stage), {k: v for k, v in content.items() if k not in ("minutes", "steps")}]
-        before = {"tokenizer": [], "dynamics": ["tokenizer"], "distill": ["dynamics"]}[stage]
+        ahead = self.stages.index(stage)
+        before = self.stages[max(0, ahead - 1) : ahead]
         parts += [[self.key(name), self.budget(name)] for name in before] or [asdict(self.plan.record)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -164,7 +182,7 @@ class Runner:
         configured = getattr(self.plan, stage).minutes
         if configured is None or self.plan.limit is None:
             return configured
-        ahead = sum(getattr(self.plan, name).minutes or 0 for name in STAGES[STAGES.index(stage) :])
+        ahead = sum(getattr(self.plan, name).minutes or 0 for name in self.stages[self.stages.index(stage) :])
         left = self.plan.limit - (time.monotonic() - self.began) / 60 - RESERVE
         return configured * max(0.05, min(1.0, left / ahead))
 

@@ -1,94 +1,158 @@
-"""What episodic memory would give for each frame of a window, found in the whole past of its episode.
+"""What episodic memory would draw for each frame, once: remembered views beside the latents that training reads.
 
-    recall = Recall(store, places, count=2, history=4)
-    recall(span, number)         # {"recalled": (L, R, C, h, w), "about": (L, R, 6)}
+    python -m train recall --latents runs/maze/latents --geometry runs/maze/geometry/last.ckpt \\
+        --tokenizer runs/maze/tokenizer/last.ckpt
 
-The places are those that play looks at, chosen by the same `choose`, from poses that drift as dead reckoning does. For
-half of the windows the last 5 to 512 frames are hidden, since most frames have been seen a moment ago and the long way
-back is what is to be learnt; now and then nothing is found, or something wrong.
+Every episode is walked through as play would walk through it: poses are dead-reckoned by the geometry, frames are
+written to the same bounded store, sources chosen by the same `choose` and drawn by the same `draw`. For half of the
+stretches of `STRETCH` frames the memory of the last 20 to 256 frames is hidden, since what was seen a moment ago is
+what is easiest; now and then it gives nothing, or something wrong. Writes `recalled-00000.npy` (float16, F x (C +
+COVER) x h x w) beside `latents-00000.npy`; a run that is stopped continues at its last whole shard.
 
-Legend: L frames of a window, M places looked at, F = 2 (first, newest), R = 2 * count frames recalled, C, h, w latent.
+Legend: F frames of an episode, R recalled frames, C latent channels, h, w latent grid.
 """
 
 from __future__ import annotations
 
-import math
+import argparse
+import json
+import os
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from game_wm.memory.episodic import Places
-from train.windows import LatentStore, Span
+from data_collect.errors import UserError
+from data_collect.shards import write_atomic
+from game_wm.memory.episodic import YOUNG, EpisodicMemory, Places, move
+from game_wm.memory.geometry import Geometry
+from game_wm.memory.recollection import COVER, recollect
+from game_wm.tokenizer import Tokenizer
+from train.checkpoints import open_tokenizer
+from train.encode import tokenizer_hash
+from train.geometry import load_geometry
+from train.machine import use_all_cores
+from train.report import Task, say
+from train.windows import LatentStore, Span, shard_path
 
-FRAMES = 2**20  # more than an episode has
-# Largest drift of dead reckoning over a frame: of a place's side, and in radians; it grows with the root of the age.
-DRIFT, TURN = 0.01, math.radians(0.2)
-MISSING, WRONG = 0.1, 0.05
-HIDDEN, LONGEST = 0.5, 512
+STRETCH = 64
+HIDDEN, SHORTEST, LONGEST = 0.5, 20, 256
+MISSING, WRONG = 0.05, 0.03  # of the stretches
+BATCH = 128
 
 
-class Recall:
-    """Looks up every frame of a window in its episode.
+def recall(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer) -> bool:
+    """Write the views of all frames; False when that had been done. Raises `UserError` where it cannot."""
+    store = LatentStore(latents)
+    if not store.index["pose"]:
+        raise UserError(f"{latents} has no poses, which this memory needs: train with --model.dynamics.recall false")
+    if store.index["tokenizer"] != tokenizer_hash(tokenizer):
+        raise UserError(f"{latents} was encoded by another tokenizer: name that one with --tokenizer")
+    weights = torch.cat([value.flatten().double() for value in geometry.state_dict().values()])
+    key = f"{store.index['key']}-{float((weights * torch.arange(1, len(weights) + 1)).sum()):.6e}"
+    path = store.directory / "recalled.json"
+    done = 0
+    if path.exists():
+        found = json.loads(path.read_text())
+        done = found["shards"] if found["key"] == key else 0
+    if done == len(store.shards):
+        say(f"{latents}: remembered views are up to date")
+        return False
+    write_atomic(path, json.dumps({"key": key, "shards": done}))
+    with Task("recall", sum(store.lengths), "frames") as task:
+        task.advance(sum(store.index["shards"][:done]))
+        for number in range(done, len(store.shards)):
+            frames = store.index["shards"][number]
+            out = shard_path(store.directory, "recalled", number)
+            shape = (frames, store.latent_shape[0] + COVER, *store.latent_shape[1:])
+            views = np.zeros(shape, np.float16)
+            for i, episode in enumerate(store.episodes):
+                if episode["shard"] == number:
+                    span = Span(i, 0, store.lengths[i])
+                    views[episode["offset"] :][: span.frames] = episode_views(store, span, geometry, tokenizer)
+                    task.advance(span.frames)
+            temporary = out.with_suffix(f".{os.getpid()}.tmp")
+            with open(temporary, "wb") as file:
+                np.save(file, views)
+            os.replace(temporary, out)
+            write_atomic(path, json.dumps({"key": key, "shards": number + 1}))
+    say(f"{latents}: remembered views of {sum(store.lengths)} frames")
+    return True
 
-    Args:
-        store: encoded episodes with poses.
-        places, count: how poses are divided, and places recalled a frame.
-        history: a frame can be recalled when it is more than so many frames old.
-        rollout: frames at a window's end whose own past must not be recalled, since the model will dream them.
-        seed: of drift, of what is hidden and of what goes wrong; None for none of them.
-    """
 
-    def __init__(
-        self, store: LatentStore, places: Places, count: int, history: int, rollout: int = 0, seed: int | None = None
-    ) -> None:
-        self.store, self.places, self.count, self.history = store, places, count, history
-        self.rollout, self.seed = rollout, seed
-        self.known: dict[int, tuple[Tensor, np.ndarray]] = {}
+@torch.no_grad()
+def episode_views(store: LatentStore, span: Span, geometry: Geometry, tokenizer: Tokenizer) -> np.ndarray:
+    """The views (F, C + COVER, h, w) of one episode, float16."""
+    latents = torch.from_numpy(np.array(store.read("latents", span))).float()
+    actions = torch.from_numpy(np.array(store.read("actions", span))).float()
+    which, sources, there = walk(latents, actions, geometry, store.index["episodes"][span.episode]["seed"])
+    needed = torch.unique(which[there])
+    row = torch.zeros(len(latents), dtype=torch.long)
+    row[needed] = torch.arange(len(needed))
+    pictures, disparity = [], []
+    for part in needed.split(BATCH):
+        with torch.autocast("cpu", torch.bfloat16):
+            pictures.append(tokenizer.decode(latents[part]).permute(0, 3, 1, 2))
+            disparity.append(geometry.depth(latents[part]))
+    views = []
+    for part in torch.arange(len(latents)).split(BATCH):
+        if not there[part].any():
+            grid = latents.shape[2:]
+            views.append(torch.zeros(len(part), latents.shape[1] + COVER, *grid))
+            continue
+        rows = row[which[part] * there[part]]
+        with torch.autocast("cpu", torch.bfloat16):
+            picture, depth = torch.cat(pictures)[rows], torch.cat(disparity)[rows]
+            views.append(recollect(tokenizer, picture, depth, sources[part], there[part], geometry.focal))
+    return torch.cat(views).half().numpy()
 
-    def episode(self, number: int) -> tuple[Tensor, np.ndarray]:
-        """Poses (T, 3) of an episode, and its frames sorted by place and then by time, as key * FRAMES + frame."""
-        if number not in self.known:
-            span = Span(number, 0, self.store.lengths[number])
-            pose = torch.from_numpy(np.array(self.store.read("pose", span), np.float32))
-            keys = self.places.key(self.places.of(pose)).numpy()
-            self.known[number] = pose, np.sort(keys * FRAMES + np.arange(len(keys)))
-        return self.known[number]
 
-    def __call__(self, span: Span, number: int) -> dict[str, Tensor]:
-        """For window `number`, which lies at `span`. See above."""
-        pose, ordered = self.episode(span.episode)
-        now = np.arange(span.start, span.start + span.frames)
-        young, random = self.history, None
-        if self.seed is not None:
-            random = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
-            hidden, length = torch.rand(2, generator=random).tolist()
-            if hidden < HIDDEN:
-                young = round(math.exp(math.log(young + 1) + length * math.log(LONGEST / (young + 1))))
-        last = np.minimum(now - young - 1, span.start + span.frames - self.rollout - 1)[:, None]
-        here = pose[now]
-        keys = self.places.neighbours(here).numpy()
-        ends = [np.searchsorted(ordered, keys * FRAMES), np.searchsorted(ordered, keys * FRAMES + last, "right") - 1]
-        found = np.stack([ordered[e.clip(0, len(ordered) - 1)] for e in ends], -1)  # (L, M, F)
-        there = torch.from_numpy((found // FRAMES == keys[..., None]) & (found % FRAMES <= last[..., None]))
-        frames = torch.from_numpy(found % FRAMES)
-        age = torch.from_numpy(now)[:, None, None] - frames
-        poses = pose[frames]
-        if random is not None:
-            size = torch.tensor([DRIFT * self.places.side, DRIFT * self.places.side, TURN])
-            size = size * torch.rand((), generator=random) * age.clamp_min(0).sqrt()[..., None]
-            poses = poses + size * torch.randn(poses.shape, generator=random)
-        best = self.places.choose(here, poses, there, self.count)[..., None].expand(-1, -1, 2)  # (L, count, F)
-        frames, poses, there, age = (
-            x.gather(1, best if x.dim() == 3 else best[..., None].expand(-1, -1, -1, 3)).flip(2).flatten(1, 2)
-            for x in (frames, poses, there, age)
-        )
-        if random is not None:
-            there = there & (torch.rand(len(there), 1, generator=random) >= MISSING)
-            wrong = torch.rand(frames.shape, generator=random) < WRONG
-            other = (torch.rand(frames.shape, generator=random) * torch.from_numpy(last).clamp_min(1)).long()
-            frames = torch.where(wrong, other, frames)
-        about = self.places.about(here[:, None], poses, age.float(), there)
-        whole = self.store.read("latents", Span(span.episode, 0, self.store.lengths[span.episode]))
-        latents = torch.from_numpy(whole[frames.clamp_min(0).numpy()]).float()
-        return {"recalled": latents * there[..., None, None, None], "about": about}
+def walk(latents: Tensor, actions: Tensor, geometry: Geometry, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For each frame of an episode: which frames are recalled (F, R), their poses seen from its own (F, R, 3), and
+    whether there is one (F, R)."""
+    config, motion = geometry.config, geometry.motion
+    before = torch.cat((latents[:1], latents[:-1]))
+    pair = torch.cat([motion.pair(a, b) for a, b in zip(before.split(512), latents.split(512), strict=True)])
+    led = torch.cat((torch.zeros_like(actions[:1]), actions[:-1]))
+    was, coming = motion.led_here(pair, led), motion.to_come(pair, actions)
+    places = Places(config.place, config.headings)
+    memory = EpisodicMemory.start(1, config.slots, (3, 0, 0), (0, 0), 0, "cpu")
+    empty = torch.zeros(1, 3, 0, 0), torch.zeros(1, 0, 0)
+    random = torch.Generator().manual_seed(seed % 2**63)
+    found, young, kind = [], YOUNG, 1.0
+    none = (
+        torch.zeros(1, config.views, dtype=torch.long),
+        torch.zeros(1, config.views, 3),
+        torch.zeros(1, config.views) > 0,
+    )
+    for t in range(len(latents)):
+        if t % STRETCH == 0:
+            hidden, length, kind = torch.rand(3, generator=random).tolist()
+            young = round(SHORTEST * (LONGEST / SHORTEST) ** length) if hidden < HIDDEN else YOUNG
+        if t == 0:
+            found.append(none)
+        else:
+            pose = move(memory.pose, coming[t - 1 : t])
+            which, sources, there = memory.choose(places, pose, torch.tensor([t]), config.views, young)
+            times = memory.times.flatten(1).gather(1, which)
+            if kind < MISSING:
+                there = there & False
+            elif kind < MISSING + WRONG:  # what it recalls is of another place
+                times = (times * 0 + int(torch.randint(t, (), generator=random))).clamp_max(t - 1)
+            found.append((times, sources, there))
+        memory.arrive(places, was[t : t + 1] * (t > 0), *empty, torch.tensor([t]))
+    which, sources, there = (torch.cat(x) for x in zip(*found, strict=True))
+    return which, sources, there
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m train recall`."""
+    parser = argparse.ArgumentParser("python -m train recall", description="Remembered views of all frames, once.")
+    parser.add_argument("--latents", required=True, help="folder that `python -m train encode` wrote")
+    parser.add_argument("--geometry", required=True, help="checkpoint of `python -m train geometry`")
+    parser.add_argument("--tokenizer", required=True, help="checkpoint with the tokenizer")
+    options = parser.parse_args(arguments)
+    use_all_cores()
+    recall(options.latents, load_geometry(options.geometry), open_tokenizer(options.tokenizer))
+    return 0

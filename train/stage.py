@@ -25,18 +25,21 @@ from train.checkpoints import check_card, initialise, size_flags, trained_before
 from train.data import FrameDataModule, LatentDataModule, StreamDataModule
 from train.distill import DistillModule
 from train.dynamics import DynamicsModule
+from train.geometry import GeometryModule
 from train.machine import use_all_cores
 from train.report import Banner, Bar, Figures, Samples, end_wandb, say, wandb_logger
 from train.tokenizer import TokenizerModule
 
 STAGES: dict[str, tuple[type[pl.LightningModule], type[StreamDataModule]]] = {
     "tokenizer": (TokenizerModule, FrameDataModule),
+    "geometry": (GeometryModule, LatentDataModule),
     "dynamics": (DynamicsModule, LatentDataModule),
     "distill": (DistillModule, LatentDataModule),
 }
 # What the data tells and the module needs, as (attribute of the data module, argument of the module).
 LINKS = {
     "tokenizer": [("height", "tokenizer.height"), ("width", "tokenizer.width")],
+    "geometry": [("latent_shape", "latent_shape"), ("actions", "actions")],
     "dynamics": [("latent_shape", "latent_shape"), ("actions", "actions")],
     "distill": [("latent_shape", "latent_shape"), ("actions", "actions")],
 }
@@ -93,10 +96,8 @@ class StageCLI(LightningCLI):
         add("--wandb", type=str, default="offline", help="offline, online or off")
         for source, target in LINKS[self.stage]:
             parser.link_arguments(f"data.{source}", f"model.{target}", apply_on="instantiate")
-        if self.stage != "tokenizer":  # what the model recalls is looked up by its data
-            for name in ("recall", "place", "headings", "history"):
-                parser.link_arguments(f"model.dynamics.{name}", f"data.{name}")
-            parser.link_arguments("model.rollout", "data.rollout")
+        if self.stage in ("dynamics", "distill"):
+            parser.link_arguments("model.dynamics.recall", "data.recall")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses our list, so that what stands behind `python -m train` is not read twice.

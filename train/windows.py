@@ -12,7 +12,6 @@ Legend: B batch, L frames of a window, C channels, h w latent grid, A length of 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,6 +104,21 @@ class LatentStore:
                 raise UserError(f"{path} holds {len(arrays[name])} frames instead of {frames}: {again}")
         return arrays
 
+    def recall(self) -> bool:
+        """Open what `python -m train recall` wrote as well, as "recalled" (frames, C + COVER, h, w); False where it has
+        not, or has not for all that is encoded."""
+        views = []
+        for number, frames in enumerate(self.index["shards"]):
+            try:
+                views.append(np.load(shard_path(self.directory, "recalled", number), mmap_mode="r", allow_pickle=False))
+            except (OSError, ValueError):
+                return False
+            if len(views[-1]) != frames:
+                return False
+        for shard, view in zip(self.shards, views, strict=True):
+            shard["recalled"] = view
+        return True
+
     @property
     def game(self) -> str:
         """Id of the game that was recorded."""
@@ -134,6 +148,7 @@ class SequenceDataset(Dataset):
 
     An item is latents (L, C, h, w) float32, actions (L, A) float32 encoded (zero at the last frame of an episode,
     after which nothing is done), rewards (L,), terminated (L,) and, where the game tells, pose (L, 3) x, y, radians;
+    recalled (L, C + COVER, h, w) where the store has been told to `recall`;
     episode and start (int64) say where it lies. Raises `UserError` when no episode is as long as a window.
     """
 
@@ -192,10 +207,8 @@ class SequenceDataset(Dataset):
         before = int(self.ends[row - 1]) if row else 0
         return Span(span.episode, span.start + int(window) - before, self.length)
 
-    def gather(
-        self, windows: np.ndarray, recall: Callable[[Span, int], dict[str, Tensor]] | None = None
-    ) -> dict[str, Tensor]:
-        """The windows of these numbers as one batch, with what `recall` finds for each."""
+    def gather(self, windows: np.ndarray) -> dict[str, Tensor]:
+        """The windows of these numbers as one batch."""
         places = [self.locate(window) for window in windows]
         batch = {}
         for name in self.store.shards[0]:
@@ -203,16 +216,11 @@ class SequenceDataset(Dataset):
             batch[name] = torch.from_numpy(rows).float()
         batch["episode"] = torch.tensor([place.episode for place in places])
         batch["start"] = torch.tensor([place.start for place in places])
-        if recall is not None:
-            found = [recall(place, int(window)) for place, window in zip(places, windows, strict=True)]
-            batch |= {name: torch.stack([one[name] for one in found]) for name in found[0]}
         return batch
 
-    def batch(
-        self, first: int, size: int, recall: Callable[[Span, int], dict[str, Tensor]] | None = None
-    ) -> dict[str, Tensor]:
+    def batch(self, first: int, size: int) -> dict[str, Tensor]:
         """Items first .. first + size - 1 as one batch."""
-        return self.gather(self.choose(np.arange(first, first + size, dtype=np.int64)), recall)
+        return self.gather(self.choose(np.arange(first, first + size, dtype=np.int64)))
 
     def __getitem__(self, item: int) -> dict[str, Tensor]:
         return {name: value[0] for name, value in self.batch(item, 1).items()}

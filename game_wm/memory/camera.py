@@ -1,0 +1,125 @@
+"""What a camera that moves over a plane sees of pictures it took before: projection, and drawing a remembered view.
+
+The camera stands upright and turns about its vertical axis, as a first-person player's does. A picture with its
+disparity (one over the depth along the view, in the pose's own units) can then be drawn as seen from any other pose:
+disparities are carried over first, nearest surface foremost; then every pixel of the new view is looked up where it
+lies in each source, and kept where the source's own disparity agrees (so what was hidden there stays empty here).
+
+`focal` is the focal length in halves of the picture's width, negative where `aside` of a pose points to the left of the
+picture. Legend: B views, R sources of each, H, W pixels, h, w grid of disparities.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from game_wm.memory.episodic import relative
+
+BEHIND = 0.05  # what lies nearer to the camera's plane than this, against its depth before, is not seen
+EMPTY = 5e-4  # disparities below this are nothing; the sky has a little more
+MOST = 64.0  # no disparity is larger
+AGREE, AGREE_ABOUT = 0.12, 0.03  # how far disparities may differ: relative, and in the pose's units to the minus one
+COARSER, FINER = (
+    2.0,
+    0.5,
+)  # cost of a source that was farther from a surface than the view is, and of one that was nearer
+SHARPNESS = 4.0  # of the choice among sources
+ORDER = 0.05  # cost of coming one later among the sources
+
+
+def rays(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Columns and rows (h, w) of the pixels' middles, from -1 to 1."""
+    u, v = ((torch.arange(n, device=device) + 0.5) / n * 2 - 1 for n in (width, height))
+    rows, columns = torch.meshgrid(v, u, indexing="ij")
+    return columns, rows
+
+
+def project(disparity_BHW: Tensor, other_B3: Tensor, focal: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the pixels of views lie in other pictures, taken from `other` (the pose as seen from the view).
+
+    Returns places (B, H, W, 2) from -1 to 1, disparities there (B, H, W), and whether it lies in front (B, H, W).
+    """
+    u, v = rays(disparity_BHW.shape[-2], disparity_BHW.shape[-1], disparity_BHW.device)
+    ahead, aside, turn = (other_B3[:, i, None, None] for i in range(3))
+    x, y = 1 - disparity_BHW * ahead, u / focal - disparity_BHW * aside
+    depth = turn.cos() * x + turn.sin() * y
+    seen = depth > BEHIND
+    depth = depth.clamp_min(BEHIND)
+    across = focal * (turn.cos() * y - turn.sin() * x) / depth
+    return torch.stack((across, v / depth), -1), disparity_BHW / depth, seen
+
+
+def carry(disparity_BRhw: Tensor, to_BR3: Tensor, focal: Tensor | float) -> Tensor:
+    """Disparity (B, h, w) of a view by its sources, which see its pose at `to`; zero where they have none.
+
+    The first source that has any prevails, and of what it has the nearest surface; a hole one cell wide takes its
+    nearest neighbour.
+    """
+    batch, count, h, w = disparity_BRhw.shape
+    place, disparity, seen = project(disparity_BRhw.flatten(0, 1), to_BR3.flatten(0, 1), focal)
+    there = seen & (disparity_BRhw.flatten(0, 1) > EMPTY)
+    # One number ranks by source first and by disparity then.
+    rank = MOST * torch.arange(count, 0, -1, device=place.device).repeat(batch)[:, None, None]
+    ranked = (disparity.clamp_max(MOST - 1) + rank) * there
+    x, y = ((place[..., i] + 1) * n / 2 - 0.5 for i, n in ((0, w), (1, h)))
+    found = ranked.new_zeros(batch, (h + 2) * (w + 2))  # with a border for what falls outside
+    for dx in (0, 1):
+        for dy in (0, 1):
+            column, row = ((a.floor() + d).clamp(-1, n).long() + 1 for a, d, n in ((x, dx, w), (y, dy, h)))
+            found.scatter_reduce_(1, (row * (w + 2) + column).view(batch, -1), ranked.view(batch, -1), "amax")
+    found = found.view(batch, h + 2, w + 2)[:, 1:-1, 1:-1] % MOST
+    return torch.where(found > EMPTY, found, F.max_pool2d(found[:, None], 3, 1, 1)[:, 0])
+
+
+def fine(disparity_Bhw: Tensor, height: int, width: int) -> Tensor:
+    """Disparity (B, H, W) of every pixel: interpolated where the surface is smooth, not over its edges."""
+    d = disparity_Bhw[:, None]
+    low, high = -F.max_pool2d(-d, 3, 1, 1), F.max_pool2d(d, 3, 1, 1)
+    smooth = F.interpolate(((high - low < 0.25 * high) & (low > EMPTY)).float(), size=(height, width))
+    near = F.interpolate(d, size=(height, width))
+    return torch.where(smooth > 0, F.interpolate(d, size=(height, width), mode="bilinear"), near)[:, 0]
+
+
+def draw(
+    pictures_BRCHW: Tensor, disparity_BRhw: Tensor, sources_BR3: Tensor, there_BR: Tensor, focal: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """A view (B, C, H, W) from sources, which stand at `sources` as seen from it, and where it is drawn (B, H, W).
+
+    Sources come best first; of those that show a surface, the one that saw it as finely as the view does prevails.
+    Where nothing is known the picture holds what surrounds it.
+    """
+    batch, count, _, height, width = pictures_BRCHW.shape
+    known = disparity_BRhw * there_BR[..., None, None]
+    view = fine(carry(known, relative(sources_BR3, torch.zeros_like(sources_BR3)), focal), height, width)
+    each = view[:, None].expand(-1, count, -1, -1).flatten(0, 1)
+    place, disparity, seen = project(each, sources_BR3.flatten(0, 1), focal)
+    depths = F.interpolate(disparity_BRhw.flatten(0, 1)[:, None], size=(height, width), mode="bilinear")
+    found = F.grid_sample(
+        torch.cat((pictures_BRCHW.flatten(0, 1), depths), 1), place, padding_mode="border", align_corners=False
+    )
+    own = found[:, -1]
+    agree = (disparity - own).abs() < AGREE * torch.maximum(disparity, own) + AGREE_ABOUT
+    shown = seen & agree & (place.abs() < 1).all(-1) & (each > EMPTY) & there_BR.flatten()[:, None, None]
+    finer = (disparity.clamp_min(0.02) / each.clamp_min(0.02)).log()
+    cost = torch.where(finer < 0, -COARSER * finer, FINER * finer).unflatten(0, (batch, count))
+    cost = cost + ORDER * torch.arange(count, device=cost.device)[:, None, None]
+    weight = (-SHARPNESS * cost).exp() * shown.unflatten(0, (batch, count))
+    total = weight.sum(1)
+    picture = (found[:, :-1].unflatten(0, (batch, count)) * weight[:, :, None]).sum(1) / total.clamp_min(1e-9)[:, None]
+    return surround(picture, total > 0), total > 0
+
+
+def surround(picture_BCHW: Tensor, known_BHW: Tensor) -> Tensor:
+    """Fill what is unknown with the mean of what is known around it, from coarser and coarser grids (pull and push,
+    Grossman and Dally, 1998)."""
+    known = known_BHW[:, None].to(picture_BCHW)
+    levels = [(picture_BCHW * known, known)]
+    while min(levels[-1][1].shape[-2:]) > 1:
+        levels.append((F.avg_pool2d(levels[-1][0], 2), F.avg_pool2d(levels[-1][1], 2)))
+    filled = levels[-1][0] / levels[-1][1].clamp_min(1e-6)
+    for total, weight in reversed(levels[:-1]):
+        above = F.interpolate(filled, size=weight.shape[-2:])
+        filled = torch.where(weight > 0, total / weight.clamp_min(1e-6), above)
+    return filled

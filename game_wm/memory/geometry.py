@@ -1,0 +1,130 @@
+"""How deep a picture is and how the player has moved, read off latents: what episodic memory needs to draw a view.
+
+`Geometry` is trained by itself (`train/geometry.py`): disparity without labels, by drawing frames from their
+neighbours (Zhou et al., 2017); motion on the recorded poses. In play it is all that places the player.
+
+Legend: B batch or players, C latent channels, h, w latent grid, A action vector, E features of a pair of frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FINER = 4  # disparities a latent cell, along each side
+NEAREST, FARTHEST = 6.0, 0.002  # disparities, in the pose's units to the minus one: a wall at the nose, the sky
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Sizes of episodic memory and of its geometry.
+
+    `place`, `headings`: side of a place in the pose's units, and how many headings make a turn; of every place the
+    first and the newest frame are kept, of `slots` places; `views`: frames that a remembered view is drawn from;
+    `hidden`: width of the networks that read depth and motion.
+    """
+
+    channels: int = 16
+    height: int = 8
+    width: int = 8
+    actions: int = 4
+    place: float = 0.5
+    headings: int = 18
+    slots: int = 1024
+    views: int = 4
+    hidden: int = 96
+
+
+class Block(nn.Module):
+    """Two normalised 3x3 convolutions and a skip."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        parts = [nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)]
+        self.net = nn.Sequential(*parts, nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return x_BCHW + self.net(x_BCHW)
+
+
+class Depth(nn.Module):
+    """Latents (B, C, h, w) -> disparity (B, 4h, 4w)."""
+
+    def __init__(self, config: MemoryConfig) -> None:
+        super().__init__()
+        width = config.hidden
+        self.enter = nn.Conv2d(config.channels, width, 3, padding=1)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(3))
+        self.twice = nn.Conv2d(width, 4 * 64, 3, padding=1)
+        self.four = nn.Conv2d(64, 4 * 32, 3, padding=1)
+        self.leave = nn.Conv2d(32, 1, 3, padding=1)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.constant_(self.leave.bias, -1.8)  # type: ignore[arg-type]
+
+    def forward(self, latents_BChw: Tensor) -> Tensor:
+        x = self.enter(latents_BChw)
+        for block in self.blocks:
+            x = block(x)
+        x = F.silu(F.pixel_shuffle(self.twice(x), 2))
+        x = F.silu(F.pixel_shuffle(self.four(x), 2))
+        return FARTHEST + NEAREST * self.leave(x).float().sigmoid()[:, 0]
+
+
+class Motion(nn.Module):
+    """Steps on SE(2) (B, 3) in the player's own frame (ahead, aside, turn), from a pair of latents and an action.
+
+    How far one gets, the pictures tell (there are walls); how far one turns, the action alone: a network that also
+    looks is biased by less than a thousandth of a radian, which is a quarter turn after a thousand frames.
+    """
+
+    unit: Tensor
+
+    def __init__(self, config: MemoryConfig, features: int = 192) -> None:
+        super().__init__()
+        width = config.hidden
+        self.enter = nn.Conv2d(2 * config.channels, width, 3, padding=1)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(2))
+        self.gather = nn.Conv2d(width, 16, 1)
+        self.read = nn.Linear(16 * config.height * config.width + width, features)
+        self.was = nn.Sequential(nn.Linear(features + config.actions, 128), nn.SiLU(), nn.Linear(128, 2))
+        self.next = nn.Sequential(nn.Linear(features + config.actions, 128), nn.SiLU(), nn.Linear(128, 2))
+        self.turn = nn.Sequential(nn.Linear(config.actions, 64), nn.SiLU(), nn.Linear(64, 1))
+        unit = torch.tensor([config.place / 10, config.place / 10, 0.1])
+        self.register_buffer("unit", unit, persistent=False)
+
+    def pair(self, before_BChw: Tensor, now_BChw: Tensor) -> Tensor:
+        """Features (B, E) of two frames that follow each other."""
+        x = self.enter(torch.cat((now_BChw, now_BChw - before_BChw), 1))
+        for block in self.blocks:
+            x = block(x)
+        return F.silu(self.read(torch.cat((self.gather(x).flatten(1), x.mean((2, 3))), 1)))
+
+    def led_here(self, pair_BE: Tensor, action_BA: Tensor) -> Tensor:
+        """The step between the two frames, which `action` led to."""
+        return self._step(self.was, pair_BE, action_BA)
+
+    def to_come(self, pair_BE: Tensor, action_BA: Tensor) -> Tensor:
+        """The step that `action` will lead to after the two frames."""
+        return self._step(self.next, pair_BE, action_BA)
+
+    def _step(self, far: nn.Module, pair_BE: Tensor, action_BA: Tensor) -> Tensor:
+        step = far(torch.cat((pair_BE, action_BA.to(pair_BE.dtype)), 1)).float()
+        with torch.autocast(step.device.type, enabled=False):  # a rounded angle would add up
+            turn = self.turn(action_BA.float())
+        return torch.cat((step, turn), 1) * self.unit
+
+
+class Geometry(nn.Module):
+    """Depth, motion and the camera's focal length (see `camera.py`)."""
+
+    focal: Tensor
+
+    def __init__(self, config: MemoryConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.depth, self.motion = Depth(config), Motion(config)
+        self.register_buffer("focal", torch.tensor(1.0))
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

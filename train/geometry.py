@@ -1,0 +1,211 @@
+"""The training of what episodic memory needs to draw a remembered view: depth without labels, motion on poses.
+
+    python -m train geometry --config configs/maze/geometry.yaml
+
+A frame's disparity is right when the frames around it, looked up where it says, give that frame (Zhou et al., 2017; the
+better of two sources counts at each pixel, Godard et al., 2019). Frames are decoded from latents, as they are in play.
+The camera's focal length is found before training starts, from frames between which the player only turned.
+
+Legend: B windows, L frames of a window, S sources, C channels, h, w latent grid, H, W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data_collect.errors import UserError
+from game_wm.memory.camera import project
+from game_wm.memory.episodic import relative, wrap
+from game_wm.memory.geometry import Geometry, MemoryConfig
+from game_wm.tokenizer import Tokenizer
+from game_wm.world import build
+from train.optimizer import Kind, configure
+from train.tokenizer import load_tokenizer
+
+SOURCES = 2
+TURNS, STILL, TURNED = 96, 0.02, 0.08  # pairs to calibrate on: at most so far apart (in places), turned so much
+
+
+class GeometryModule(pl.LightningModule):
+    """Trains `Geometry` on windows of latents with poses.
+
+    Args:
+        latent_shape, actions: given by the data.
+        tokenizer: the checkpoint whose latents these are.
+        geometry: sizes of the networks and of the memory that they serve.
+        lr, weight_decay, optimizer: of the optimiser.
+        smooth: weight of the disparity's slope where the picture has none.
+    """
+
+    def __init__(
+        self,
+        tokenizer: str,
+        latent_shape: tuple[int, int, int] = (8, 8, 8),
+        actions: int = 4,
+        geometry: MemoryConfig = MemoryConfig(),
+        lr: float = 2e-3,
+        weight_decay: float = 0.01,
+        optimizer: Kind = "adamw",
+        smooth: float = 0.002,
+    ) -> None:
+        super().__init__()
+        channels, height, width = latent_shape
+        self.config = replace(geometry, channels=channels, height=height, width=width, actions=actions)
+        self.geometry = Geometry(self.config)
+        self.lr, self.weight_decay, self.optimizer_kind, self.smooth = lr, weight_decay, optimizer, smooth
+        # In a list, so that the frozen tokenizer is no part of the checkpoint.
+        self.frozen = [load_tokenizer(tokenizer)]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The frozen tokenizer, on this module's device."""
+        return self.frozen[0].to(self.device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = {"geometry": asdict(self.config)}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return configure(self.geometry, self.optimizer_kind, self.lr, self.weight_decay)
+
+    def on_fit_start(self) -> None:
+        """Find the focal length, once."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not data.store.index["pose"]:
+            raise UserError(f"{data.latents} has no poses, which the geometry of episodic memory is learnt from")
+        if float(self.geometry.focal) == 1.0:
+            batches = (data.batch(first, 16) for first in range(0, 16 * 64, 16))
+            self.geometry.focal.fill_(focal_length(self.tokenizer, batches, self.config.place, str(data.latents)))
+
+    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+        loss, figures = self.losses(batch)
+        self.log_dict({name: value.detach() for name, value in figures.items()}, prog_bar=True)
+        self.log("loss", loss.detach())
+        return loss
+
+    @torch.no_grad()
+    def validation_step(self, batch: dict[str, Tensor], index: int) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(index)
+            figures = self.losses(batch)[1]
+        self.log_dict({f"val_{name}": value for name, value in figures.items()}, batch_size=len(batch["pose"]))
+
+    @torch.no_grad()
+    def sample(self, batch: dict[str, Tensor]) -> Tensor:
+        """uint8 (rows, T, H, W, 3): frames and their disparity in turn, of four windows."""
+        latents = batch["latents"][:4]
+        frames = self.tokenizer.decode(latents.flatten(0, 1))
+        near = self.geometry.depth(latents.flatten(0, 1))[:, None]
+        near = F.interpolate(near.sqrt() / near.amax().sqrt(), size=frames.shape[1:3]) * 255
+        grey = near.to(torch.uint8).permute(0, 2, 3, 1).expand_as(frames)
+        shape = (len(latents), latents.shape[1])
+        return torch.stack([x.unflatten(0, shape) for x in (frames, grey)], dim=1).flatten(0, 1)
+
+    def losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """What is trained on, and its parts: how well sources give a target, and the motion's errors in its units.
+
+        Those are squared: collisions are rare, and their median is what the buttons say.
+        """
+        latents, actions, pose = batch["latents"], batch["actions"], batch["pose"]
+        photo, smooth = self.depth_losses(latents, pose)
+        motion = self.geometry.motion
+        before, now = latents[:, :-1].flatten(0, 1), latents[:, 1:].flatten(0, 1)
+        truth = (relative(pose[:, :-1], pose[:, 1:]) / motion.unit).flatten(0, 1)
+        pair = motion.pair(before, now)
+        was = (motion.led_here(pair, actions[:, :-1].flatten(0, 1)) / motion.unit - truth).square().mean()
+        # What comes after the last pair is not in the window.
+        pair, done = (x.unflatten(0, (len(latents), -1)) for x in (pair, truth))
+        coming = motion.to_come(pair[:, :-1].flatten(0, 1), actions[:, 1:-1].flatten(0, 1)) / motion.unit
+        coming = (coming - done[:, 1:].flatten(0, 1)).square().mean()
+        figures = {"photo": photo, "was": was, "coming": coming}
+        return photo + self.smooth * smooth + 0.1 * (was + coming), figures
+
+    def depth_losses(self, latents: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
+        """How a random frame of each window differs from what its sources give, and how rough its disparity is."""
+        batch, time = latents.shape[:2]
+        order = torch.rand(batch, time, device=self.device).argsort(1)[:, : 1 + SOURCES]
+        rows = torch.arange(batch, device=self.device)[:, None]
+        with torch.no_grad():
+            frames = self.tokenizer.decode_images(latents[rows, order].flatten(0, 1)).float().clamp(-1, 1)
+            target, sources = frames.unflatten(0, (batch, -1)).split((1, SOURCES), 1)
+        disparity = self.geometry.depth(latents[rows, order[:, :1]].flatten(0, 1))[:, None]
+        whole = F.interpolate(disparity, size=target.shape[-2:], mode="bilinear", align_corners=False)
+        away = relative(pose[rows, order[:, :1]], pose[rows, order[:, 1:]]).flatten(0, 1)
+        place, _, seen = project(whole.expand(-1, SOURCES, -1, -1).flatten(0, 1), away, self.geometry.focal)
+        given = F.grid_sample(sources.flatten(0, 1), place, padding_mode="border", align_corners=False)
+        apart = difference(given, target.expand(-1, SOURCES, -1, -1, -1).flatten(0, 1))
+        inside = seen & (place.abs() < 1).all(-1)
+        best, found = (
+            apart.masked_fill(~inside, 9.0).unflatten(0, (batch, -1)).amin(1),
+            inside.unflatten(0, (batch, -1)).any(1),
+        )
+        photo = (best * found).sum() / found.sum().clamp_min(1)
+        small = F.interpolate(target[:, 0], size=disparity.shape[-2:], mode="area")
+        rough = disparity.new_zeros(())
+        for axis in (-1, -2):
+            edge = small.diff(dim=axis).abs().mean(1, keepdim=True)
+            rough = rough + (disparity.diff(dim=axis).abs() * (-4 * edge).exp()).mean()
+        return photo, rough / disparity.mean()
+
+
+def difference(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
+    """How two pictures in [-1, 1] differ at each pixel (B, H, W): half L1, half structural (Wang et al., 2004)."""
+    mean = lambda x: F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 3, 1)  # noqa: E731
+    a, b = mean(a_BCHW), mean(b_BCHW)
+    spread = mean(a_BCHW * a_BCHW) - a * a + mean(b_BCHW * b_BCHW) - b * b
+    alike = (2 * a * b + 0.01) * (2 * (mean(a_BCHW * b_BCHW) - a * b) + 0.03)
+    alike = alike / ((a * a + b * b + 0.01) * (spread + 0.03))
+    return 0.5 * (a_BCHW - b_BCHW).abs().mean(1) + 0.25 * (1 - alike.mean(1))
+
+
+@torch.no_grad()
+def focal_length(tokenizer: Tokenizer, batches: Any, place: float, where: str) -> float:
+    """In halves of a picture's width, signed (see `camera.py`): with it, a turn alone turns one frame into another.
+
+    Raises `UserError` when the windows hold too few turns on the spot.
+    """
+    pairs: list[tuple[Tensor, Tensor, Tensor]] = []
+    for batch in batches:
+        latents, pose = batch["latents"], batch["pose"]
+        for later in range(1, latents.shape[1]):
+            away = relative(pose[:, 0], pose[:, later])
+            turn = wrap(away[:, 2]).abs()
+            for i in torch.nonzero((away[:, :2].norm(dim=-1) < STILL * place) & (turn > TURNED) & (turn < 0.5))[:, 0]:
+                pairs.append((latents[i, 0], latents[i, later], away[i]))
+        if len(pairs) >= TURNS:
+            break
+    if len(pairs) < TURNS // 4:
+        raise UserError(f"{where}: hardly ever does the player turn on the spot, so the camera cannot be calibrated")
+    seen, other, away = (torch.stack(x) for x in zip(*pairs[:TURNS], strict=True))
+    target, source = (tokenizer.decode_images(x).float() for x in (seen, other))
+    far = target.new_zeros(len(target), *target.shape[-2:])
+
+    def error(focal: float) -> float:
+        place, _, front = project(far, away, focal)
+        inside = front & (place.abs() < 1).all(-1)
+        apart = (F.grid_sample(source, place, align_corners=False) - target).abs().mean(1)
+        return float((apart * inside).sum() / inside.sum().clamp_min(1))
+
+    tried = [float(sign * (0.4 + 0.1 * i)) for sign in (1.0, -1.0) for i in range(30)]
+    coarse = min(tried, key=error)
+    near = [float(coarse + 0.01 * i) for i in range(-9, 10)]
+    return min(near, key=error)
+
+
+def load_geometry(path: str | Path, device: str = "cpu") -> Geometry:
+    """The frozen network of a training checkpoint. `UserError` when the file is missing or not one."""
+    from train.checkpoints import check_card
+
+    state = check_card(Path(path))
+    if state["game_wm"]["stage"] != "geometry":
+        raise UserError(f"{path} is a checkpoint of {state['game_wm']['stage']}; name one of geometry")
+    geometry = Geometry(build(MemoryConfig, state["config"]["geometry"]))
+    prefix = "geometry."
+    geometry.load_state_dict({k[len(prefix) :]: v for k, v in state["state_dict"].items() if k.startswith(prefix)})
+    return geometry.to(device).eval().requires_grad_(False)
