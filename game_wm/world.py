@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from game_wm.config import DynamicsConfig
 from game_wm.dynamics import Dynamics, DynamicsState
-from game_wm.memory.episodic import EpisodicMemory, Places, move
+from game_wm.memory.episodic import EpisodicMemory, Places
 from game_wm.memory.geometry import Geometry, MemoryConfig
+from game_wm.memory.pose import move
 from game_wm.memory.recollection import recollect
 from game_wm.memory.working import WorkingMemory
 from game_wm.objectives.flow import FlowMatching
@@ -148,6 +149,12 @@ class WorldModel(nn.Module):
         self.dynamics = Dynamics(config.dynamics)
         self.geometry = Geometry(config.memory) if config.memory else None
         self.steps = config.steps
+        self.low_precision = False  # see `acceleration/precision.py`
+
+    def autocast(self) -> torch.autocast:
+        """What the networks run under."""
+        device = next(self.parameters()).device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self.low_precision)
 
     @property
     def height(self) -> int:
@@ -170,12 +177,14 @@ class WorldModel(nn.Module):
     @torch.no_grad()
     def encode(self, frames_BHWC: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) -> latents (B, C, h, w)."""
-        return self.tokenizer.encode(frames_BHWC)
+        with self.autocast():
+            return self.tokenizer.encode(frames_BHWC)
 
     @torch.no_grad()
     def decode(self, latents_BCHW: Tensor) -> Tensor:
         """Latents (B, C, h, w) -> uint8 (B, H, W, 3)."""
-        return self.tokenizer.decode(latents_BCHW)
+        with self.autocast():
+            return self.tokenizer.decode(latents_BCHW)
 
     @torch.no_grad()
     def start(self, frames_BPHWC: Tensor, actions_BPA: Tensor, seeds: Tensor) -> WorldState:
@@ -195,7 +204,9 @@ class WorldModel(nn.Module):
     @torch.no_grad()
     def start_latents(self, latents_BPCHW: Tensor, actions_BPA: Tensor, seeds: Tensor) -> WorldState:
         """The same from latents (B, P, C, h, w)."""
-        state = WorldState(self.dynamics.start(latents_BPCHW, actions_BPA), seeds.to(latents_BPCHW.device).clone())
+        with self.autocast():
+            dynamics = self.dynamics.start(latents_BPCHW, actions_BPA)
+        state = WorldState(dynamics, seeds.to(latents_BPCHW.device).clone())
         if self.geometry is not None:
             state.episodic = self._remember_prompt(self.geometry, latents_BPCHW.float(), actions_BPA)
         return state
@@ -209,7 +220,8 @@ class WorldModel(nn.Module):
         for part in torch.arange(prompt).split(PART):
             flat = latents_BPCHW[:, part].flatten(0, 1)
             pictures.append(self.decode(flat).permute(0, 3, 1, 2).unflatten(0, (batch, -1)))
-            disparity.append(geometry.depth(flat).unflatten(0, (batch, -1)))
+            with self.autocast():
+                disparity.append(geometry.depth(flat).unflatten(0, (batch, -1)))
             pair.append(geometry.motion.pair(before[:, part].flatten(0, 1), flat))
             step.append(geometry.motion.led_here(pair[-1], led[:, part].flatten(0, 1)).unflatten(0, (batch, -1)))
         shapes = pictures[0].shape[2:], disparity[0].shape[2:]
@@ -219,7 +231,7 @@ class WorldModel(nn.Module):
             i, j = divmod(t, PART)
             moved = step[i][:, j] if t else torch.zeros_like(memory.pose)
             at = torch.full((batch,), t, device=memory.keys.device)
-            memory.arrive(self.places, moved, pictures[i][:, j], disparity[i][:, j], at)
+            memory.arrive(self.places, moved, pictures[i][:, j], disparity[i][:, j], at, geometry.focal)
         memory.pair = pair[-1].unflatten(0, (batch, -1))[:, -1].clone()
         return memory
 
@@ -236,7 +248,8 @@ class WorldModel(nn.Module):
             return None
         pose = move(memory.pose, geometry.motion.to_come(memory.pair, action_BA))
         chosen = memory.choose(self.places, pose, state.dynamics.context.count, geometry.config.views)
-        return recollect(self.tokenizer, *memory.frames(chosen[0]), *chosen[1:], geometry.focal)
+        with self.autocast():
+            return recollect(self.tokenizer, *memory.frames(chosen[0]), *chosen[1:], geometry.focal)
 
     @torch.no_grad()
     def step(self, state: WorldState, action_BA: Tensor, steps: int | None = None) -> tuple[Outcome, WorldState]:
@@ -264,12 +277,15 @@ class WorldModel(nn.Module):
         noise = frame_noise(state.seeds, now, self.latent_shape).to(past.latents)
         recalled = self.recall(state, action_BA)
         steps = steps or self.steps
-        clean = self.dynamics.generate(past, action_BA, noise, steps, self.config.objective, recalled)
-        rewards, terminated = self.dynamics.encode_context(past, clean, action_BA)
+        with self.autocast():
+            clean = self.dynamics.generate(past, action_BA, noise, steps, self.config.objective, recalled).float()
+            rewards, terminated = self.dynamics.encode_context(past, clean, action_BA)
         frames = self.decode(clean) if decoded or state.episodic is not None else clean.new_zeros(0)
         if state.episodic is not None and self.geometry is not None:
             memory, geometry = state.episodic, self.geometry
             memory.pair = geometry.motion.pair(before, clean)
             step = geometry.motion.led_here(memory.pair, action_BA)
-            memory.arrive(self.places, step, frames.permute(0, 3, 1, 2), geometry.depth(clean), now)
+            with self.autocast():
+                disparity = geometry.depth(clean)
+            memory.arrive(self.places, step, frames.permute(0, 3, 1, 2), disparity, now, geometry.focal)
         return frames, clean, rewards, terminated

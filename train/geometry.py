@@ -22,8 +22,8 @@ from torch import Tensor
 
 from data_collect.errors import UserError
 from game_wm.memory.camera import project
-from game_wm.memory.episodic import relative, wrap
 from game_wm.memory.geometry import Geometry, MemoryConfig
+from game_wm.memory.pose import relative, wrap
 from game_wm.tokenizer import Tokenizer
 from game_wm.world import build
 from train.optimizer import Kind, configure
@@ -137,6 +137,7 @@ class GeometryModule(pl.LightningModule):
         disparity = self.geometry.depth(latents[rows, order[:, :1]].flatten(0, 1))[:, None]
         whole = F.interpolate(disparity, size=target.shape[-2:], mode="bilinear", align_corners=False)
         away = relative(pose[rows, order[:, :1]], pose[rows, order[:, 1:]]).flatten(0, 1)
+        away = torch.cat((away[:, :2] / self.config.place, away[:, 2:]), 1)
         place, _, seen = project(whole.expand(-1, SOURCES, -1, -1).flatten(0, 1), away, self.geometry.focal)
         given = F.grid_sample(sources.flatten(0, 1), place, padding_mode="border", align_corners=False)
         apart = difference(given, target.expand(-1, SOURCES, -1, -1, -1).flatten(0, 1))

@@ -21,12 +21,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from data_collect.errors import UserError
 from data_collect.shards import write_atomic
-from game_wm.memory.episodic import YOUNG, EpisodicMemory, Places, move
+from game_wm.memory.episodic import YOUNG, EpisodicMemory, Places
 from game_wm.memory.geometry import Geometry
+from game_wm.memory.pose import move
 from game_wm.memory.recollection import COVER, recollect
 from game_wm.tokenizer import Tokenizer
 from train.checkpoints import open_tokenizer
@@ -86,62 +88,53 @@ def episode_views(store: LatentStore, span: Span, geometry: Geometry, tokenizer:
     """The views (F, C + COVER, h, w) of one episode, float16."""
     latents = torch.from_numpy(np.array(store.read("latents", span))).float()
     actions = torch.from_numpy(np.array(store.read("actions", span))).float()
-    which, sources, there = walk(latents, actions, geometry, store.index["episodes"][span.episode]["seed"])
-    needed = torch.unique(which[there])
-    row = torch.zeros(len(latents), dtype=torch.long)
-    row[needed] = torch.arange(len(needed))
-    pictures, disparity = [], []
-    for part in needed.split(BATCH):
-        with torch.autocast("cpu", torch.bfloat16):
-            pictures.append(tokenizer.decode(latents[part]).permute(0, 3, 1, 2))
-            disparity.append(geometry.depth(latents[part]))
+    with torch.autocast("cpu", torch.bfloat16):
+        pictures = torch.cat([tokenizer.decode(part).permute(0, 3, 1, 2) for part in latents.split(BATCH)])
+        disparity = torch.cat([geometry.depth(part) for part in latents.split(BATCH)])
+    seed = store.episodes[span.episode]["seed"]
+    which, sources, there = walk(latents, actions, pictures, disparity, geometry, seed)
     views = []
     for part in torch.arange(len(latents)).split(BATCH):
-        if not there[part].any():
-            grid = latents.shape[2:]
-            views.append(torch.zeros(len(part), latents.shape[1] + COVER, *grid))
-            continue
-        rows = row[which[part] * there[part]]
+        rows = which[part] * there[part]
         with torch.autocast("cpu", torch.bfloat16):
-            picture, depth = torch.cat(pictures)[rows], torch.cat(disparity)[rows]
-            views.append(recollect(tokenizer, picture, depth, sources[part], there[part], geometry.focal))
-    return torch.cat(views).half().numpy()
+            drawn = recollect(tokenizer, pictures[rows], disparity[rows], sources[part], there[part], geometry.focal)
+        views.append(drawn.half())
+    return torch.cat(views).numpy()
 
 
-def walk(latents: Tensor, actions: Tensor, geometry: Geometry, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def walk(
+    latents: Tensor, actions: Tensor, pictures: Tensor, disparity: Tensor, geometry: Geometry, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """For each frame of an episode: which frames are recalled (F, R), their poses seen from its own (F, R, 3), and
     whether there is one (F, R)."""
     config, motion = geometry.config, geometry.motion
     before = torch.cat((latents[:1], latents[:-1]))
-    pair = torch.cat([motion.pair(a, b) for a, b in zip(before.split(512), latents.split(512), strict=True)])
+    pair = torch.cat([motion.pair(a, b) for a, b in zip(before.split(BATCH), latents.split(BATCH), strict=True)])
     led = torch.cat((torch.zeros_like(actions[:1]), actions[:-1]))
     was, coming = motion.led_here(pair, led), motion.to_come(pair, actions)
+    was[0] = 0
+    # Positions are put right at this resolution, so that no more of a picture need be kept here.
+    small = F.interpolate(pictures.float(), size=disparity.shape[-2:], mode="area").round().to(torch.uint8)
     places = Places(config.place, config.headings)
-    memory = EpisodicMemory.start(1, config.slots, (3, 0, 0), (0, 0), 0, "cpu")
-    empty = torch.zeros(1, 3, 0, 0), torch.zeros(1, 0, 0)
+    memory = EpisodicMemory.start(1, config.slots, small.shape[1:], disparity.shape[1:], 0, "cpu")
     random = torch.Generator().manual_seed(seed % 2**63)
-    found, young, kind = [], YOUNG, 1.0
-    none = (
-        torch.zeros(1, config.views, dtype=torch.long),
-        torch.zeros(1, config.views, 3),
-        torch.zeros(1, config.views) > 0,
-    )
+    nothing = torch.zeros(1, config.views)
+    found = [(nothing.long(), nothing[..., None].expand(-1, -1, 3), nothing > 0)]
+    young, kind = YOUNG, 1.0
     for t in range(len(latents)):
         if t % STRETCH == 0:
             hidden, length, kind = torch.rand(3, generator=random).tolist()
             young = round(SHORTEST * (LONGEST / SHORTEST) ** length) if hidden < HIDDEN else YOUNG
-        if t == 0:
-            found.append(none)
-        else:
+        if t:
             pose = move(memory.pose, coming[t - 1 : t])
             which, sources, there = memory.choose(places, pose, torch.tensor([t]), config.views, young)
             times = memory.times.flatten(1).gather(1, which)
             if kind < MISSING:
                 there = there & False
             elif kind < MISSING + WRONG:  # what it recalls is of another place
-                times = (times * 0 + int(torch.randint(t, (), generator=random))).clamp_max(t - 1)
+                times = torch.full_like(times, int(torch.randint(t, (), generator=random)))
             found.append((times, sources, there))
-        memory.arrive(places, was[t : t + 1] * (t > 0), *empty, torch.tensor([t]))
+        memory.arrive(places, was[t : t + 1], small[t : t + 1], disparity[t : t + 1], torch.tensor([t]), geometry.focal)
     which, sources, there = (torch.cat(x) for x in zip(*found, strict=True))
     return which, sources, there
 

@@ -55,6 +55,7 @@ class Options:
     window: Path | None = None  # revisit compares with this file; None: NAME-window.safetensors, if it is there
     gem_walks: int | None = None  # of the gem detector's training; None: the protocol's
     gem_updates: int | None = None
+    precision: str = "auto"  # of the window-only model and of the cost run; the model itself comes as it is
 
     def __post_init__(self) -> None:
         unknown = [suite for suite in self.suites if suite not in SUITES]
@@ -138,7 +139,7 @@ def evaluate(checkpoint: Checkpoint, options: Options) -> tuple[dict[str, Any], 
         if checkpoint.path is None:
             raise UserError("the suite cost needs a checkpoint file: save it first")
         print("cost: playing in a process of its own", file=sys.stderr)
-        results["cost"] = cost(checkpoint.path, options.long, options.steps, device_of(model).type)
+        results["cost"] = cost(checkpoint.path, options.long, options.steps, device_of(model).type, options.precision)
     return results, pictures
 
 
@@ -210,6 +211,7 @@ def window_only(checkpoint: Checkpoint, options: Options) -> Path | None:
 def _revisit(
     checkpoint: Checkpoint, options: Options, game: RealGame, features: Any
 ) -> tuple[dict[str, Any], dict[str, Image.Image]]:
+    from game_wm.acceleration import precision
     from game_wm.checkpoint import load
     from game_wm.evaluation.plot import plot, sheet
     from game_wm.evaluation.revisit import PROMPTS, budget, revisit
@@ -222,6 +224,8 @@ def _revisit(
         return {}, {}
     file, prompts = window_only(checkpoint, options), options.prompts or PROMPTS
     window = load(file, device_of(checkpoint.model)).model if file else None
+    if window is not None:
+        precision.choose(window, options.precision, str(device_of(checkpoint.model)))
     if window is not None and (window.height, window.width) != (checkpoint.model.height, checkpoint.model.width):
         raise UserError(f"{file} dreams frames of another size than {checkpoint.path}: name another one with --window")
     seeds = range(FIRST_SEED, FIRST_SEED + options.episodes)
@@ -307,6 +311,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--window", type=Path, help="revisit compares with this checkpoint (default: "
                         "NAME-window.safetensors beside the checkpoint, if it is there)")  # fmt: skip
     parser.add_argument("--device", default="cpu", help="where the model runs (default: %(default)s)")
+    parser.add_argument("--precision", choices=("auto", "16", "32"), default="auto", help="bits of the arithmetic "
+                        "(default: 16 where the machine has bfloat16, as in play)")  # fmt: skip
     parser.add_argument("--out", type=Path, help="folder of the card (default: beside the checkpoint)")
     parser.add_argument("--json", metavar="FILE", help="write the card there too; - is standard output")
     arguments = parser.parse_args(argv)
@@ -316,11 +322,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError:
         prompts = (0,)
     options = Options(
-        suites, arguments.episodes, arguments.frames, arguments.steps, prompts=prompts, window=arguments.window
+        suites,
+        arguments.episodes,
+        arguments.frames,
+        arguments.steps,
+        prompts=prompts,
+        window=arguments.window,
+        precision=arguments.precision,
     )
 
     import torch
 
+    from game_wm.acceleration import precision
     from game_wm.checkpoint import load
     from game_wm.evaluation.card import markdown, merge, read, tidy, writable, write
 
@@ -328,13 +341,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         checkpoint = load(arguments.checkpoint, arguments.device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"the device {arguments.device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    precision.choose(checkpoint.model, arguments.precision, arguments.device)
     path = writable(arguments.out or arguments.checkpoint.parent) / f"{arguments.checkpoint.stem}.json"
     card = read(path)
-    tokens = checkpoint.model.config.dynamics.tokens
+    tokens, bits = checkpoint.model.config.dynamics.tokens, 16 if checkpoint.model.low_precision else 32
     print(
         f"evaluating {arguments.checkpoint} ({checkpoint.game}): {checkpoint.parameters / 1e6:.2f} M parameters, "
         f"{tokens} tokens and {options.steps or checkpoint.model.steps} denoiser calls a frame; "
-        f"{arguments.device}, float32, {torch.get_num_threads()} threads; {', '.join(suites)}, "
+        f"{arguments.device}, {bits} bits, {torch.get_num_threads()} threads; {', '.join(suites)}, "
         f"{options.episodes} episodes",
         file=sys.stderr,
     )

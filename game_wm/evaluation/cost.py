@@ -13,6 +13,8 @@ from game_wm.ui.headless import measure
 FRAMES = 10_000
 
 
-def cost(checkpoint: Path, frames: int = FRAMES, steps: int | None = None, device: str = "cpu") -> dict[str, Any]:
+def cost(
+    checkpoint: Path, frames: int = FRAMES, steps: int | None = None, device: str = "cpu", precision: str = "auto"
+) -> dict[str, Any]:
     """The card's `cost` object; `UserError` with the process's own last line when it fails."""
-    return measure(checkpoint, frames, steps=steps, device=device)
+    return measure(checkpoint, frames, steps=steps, device=device, precision=precision)

@@ -1,12 +1,14 @@
 """What a camera that moves over a plane sees of pictures it took before: projection, and drawing a remembered view.
 
 The camera stands upright and turns about its vertical axis, as a first-person player's does. A picture with its
-disparity (one over the depth along the view, in the pose's own units) can then be drawn as seen from any other pose:
+disparity (one over the depth along the view) can then be drawn as seen from any other pose:
 disparities are carried over first, nearest surface foremost; then every pixel of the new view is looked up where it
 lies in each source, and kept where the source's own disparity agrees (so what was hidden there stays empty here).
 
-`focal` is the focal length in halves of the picture's width, negative where `aside` of a pose points to the left of the
-picture. Legend: B views, R sources of each, H, W pixels, h, w grid of disparities.
+Lengths are in one unit throughout, a place's side. `focal` is the focal length in halves of the picture's width,
+negative where `aside` of a pose points to the left of the picture.
+
+Legend: B views, R sources of each, H, W pixels, h, w grid of disparities.
 """
 
 from __future__ import annotations
@@ -15,17 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from game_wm.memory.episodic import relative
+from game_wm.memory.pose import relative
 
 BEHIND = 0.05  # what lies nearer to the camera's plane than this, against its depth before, is not seen
-EMPTY = 5e-4  # disparities below this are nothing; the sky has a little more
+EMPTY = 2.5e-4  # disparities below this are nothing; the sky has a little more
 MOST = 64.0  # no disparity is larger
-AGREE, AGREE_ABOUT = 0.12, 0.03  # how far disparities may differ: relative, and in the pose's units to the minus one
-COARSER, FINER = (
-    2.0,
-    0.5,
-)  # cost of a source that was farther from a surface than the view is, and of one that was nearer
+AGREE, AGREE_ABOUT = 0.12, 0.015  # how far disparities may differ: relative and absolute
+COARSER, FINER = 2.0, 0.5  # cost of a source that was farther from a surface than the view is, and of a nearer one
+FLAT = 0.01  # below this disparity all is seen as finely
 SHARPNESS = 4.0  # of the choice among sources
+NUDGE, LARGEST = 0.04, 0.15  # in aligning: the step that shows the slope, and the largest that is taken
+DAMPING, ENOUGH = 0.005, 0.15  # what slopes of less than its root count for, and the share of pixels that must be shown
 ORDER = 0.05  # cost of coming one later among the sources
 
 
@@ -102,7 +104,7 @@ def draw(
     own = found[:, -1]
     agree = (disparity - own).abs() < AGREE * torch.maximum(disparity, own) + AGREE_ABOUT
     shown = seen & agree & (place.abs() < 1).all(-1) & (each > EMPTY) & there_BR.flatten()[:, None, None]
-    finer = (disparity.clamp_min(0.02) / each.clamp_min(0.02)).log()
+    finer = (disparity.clamp_min(FLAT) / each.clamp_min(FLAT)).log()
     cost = torch.where(finer < 0, -COARSER * finer, FINER * finer).unflatten(0, (batch, count))
     cost = cost + ORDER * torch.arange(count, device=cost.device)[:, None, None]
     weight = (-SHARPNESS * cost).exp() * shown.unflatten(0, (batch, count))
@@ -123,3 +125,43 @@ def surround(picture_BCHW: Tensor, known_BHW: Tensor) -> Tensor:
         above = F.interpolate(filled, size=weight.shape[-2:])
         filled = torch.where(weight > 0, total / weight.clamp_min(1e-6), above)
     return filled
+
+
+def align(
+    picture_BCHW: Tensor,
+    disparity_Bhw: Tensor,
+    pictures_BRCHW: Tensor,
+    disparity_BRhw: Tensor,
+    sources_BR3: Tensor,
+    there_BR: Tensor,
+    focal: Tensor | float,
+) -> Tensor:
+    """How far ahead and aside (B, 2) of where it is thought to be a picture was taken, by what its sources show.
+
+    One damped Gauss-Newton step, half of it, on the difference between the picture and what the sources give for it,
+    at the disparities' resolution: where dead reckoning alone would drift, a position is pulled back to what is known.
+    """
+    batch, count, _, h, w = *pictures_BRCHW.shape[:3], *disparity_Bhw.shape[-2:]
+    now = F.interpolate(picture_BCHW, size=(h, w), mode="area")
+    then = F.interpolate(pictures_BRCHW.flatten(0, 1), size=(h, w), mode="area")
+    then = torch.cat((then, disparity_BRhw.flatten(0, 1)[:, None]), 1).unflatten(0, (batch, 1, count))
+    nudged = torch.tensor([[0.0, 0, 0], [NUDGE, 0, 0], [0, NUDGE, 0]], device=now.device)
+    away = relative(nudged[None, :, None].expand(batch, -1, count, -1), sources_BR3[:, None].expand(-1, 3, -1, -1))
+    each = disparity_Bhw[:, None, None].expand(-1, 3, count, -1, -1).flatten(0, 2)
+    place, disparity, seen = project(each, away.flatten(0, 2), focal)
+    then = then.expand(-1, 3, -1, -1, -1, -1).flatten(0, 2)
+    found = F.grid_sample(then, place, padding_mode="border", align_corners=False).unflatten(0, (batch, 3, count))
+    place, disparity, seen = (x.unflatten(0, (batch, 3, count))[:, 0] for x in (place, disparity, seen))
+    own = found[:, 0, :, -1]
+    agree = (disparity - own).abs() < 2 * AGREE * torch.maximum(disparity, own) + 2 * AGREE_ABOUT
+    shown = seen & agree & (place.abs() < 1).all(-1) & there_BR[..., None, None]
+    error = found[:, :, :, :-1] - now[:, None, None]
+    slope = (error[:, 1:] - error[:, :1]) / NUDGE  # (B, 2, R, C, h, w)
+    weight = shown / (error[:, 0].abs().mean(2) + 0.1)
+    total = weight.sum((1, 2, 3)).clamp_min(1e-6)
+    square = torch.einsum("birchw,bjrchw,brhw->bij", slope, slope, weight) / total[:, None, None]
+    force = torch.einsum("birchw,brchw,brhw->bi", slope, error[:, 0], weight) / total[:, None]
+    square = square + DAMPING * torch.eye(2, device=now.device)
+    step = -torch.linalg.solve(square, force[..., None])[..., 0]
+    enough = shown.float().mean((1, 2, 3)) > ENOUGH
+    return 0.5 * step.clamp(-LARGEST, LARGEST) * enough[:, None]

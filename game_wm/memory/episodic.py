@@ -3,7 +3,7 @@
 A *place* is a square of the plane together with a range of headings. Of every place the store keeps two frames, the
 first one seen there and the newest: the first is no copy of copies, the newest knows what has changed. `choose` picks
 the frames from which a view is drawn (`camera.py`); making training data (`train/recall.py`) and play use the same.
-A pose is x, y and an angle in radians, and only differences count: in play it begins at zero and is dead-reckoned.
+In play a pose begins at zero and is dead-reckoned.
 
 The store is bounded and its cost constant: places are hashed to sets of `WAYS` slots, and where a set is full the
 place that was visited longest ago makes room; a look-up compares all slots' poses at once.
@@ -17,13 +17,18 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from game_wm.memory.camera import align
+from game_wm.memory.pose import move, relative
 
 WAYS = 4
 LIMIT = 2**14  # places are counted modulo twice this, along each axis
 YOUNG = 4  # frames of this age or less are not recalled: the denoiser sees them whole
 FAR, ASIDE = 8.0, 0.6  # how far away, in places, and how far turned from the wanted heading, in radians, it looks
 NEWEST = 0.1  # what it costs not to be the first frame of a place
+ALIGNED = 2  # frames by which a position is put right
 FAN = 0.33  # radians between the headings in which a view is looked for
 
 
@@ -44,26 +49,6 @@ class Places:
 def fan(views: int) -> list[float]:
     """Headings, against the view's own, in which its sources are looked for: two ahead, then ever farther aside."""
     return [0.0, *(FAN * (i // 2) * (-1) ** i for i in range(1, views))]
-
-
-def wrap(angle: Tensor) -> Tensor:
-    """Into [-pi, pi)."""
-    return (angle + math.pi) % math.tau - math.pi
-
-
-def move(pose: Tensor, step: Tensor) -> Tensor:
-    """Pose (..., 3) after a step (..., 3) in the player's own frame: ahead, aside, turn."""
-    cos, sin = pose[..., 2].cos(), pose[..., 2].sin()
-    x = pose[..., 0] + cos * step[..., 0] - sin * step[..., 1]
-    y = pose[..., 1] + sin * step[..., 0] + cos * step[..., 1]
-    return torch.stack((x, y, wrap(pose[..., 2] + step[..., 2])), dim=-1)
-
-
-def relative(pose: Tensor, other: Tensor) -> Tensor:
-    """The step (..., 3) that leads from `pose` to `other`: `move(pose, relative(pose, other))` is `other`."""
-    cos, sin = pose[..., 2].cos(), pose[..., 2].sin()
-    dx, dy = other[..., 0] - pose[..., 0], other[..., 1] - pose[..., 1]
-    return torch.stack((cos * dx + sin * dy, cos * dy - sin * dx, wrap(other[..., 2] - pose[..., 2])), dim=-1)
 
 
 @dataclass
@@ -122,10 +107,23 @@ class EpisodicMemory:
             self.times[player, s, entries] = times_B[player]
 
     def arrive(
-        self, places: Places, step_B3: Tensor, pictures_B3HW: Tensor, disparity_Bhw: Tensor, times_B: Tensor
+        self,
+        places: Places,
+        step_B3: Tensor,
+        pictures_B3HW: Tensor,
+        disparity_Bhw: Tensor,
+        times_B: Tensor,
+        focal: Tensor,
     ) -> None:
-        """A frame is finished, which this step led to: the players move, and it is kept."""
+        """A frame is finished, which this step led to: the players move, are put right by what is known of where they
+        are, and the frame is kept."""
         self.pose = move(self.pose, step_B3)
+        which, sources, there = self.choose(places, self.pose, times_B, ALIGNED)
+        if there.any():
+            pictures, disparity = self.frames(which)
+            then, now = pictures.float() / 127.5 - 1, pictures_B3HW.float() / 127.5 - 1
+            off = align(now, disparity_Bhw, then, disparity, sources, there, focal) * places.side
+            self.pose = move(self.pose, F.pad(off, (0, 1)))
         self.write(places, pictures_B3HW, disparity_Bhw, self.pose, times_B)
 
     def choose(
@@ -133,11 +131,12 @@ class EpisodicMemory:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The frames for a view from `pose` at time `now`, none of the last `young` ones.
 
-        Returns which (B, R) of the S * F, R = `views`, their poses as seen from `pose` (B, R, 3), and whether there is
-        one (B, R).
+        Returns which (B, R) of the S * F, R = `views`, their poses as seen from `pose` (B, R, 3), in sides of a place
+        and radians, and whether there is one (B, R).
         """
         away = relative(pose_B3[:, None], self.poses.flatten(1, 2))  # (B, S * F, 3)
-        far = away[..., :2].norm(dim=-1) / places.side
+        away = torch.cat((away[..., :2] / places.side, away[..., 2:]), -1)
+        far = away[..., :2].norm(dim=-1)
         usable = (self.keys >= 0).repeat_interleave(2, 1) & (self.times.flatten(1) < now_B[:, None] - young)
         cost = far / 2 + NEWEST * torch.arange(2, device=far.device).repeat(far.shape[1] // 2)
         cost = cost.masked_fill(~usable | (far > FAR), math.inf)

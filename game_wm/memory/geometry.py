@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 FINER = 4  # disparities a latent cell, along each side
-NEAREST, FARTHEST = 6.0, 0.002  # disparities, in the pose's units to the minus one: a wall at the nose, the sky
+NEAREST, FARTHEST = 3.0, 0.001  # disparities, of one over a place's side: a wall at the nose, the sky
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Block(nn.Module):
 
 
 class Depth(nn.Module):
-    """Latents (B, C, h, w) -> disparity (B, 4h, 4w)."""
+    """Latents (B, C, h, w) -> disparity (B, 4h, 4w): one over the depth, in sides of a place."""
 
     def __init__(self, config: MemoryConfig) -> None:
         super().__init__()

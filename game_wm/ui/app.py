@@ -40,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("checkpoint", nargs="?", type=Path, help="a .safetensors file (checkpoints/maze.safetensors)")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     p.add_argument("--threads", type=positive, help="processor threads (default: all cores)")
+    p.add_argument("--precision", choices=("auto", "16", "32"), default="auto",
+                   help="bits of the arithmetic (default: 16 where the machine has bfloat16)")  # fmt: skip
     p.add_argument("--steps", type=positive, help="denoiser calls a frame (default: the checkpoint's)")
     p.add_argument("--fps", type=rate, help="frames a second (default: the game's own; 0: as fast as it goes)")
     p.add_argument("--seed", type=int, default=0, help="chooses the noise, and the place to begin in")
@@ -68,9 +70,11 @@ def load_session(options: argparse.Namespace, report: Callable[[str, float], Non
         torch.set_num_threads(options.threads)
     report(f"Reading {path.name}", 0.6)
     from game_wm import checkpoint
+    from game_wm.acceleration import precision
     from game_wm.ui.session import Session
 
     loaded = checkpoint.load(path, device)
+    precision.choose(loaded.model, options.precision, device)
     report("Looking at the first frames", 0.9)
     player = options.player or ("random" if options.headless else "keyboard")
     session = Session(

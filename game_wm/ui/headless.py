@@ -100,7 +100,8 @@ def device_name(model: Any) -> str:
     if device.type == "cuda":
         return f"cuda, {torch.cuda.get_device_name(device)}"
     threads = torch.get_num_threads()
-    return f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"
+    bits = ", bfloat16" if model.low_precision else ""
+    return f"{device.type}, {threads} thread{'s' if threads > 1 else ''}{bits}"
 
 
 def measure(
@@ -111,10 +112,11 @@ def measure(
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
+    precision: str = "auto",
 ) -> dict[str, Any]:
     """The `cost` object from a fresh process, which alone can tell first_frame_s; `UserError` with what it said."""
     command = [sys.executable, "-m", "game_wm", "play", str(checkpoint), "--headless", "--json"]
-    command += ["--frames", str(frames), "--seed", str(seed), "--device", device]
+    command += ["--frames", str(frames), "--seed", str(seed), "--device", device, "--precision", precision]
     command += [] if steps is None else ["--steps", str(steps)]
     command += [] if threads is None else ["--threads", str(threads)]
     run = subprocess.run(command, capture_output=True, text=True)

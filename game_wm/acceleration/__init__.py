@@ -1,0 +1,1 @@
+"""Faster ways to play the same model: each is a function from a `WorldModel` to a `WorldModel`."""

@@ -1,0 +1,46 @@
+"""Sixteen-bit arithmetic: convolutions and linear layers in bfloat16, where the processor has it.
+
+    model = half(model)             # in place; poses and what is shown stay in 32 bits
+
+Weights are converted once, so that a batch of one gains as well, which it does not where every call converts them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from game_wm.world import WorldModel
+
+
+@cache
+def supported(device: str = "cpu") -> bool:
+    """Whether bfloat16 is arithmetic of the machine's own: a GPU's, AMX or AVX-512 of a processor's."""
+    if device != "cpu":
+        return torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported()
+    path = Path("/proc/cpuinfo")
+    flags = path.read_text().split() if path.exists() else []
+    # PyTorch's own level is lower where ATEN_CPU_CAPABILITY says so.
+    wide = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "NO AVX", "AVX2")
+    return wide and ("amx_bf16" in flags or "avx512_bf16" in flags)
+
+
+def choose(model: WorldModel, precision: str, device: str = "cpu") -> WorldModel:
+    """`half` for "16", and for "auto" where it is `supported`; as it is for "32"."""
+    return half(model) if precision == "16" or (precision == "auto" and supported(device)) else model
+
+
+def half(model: WorldModel) -> WorldModel:
+    """The same model in bfloat16, changed in place: dreams differ from those in 32 bits by rounding."""
+    parts: list[nn.Module] = [model.tokenizer, model.dynamics]
+    if model.geometry is not None:
+        parts.append(model.geometry.depth)
+    for part in parts:
+        for module in part.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.to(torch.bfloat16)
+    model.low_precision = True
+    return model
