@@ -98,7 +98,8 @@ class RingReader(ContextReader):
 
 
 class Denoiser(nn.Module):
-    """U-Net over the latent grid; predicts the clean next latent as a correction to the last one.
+    """U-Net over the latent grid; predicts the clean next latent as a correction to the last one, and to what memory
+    draws where it has a view.
 
     Every level but the innermost halves the grid; the innermost reads the context.
     """
@@ -130,6 +131,11 @@ class Denoiser(nn.Module):
         )
         self.norm = nn.GroupNorm(groups(config.widths[0]), config.widths[0])
         self.leave = nn.Conv2d(config.widths[0], config.channels, 3, padding=1)
+        # How much of a remembered cell is taken as it is.
+        self.gate = nn.Conv2d(config.widths[0], 1, 3, padding=1) if config.recall else None
+        if self.gate is not None:
+            nn.init.zeros_(self.gate.weight)
+            nn.init.zeros_(self.gate.bias)  # type: ignore[arg-type]
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
 
@@ -174,4 +180,9 @@ class Denoiser(nn.Module):
             x = torch.cat((grow(F.interpolate(x, size=skip.shape[-2:], mode="nearest")), skip), dim=1)
             for block in blocks:  # type: ignore[attr-defined]
                 x = block(x, condition)
-        return history_BPCHW[:, -1] + self.leave(F.silu(self.norm(x))).float()
+        x, last = F.silu(self.norm(x)), history_BPCHW[:, -1]
+        clean = last + self.leave(x).float()
+        if self.gate is not None and recalled_BMhw is not None:
+            view, cover = recalled_BMhw.split((self.channels, COVER), 1)
+            clean = clean + self.gate(x).float() * cover.amax(1, keepdim=True) * (view - last)
+        return clean

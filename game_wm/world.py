@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from game_wm.config import DynamicsConfig
 from game_wm.dynamics import Dynamics, DynamicsState
+from game_wm.memory.camera import draw
 from game_wm.memory.episodic import EpisodicMemory, Places
 from game_wm.memory.geometry import Geometry, MemoryConfig
-from game_wm.memory.pose import move
+from game_wm.memory.pose import move, relative
 from game_wm.memory.recollection import recollect
 from game_wm.memory.working import WorkingMemory
 from game_wm.objectives.flow import FlowMatching
@@ -65,6 +66,18 @@ class Outcome(NamedTuple):
     frames: Tensor
     rewards: Tensor
     terminated: Tensor
+
+
+class Remembered(NamedTuple):
+    """What episodic memory gives for one player's next frame: the recalled pictures uint8 (R, H, W, 3) and their ages
+    in frames (R,), the view drawn from them uint8 (H, W, 3) and where it is drawn, bool (H, W); and where the frames
+    that are kept were seen, (n, 2) from the player's own position: to the right and ahead, in sides of a place."""
+
+    pictures: Tensor
+    ages: Tensor
+    view: Tensor
+    known: Tensor
+    trail: Tensor
 
 
 @dataclass
@@ -246,10 +259,33 @@ class WorldModel(nn.Module):
         memory, geometry = state.episodic, self.geometry
         if memory is None or geometry is None:
             return None
-        pose = move(memory.pose, geometry.motion.to_come(memory.pair, action_BA))
-        chosen = memory.choose(self.places, pose, state.dynamics.context.count, geometry.config.views)
+        which, sources, there = self._look(state, action_BA)[1]
         with self.autocast():
-            return recollect(self.tokenizer, *memory.frames(chosen[0]), *chosen[1:], geometry.focal)
+            return recollect(self.tokenizer, *memory.frames(which), sources, there, geometry.focal)
+
+    def _look(self, state: WorldState, action_BA: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """The pose that an action will lead to, and what `EpisodicMemory.choose` finds for it."""
+        memory, geometry = state.episodic, self.geometry
+        assert memory is not None and geometry is not None
+        pose = move(memory.pose, geometry.motion.to_come(memory.pair, action_BA))
+        return pose, memory.choose(self.places, pose, state.dynamics.context.count, geometry.config.views)
+
+    @torch.no_grad()
+    def remembered(self, state: WorldState, action_BA: Tensor, player: int = 0) -> Remembered | None:
+        """What `recall` finds, to be looked at; None in a model without episodic memory."""
+        memory, geometry = state.episodic, self.geometry
+        if memory is None or geometry is None:
+            return None
+        pose, (which, sources, there) = self._look(state, action_BA.to(state.dynamics.actions))
+        pictures, disparity = memory.frames(which)
+        view, known = draw(pictures.float() / 127.5 - 1, disparity, sources, there, geometry.focal)
+        found = there[player]
+        ages = (state.dynamics.context.count[:, None] - memory.times.flatten(1).gather(1, which))[player, found]
+        kept = (memory.keys[player] >= 0).repeat_interleave(2)
+        away = relative(pose[player], memory.poses[player].flatten(0, 1)[kept]) / geometry.config.place
+        trail = torch.stack((away[:, 1] * geometry.focal.sign(), away[:, 0]), 1)
+        shown = self.tokenizer.to_frames(view[player : player + 1])[0]
+        return Remembered(pictures[player, found].permute(0, 2, 3, 1), ages, shown, known[player], trail)
 
     @torch.no_grad()
     def step(self, state: WorldState, action_BA: Tensor, steps: int | None = None) -> tuple[Outcome, WorldState]:

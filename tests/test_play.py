@@ -58,6 +58,7 @@ class FakeModel(torch.nn.Module):
     """The place is written in the red channel; "forward" (or the first axis) brightens the green one."""
 
     steps = 1
+    low_precision = False
 
     def __init__(self, end: int | None = None) -> None:
         super().__init__()
@@ -66,7 +67,7 @@ class FakeModel(torch.nn.Module):
 
     def start(self, frames: Any, actions: Any, seeds: Any) -> SimpleNamespace:
         assert frames.shape == (1, 3, 10, 15, 3) and actions.shape[:2] == (1, 2) and seeds.shape == (1,)
-        return SimpleNamespace(picture=frames[0, -1].clone(), frames=0, nbytes=1_000_000)
+        return SimpleNamespace(picture=frames[0, -1].clone(), frames=0, nbytes=1_000_000, episodic=None)
 
     def step(self, state: SimpleNamespace, action: Any, steps: int) -> tuple[Any, SimpleNamespace]:
         assert action.dtype == torch.float32 and action.shape[0] == 1
@@ -156,6 +157,28 @@ def test_a_tap_between_two_frames_acts_for_one(opened: Any) -> None:
     w.advance()
     w.advance()
     assert [call[0][0] for call in w.session.model.calls] == [1, 0]
+
+
+def test_memory_is_shown_where_there_is_one(opened: Any, tmp_path: Path) -> None:
+    from tiny import tiny_checkpoint
+
+    from game_wm.checkpoint import load
+
+    w = opened()
+    key("m")
+    w.pump()
+    assert not w.session.watching and "no episodic memory" in w._hint[0]
+    w = opened(load(tiny_checkpoint(tmp_path / "tiny.safetensors", prompt=12, recall=True)))
+    before = pygame.surfarray.array3d(w.surface)
+    key("m")
+    w.pump()
+    assert w.session.watching and (pygame.surfarray.array3d(w.surface) != before).any()
+    w.advance()
+    found = w.session.remembered
+    assert found is not None and len(found.ages) == len(found.pictures) > 0
+    assert found.ages.min() > 4 and found.view.shape == found.pictures.shape[1:] and len(found.trail) > 0
+    w.session.begin()
+    assert w.session.remembered is None
 
 
 def test_keys_are_let_go_when_the_window_loses_the_keyboard(opened: Any) -> None:
@@ -544,7 +567,7 @@ def test_headless_json_is_all_that_is_printed(saved: Path, tmp_path: Path) -> No
     log.save(tmp_path / "log.npz", "tiny", 1)
     video = tmp_path / "dream.mp4"
     done = run(saved, "--headless", "--json", "--actions", tmp_path / "log.npz", "--video", video, "--threads", 1,
-               SDL_VIDEODRIVER=None)  # fmt: skip
+               "--precision", 32, SDL_VIDEODRIVER=None)  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     cost = json.loads(done.stdout)
     assert tuple(cost) == COST and (cost["frames"], cost["device"]) == (4, "cpu, 1 thread")

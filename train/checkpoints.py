@@ -74,7 +74,7 @@ def grown(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Te
     name = "denoiser.enter.weight"
     if name in weights and (more := wanted[name].shape[1] - weights[name].shape[1]) > 0:
         weights = {**weights, name: F.pad(weights[name], (0, 0, 0, 0, 0, more))}
-    return weights
+    return {k: v for k, v in wanted.items() if k.startswith("denoiser.gate.")} | weights
 
 
 def trained_before(path: Path, stage: str) -> dict[str, float]:

@@ -6,9 +6,9 @@ teacher that calls it many times.
 Student and teacher begin as the same weights. The student plays on from real frames (self-forcing, Huang et al.,
 2025); for frames of what it then remembers, the teacher walks from the same noise to a clean latent in many steps, and
 the student must reach it in its few (consistency of endpoints). Where the teacher's latent lies near the real one, the
-student has but drifted, and the real one is its goal: so it learns to come back, and where a view was lost it is not
-asked to guess it. A discriminator on pairs of latents may be added, which holds the student's frames to the sharpness
-of real ones.
+student has but drifted, and where what memory draws does, it could have known: there the real one is its goal. So it
+learns to come back and to look into its memory, and where a view was lost it is not asked to guess it. A discriminator
+on pairs of latents may be added, which holds the student's frames to the sharpness of real ones.
 
 Legend: B windows, K targets, C channels, h, w latent grid.
 """
@@ -55,8 +55,8 @@ class DistillModule(DynamicsModule):
     Args beyond the dynamics' own:
         teacher_steps: denoiser calls a frame of the teacher.
         student_steps: denoiser calls a frame of the student, 1 or 2.
-        near: mean squared distance (latents have unit variance) of teacher and truth below which a cell of the latent
-            takes the truth for its goal; 0 never does.
+        near: mean squared distance (latents have unit variance) of the teacher's latent or of what memory draws to
+            the truth, below which a cell takes the truth for its goal; 0 never does.
         anchor: weight of the flow-matching loss on the same targets, which keeps the network serving other step counts.
         adversarial: weight of the discriminator's judgement; 0 builds none.
     """
@@ -112,9 +112,12 @@ class DistillModule(DynamicsModule):
         with torch.no_grad():
             teach = self.teacher.read(noised, actions, targets, noise, latents, found).predict
             taught = self.objective.sample(teach, start, self.teacher_steps)
-            drifted = (taught - goals).square().mean(2, keepdim=True) < self.near
-            taught = torch.where(drifted, goals, taught)
-        self.log("near", drifted.float().mean())
+            known = (taught - goals).square().mean(2, keepdim=True) < self.near
+            if found is not None:
+                view = found[:, targets, : goals.shape[2]]
+                known |= (view - goals).square().mean(2, keepdim=True) < self.near
+            taught = torch.where(known, goals, taught)
+        self.log("near", known.float().mean())
         made = self.student(reading.predict, start)
         distance = (made - taught).square().mean()
         self.log("distance", distance.detach(), prog_bar=True)

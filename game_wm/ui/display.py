@@ -142,6 +142,60 @@ def _level(value: float) -> int:
     return round(8 * min(1.0, value))
 
 
+def memory(target: pygame.Surface, session: Session) -> None:
+    """What memory gave for the frame that is shown: the view it drew, the pictures it drew from with their ages, and
+    where the frames that it keeps were seen, the player in the middle looking up."""
+    found, s = session.remembered, paint.type_size(target)
+    side, gap, line = round(s * 7.2), round(s * 0.7), round(s * 1.5)
+    small = (side - gap) // 2
+    count = 0 if found is None else len(found.ages)
+    rows = (count + 1) // 2
+    sheet = paint.panel(side + 2 * gap, 2 * (line + side) + rows * (small + line) + 3 * gap, round(s * 0.6))
+    y = gap
+    put(sheet, text("memory", s, INK, True), (gap, y))
+    y += line
+    if found is None or not count:
+        put(sheet, text("nothing yet", s, MUTED), (gap, y))
+    else:
+        drawn = found.view.numpy() * found.known[..., None].numpy()
+        sheet.blit(_tile(drawn, side), (gap, y))
+    y += side + gap
+    for i in range(count):
+        assert found is not None
+        at = (gap + (i % 2) * (small + gap), y + (i // 2) * (small + line))
+        sheet.blit(_tile(found.pictures[i].numpy(), small), at)
+        age = f"{int(found.ages[i]) / session.schema.fps:.1f} s ago"
+        put(sheet, text(age, max(8, round(s * 0.8)), MUTED), (at[0], at[1] + small))
+    y += rows * (small + line)
+    put(sheet, text("its map", s, MUTED), (gap, y))
+    _trail(sheet, found.trail.numpy() if found is not None else np.zeros((0, 2)), (gap, y + line, side, side), s)
+    room = target.get_size()
+    if sheet.get_height() > room[1] - 8:
+        sheet = pygame.transform.smoothscale_by(sheet, (room[1] - 8) / sheet.get_height())
+    put(target, sheet, (room[0] - gap, room[1] / 2), "midright")
+
+
+def _tile(image: np.ndarray, width: int) -> pygame.Surface:
+    """A picture uint8 (H, W, 3) in a square of `width`, its proportions kept."""
+    high, wide = image.shape[:2]
+    source = pygame.image.frombuffer(np.ascontiguousarray(image).tobytes(), (wide, high), "RGB")
+    tile = pygame.Surface((width, width))
+    tile.fill(GROUND)
+    size = (width, width * high // wide)
+    tile.blit(pygame.transform.scale(source, size), (0, (width - size[1]) // 2))
+    return tile
+
+
+def _trail(sheet: pygame.Surface, trail: np.ndarray, box: tuple[int, int, int, int], s: int) -> None:
+    left, top, width, height = box
+    middle = (left + width / 2, top + height / 2)
+    reach = max(4.0, float(np.abs(trail).max(initial=0.0)))
+    for right, ahead in (trail / reach * (width / 2 - 2)).tolist():
+        pygame.draw.circle(sheet, MUTED, (middle[0] + right, middle[1] - ahead), max(1, s // 12))
+    x, y, r = *middle, s * 0.45
+    pygame.draw.polygon(sheet, AMBER, ((x, y - r), (x - r * 0.7, y + r * 0.7), (x + r * 0.7, y + r * 0.7)))
+
+
 def help_sheet(target: pygame.Surface, session: Session) -> None:
     """The key map: what the game's keys do, and the window's."""
     s = paint.type_size(target)

@@ -32,6 +32,7 @@ COMMANDS = (
     Command("take_over", "let another player play", ("t", "f8")),
     Command("record", "film, and stop filming", ("v", "f9")),
     Command("save_log", "save the actions", ("l", "f10")),
+    Command("memory", "what memory shows", ("m", "f11")),
     Command("fewer", "fewer denoiser calls", ("-", "[")),
     Command("more", "more denoiser calls", ("=", "+", "]")),
     Command("hud", "hide what is written here", ("tab", "f2")),

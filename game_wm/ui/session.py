@@ -25,6 +25,7 @@ from game_wm.ui.video import VideoWriter
 
 if TYPE_CHECKING:
     from game_wm.checkpoint import Checkpoint
+    from game_wm.world import Remembered
 
 ENDED = 0.5  # predicted probability from which on an episode has ended, as in the dream's environment
 MOST_STEPS = 64
@@ -71,6 +72,8 @@ class Session:
         self.player: Any = self.keyboard
         self.player_name, self._other = "keyboard", player if player != "keyboard" else "random"
         self.paused = False
+        self.watching = False  # whether what memory gives is kept to be shown
+        self.remembered: Remembered | None = None
         self.video: VideoWriter | None = None
         self.times = Timings()  # player, model and decoding, one duration a frame
         self.latencies = Timings()  # key pressed or released -> its picture shown
@@ -103,6 +106,7 @@ class Session:
         self.picture = frames_PHWC[-1].cpu().numpy()
         self.action = self.schema.raw(self.schema.noop())
         self.score, self.frames, self.ended = 0.0, 0, False
+        self.remembered = None
         self.log.begin(self.context, self.seed)
         self.episodes += 1
         self.keyboard.forget()
@@ -112,6 +116,7 @@ class Session:
         """Dream one frame of `action`. `UserError` when it is no action of this game."""
         raw = self.schema.raw(action)
         vector_BA = torch.from_numpy(self.schema.encode(raw))[None].to(next(self.model.parameters()).device)
+        self.remembered = self.model.remembered(self.state, vector_BA) if self.watching else None
         outcome, self.state = self.model.step(self.state, vector_BA, self.steps)
         self.picture = outcome.frames[0].cpu().numpy()
         reward = float(outcome.rewards[0])

@@ -159,6 +159,8 @@ class Window:
         if self.hud and not self.help:
             period = self._periods.mean()
             self._figures.draw(self.surface, session, 1 / period if period else None, now)
+        if session.watching and not self.help:
+            display.memory(self.surface, session)
         if self.help:
             display.help_sheet(self.surface, session)
         elif session.ended:
@@ -238,6 +240,13 @@ class Window:
         path = self._new_file("npz")
         self.session.save_log(path)
         self._say(f"saved {path}")
+
+    def _do_memory(self) -> None:
+        self.session.watching = not self.session.watching
+        if self.session.state.episodic is None:
+            self.session.watching = False
+            self._say(f"{self.name} has no episodic memory")
+        self.draw()
 
     def _do_fewer(self) -> None:
         self.session.steps = max(1, self.session.steps // 2)
