@@ -16,8 +16,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,18 +67,18 @@ def recall(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer) -> boo
         say(f"{latents}: remembered views are up to date")
         return False
     write_atomic(path, json.dumps({"key": key, "shards": done}))
-    with Task("recall", sum(store.lengths), "frames") as task:
+    ahead = [i for i, episode in enumerate(store.episodes) if episode["shard"] >= done]
+    with ExitStack() as stack:
+        task = stack.enter_context(Task("recall", sum(store.lengths), "frames"))
         task.advance(sum(store.index["shards"][:done]))
+        each = views_of(stack, store, ahead, geometry, tokenizer)
         for number in range(done, len(store.shards)):
-            frames = store.index["shards"][number]
-            out = shard_path(store.directory, "recalled", number)
-            shape = (frames, store.latent_shape[0] + COVER, *store.latent_shape[1:])
+            shape = (store.index["shards"][number], store.latent_shape[0] + COVER, *store.latent_shape[1:])
             views = np.zeros(shape, np.float16)
-            for i, episode in enumerate(store.episodes):
-                if episode["shard"] == number:
-                    span = Span(i, 0, store.lengths[i])
-                    views[episode["offset"] :][: span.frames] = episode_views(store, span, geometry, tokenizer)
-                    task.advance(span.frames)
+            for episode in (episode for episode in store.episodes if episode["shard"] == number):
+                views[episode["offset"] :][: episode["frames"]] = next(each)
+                task.advance(episode["frames"])
+            out = shard_path(store.directory, "recalled", number)
             temporary = out.with_suffix(f".{os.getpid()}.tmp")
             with open(temporary, "wb") as file:
                 np.save(file, views)
@@ -83,15 +88,41 @@ def recall(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer) -> boo
     return True
 
 
+def views_of(
+    stack: ExitStack, store: LatentStore, episodes: list[int], geometry: Geometry, tokenizer: Tokenizer
+) -> Iterator[np.ndarray]:
+    """`episode_views` of these episodes in turn, by one process a core: much of it is no matrix product."""
+    cores = torch.get_num_threads()
+    if cores == 1 or len(episodes) == 1:
+        return (episode_views(store, number, geometry, tokenizer) for number in episodes)
+    context = multiprocessing.get_context("spawn")
+    pool = stack.enter_context(context.Pool(cores, _begin, (str(store.directory), geometry, tokenizer)))
+    return pool.imap(_views, episodes)
+
+
+_work: list[Any] = []  # of a worker process: the store and the two networks
+
+
+def _begin(latents: str, geometry: Geometry, tokenizer: Tokenizer) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
+    torch.set_num_threads(1)
+    _work[:] = [LatentStore(latents), geometry, tokenizer]
+
+
+def _views(number: int) -> np.ndarray:
+    return episode_views(_work[0], number, *_work[1:])
+
+
 @torch.no_grad()
-def episode_views(store: LatentStore, span: Span, geometry: Geometry, tokenizer: Tokenizer) -> np.ndarray:
+def episode_views(store: LatentStore, number: int, geometry: Geometry, tokenizer: Tokenizer) -> np.ndarray:
     """The views (F, C + COVER, h, w) of one episode, float16."""
+    span = Span(number, 0, store.lengths[number])
     latents = torch.from_numpy(np.array(store.read("latents", span))).float()
     actions = torch.from_numpy(np.array(store.read("actions", span))).float()
     with torch.autocast("cpu", torch.bfloat16):
         pictures = torch.cat([tokenizer.decode(part).permute(0, 3, 1, 2) for part in latents.split(BATCH)])
         disparity = torch.cat([geometry.depth(part) for part in latents.split(BATCH)])
-    seed = store.episodes[span.episode]["seed"]
+    seed = store.episodes[number]["seed"]
     which, sources, there = walk(latents, actions, pictures, disparity, geometry, seed)
     views = []
     for part in torch.arange(len(latents)).split(BATCH):
