@@ -55,6 +55,7 @@ class DistillModule(DynamicsModule):
     Args beyond the dynamics' own:
         teacher_steps: denoiser calls a frame of the teacher.
         student_steps: denoiser calls a frame of the student, 1 or 2.
+        own: share of the steps on own rollouts; the others are on real frames, where the history can be trusted.
         near: mean squared distance (latents have unit variance) of the teacher's latent or of what memory draws to
             the truth, below which a cell takes the truth for its goal; 0 never does.
         anchor: weight of the flow-matching loss on the same targets, which keeps the network serving other step counts.
@@ -69,6 +70,7 @@ class DistillModule(DynamicsModule):
         rollout: int = 16,
         teacher_steps: int = 8,
         student_steps: int = 1,
+        own: float = 1.0,
         near: float = 0.3,
         anchor: float = 0.5,
         adversarial: float = 0.0,
@@ -78,7 +80,7 @@ class DistillModule(DynamicsModule):
         if not 1 <= student_steps <= teacher_steps:
             raise UserError(f"student_steps must lie between 1 and teacher_steps {teacher_steps}, not {student_steps}")
         self.teacher_steps, self.student_steps = teacher_steps, student_steps
-        self.near, self.anchor, self.adversarial = near, anchor, adversarial
+        self.own, self.near, self.anchor, self.adversarial = own, near, anchor, adversarial
         # The student's own step is taught by the teacher alone.
         self.flow = replace(self.objective, one_call=0.0)
         self.teacher: Dynamics | None = None
@@ -100,9 +102,11 @@ class DistillModule(DynamicsModule):
         latents, actions = batch["latents"], batch["actions"]
         time = latents.shape[1]
         found = batch.get("recalled")
-        seen = self.roll_out(latents, actions, self.rollout, self.student_steps, found)
-        first = time - self.rollout
-        targets = first + torch.randperm(self.rollout, device=self.device)[: self.targets].sort().values
+        seen, first = latents, self.config.history
+        if float(torch.rand(())) < self.own:
+            seen = self.roll_out(latents, actions, self.rollout, self.student_steps, found)
+            first = time - self.rollout
+        targets = first + torch.randperm(time - first, device=self.device)[: self.targets].sort().values
         noise = self.context_noise * torch.rand(len(latents), device=self.device)
         start = torch.randn_like(latents[:, targets])
         # Student and teacher must read the same noised past: the noise is drawn here, once.
