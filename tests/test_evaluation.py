@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 from game_wm import evaluation
+from game_wm.acceleration import precision
 from game_wm.evaluation import card as cards
 from game_wm.evaluation import metrics, rollout, stability
 from game_wm.evaluation.control import InverseDynamics, groups, named, right, triples
@@ -73,11 +74,17 @@ class State:
     frames: Tensor
 
 
+@pytest.fixture(autouse=True)
+def in_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fakes have no layers that could be converted."""
+    monkeypatch.setattr(precision, "supported", lambda device="cpu": False)
+
+
 class Fake(nn.Module):
     """Dreams the true game ("perfect") or shows the last frame for ever ("frozen"). Its tokenizer loses nothing."""
 
     height = width = SIZE
-    window, steps = 4, 1
+    window, steps, low_precision = 4, 1, False
     config = SimpleNamespace(dynamics=SimpleNamespace(tokens=7))
 
     def __init__(self, frozen: bool, ends: bool = False) -> None:

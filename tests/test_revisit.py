@@ -17,6 +17,7 @@ from torch import Tensor
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 from game_wm import evaluation
+from game_wm.acceleration import precision
 from game_wm.evaluation import dream as dreams
 from game_wm.evaluation import gems, metrics, plot, returns, revisit, rollout, trips
 from game_wm.evaluation.features import FeatureDistance
@@ -78,11 +79,17 @@ class Ring(gymnasium.Env):
         return self.frame(), float(took), False, False, self.info()
 
 
+@pytest.fixture(autouse=True)
+def in_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fakes have no layers that could be converted."""
+    monkeypatch.setattr(precision, "supported", lambda device="cpu": False)
+
+
 class Fake(torch.nn.Module):
     """Dreams the true game ("perfect"), shows the last frame for ever ("frozen"). Its tokenizer loses nothing."""
 
     height = width = SIZE
-    window, steps = 4, 1
+    window, steps, low_precision = 4, 1, False
     config = SimpleNamespace(dynamics=SimpleNamespace(tokens=7))
 
     def __init__(self, kind: str) -> None:

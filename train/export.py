@@ -78,7 +78,7 @@ def export(run: Path, name: str, out: Path, count: int = 8, prompt: int = 32) ->
             model.geometry.load_state_dict(geometry.state_dict())
         model.dynamics.load_state_dict(network.state_dict())
         path = out / f"{file}.safetensors"
-        trained = _trained(run, stages)
+        trained = _trained(run, stages + ["geometry"] * bool(geometry))
         save(path, Checkpoint(model, store.schema, store.game, frames, actions[:, :-1], trained, file, path))
         return path
 
@@ -92,7 +92,7 @@ def export(run: Path, name: str, out: Path, count: int = 8, prompt: int = 32) ->
 def _trained(run: Path, stages: list[str]) -> dict[str, Any]:
     """For the card: frames that the dynamics read in training, hours of all stages, the machine."""
     cards = {stage: check_card(run / stage / "last.ckpt")["game_wm"]["trained"] for stage in stages}
-    frames = sum(card["frames"] for stage, card in cards.items() if stage != "tokenizer")
+    frames = sum(card["frames"] for stage, card in cards.items() if stage in ("dynamics", "distill"))
     hours = sum(card["hours"] for card in cards.values())
     return {"frames": frames, "hours": round(hours, 3), "machine": describe(torch.device("cpu"))}
 

@@ -270,6 +270,7 @@ def make_card(checkpoint: Checkpoint, options: Options, results: dict[str, Any],
     line += f" --steps {options.steps}" if options.steps else ""
     line += f" --prompts {','.join(map(str, options.prompts))}" if options.prompts else ""
     line += f" --window {options.window}" if options.window else ""
+    line += f" --precision {options.precision}" if options.precision != "auto" else ""
     line += f" --out {out}" if out else ""
     last = {"fidelity": options.episodes, "control": options.episodes, "stability": 2 * options.dreams}
     last |= {"revisit": options.episodes, "dream": options.runs}
