@@ -2,7 +2,7 @@
 
     python -m train dynamics --config configs/maze/dynamics.yaml
 
-Legend: B windows, L frames of a window, N tokens, K targets, R rollout or recalled frames, C channels, h, w latent
+Legend: B windows, L frames of a window, N tokens, K targets, R rollout frames, M channels of a view, C channels, h, w latent
 grid, A action vector.
 """
 
