@@ -2,8 +2,8 @@
 
     python -m train dynamics --config configs/maze/dynamics.yaml
 
-Legend: B windows, L frames of a window, N tokens, K targets, R rollout frames, M channels of a view, C channels, h, w latent
-grid, A action vector.
+Legend: B windows, L frames of a window, N tokens, K targets, R rollout frames, M channels of a view, C channels, h, w
+latent grid, A action vector.
 """
 
 from __future__ import annotations
