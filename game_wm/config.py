@@ -10,7 +10,8 @@ class DynamicsConfig:
     """Sizes of the network.
 
     `history`: last latents the denoiser sees whole; `window`: frames of working memory; `recall`: whether it reads
-    the view that episodic memory draws for a frame.
+    the view that episodic memory draws for a frame; `warp`: whether it reads the last frame as it looks from where the
+    action leads.
     """
 
     channels: int = 8
@@ -27,6 +28,7 @@ class DynamicsConfig:
     heads: int = 4
     registers: int = 2
     recall: bool = False
+    warp: bool = False
 
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.blocks) or len(self.widths) < 2:
@@ -38,6 +40,11 @@ class DynamicsConfig:
         for _ in range(halvings):
             height, width = (height + 1) // 2, (width + 1) // 2
         return height, width
+
+    @property
+    def views(self) -> int:
+        """How many views are drawn for a frame."""
+        return self.recall + self.warp
 
     @property
     def tokens(self) -> int:

@@ -1,8 +1,8 @@
 """The denoiser: a U-Net over the latent grid, called once per denoising step, whose bottleneck reads the context.
 
 Legend: B batch or players, T time, K target frames of a sequence, N tokens of a frame, C channels (latent unless said),
-h, w latent grid, A action vector, E conditioning width, H heads, D channels of a head, P history frames, M channels
-of a remembered view.
+h, w latent grid, A action vector, E conditioning width, H heads, D channels of a head, P history frames, V views, M
+their channels.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ class RingReader(ContextReader):
 
 
 class Denoiser(nn.Module):
-    """U-Net over the latent grid; predicts the clean next latent as a correction to the last one, and to what memory
-    draws where it has a view.
+    """U-Net over the latent grid; predicts the clean next latent as a correction to the last one, and to the views that
+    are drawn for it (`memory/recollection.py`) where they show something.
 
     Every level but the innermost halves the grid; the innermost reads the context.
     """
@@ -113,8 +113,8 @@ class Denoiser(nn.Module):
         self.condition = nn.Sequential(
             nn.Linear(config.history * config.actions + 3 * self.levels, e), nn.SiLU(), nn.Linear(e, e), nn.SiLU()
         )
-        self.recall = config.channels + COVER if config.recall else 0
-        inputs = config.channels * (1 + config.history) + self.recall
+        self.drawn = config.views * (config.channels + COVER)
+        inputs = config.channels * (1 + config.history) + self.drawn
         self.enter = nn.Conv2d(inputs, config.widths[0], 3, padding=1)
         self.down = nn.ModuleList(
             nn.ModuleList(ResidualBlock(w, w, e) for _ in range(d)) for w, d in zip(outer, depths, strict=True)
@@ -131,11 +131,13 @@ class Denoiser(nn.Module):
         )
         self.norm = nn.GroupNorm(groups(config.widths[0]), config.widths[0])
         self.leave = nn.Conv2d(config.widths[0], config.channels, 3, padding=1)
-        # How much of a remembered cell is taken as it is.
-        self.gate = nn.Conv2d(config.widths[0], 1, 3, padding=1) if config.recall else None
+        # How much of a view's cell is taken as it is: of memory's none at first, of the warped last frame all.
+        self.gate = nn.Conv2d(config.widths[0], config.views, 3, padding=1) if config.views else None
         if self.gate is not None:
             nn.init.zeros_(self.gate.weight)
             nn.init.zeros_(self.gate.bias)  # type: ignore[arg-type]
+            if config.warp:
+                nn.init.ones_(self.gate.bias[-1:])  # type: ignore[index]
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
 
@@ -152,19 +154,19 @@ class Denoiser(nn.Module):
         stride_B: Tensor,
         context_noise_B: Tensor,
         context: ContextReader,
-        recalled_BMhw: Tensor | None = None,
+        drawn_BMhw: Tensor | None = None,
     ) -> Tensor:
         """Clean latent (B, C, h, w) from one at noise level `level` (0 noise, 1 clean) and the step size `stride`.
 
-        `actions[:, -1]` is the action that leads from the last latent of `history` to the one predicted; `recalled`
-        is the view that episodic memory draws (`memory/recollection.py`), in a network that has one; None is nothing.
+        `actions[:, -1]` is the action that leads from the last latent of `history` to the one predicted; `drawn`
+        holds the views of memory and of the warped last frame, in this order, as far as it has them; None is nothing.
         """
         levels = [embed_level(level, self.levels) for level in (level_B, stride_B, context_noise_B)]
         condition = self.condition(torch.cat((actions_BPA.flatten(1), *levels), dim=-1))
         seen = [noisy_BCHW, history_BPCHW.flatten(1, 2)]
-        if self.recall:
-            empty = noisy_BCHW.new_zeros(len(noisy_BCHW), self.recall, *noisy_BCHW.shape[2:])
-            seen.append(empty if recalled_BMhw is None else recalled_BMhw)
+        if self.drawn:
+            empty = noisy_BCHW.new_zeros(len(noisy_BCHW), self.drawn, *noisy_BCHW.shape[2:])
+            seen.append(empty if drawn_BMhw is None else drawn_BMhw)
         x = self.enter(torch.cat(seen, dim=1).contiguous(memory_format=torch.channels_last))
         skips = []
         for blocks, shrink in zip(self.down, self.shrink, strict=True):
@@ -182,7 +184,9 @@ class Denoiser(nn.Module):
                 x = block(x, condition)
         x, last = F.silu(self.norm(x)), history_BPCHW[:, -1]
         clean = last + self.leave(x).float()
-        if self.gate is not None and recalled_BMhw is not None:
-            view, cover = recalled_BMhw.split((self.channels, COVER), 1)
-            clean = clean + self.gate(x).float() * cover.amax(1, keepdim=True) * (view - last)
+        if self.gate is not None and drawn_BMhw is not None:
+            gates = self.gate(x).float().unbind(1)
+            for gate, each in zip(gates, drawn_BMhw.split(self.channels + COVER, 1), strict=True):
+                view, cover = each.split((self.channels, COVER), 1)
+                clean = clean + gate[:, None] * cover.amax(1, keepdim=True) * (view - last)
         return clean

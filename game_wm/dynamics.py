@@ -5,7 +5,7 @@ The context stream (`context.py`) reads every finished frame once and is the onl
 training form over whole sequences.
 
 Legend: B batch or players, T time, K target frames of a sequence, C channels, h, w latent grid, A action vector,
-P history frames, M channels of a remembered view.
+P history frames, M channels of the views that are drawn for a frame.
 """
 
 from __future__ import annotations
@@ -100,18 +100,18 @@ class Dynamics(nn.Module):
         noise_BCHW: Tensor,
         steps: int,
         objective: FlowMatching,
-        recalled_BMhw: Tensor | None = None,
+        drawn_BMhw: Tensor | None = None,
     ) -> Tensor:
         """The next clean latent (B, C, h, w); the state is read, not written.
 
-        `recalled` is the view that episodic memory draws for it, if there is one.
+        `drawn` holds the views that the denoiser reads (`denoiser.py`), if there are any.
         """
         actions = torch.cat((state.actions[:, 1:], action_BA[:, None]), dim=1)
         reader = RingReader(state.bottleneck)
         quiet = torch.zeros(len(action_BA), device=action_BA.device)
 
         def predict(noisy: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
-            args = (noisy[:, 0], state.latents, actions, level[:, 0], stride[:, 0], quiet, reader, recalled_BMhw)
+            args = (noisy[:, 0], state.latents, actions, level[:, 0], stride[:, 0], quiet, reader, drawn_BMhw)
             return self.denoiser(*args)[:, None]
 
         return objective.sample(predict, noise_BCHW[:, None], steps)[:, 0]
@@ -123,12 +123,12 @@ class Dynamics(nn.Module):
         targets: Tensor,
         context_noise_B: Tensor,
         goals_BTCHW: Tensor,
-        recalled_BTMhw: Tensor | None = None,
+        drawn_BKMhw: Tensor | None = None,
     ) -> Reading:
         """Training form: `read` of the sequences with context noise of these levels put on all that is seen."""
         amount = context_noise_B[:, None, None, None, None]
         noised = latents_BTCHW + amount * torch.randn_like(latents_BTCHW)
-        return self.read(noised, actions_BTA, targets, context_noise_B, goals_BTCHW, recalled_BTMhw)
+        return self.read(noised, actions_BTA, targets, context_noise_B, goals_BTCHW, drawn_BKMhw)
 
     def read(
         self,
@@ -137,13 +137,13 @@ class Dynamics(nn.Module):
         targets: Tensor,
         context_noise_B: Tensor,
         goals_BTCHW: Tensor,
-        recalled_BTMhw: Tensor | None = None,
+        drawn_BKMhw: Tensor | None = None,
     ) -> Reading:
         """See `Reading`.
 
         `seen` (B, T, C, h, w) is what is read, as noised; `actions[:, t]` led from frame t to t + 1; `targets` (K,) are
-        frame numbers >= 1, the same in every sequence; `goals_BTCHW` holds what should have come; `recalled`
-        (B, T, M, h, w) what episodic memory draws for each frame.
+        frame numbers >= 1, the same in every sequence; `goals_BTCHW` holds what should have come; `drawn`
+        (B, K, M, h, w) the views of each target.
         """
         config, batch = self.config, len(seen)
         led = F.pad(actions_BTA, (0, 0, 1, 0))[:, :-1]
@@ -154,13 +154,12 @@ class Dynamics(nn.Module):
         acts = F.pad(led, (0, 0, config.history - 1, 0))
         acts = torch.stack([acts[:, t : t + config.history] for t in targets.tolist()], 1)
         reader = SequenceReader(self.denoiser, tokens, targets, config.window)
-        recalled = None if recalled_BTMhw is None else recalled_BTMhw[:, targets]
 
         def predict(noisy: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
             count = noisy.shape[1]
             args = (noisy, history[:, part], acts[:, part], level, stride, context_noise_B[:, None].expand(-1, count))
             flat = [x.flatten(0, 1) for x in args]
-            more = None if recalled is None else recalled[:, part].flatten(0, 1)
+            more = None if drawn_BKMhw is None else drawn_BKMhw[:, part].flatten(0, 1)
             return self.denoiser(*flat, reader.part(part), more).unflatten(0, (batch, count))
 
         return Reading(predict, goals_BTCHW[:, targets], tokens)

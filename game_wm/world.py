@@ -19,7 +19,8 @@ from game_wm.memory.camera import draw
 from game_wm.memory.episodic import EpisodicMemory, Places
 from game_wm.memory.geometry import Geometry, MemoryConfig
 from game_wm.memory.pose import move, relative
-from game_wm.memory.recollection import recollect
+from game_wm.memory.recent import KEPT, RecentFrames
+from game_wm.memory.recollection import as_latents
 from game_wm.memory.working import WorkingMemory
 from game_wm.objectives.flow import FlowMatching
 from game_wm.tokenizer import Tokenizer, TokenizerConfig
@@ -30,13 +31,17 @@ PART = 64  # frames of a prompt that are decoded at once
 @dataclass(frozen=True)
 class WorldConfig:
     """Everything needed to build the network; `steps` is the number of denoiser calls a frame that it plays with,
-    `memory` its episodic memory, if it has one."""
+    `memory` its episodic memory and geometry, which `dynamics.recall` and `dynamics.warp` need."""
 
     tokenizer: TokenizerConfig
     dynamics: DynamicsConfig
     objective: FlowMatching = FlowMatching()
     steps: int = 1
     memory: MemoryConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.dynamics.views and self.memory is None:
+            raise ValueError("a network that is shown views needs a geometry, and the configuration has no memory")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -87,6 +92,7 @@ class WorldState:
     dynamics: DynamicsState
     seeds: Tensor
     episodic: EpisodicMemory | None = None
+    recent: RecentFrames | None = None
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -116,10 +122,12 @@ class WorldState:
         dynamics = DynamicsState(
             values["dynamics.latents"], values["dynamics.actions"], ring("context"), ring("bottleneck")
         )
-        episodic = None
-        if "episodic.keys" in values:
-            episodic = EpisodicMemory(*(values[f"episodic.{f.name}"] for f in fields(EpisodicMemory)))
-        return WorldState(dynamics, values["seeds"], episodic)
+
+        def part(kind: Any, name: str) -> Any:
+            found = [values.get(f"{name}.{f.name}") for f in fields(kind)]
+            return None if found[0] is None else kind(*found)
+
+        return WorldState(dynamics, values["seeds"], part(EpisodicMemory, "episodic"), part(RecentFrames, "recent"))
 
     @property
     def nbytes(self) -> int:
@@ -221,7 +229,13 @@ class WorldModel(nn.Module):
             dynamics = self.dynamics.start(latents_BPCHW, actions_BPA)
         state = WorldState(dynamics, seeds.to(latents_BPCHW.device).clone())
         if self.geometry is not None:
-            state.episodic = self._remember_prompt(self.geometry, latents_BPCHW.float(), actions_BPA)
+            whole = latents_BPCHW.float()
+            part = slice(max(0, whole.shape[1] - KEPT - 1), None)  # and one more, to tell the first one's motion
+            with self.autocast():
+                last = RecentFrames.read(self.geometry, self.decode, whole[:, part], actions_BPA[:, part])
+            state.recent = last.before(last.there.shape[1])
+            if self.config.dynamics.recall:
+                state.episodic = self._remember_prompt(self.geometry, whole, actions_BPA)
         return state
 
     def _remember_prompt(self, geometry: Geometry, latents_BPCHW: Tensor, actions_BPA: Tensor) -> EpisodicMemory:
@@ -229,23 +243,22 @@ class WorldModel(nn.Module):
         config, (batch, prompt) = geometry.config, latents_BPCHW.shape[:2]
         before = torch.cat((latents_BPCHW[:, :1], latents_BPCHW[:, :-1]), 1)
         led = F.pad(actions_BPA, (0, 0, 1, 0))
-        pictures, disparity, pair, step = [], [], [], []
+        pictures, disparity, step = [], [], []
         for part in torch.arange(prompt).split(PART):
             flat = latents_BPCHW[:, part].flatten(0, 1)
             pictures.append(self.decode(flat).permute(0, 3, 1, 2).unflatten(0, (batch, -1)))
             with self.autocast():
                 disparity.append(geometry.depth(flat).unflatten(0, (batch, -1)))
-            pair.append(geometry.motion.pair(before[:, part].flatten(0, 1), flat))
-            step.append(geometry.motion.led_here(pair[-1], led[:, part].flatten(0, 1)).unflatten(0, (batch, -1)))
+            pair = geometry.motion.pair(before[:, part].flatten(0, 1), flat)
+            step.append(geometry.motion.led_here(pair, led[:, part].flatten(0, 1)).unflatten(0, (batch, -1)))
         shapes = pictures[0].shape[2:], disparity[0].shape[2:]
         device = str(latents_BPCHW.device)
-        memory = EpisodicMemory.start(batch, config.slots, *shapes, pair[0].shape[-1], device)
+        memory = EpisodicMemory.start(batch, config.slots, *shapes, device)
         for t in range(prompt):
             i, j = divmod(t, PART)
             moved = step[i][:, j] if t else torch.zeros_like(memory.pose)
             at = torch.full((batch,), t, device=memory.keys.device)
             memory.arrive(self.places, moved, pictures[i][:, j], disparity[i][:, j], at, geometry.focal)
-        memory.pair = pair[-1].unflatten(0, (batch, -1))[:, -1].clone()
         return memory
 
     @property
@@ -254,25 +267,32 @@ class WorldModel(nn.Module):
         assert self.config.memory is not None
         return Places(self.config.memory.place, self.config.memory.headings)
 
-    def recall(self, state: WorldState, action_BA: Tensor) -> Tensor | None:
-        """The view (B, C + COVER, h, w) that episodic memory draws for the frame that this action leads to."""
-        memory, geometry = state.episodic, self.geometry
-        if memory is None or geometry is None:
+    def draw(self, state: WorldState, action_BA: Tensor) -> Tensor | None:
+        """The views (B, V * (C + COVER), h, w) that memory and the last frames give of the frame that this action leads
+        to; None in a network that is shown none."""
+        views = []
+        if self.geometry is not None and state.recent is not None:
+            if state.episodic is not None:
+                which, sources, there = self._look(state, action_BA)[1]
+                pictures, disparity = state.episodic.frames(which)
+                views.append(draw(pictures.float() / 127.5 - 1, disparity, sources, there, self.geometry.focal))
+            if self.config.dynamics.warp:
+                views.append(state.recent.warp(self.geometry, action_BA))
+        if not views:
             return None
-        which, sources, there = self._look(state, action_BA)[1]
         with self.autocast():
-            return recollect(self.tokenizer, *memory.frames(which), sources, there, geometry.focal)
+            return as_latents(self.tokenizer, views)
 
     def _look(self, state: WorldState, action_BA: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """The pose that an action will lead to, and what `EpisodicMemory.choose` finds for it."""
         memory, geometry = state.episodic, self.geometry
-        assert memory is not None and geometry is not None
-        pose = move(memory.pose, geometry.motion.to_come(memory.pair, action_BA))
+        assert memory is not None and geometry is not None and state.recent is not None
+        pose = move(memory.pose, geometry.motion.to_come(state.recent.pair, action_BA))
         return pose, memory.choose(self.places, pose, state.dynamics.context.count, geometry.config.views)
 
     @torch.no_grad()
     def remembered(self, state: WorldState, action_BA: Tensor, player: int = 0) -> Remembered | None:
-        """What `recall` finds, to be looked at; None in a model without episodic memory."""
+        """What memory gives for a frame, to be looked at; None in a model without episodic memory."""
         memory, geometry = state.episodic, self.geometry
         if memory is None or geometry is None:
             return None
@@ -303,7 +323,7 @@ class WorldModel(nn.Module):
     def _advance(
         self, state: WorldState, action_BA: Tensor, steps: int | None, decoded: bool = True
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Frames (empty where neither memory nor `decoded` asks for them), latents, rewards, terminations."""
+        """Frames (empty where neither the geometry nor `decoded` asks for them), latents, rewards, terminations."""
         past = state.dynamics
         if tuple(action_BA.shape) != (len(state), self.config.dynamics.actions):
             expected = (len(state), self.config.dynamics.actions)
@@ -311,17 +331,17 @@ class WorldModel(nn.Module):
         action_BA = action_BA.to(past.actions)
         now, before = past.context.count.clone(), past.latents[:, -1].clone()
         noise = frame_noise(state.seeds, now, self.latent_shape).to(past.latents)
-        recalled = self.recall(state, action_BA)
+        drawn = self.draw(state, action_BA)
         steps = steps or self.steps
         with self.autocast():
-            clean = self.dynamics.generate(past, action_BA, noise, steps, self.config.objective, recalled).float()
+            clean = self.dynamics.generate(past, action_BA, noise, steps, self.config.objective, drawn).float()
             rewards, terminated = self.dynamics.encode_context(past, clean, action_BA)
-        frames = self.decode(clean) if decoded or state.episodic is not None else clean.new_zeros(0)
-        if state.episodic is not None and self.geometry is not None:
-            memory, geometry = state.episodic, self.geometry
-            memory.pair = geometry.motion.pair(before, clean)
-            step = geometry.motion.led_here(memory.pair, action_BA)
+        frames = self.decode(clean) if decoded or self.geometry is not None else clean.new_zeros(0)
+        if self.geometry is not None and state.recent is not None:
+            picture = frames.permute(0, 3, 1, 2)
             with self.autocast():
-                disparity = geometry.depth(clean)
-            memory.arrive(self.places, step, frames.permute(0, 3, 1, 2), disparity, now, geometry.focal)
+                step = state.recent.push(self.geometry, before, clean, action_BA, picture)
+            if state.episodic is not None:
+                disparity = state.recent.disparity[:, -1]
+                state.episodic.arrive(self.places, step, picture, disparity, now, self.geometry.focal)
         return frames, clean, rewards, terminated

@@ -17,10 +17,12 @@ from game_wm.dynamics import Dynamics
 from game_wm.memory.camera import align, carry, draw, surround
 from game_wm.memory.episodic import WAYS, EpisodicMemory, Places
 from game_wm.memory.pose import move, relative
+from game_wm.memory.recent import KEPT, RecentFrames
 from game_wm.objectives.flow import FlowMatching
 from train import encode
 from train import recall as recalling
 from train.checkpoints import grown
+from train.dynamics import DynamicsModule
 from train.windows import LatentStore, Span
 
 PLACES = Places(0.75, 12)
@@ -61,7 +63,7 @@ def remember(memory: EpisodicMemory, poses: torch.Tensor, places: Places = PLACE
 
 
 def empty(players: int = 1, slots: int = 64) -> EpisodicMemory:
-    return EpisodicMemory.start(players, slots, (3, 2, 2), (2, 2), 8, "cpu")
+    return EpisodicMemory.start(players, slots, (3, 2, 2), (2, 2), "cpu")
 
 
 def test_a_place_keeps_its_first_and_its_newest_frame() -> None:
@@ -178,11 +180,52 @@ def test_training_recalls_what_play_recalls(tmp_path: Path, monkeypatch: pytest.
     same, others = 0.0, 0.0
     for t in (20, 40, 60, 80, 100):
         state = world.start_latents(latents[None, :t], actions[None, : t - 1], torch.tensor([0]))
-        drawn = world.recall(state, actions[None, t - 1])
+        drawn = world.draw(state, actions[None, t - 1])
         assert drawn is not None and drawn.abs().max() > 0
-        apart = (drawn[0] - views).abs().mean((1, 2, 3))
+        apart = (drawn[0].chunk(2)[0] - views).abs().mean((1, 2, 3))
         same, others = same + float(apart[t]), others + float(apart[[t - 5, t + 5]].mean())
     assert same < 0.5 * others  # small pictures are rounded, and untrained depths are rough
+
+
+def test_who_stays_sees_the_same_and_who_turns_sees_it_shifted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last frame, warped: a wall at one depth, then a turn by an eighth of the picture's width."""
+    geometry = tiny_world(recall=True).geometry
+    assert geometry is not None
+    geometry.focal.fill_(1.0)
+    ramp = torch.linspace(0, 255, 64).to(torch.uint8).expand(1, 3, 64, 64)
+    shape = (1, KEPT, 3, 64, 64)
+    there = torch.arange(KEPT)[None] == KEPT - 1
+    last = RecentFrames(
+        ramp.expand(shape),
+        torch.full((1, KEPT, 32, 32), 1e-3),
+        torch.zeros(1, KEPT, 3),
+        torch.zeros(1, KEPT, 192),
+        there,
+    )
+    u = (torch.arange(64) + 0.5) / 32 - 1
+    for tangent in (0.0, 0.25):
+        step = torch.tensor([[0.0, 0.0, math.atan(tangent)]])
+        monkeypatch.setattr(geometry.motion, "to_come", lambda pair, action, step=step: step)
+        view, known = last.warp(geometry, torch.zeros(1, 4))
+        there = known[0, 32]
+        was = ((u + tangent) / (1 - u * tangent) * 32 + 31.5) / 63 * 2 - 1  # in grey levels, along the ramp
+        assert there.float().mean() > 0.75 and torch.allclose(view[0, 0, 32][there], was[there], atol=0.02)
+
+
+def test_training_warps_as_play_does(tmp_path: Path) -> None:
+    world = tiny_world(recall=True)
+    assert world.geometry is not None
+    module = DynamicsModule((4, 8, 8), 4, dynamics=tiny_config().dynamics)
+    module.config, module.frozen, module.frozen_geometry = world.config.dynamics, [world.tokenizer], [world.geometry]
+    latents, actions = torch.randn(2, 12, 4, 8, 8), torch.rand(2, 12, 4).round()
+    targets = torch.tensor([1, 5, 11])
+    recalled = torch.randn(2, 12, 8, 8, 8)
+    views = module.views(latents, actions, targets, recalled)
+    assert views is not None and torch.equal(views[:, :, :8], recalled[:, targets])
+    for k, t in enumerate(targets.tolist()):
+        state = world.start_latents(latents[:, :t], actions[:, : t - 1], torch.arange(2))
+        drawn = world.draw(state, actions[:, t - 1])
+        assert drawn is not None and torch.allclose(drawn[:, 8:], views[:, k, 8:], atol=1e-4)
 
 
 def test_frame_by_frame_is_remembered_as_a_prompt_at_once() -> None:
@@ -194,9 +237,14 @@ def test_frame_by_frame_is_remembered_as_a_prompt_at_once() -> None:
     assert state.episodic is not None and whole.episodic is not None
     for name in ("keys", "times"):
         assert torch.equal(getattr(whole.episodic, name), getattr(state.episodic, name))
-    for name in ("pictures", "disparity", "poses", "pose", "pair"):
-        a, b = (getattr(x.episodic, name).float() for x in (whole, state))
-        assert (a - b).abs().max() < (1.5 if name == "pictures" else 1e-3)
+    assert state.recent is not None and whole.recent is not None
+    for part, names in {
+        "episodic": ("pictures", "disparity", "poses", "pose"),
+        "recent": ("pictures", "disparity", "pairs", "there"),
+    }.items():
+        for name in names:
+            a, b = (getattr(getattr(x, part), name).float() for x in (whole, state))
+            assert (a - b).abs().max() < (1.5 if name.startswith("picture") else 1e-3)
 
 
 def test_a_network_that_gains_a_memory_begins_as_it_was() -> None:
@@ -204,7 +252,7 @@ def test_a_network_that_gains_a_memory_begins_as_it_was() -> None:
     new.load_state_dict(grown(old.state_dict(), new.state_dict()))
     latents, actions = torch.randn(2, 12, 4, 8, 8), torch.rand(2, 12, 4).round()
     states = [dynamics.start(latents, actions[:, :-1]) for dynamics in (old, new)]
-    noise, seen = torch.randn(2, 4, 8, 8), torch.randn(2, 8, 8, 8)
+    noise, seen = torch.randn(2, 4, 8, 8), torch.randn(2, 16, 8, 8)
     found = [None, seen]
     a, b = (
         d.generate(s, actions[:, -1], noise, 1, FlowMatching(), r)

@@ -22,7 +22,15 @@ SMALL = {
                  "--model.dynamics.context_width", "64", "--model.dynamics.window", "8", "--model.targets", "4",
                  "--data.batch_size", "4", "--data.validation_windows", "4"],
 }  # fmt: skip
-SMALL["distill"] = [*SMALL["dynamics"], "--model.rollout", "4", "--model.teacher_steps", "2"]
+SMALL["distill"] = [
+    *SMALL["dynamics"],
+    "--model.rollout",
+    "4",
+    "--model.teacher_steps",
+    "2",
+    "--model.adversarial",
+    "0.03",
+]
 
 
 def arguments(runs: Path, **steps: int) -> list[str]:

@@ -16,12 +16,12 @@ MAZE_BUTTONS = ("forward", "back", "turn_left", "turn_right")
 
 
 def tiny_config(actions: int = 4, side: int = 64, recall: bool = False) -> WorldConfig:
-    """Frames of `side` x `side`, latents of 4 channels; `recall`: with an episodic memory of 64 places."""
+    """Frames of `side` x `side`, latents of 4 channels; `recall`: with an episodic memory of 64 places, and warping."""
     tokenizer = TokenizerConfig(side, side, 4, (16, 16, 16), (16, 16, 16), decoder_blocks=1)
     height, width = tokenizer.grid
     dynamics = DynamicsConfig(
         channels=4, height=height, width=width, actions=actions, window=8, widths=(16, 32), blocks=(1, 1), condition=32,
-        context_width=32, context_blocks=1, heads=2, registers=1, recall=recall,
+        context_width=32, context_blocks=1, heads=2, registers=1, recall=recall, warp=recall,
     )  # fmt: skip
     memory = MemoryConfig(4, height, width, actions, slots=64, hidden=16) if recall else None
     return WorldConfig(tokenizer, dynamics, FlowMatching(), 1, memory)

@@ -8,7 +8,8 @@ Student and teacher begin as the same weights. The student plays on from real fr
 the student must reach it in its few (consistency of endpoints). Where the teacher's latent lies near the real one, the
 student has but drifted, and where what memory draws does, it could have known: there the real one is its goal. So it
 learns to come back and to look into its memory, and where a view was lost it is not asked to guess it. A discriminator
-on pairs of latents may be added, which holds the student's frames to the sharpness of real ones.
+on pairs of latents and the action between them may be added, which holds the student's frames to the sharpness of real
+ones, and to what was pressed.
 
 Legend: B windows, K targets, C channels, h, w latent grid.
 """
@@ -26,18 +27,20 @@ from torch import Tensor, nn
 from data_collect.errors import UserError
 from game_wm.convolution import ResidualBlock
 from game_wm.dynamics import Dynamics
+from game_wm.memory.recollection import COVER
 from game_wm.objectives.flow import Predict, advance
 from train.dynamics import Batch, DynamicsModule
 from train.optimizer import configure
 
 
 class Discriminator(nn.Module):
-    """Latents (B, C, h, w) -> realness of every cell (B, 1, h, w)."""
+    """Two latents that follow each other (B, 2C, h, w) and the action between them (B, A) -> realness of every cell
+    (B, 1, h, w)."""
 
-    def __init__(self, channels: int, width: int = 128) -> None:
+    def __init__(self, channels: int, actions: int, width: int = 128) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.Conv2d(channels, width, 3, padding=1),
+            nn.Conv2d(2 * channels + actions, width, 3, padding=1),
             ResidualBlock(width, width),
             ResidualBlock(width, width),
             nn.SiLU(),
@@ -45,8 +48,9 @@ class Discriminator(nn.Module):
         )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, latents_BCHW: Tensor) -> Tensor:
-        return self.net(latents_BCHW).float()
+    def forward(self, pair_BCHW: Tensor, action_BA: Tensor) -> Tensor:
+        action = action_BA[:, :, None, None].expand(-1, -1, *pair_BCHW.shape[2:])
+        return self.net(torch.cat((pair_BCHW, action), 1)).float()
 
 
 class DistillModule(DynamicsModule):
@@ -84,7 +88,7 @@ class DistillModule(DynamicsModule):
         # The student's own step is taught by the teacher alone.
         self.flow = replace(self.objective, one_call=0.0)
         self.teacher: Dynamics | None = None
-        self.discriminator = Discriminator(2 * latent_shape[0]) if adversarial else None
+        self.discriminator = Discriminator(latent_shape[0], self.config.actions) if adversarial else None
 
     def freeze_teacher(self) -> None:
         """The weights as they are now become the teacher; it is part of the checkpoint, so that resuming is exact."""
@@ -104,22 +108,25 @@ class DistillModule(DynamicsModule):
         found = batch.get("recalled")
         seen, first = latents, self.config.history
         if float(torch.rand(())) < self.own:
-            seen = self.roll_out(latents, actions, self.rollout, self.student_steps, found)
+            seen, drawn = self.roll_out(latents, actions, self.rollout, self.student_steps, found)
             first = time - self.rollout
         targets = first + torch.randperm(time - first, device=self.device)[: self.targets].sort().values
+        if first == self.config.history:
+            drawn = self.views(latents, actions, targets, found)
+        else:
+            drawn = drawn if drawn is None else drawn[:, targets - first]
         noise = self.context_noise * torch.rand(len(latents), device=self.device)
         start = torch.randn_like(latents[:, targets])
         # Student and teacher must read the same noised past: the noise is drawn here, once.
         noised = seen + noise[:, None, None, None, None] * torch.randn_like(seen)
-        reading = self.dynamics.read(noised, actions, targets, noise, latents, found)
+        reading = self.dynamics.read(noised, actions, targets, noise, latents, drawn)
         goals = reading.goals
         with torch.no_grad():
-            teach = self.teacher.read(noised, actions, targets, noise, latents, found).predict
+            teach = self.teacher.read(noised, actions, targets, noise, latents, drawn).predict
             taught = self.objective.sample(teach, start, self.teacher_steps)
             known = (taught - goals).square().mean(2, keepdim=True) < self.near
-            if found is not None:
-                view = found[:, targets, : goals.shape[2]]
-                known |= (view - goals).square().mean(2, keepdim=True) < self.near
+            for view in [] if drawn is None else drawn.split(goals.shape[2] + COVER, 2):
+                known |= (view[:, :, :-COVER] - goals).square().mean(2, keepdim=True) < self.near
             taught = torch.where(known, goals, taught)
         self.log("near", known.float().mean())
         made = self.student(reading.predict, start)
@@ -134,7 +141,7 @@ class DistillModule(DynamicsModule):
             self.log("flow", flow.detach(), prog_bar=True)
             loss = loss + self.anchor * flow
         if self.discriminator is not None:
-            loss = loss + self.judge(latents, seen, targets, made)
+            loss = loss + self.judge(latents, seen, actions, targets, made)
         self.log("loss", loss.detach())
         return loss
 
@@ -148,18 +155,19 @@ class DistillModule(DynamicsModule):
                 x = advance(x, predict(x, level, told, slice(0, x.shape[1])), level, stride)
         return predict(x, x.new_full(x.shape[:2], 1 - size), told, slice(0, x.shape[1]))
 
-    def judge(self, latents: Tensor, seen: Tensor, targets: Tensor, made: Tensor) -> Tensor:
+    def judge(self, latents: Tensor, seen: Tensor, actions: Tensor, targets: Tensor, made: Tensor) -> Tensor:
         """Hinge losses of discriminator and student in one pass: a pair is a frame and the one before it."""
         assert self.discriminator is not None
         real = torch.cat((latents[:, targets - 1], latents[:, targets]), dim=2).flatten(0, 1)
         fake = torch.cat((seen[:, targets - 1], made), dim=2).flatten(0, 1)
-        seen_real, seen_fake = self.discriminator(real), self.discriminator(fake.detach())
+        led = actions[:, targets - 1].flatten(0, 1)
+        seen_real, seen_fake = self.discriminator(real, led), self.discriminator(fake.detach(), led)
         critic = F.relu(1 - seen_real).mean() + F.relu(1 + seen_fake).mean()
         self.log("critic", critic.detach(), prog_bar=True)
         weights = list(self.discriminator.parameters())
         for p in weights:
             p.requires_grad_(False)
-        fooled = -self.discriminator(fake).mean()
+        fooled = -self.discriminator(fake, led).mean()
         for p in weights:
             p.requires_grad_(True)
         return critic + self.adversarial * fooled

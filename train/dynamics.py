@@ -2,8 +2,8 @@
 
     python -m train dynamics --config configs/maze/dynamics.yaml
 
-Legend: B windows, L frames of a window, N tokens, K targets, R rollout frames, M channels of a view, C channels, h, w
-latent grid, A action vector.
+Legend: B windows, L frames of a window, N tokens, K targets, R rollout frames, M channels of the views that are shown,
+C channels, h, w latent grid, A action vector.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from data_collect.errors import UserError
 from game_wm.config import DynamicsConfig
 from game_wm.context import two_hot
 from game_wm.dynamics import Dynamics
+from game_wm.memory.recent import KEPT, RecentFrames
+from game_wm.memory.recollection import COVER, as_latents
 from game_wm.objectives.flow import FlowMatching
 from game_wm.tokenizer import Tokenizer
 from game_wm.world import build
 from train.callbacks import budget_of
+from train.geometry import load_geometry
 from train.optimizer import Kind, configure
 from train.tokenizer import load_tokenizer, psnr
 
@@ -37,6 +40,7 @@ class DynamicsModule(pl.LightningModule):
     Args:
         latent_shape, actions: given by the data.
         tokenizer: the checkpoint whose latents these are; shows pictures, and gives the loss through the decoder.
+        geometry: the checkpoint that the last frame is warped by, with `dynamics.warp`.
         dynamics: sizes of the network.
         objective: how a frame is generated.
         lr, weight_decay, optimizer: of the optimiser.
@@ -54,6 +58,7 @@ class DynamicsModule(pl.LightningModule):
         latent_shape: tuple[int, int, int] = (8, 8, 8),
         actions: int = 4,
         tokenizer: str | None = None,
+        geometry: str | None = None,
         dynamics: DynamicsConfig = DynamicsConfig(),
         objective: FlowMatching = FlowMatching(),
         lr: float = 1e-3,
@@ -76,10 +81,13 @@ class DynamicsModule(pl.LightningModule):
         self.targets, self.context_noise, self.outcome = targets, context_noise, outcome
         self.pixels, self.pixel_share = pixels, pixel_share
         self.rollout, self.rollout_from, self.rollout_share = rollout, rollout_from, rollout_share
-        # In a list, so that the frozen decoder is no part of the checkpoint.
+        # In lists, so that frozen networks are no part of the checkpoint.
         self.frozen = [load_tokenizer(tokenizer)] if tokenizer else []
+        self.frozen_geometry = [load_geometry(geometry)] if geometry and self.config.warp else []
         if pixels and not tokenizer:
             raise UserError("a loss on pixels needs the decoder: set --model.tokenizer")
+        if self.config.warp and not (tokenizer and geometry):
+            raise UserError("to warp the last frame, set --model.tokenizer and --model.geometry")
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -99,10 +107,17 @@ class DynamicsModule(pl.LightningModule):
         noise = self.context_noise * torch.rand(len(latents), device=self.device)
         if self.rollout and self.late and float(torch.rand(())) < self.rollout_share:
             first = time - self.rollout
-            seen = self.roll_out(latents, actions, self.rollout, recalled=batch.get("recalled"))
+            seen, drawn = self.roll_out(latents, actions, self.rollout, recalled=batch.get("recalled"))
             noise = noise * 0.25
         targets = first + torch.randperm(time - first, device=self.device)[: self.targets].sort().values
-        reading = self.dynamics(seen, actions, targets, noise, latents, batch.get("recalled"))
+        if first == self.config.history:
+            drawn = self.views(latents, actions, targets, batch.get("recalled"))
+            if drawn is not None and self.config.warp:  # a dreamt frame will not be as clean as a real one
+                picture = slice(-self.config.channels - COVER, -COVER)
+                drawn[:, :, picture] += noise[:, None, None, None, None] * torch.randn_like(drawn[:, :, picture])
+        else:
+            drawn = drawn if drawn is None else drawn[:, targets - first]
+        reading = self.dynamics(seen, actions, targets, noise, latents, drawn)
         errors, predicted = self.objective.loss(reading.predict, reading.goals)
         loss = errors.mean()
         self.log("flow", loss.detach(), prog_bar=True)
@@ -127,19 +142,55 @@ class DynamicsModule(pl.LightningModule):
         frames: int,
         steps: int = 1,
         recalled: Tensor | None = None,
-    ) -> Tensor:
-        """The window with its last `frames` replaced by the model's own, under the true actions; `recalled` (B, L, M,
-        h, w) stands in for episodic memory, whose past is longer than the window."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """The window with its last `frames` replaced by the model's own, under the true actions, and the views that it
+        was shown for them (B, frames, M, h, w). `recalled` (B, L, C + COVER, h, w) stands in for episodic memory, whose
+        past is longer than the window."""
         start = latents_BLCHW.shape[1] - frames
         state = self.dynamics.start(latents_BLCHW[:, :start], actions_BLA[:, : start - 1])
-        made = [latents_BLCHW[:, :start]]
+        made: list[Tensor] = [*latents_BLCHW[:, :start].unbind(1)]
+        shown: list[Tensor] = []
+        part = slice(max(0, start - KEPT - 1), start)
+        recent = self.recent(latents_BLCHW[:, part], actions_BLA[:, part])
+        recent = recent and recent.before(recent.there.shape[1])
         for t in range(start - 1, start - 1 + frames):
             noise = torch.randn_like(latents_BLCHW[:, 0])
             found = None if recalled is None else recalled[:, t + 1]
+            found = self.view(recent, actions_BLA[:, t], found)
             latent = self.dynamics.generate(state, actions_BLA[:, t], noise, steps, self.objective, found)
             self.dynamics.encode_context(state, latent, actions_BLA[:, t])
-            made.append(latent[:, None])
-        return torch.cat(made, dim=1)
+            if recent is not None and self.tokenizer is not None:
+                picture = self.tokenizer.decode(latent).permute(0, 3, 1, 2)
+                recent.push(self.frozen_geometry[0], made[-1], latent, actions_BLA[:, t], picture)
+            made.append(latent)
+            shown += [] if found is None else [found]
+        return torch.stack(made, 1), torch.stack(shown, 1) if shown else None
+
+    @torch.no_grad()
+    def recent(self, latents_BTCHW: Tensor, actions_BTA: Tensor) -> RecentFrames | None:
+        """Frames of a sequence to be warped; None in a network that is not shown them."""
+        if not self.config.warp or self.tokenizer is None:
+            return None
+        geometry = self.frozen_geometry[0].to(self.device)
+        return RecentFrames.read(geometry, self.tokenizer.decode, latents_BTCHW, actions_BTA)
+
+    @torch.no_grad()
+    def view(self, recent: RecentFrames | None, actions_BA: Tensor, recalled: Tensor | None) -> Tensor | None:
+        """What the denoiser is shown (B, M, h, w) of the frames to which these actions lead: what memory draws, and the
+        last frames warped."""
+        found = [] if recalled is None else [recalled]
+        if recent is not None and self.tokenizer is not None:
+            found.append(as_latents(self.tokenizer, [recent.warp(self.frozen_geometry[0], actions_BA)]))
+        return torch.cat(found, 1) if found else None
+
+    def views(self, seen: Tensor, actions: Tensor, targets: Tensor, recalled: Tensor | None) -> Tensor | None:
+        """The same (B, K, M, h, w) for the targets of windows."""
+        recent, found = self.recent(seen, actions), []
+        for t in targets.tolist():
+            past = None if recent is None else recent.before(t)
+            view = self.view(past, actions[:, t - 1], None if recalled is None else recalled[:, t])
+            found += [] if view is None else [view]
+        return torch.stack(found, 1) if found else None
 
     @staticmethod
     def outcome_loss(outcomes: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
@@ -166,7 +217,7 @@ class DynamicsModule(pl.LightningModule):
     def validation_step(self, batch: Batch, index: int) -> None:
         latents, actions = batch["latents"], batch["actions"]
         frames = min(16, latents.shape[1] - self.config.history)
-        made = self.roll_out(latents, actions, frames, recalled=batch.get("recalled"))[:, -frames:]
+        made = self.roll_out(latents, actions, frames, recalled=batch.get("recalled"))[0][:, -frames:]
         truth, last = latents[:, -frames:], latents[:, -frames - 1]
         for frame in sorted({1, 4, frames}):
             now = slice(frame - 1, frame)
@@ -189,7 +240,7 @@ class DynamicsModule(pl.LightningModule):
         if self.tokenizer is None:
             return torch.zeros(2, 1, 16, 16, 3, dtype=torch.uint8)
         found = batch["recalled"][:4] if "recalled" in batch else None
-        made = self.roll_out(latents, actions, min(16, latents.shape[1] - self.config.history), recalled=found)
+        made = self.roll_out(latents, actions, min(16, latents.shape[1] - self.config.history), recalled=found)[0]
         rows = [self.tokenizer.decode(x[:, -16:].flatten(0, 1)).unflatten(0, (len(x), -1)) for x in (latents, made)]
         return torch.stack(rows, dim=1).flatten(0, 1)
 

@@ -70,7 +70,7 @@ def export(run: Path, name: str, out: Path, count: int = 8, prompt: int = 32) ->
 
     def write(stage: str, file: str, steps: int, stages: list[str]) -> Path:
         network, objective = load_dynamics(run / stage / "last.ckpt")
-        geometry = load_geometry(run / "geometry" / "last.ckpt") if network.config.recall else None
+        geometry = load_geometry(run / "geometry" / "last.ckpt") if network.config.views else None
         memory = geometry.config if geometry else None
         model = WorldModel(WorldConfig(tokenizer.config, network.config, objective, steps, memory))
         model.tokenizer.load_state_dict(tokenizer.state_dict())

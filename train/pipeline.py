@@ -155,8 +155,10 @@ class Runner:
             return [*flags, "--data.data", json.dumps([str(folder / "data")]), *wanted.flags]
         flags += ["--data.latents", str(folder / "latents")]
         flags += ["--model.tokenizer", str(folder / "tokenizer" / "last.ckpt")]
-        if stage == "dynamics" and "geometry" in self.stages:
-            flags += ["--model.dynamics.recall", "true"]
+        if "geometry" in self.stages and stage != "geometry":
+            flags += ["--model.geometry", str(folder / "geometry" / "last.ckpt")]
+        if "geometry" in self.stages and stage == "dynamics":
+            flags += ["--model.dynamics.recall", "true", "--model.dynamics.warp", "true"]
         if stage == "distill":
             flags += ["--init", str(folder / "dynamics" / "last.ckpt")]
         return [*flags, *wanted.flags]

@@ -147,7 +147,7 @@ def walk(
     # Positions are put right at this resolution, so that no more of a picture need be kept here.
     small = F.interpolate(pictures.float(), size=disparity.shape[-2:], mode="area").round().to(torch.uint8)
     places = Places(config.place, config.headings)
-    memory = EpisodicMemory.start(1, config.slots, small.shape[1:], disparity.shape[1:], 0, "cpu")
+    memory = EpisodicMemory.start(1, config.slots, small.shape[1:], disparity.shape[1:], "cpu")
     random = torch.Generator().manual_seed(seed % 2**63)
     nothing = torch.zeros(1, config.views)
     found = [(nothing.long(), nothing[..., None].expand(-1, -1, 3), nothing > 0)]

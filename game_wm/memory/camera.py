@@ -28,7 +28,7 @@ FLAT = 0.01  # below this disparity all is seen as finely
 SHARPNESS = 4.0  # of the choice among sources
 NUDGE, LARGEST = 0.04, 0.15  # in aligning: the step that shows the slope, and the largest that is taken
 DAMPING, ENOUGH = 0.005, 0.15  # what slopes of less than its root count for, and the share of pixels that must be shown
-ORDER = 0.05  # cost of coming one later among the sources
+ORDER = 0.05  # cost of coming one later among the sources of a memory
 
 
 def rays(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -85,11 +85,18 @@ def fine(disparity_Bhw: Tensor, height: int, width: int) -> Tensor:
 
 
 def draw(
-    pictures_BRCHW: Tensor, disparity_BRhw: Tensor, sources_BR3: Tensor, there_BR: Tensor, focal: Tensor | float
+    pictures_BRCHW: Tensor,
+    disparity_BRhw: Tensor,
+    sources_BR3: Tensor,
+    there_BR: Tensor,
+    focal: Tensor | float,
+    order: float = ORDER,
+    agree: float = AGREE,
 ) -> tuple[Tensor, Tensor]:
     """A view (B, C, H, W) from sources, which stand at `sources` as seen from it, and where it is drawn (B, H, W).
 
-    Sources come best first; of those that show a surface, the one that saw it as finely as the view does prevails.
+    Sources come best first, `order` is what it costs to come one later; of those that show a surface (their disparity
+    may differ from the view's by a share `agree`), the one that saw it as finely as the view does prevails.
     Where nothing is known the picture holds what surrounds it.
     """
     batch, count, _, height, width = pictures_BRCHW.shape
@@ -102,11 +109,11 @@ def draw(
         torch.cat((pictures_BRCHW.flatten(0, 1), depths), 1), place, padding_mode="border", align_corners=False
     )
     own = found[:, -1]
-    agree = (disparity - own).abs() < AGREE * torch.maximum(disparity, own) + AGREE_ABOUT
-    shown = seen & agree & (place.abs() < 1).all(-1) & (each > EMPTY) & there_BR.flatten()[:, None, None]
+    same = (disparity - own).abs() < agree * torch.maximum(disparity, own) + AGREE_ABOUT
+    shown = seen & same & (place.abs() < 1).all(-1) & (each > EMPTY) & there_BR.flatten()[:, None, None]
     finer = (disparity.clamp_min(FLAT) / each.clamp_min(FLAT)).log()
     cost = torch.where(finer < 0, -COARSER * finer, FINER * finer).unflatten(0, (batch, count))
-    cost = cost + ORDER * torch.arange(count, device=cost.device)[:, None, None]
+    cost = cost + order * torch.arange(count, device=cost.device)[:, None, None]
     weight = (-SHARPNESS * cost).exp() * shown.unflatten(0, (batch, count))
     total = weight.sum(1)
     picture = (found[:, :-1].unflatten(0, (batch, count)) * weight[:, :, None]).sum(1) / total.clamp_min(1e-9)[:, None]

@@ -8,7 +8,7 @@ In play a pose begins at zero and is dead-reckoned.
 The store is bounded and its cost constant: places are hashed to sets of `WAYS` slots, and where a set is full the
 place that was visited longest ago makes room; a look-up compares all slots' poses at once.
 
-Legend: B players, S slots, F = 2 (first, newest), H, W picture, h, w disparity, R frames recalled, E features.
+Legend: B players, S slots, F = 2 (first, newest), H, W picture, h, w disparity, R frames recalled.
 """
 
 from __future__ import annotations
@@ -56,8 +56,7 @@ class EpisodicMemory:
     """The store of B players and where they are; the player is the first axis of every tensor.
 
     `keys` (B, S), -1 where empty; `pictures` uint8 (B, S, F, 3, H, W) and their `disparity` (B, S, F, h, w) in 16 bits;
-    `poses` (B, S, F, 3); `times` (B, S, F); `pose` (B, 3) of the last frame; `pair` (B, E): the motion network's
-    features of the last two frames.
+    `poses` (B, S, F, 3); `times` (B, S, F); `pose` (B, 3) of the last frame.
     """
 
     keys: Tensor
@@ -66,11 +65,10 @@ class EpisodicMemory:
     poses: Tensor
     times: Tensor
     pose: Tensor
-    pair: Tensor
 
     @classmethod
     def start(
-        cls, players: int, slots: int, picture: tuple[int, ...], disparity: tuple[int, ...], features: int, device: str
+        cls, players: int, slots: int, picture: tuple[int, ...], disparity: tuple[int, ...], device: str
     ) -> EpisodicMemory:
         """Empty, for pictures (3, H, W) and disparities (h, w) of these shapes."""
         slots = slots // WAYS * WAYS
@@ -82,7 +80,6 @@ class EpisodicMemory:
             zeros(slots, 2, 3),
             zeros(slots, 2, dtype=torch.long),
             zeros(3),
-            zeros(features),
         )
 
     def write(

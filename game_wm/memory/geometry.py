@@ -111,9 +111,8 @@ class Motion(nn.Module):
         return self._step(self.next, pair_BE, action_BA)
 
     def _step(self, far: nn.Module, pair_BE: Tensor, action_BA: Tensor) -> Tensor:
-        step = far(torch.cat((pair_BE, action_BA.to(pair_BE.dtype)), 1)).float()
-        with torch.autocast(step.device.type, enabled=False):  # a rounded angle would add up
-            turn = self.turn(action_BA.float())
+        with torch.autocast(pair_BE.device.type, enabled=False):  # what is rounded would add up
+            step, turn = far(torch.cat((pair_BE, action_BA), 1).float()), self.turn(action_BA.float())
         return torch.cat((step, turn), 1) * self.unit
 
 

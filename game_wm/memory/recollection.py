@@ -1,9 +1,11 @@
-"""What episodic memory gives the denoiser: the view drawn from recalled frames, as a latent, and where it is drawn.
+"""What the denoiser is shown: views drawn from recalled frames or from the last one, as latents with their masks.
 
 Legend: B views, R recalled frames, H, W pixels, C latent channels, h, w latent grid.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +29,12 @@ def recollect(
     pictures = pictures_BRCHW.float() / 127.5 - 1
     view, known = draw(pictures, disparity_BRhw, sources_BR3, there_BR, focal)
     return as_latent(tokenizer, view, known)
+
+
+def as_latents(tokenizer: Tokenizer, views: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Several views of every player, one after another: (B, V * (C + COVER), h, w)."""
+    pictures, known = (torch.cat(x) for x in zip(*views, strict=True))
+    return torch.cat(as_latent(tokenizer, pictures, known).chunk(len(views)), 1)
 
 
 def as_latent(tokenizer: Tokenizer, view_BCHW: Tensor, known_BHW: Tensor) -> Tensor:

@@ -1,0 +1,98 @@
+"""The last frames, kept so that they can be drawn from where an action leads: what was in sight stays as it was.
+
+A network that has to move every picture itself blurs it a little each time, and does not know what has left the picture
+a moment ago; here the geometry moves it, and the network is left with what is new and what moves by itself.
+
+Legend: B players, T frames, C channels, h, w latent grid, H, W picture, E features of two frames, A action vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from game_wm.memory.camera import draw
+from game_wm.memory.geometry import Geometry
+from game_wm.memory.pose import move, relative
+
+AGES = (1, 2, 4, 8)  # of the frames that are drawn, each where those before it show nothing
+KEPT = max(AGES)
+AGREE = 1.0  # nothing is too far off: between frames so near, what is hidden is less than what is misjudged
+IN_TURN = 0.3  # cost of being the next older: the newest that shows a surface weighs most
+
+
+@dataclass
+class RecentFrames:
+    """Frames in order, the newest last, and the player first in every tensor.
+
+    `pictures` uint8 (B, T, 3, H, W); their `disparity` (B, T, 4h, 4w); `poses` (B, T, 3), dead-reckoned; `pairs`
+    (B, T, E), the motion network's features of each frame and the one before it; `there` bool (B, T).
+    """
+
+    pictures: Tensor
+    disparity: Tensor
+    poses: Tensor
+    pairs: Tensor
+    there: Tensor
+
+    @classmethod
+    def read(
+        cls, geometry: Geometry, decode: Callable[[Tensor], Tensor], latents_BTChw: Tensor, actions_BTA: Tensor
+    ) -> RecentFrames:
+        """Of a sequence: `decode` shows latents as uint8 (N, H, W, 3); `actions[:, t]` led from frame t to t + 1."""
+        batch, time = latents_BTChw.shape[:2]
+        flat = latents_BTChw.flatten(0, 1)
+        before = torch.cat((latents_BTChw[:, :1], latents_BTChw[:, :-1]), 1).flatten(0, 1)
+        pictures, disparity = decode(flat).permute(0, 3, 1, 2), geometry.depth(flat).float()
+        pair = features(geometry, before, flat)
+        pictures, disparity, pair = (x.unflatten(0, (batch, time)) for x in (pictures, disparity, pair))
+        pose = torch.zeros(batch, 3, device=flat.device)
+        poses = [pose]
+        for t in range(1, time):
+            pose = move(pose, geometry.motion.led_here(pair[:, t], actions_BTA[:, t - 1]))
+            poses.append(pose)
+        there = torch.ones(batch, time, dtype=torch.bool, device=flat.device)
+        return cls(pictures, disparity, torch.stack(poses, 1), pair, there)
+
+    @property
+    def pair(self) -> Tensor:
+        """Features (B, E) of the last two frames."""
+        return self.pairs[:, -1]
+
+    def before(self, frame: int) -> RecentFrames:
+        """The `KEPT` frames before this number (from the first of these on), copied; absent ones stand in front."""
+        first, parts = max(0, frame - KEPT), []
+        for x in (self.pictures, self.disparity, self.poses, self.pairs, self.there):
+            missing = x.new_zeros(x.shape[0], KEPT - (frame - first), *x.shape[2:])
+            parts.append(torch.cat((missing, x[:, first:frame]), 1))
+        return RecentFrames(*parts)
+
+    def push(self, geometry: Geometry, before: Tensor, now: Tensor, action_BA: Tensor, picture_B3HW: Tensor) -> Tensor:
+        """A frame is finished, in place: its latent, the one before and the action between. The step (B, 3) it was."""
+        pair = features(geometry, before, now)
+        step = geometry.motion.led_here(pair, action_BA)
+        pose = move(self.poses[:, -1], step)
+        new = (picture_B3HW, geometry.depth(now).float(), pose, pair, torch.ones_like(self.there[:, 0]))
+        olds = (self.pictures, self.disparity, self.poses, self.pairs, self.there)
+        for old, value in zip(olds, new, strict=True):
+            old[:, :-1] = old[:, 1:].clone()
+            old[:, -1] = value
+        return step
+
+    def warp(self, geometry: Geometry, action_BA: Tensor) -> tuple[Tensor, Tensor]:
+        """The picture (B, 3, H, W) in [-1, 1] from where the action leads, and where it is drawn (B, H, W)."""
+        to = move(self.poses[:, -1], geometry.motion.to_come(self.pair, action_BA))
+        which = [self.poses.shape[1] - age for age in AGES]
+        sources = relative(to[:, None], self.poses[:, which])
+        sources = torch.cat((sources[..., :2] / geometry.config.place, sources[..., 2:]), -1)
+        pictures = self.pictures[:, which].float() / 127.5 - 1
+        return draw(pictures, self.disparity[:, which], sources, self.there[:, which], geometry.focal, IN_TURN, AGREE)
+
+
+def features(geometry: Geometry, before: Tensor, now: Tensor) -> Tensor:
+    """Of pairs of latents (N, C, h, w), in 32 bits: what is rounded would add up."""
+    with torch.autocast(now.device.type, enabled=False):
+        return geometry.motion.pair(before.float(), now.float())
