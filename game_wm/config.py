@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class DynamicsConfig:
     """Sizes of the network.
 
-    `history`: last latents the denoiser sees whole; `window`: frames of working memory; `recall`: whether it reads
-    the view that episodic memory draws for a frame; `warp`: whether it reads the last frame as it looks from where the
-    action leads.
+    `history`: last latents the denoiser sees whole; `window`: frames of working memory; `recurrent`: whether it has
+    recurrent memory; `recall`: whether it reads the view that episodic memory draws for a frame; `warp`: whether it
+    reads the last frames as they look from where the action leads.
     """
 
     channels: int = 8
@@ -27,6 +27,7 @@ class DynamicsConfig:
     context_blocks: int = 2
     heads: int = 4
     registers: int = 2
+    recurrent: bool = False
     recall: bool = False
     warp: bool = False
 

@@ -8,11 +8,14 @@ vector, H heads, D channels of a head.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from game_wm.attention import Norm, Projections, SpatialAttention, SwiGLU, attend, rotate, window_mask
 from game_wm.config import DynamicsConfig
+from game_wm.memory.recurrent import GatedDelta, RecurrentMemory
 from game_wm.memory.working import WorkingMemory
 
 REWARD_BINS = 41
@@ -45,15 +48,20 @@ class CausalAttention(nn.Module):
         self.projections, self.window = Projections(channels, heads), window
 
     def forward(self, x_BTNC: Tensor, memory: WorkingMemory | None, layer: int, first: int) -> Tensor:
+        """Frames from number `first` on; those before it are in `memory`, to which these are written."""
         p = self.projections
         x = p.norm(x_BTNC)
         time = torch.arange(first, first + x.shape[1], device=x.device)
         q, (k, v) = p.queries(x), p.keys_values(x)
         q, k = rotate(q, time[:, None, None]), rotate(k, time[:, None, None])
+        times = time
         if memory is not None:
+            times = torch.arange(max(0, first - self.window), first + x.shape[1], device=x.device)
+            past = memory.last(layer, first)
             memory.fill(layer, k, v, first)
+            k, v = (torch.cat((old.to(new), new), 1) for old, new in zip(past, (k, v), strict=True))
         order = (0, 2, 3, 1, 4)  # B N H T D
-        mask = window_mask(time, time, self.window)
+        mask = window_mask(time, times, self.window)
         y = attend(q.permute(order), k.permute(order), v.permute(order), mask)
         return p.out(y.permute(0, 3, 1, 2, 4).flatten(-2))
 
@@ -70,22 +78,41 @@ class CausalAttention(nn.Module):
         return p.out(y.flatten(-3))
 
 
-class ContextBlock(nn.Module):
-    """Attention over time, attention over the frame, feed-forward."""
+@dataclass
+class ContextMemory:
+    """What the context stream carries from frame to frame: its ring, and its recurrent memory if it has one."""
 
-    def __init__(self, channels: int, heads: int, window: int) -> None:
+    working: WorkingMemory
+    recurrent: RecurrentMemory | None = None
+
+
+class ContextBlock(nn.Module):
+    """Attention over time, recurrent memory, attention over the frame, feed-forward."""
+
+    def __init__(self, config: DynamicsConfig) -> None:
         super().__init__()
-        self.time = CausalAttention(channels, heads, window)
+        channels, heads = config.context_width, config.heads
+        self.time = CausalAttention(channels, heads, config.window)
+        self.recurrent = GatedDelta(channels, heads) if config.recurrent else None
         self.space = SpatialAttention(channels, heads)
         self.feed_forward = SwiGLU(channels)
 
-    def forward(self, x_BTNC: Tensor, memory: WorkingMemory | None, layer: int, first: int) -> Tensor:
-        x = x_BTNC + self.time(x_BTNC, memory, layer, first)
+    def forward(self, x_BTNC: Tensor, memory: ContextMemory | None, layer: int, first: int) -> Tensor:
+        x = x_BTNC + self.time(x_BTNC, memory and memory.working, layer, first)
+        if self.recurrent is not None:
+            kept = memory.recurrent if memory is not None else None
+            more, state = self.recurrent(x, None if kept is None else kept.states[:, layer])
+            if kept is not None:
+                kept.states[:, layer] = state
+            x = x + more
         x = x + self.space(x)
         return x + self.feed_forward(x)
 
-    def step(self, x_BNC: Tensor, memory: WorkingMemory, layer: int) -> Tensor:
-        x = x_BNC + self.time.step(x_BNC, memory, layer)
+    def step(self, x_BNC: Tensor, memory: ContextMemory, layer: int) -> Tensor:
+        x = x_BNC + self.time.step(x_BNC, memory.working, layer)
+        if self.recurrent is not None and memory.recurrent is not None:
+            more, memory.recurrent.states[:, layer] = self.recurrent.step(x, memory.recurrent.states[:, layer])
+            x = x + more
         x = x + self.space(x)
         return x + self.feed_forward(x)
 
@@ -104,10 +131,7 @@ class ContextStream(nn.Module):
         self.action = nn.Linear(config.actions, width)
         self.positions = nn.Parameter(torch.randn(config.tokens, width) * 0.02)
         self.registers = config.registers
-        self.reach = config.context_blocks * config.window  # frames back that a token depends on
-        self.blocks = nn.ModuleList(
-            ContextBlock(width, config.heads, config.window) for _ in range(config.context_blocks)
-        )
+        self.blocks = nn.ModuleList(ContextBlock(config) for _ in range(config.context_blocks))
         self.norm = Norm(width)
         self.outcome = nn.Linear(width, 1 + REWARD_BINS)
 
@@ -118,7 +142,7 @@ class ContextStream(nn.Module):
         return torch.cat((cells, registers), dim=1) + self.positions + self.action(actions_BA)[:, None]
 
     def forward(
-        self, latents_BTCHW: Tensor, actions_BTA: Tensor, memory: WorkingMemory | None = None, first: int = 0
+        self, latents_BTCHW: Tensor, actions_BTA: Tensor, memory: ContextMemory | None = None, first: int = 0
     ) -> Tensor:
         """Whole sequences -> (B, T, N, C); `actions[:, t]` led to `latents[:, t]`, frame number `first + t`."""
         batch, time = latents_BTCHW.shape[:2]
@@ -126,25 +150,23 @@ class ContextStream(nn.Module):
         for layer, block in enumerate(self.blocks):
             x = block(x, memory, layer, first)
         if memory is not None:
-            memory.advance(first + time)
+            memory.working.advance(time)
         return self.norm(x)
 
-    def read(self, latents_BTCHW: Tensor, actions_BTA: Tensor, memory: WorkingMemory) -> Tensor:
+    def read(self, latents_BTCHW: Tensor, actions_BTA: Tensor, memory: ContextMemory) -> Tensor:
         """The same for sequences of any length, part by part, at a cost that grows with T and not with its square."""
         time, parts = latents_BTCHW.shape[1], []
-        for begin in range(0, time, PART):
-            end, lead = min(begin + PART, time), max(0, begin - self.reach)
-            ring = memory if end == time else None
-            tokens = self(latents_BTCHW[:, lead:end], actions_BTA[:, lead:end], ring, lead)
-            parts.append(tokens[:, begin - lead :])
+        for first in range(0, time, PART):
+            part = slice(first, first + PART)
+            parts.append(self(latents_BTCHW[:, part], actions_BTA[:, part], memory, first))
         return torch.cat(parts, dim=1)
 
-    def step(self, latents_BCHW: Tensor, actions_BA: Tensor, memory: WorkingMemory) -> Tensor:
+    def step(self, latents_BCHW: Tensor, actions_BA: Tensor, memory: ContextMemory) -> Tensor:
         """One frame -> (B, N, C), with the ring as its past."""
         x = self.embed(latents_BCHW, actions_BA)
         for layer, block in enumerate(self.blocks):
             x = block.step(x, memory, layer)  # type: ignore[operator]
-        memory.advance()
+        memory.working.advance()
         return self.norm(x)
 
     def outcomes(self, tokens_BNC: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from game_wm.attention import rotate
 from game_wm.config import DynamicsConfig
-from game_wm.context import ContextStream, expected_reward
+from game_wm.context import ContextMemory, ContextStream, expected_reward
 from game_wm.denoiser import Denoiser, RingReader, SequenceReader
+from game_wm.memory.recurrent import RecurrentMemory
 from game_wm.memory.working import WorkingMemory
 from game_wm.objectives.flow import FlowMatching, Predict
 
@@ -39,12 +40,12 @@ class DynamicsState:
     """All that is remembered between two frames; the player is the first axis of every tensor.
 
     `latents` (B, P, C, h, w), oldest first; `actions` (B, P, A), `actions[:, -1]` led to `latents[:, -1]`; `context`:
-    the context stream's own ring; `bottleneck`: the ring that the denoiser reads.
+    the context stream's own memory; `bottleneck`: the ring that the denoiser reads.
     """
 
     latents: Tensor
     actions: Tensor
-    context: WorkingMemory
+    context: ContextMemory
     bottleneck: WorkingMemory
 
 
@@ -64,7 +65,11 @@ class Dynamics(nn.Module):
         batch, time = latents_BTCHW.shape[:2]
         led = torch.cat((actions_BTA.new_zeros(batch, 1, config.actions), actions_BTA), dim=1)
         like = latents_BTCHW.float()
-        context = self._ring(batch, config.context_blocks, config.context_width, like)
+        context = ContextMemory(self._ring(batch, config.context_blocks, config.context_width, like))
+        if config.recurrent:
+            context.recurrent = RecurrentMemory.start(
+                batch, config.context_blocks, config.tokens, config.heads, config.context_width // config.heads, like
+            )
         bottleneck = self._ring(batch, 1, config.widths[-1], like)
         tokens = self.context.read(like, led, context)
         k, v = self.denoiser.keys_values(tokens)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from game_wm.config import DynamicsConfig
+from game_wm.context import ContextMemory
 from game_wm.dynamics import Dynamics, DynamicsState
 from game_wm.memory.camera import draw
 from game_wm.memory.episodic import EpisodicMemory, Places
@@ -21,6 +22,7 @@ from game_wm.memory.geometry import Geometry, MemoryConfig
 from game_wm.memory.pose import move, relative
 from game_wm.memory.recent import KEPT, RecentFrames
 from game_wm.memory.recollection import as_latents
+from game_wm.memory.recurrent import RecurrentMemory
 from game_wm.memory.working import WorkingMemory
 from game_wm.objectives.flow import FlowMatching
 from game_wm.tokenizer import Tokenizer, TokenizerConfig
@@ -116,17 +118,18 @@ class WorldState:
 
     @staticmethod
     def from_dict(values: dict[str, Tensor]) -> WorldState:
-        def ring(name: str) -> WorkingMemory:
-            return WorkingMemory(*(values[f"dynamics.{name}.{f.name}"] for f in fields(WorkingMemory)))
-
-        dynamics = DynamicsState(
-            values["dynamics.latents"], values["dynamics.actions"], ring("context"), ring("bottleneck")
-        )
-
         def part(kind: Any, name: str) -> Any:
             found = [values.get(f"{name}.{f.name}") for f in fields(kind)]
             return None if found[0] is None else kind(*found)
 
+        dynamics = DynamicsState(
+            values["dynamics.latents"],
+            values["dynamics.actions"],
+            ContextMemory(
+                part(WorkingMemory, "dynamics.context.working"), part(RecurrentMemory, "dynamics.context.recurrent")
+            ),
+            part(WorkingMemory, "dynamics.bottleneck"),
+        )
         return WorldState(dynamics, values["seeds"], part(EpisodicMemory, "episodic"), part(RecentFrames, "recent"))
 
     @property
@@ -288,7 +291,7 @@ class WorldModel(nn.Module):
         memory, geometry = state.episodic, self.geometry
         assert memory is not None and geometry is not None and state.recent is not None
         pose = move(memory.pose, geometry.motion.to_come(state.recent.pair, action_BA))
-        return pose, memory.choose(self.places, pose, state.dynamics.context.count, geometry.config.views)
+        return pose, memory.choose(self.places, pose, state.dynamics.context.working.count, geometry.config.views)
 
     @torch.no_grad()
     def remembered(self, state: WorldState, action_BA: Tensor, player: int = 0) -> Remembered | None:
@@ -300,7 +303,7 @@ class WorldModel(nn.Module):
         pictures, disparity = memory.frames(which)
         view, known = draw(pictures.float() / 127.5 - 1, disparity, sources, there, geometry.focal)
         found = there[player]
-        ages = (state.dynamics.context.count[:, None] - memory.times.flatten(1).gather(1, which))[player, found]
+        ages = (state.dynamics.context.working.count[:, None] - memory.times.flatten(1).gather(1, which))[player, found]
         kept = (memory.keys[player] >= 0).repeat_interleave(2)
         away = relative(pose[player], memory.poses[player].flatten(0, 1)[kept]) / geometry.config.place
         trail = torch.stack((away[:, 1] * geometry.focal.sign(), away[:, 0]), 1)
@@ -329,7 +332,7 @@ class WorldModel(nn.Module):
             expected = (len(state), self.config.dynamics.actions)
             raise ValueError(f"actions must have the shape {expected}, not {tuple(action_BA.shape)}")
         action_BA = action_BA.to(past.actions)
-        now, before = past.context.count.clone(), past.latents[:, -1].clone()
+        now, before = past.context.working.count.clone(), past.latents[:, -1].clone()
         noise = frame_noise(state.seeds, now, self.latent_shape).to(past.latents)
         drawn = self.draw(state, action_BA)
         steps = steps or self.steps

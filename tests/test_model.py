@@ -1,5 +1,7 @@
 """The network: cached equals uncached, the window is a window, the objective's defining properties."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import tiny_config
@@ -8,15 +10,17 @@ from game_wm import context
 from game_wm.attention import rotate, window_mask
 from game_wm.context import expected_reward, two_hot
 from game_wm.dynamics import Dynamics
+from game_wm.memory.recurrent import CHUNK, GatedDelta, scan
 from game_wm.objectives.flow import FlowMatching, advance, mix
 from game_wm.tokenizer import Tokenizer, TokenizerConfig
 
 
-@pytest.fixture(params=[False, True], ids=["working memory", "episodic memory"])
+@pytest.fixture(params=["working", "recurrent", "episodic"])
 def dynamics(request: pytest.FixtureRequest) -> Dynamics:
     """A small network whose zero-initialised layers are not zero, so that every path is exercised."""
     torch.manual_seed(0)
-    model = Dynamics(tiny_config(recall=request.param).dynamics)
+    config = tiny_config(recall=request.param == "episodic").dynamics
+    model = Dynamics(replace(config, recurrent=request.param == "recurrent"))
     for p in model.parameters():
         if not p.detach().abs().sum():
             torch.nn.init.normal_(p, std=0.1)
@@ -57,11 +61,30 @@ def test_frame_by_frame_equals_prompt_at_once_beyond_the_window(
         dynamics.encode_context(steps, latents[:, t], actions[:, t - 1])
     for name in ("latents", "actions"):
         assert torch.equal(getattr(whole, name), getattr(steps, name))
-    for ring in ("context", "bottleneck"):
-        a, b = getattr(whole, ring), getattr(steps, ring)
+    for a, b in ((whole.context.working, steps.context.working), (whole.bottleneck, steps.bottleneck)):
         assert torch.equal(a.count, b.count)
         assert (a.keys - b.keys).abs().max() < 1e-4
         assert (a.values - b.values).abs().max() < 1e-4
+    if dynamics.config.recurrent:
+        assert whole.context.recurrent is not None and steps.context.recurrent is not None
+        assert (whole.context.recurrent.states - steps.context.recurrent.states).abs().max() < 1e-4
+
+
+def test_recurrent_memory_brings_back_what_was_written_under_a_key() -> None:
+    """Ten keys and values, then noise under other keys; queried by the keys, the state gives the values."""
+    torch.manual_seed(0)
+    layer = GatedDelta(32, 1).requires_grad_(False)
+    time, known = 3 * CHUNK + 5, 10
+    k = torch.linalg.qr(torch.randn(32, 32))[0]
+    keys = torch.cat((k[:known], k[known:][torch.randint(32 - known, (time - known,))]))
+    values = torch.randn(time, 32)
+    never, always = torch.zeros(time), torch.ones(time)
+    _, state = scan(keys, keys, values, never, always)
+    assert torch.allclose(state @ k[:known].T, values[:known].T, atol=1e-4)
+    last = {int(i): t for t, i in enumerate((keys @ k.T).argmax(1).tolist())}  # what is written again replaces
+    assert torch.allclose(state @ k.T, torch.stack([values[last[i]] for i in sorted(last)], 1), atol=1e-4)
+    _, faded = scan(keys, keys, values, never - 0.1, always)
+    assert faded.norm() < 0.9 * state.norm() and layer(torch.randn(1, 4, 2, 32))[0].abs().max() == 0
 
 
 def test_the_context_stream_is_causal(dynamics: Dynamics) -> None:

@@ -70,14 +70,14 @@ def initialise(model: pl.LightningModule, stage: str, path: Path, card: dict[str
 
 
 def grown(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights for a network that may have gained views to be shown, which count for nothing at first."""
+    """Weights for a network that may have gained recurrent memory or views, which count for nothing at first."""
     name = "denoiser.enter.weight"
     if name in weights and (more := wanted[name].shape[1] - weights[name].shape[1]) > 0:
         weights = {**weights, name: F.pad(weights[name], (0, 0, 0, 0, 0, more))}
         for gate in (k for k in wanted if k.startswith("denoiser.gate.")):
             views, had = len(wanted[gate]), weights.get(gate, wanted[gate][:0])
             weights[gate] = torch.cat((had, torch.zeros_like(wanted[gate][: views - len(had)])))
-    return weights
+    return {k: v for k, v in wanted.items() if ".recurrent." in k} | weights
 
 
 def trained_before(path: Path, stage: str) -> dict[str, float]:

@@ -40,13 +40,17 @@ class WorkingMemory:
         self.values[players, layer, slot] = values_BNHD.to(self.values.dtype)
 
     def fill(self, layer: int, keys_BTNHD: Tensor, values_BTNHD: Tensor, first: int = 0) -> None:
-        """Write T frames of a prompt, from number `first` on, into an empty ring, where the last W stay: unless `first`
-        is 0, there must be as many. `advance` by the whole prompt's length ends it."""
+        """Write T frames of a prompt, from number `first` on, of which the last W stay; `advance` by T ends it."""
         time = keys_BTNHD.shape[1]
         kept = torch.arange(max(0, time - self.window), time, device=keys_BTNHD.device)
         slots = (first + kept) % self.window
         self.keys[:, layer, slots] = keys_BTNHD[:, kept].to(self.keys.dtype)
         self.values[:, layer, slots] = values_BTNHD[:, kept].to(self.values.dtype)
+
+    def last(self, layer: int, first: int) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, at most W, N, H, D) of the frames before number `first`, in order."""
+        slots = torch.arange(max(0, first - self.window), first, device=self.count.device) % self.window
+        return self.keys[:, layer, slots], self.values[:, layer, slots]
 
     def advance(self, frames: int = 1) -> None:
         self.count += frames
