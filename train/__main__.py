@@ -45,10 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
         return pipeline(rest)
     if command == "encode":
         return _encode(rest)
-    if command == "recall":
-        from train.recall import main as recall
+    if command == "views":
+        from train.views import main as views
 
-        return recall(rest)
+        return views(rest)
     if command == "export":
         from train.export import main as export
 

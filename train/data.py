@@ -138,7 +138,7 @@ class LatentDataModule(StreamDataModule):
         event_factor: draw windows with a reward or a termination this many times as often.
         validation_windows: held-out windows to validate on, evenly spread.
         game: refuse a recording of another game (its id without options).
-        recall: of the model: windows have what its episodic memory gives for each frame (`python -m train recall`).
+        views: of the model: windows have the views that it is shown of each frame (`python -m train views`).
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class LatentDataModule(StreamDataModule):
         event_factor: float = 1.0,
         validation_windows: int = 48,
         game: str | None = None,
-        recall: bool = False,
+        views: bool = False,
     ) -> None:
         super().__init__(batch_size, seed)
         self.latents, self.length, self.held_out = Path(latents), length, held_out
@@ -160,10 +160,8 @@ class LatentDataModule(StreamDataModule):
         self.dataset = SequenceDataset(self.store, length, seed, held_out, event_factor=event_factor)
         self.validation_windows = validation_windows
         check_game(self.game, game, latents)
-        if recall and not self.store.recall():
-            raise UserError(
-                f"{latents} has no remembered views: run `python -m train recall --latents {latents}` first"
-            )
+        if views and not self.store.open_views():
+            raise UserError(f"{latents} has no views: run `python -m train views --latents {latents}` first")
 
     @property
     def actions(self) -> int:

@@ -105,16 +105,12 @@ class DistillModule(DynamicsModule):
             raise UserError("distillation needs a teacher: name a dynamics checkpoint with --init")
         latents, actions = batch["latents"], batch["actions"]
         time = latents.shape[1]
-        found = batch.get("recalled")
-        seen, first = latents, self.config.history
+        seen, first, views = latents, self.config.history, self.views(batch)
         if float(torch.rand(())) < self.own:
-            seen, drawn = self.roll_out(latents, actions, self.rollout, self.student_steps, found)
+            seen, views = self.roll_out(latents, actions, self.rollout, self.student_steps, views)
             first = time - self.rollout
         targets = first + torch.randperm(time - first, device=self.device)[: self.targets].sort().values
-        if first == self.config.history:
-            drawn = self.views(latents, actions, targets, found)
-        else:
-            drawn = drawn if drawn is None else drawn[:, targets - first]
+        drawn = None if views is None else views[:, targets]
         noise = self.context_noise * torch.rand(len(latents), device=self.device)
         start = torch.randn_like(latents[:, targets])
         # Student and teacher must read the same noised past: the noise is drawn here, once.

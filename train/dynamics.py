@@ -21,6 +21,7 @@ from data_collect.errors import UserError
 from game_wm.config import DynamicsConfig
 from game_wm.context import two_hot
 from game_wm.dynamics import Dynamics
+from game_wm.memory.geometry import Geometry
 from game_wm.memory.recent import KEPT, RecentFrames
 from game_wm.memory.recollection import COVER, as_latents
 from game_wm.objectives.flow import FlowMatching
@@ -94,6 +95,21 @@ class DynamicsModule(pl.LightningModule):
         """The frozen tokenizer, on this module's device."""
         return self.frozen[0].to(self.device) if self.frozen else None
 
+    @property
+    def decoder(self) -> Tokenizer:
+        """The same where there must be one."""
+        assert self.tokenizer is not None
+        return self.tokenizer
+
+    def decode(self, latents_BCHW: Tensor) -> Tensor:
+        """Latents (B, C, h, w) -> uint8 (B, H, W, 3)."""
+        return self.decoder.decode(latents_BCHW)
+
+    @property
+    def geometry(self) -> Geometry:
+        """The frozen geometry, on this module's device."""
+        return self.frozen_geometry[0].to(self.device)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = {"dynamics": asdict(self.config), "objective": asdict(self.objective)}
 
@@ -103,20 +119,18 @@ class DynamicsModule(pl.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         latents, actions = batch["latents"], batch["actions"]
         time = latents.shape[1]
-        seen, first = latents, self.config.history
+        seen, first, views = latents, self.config.history, self.views(batch)
         noise = self.context_noise * torch.rand(len(latents), device=self.device)
-        if self.rollout and self.late and float(torch.rand(())) < self.rollout_share:
+        dreamt = bool(self.rollout and self.late and float(torch.rand(())) < self.rollout_share)
+        if dreamt:
             first = time - self.rollout
-            seen, drawn = self.roll_out(latents, actions, self.rollout, recalled=batch.get("recalled"))
+            seen, views = self.roll_out(latents, actions, self.rollout, views=views)
             noise = noise * 0.25
         targets = first + torch.randperm(time - first, device=self.device)[: self.targets].sort().values
-        if first == self.config.history:
-            drawn = self.views(latents, actions, targets, batch.get("recalled"))
-            if drawn is not None and self.config.warp:  # a dreamt frame will not be as clean as a real one
-                picture = slice(-self.config.channels - COVER, -COVER)
-                drawn[:, :, picture] += noise[:, None, None, None, None] * torch.randn_like(drawn[:, :, picture])
-        else:
-            drawn = drawn if drawn is None else drawn[:, targets - first]
+        drawn = None if views is None else views[:, targets]
+        if drawn is not None and self.config.warp and not dreamt:  # a dreamt frame will not be as clean as a real one
+            picture = slice(-self.config.channels - COVER, -COVER)
+            drawn[:, :, picture] += noise[:, None, None, None, None] * torch.randn_like(drawn[:, :, picture])
         reading = self.dynamics(seen, actions, targets, noise, latents, drawn)
         errors, predicted = self.objective.loss(reading.predict, reading.goals)
         loss = errors.mean()
@@ -141,56 +155,39 @@ class DynamicsModule(pl.LightningModule):
         actions_BLA: Tensor,
         frames: int,
         steps: int = 1,
-        recalled: Tensor | None = None,
+        views: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """The window with its last `frames` replaced by the model's own, under the true actions, and the views that it
-        was shown for them (B, frames, M, h, w). `recalled` (B, L, C + COVER, h, w) stands in for episodic memory, whose
-        past is longer than the window."""
+        """The window with its last `frames` replaced by the model's own, under the true actions, and the views
+        (B, L, M, h, w) with them. What memory drew stays, whose past is longer; warped are then the model's own frames.
+        """
         start = latents_BLCHW.shape[1] - frames
         state = self.dynamics.start(latents_BLCHW[:, :start], actions_BLA[:, : start - 1])
-        made: list[Tensor] = [*latents_BLCHW[:, :start].unbind(1)]
-        shown: list[Tensor] = []
-        part = slice(max(0, start - KEPT - 1), start)
-        recent = self.recent(latents_BLCHW[:, part], actions_BLA[:, part])
-        recent = recent and recent.before(recent.there.shape[1])
-        for t in range(start - 1, start - 1 + frames):
-            noise = torch.randn_like(latents_BLCHW[:, 0])
-            found = None if recalled is None else recalled[:, t + 1]
-            found = self.view(recent, actions_BLA[:, t], found)
-            latent = self.dynamics.generate(state, actions_BLA[:, t], noise, steps, self.objective, found)
-            self.dynamics.encode_context(state, latent, actions_BLA[:, t])
-            if recent is not None and self.tokenizer is not None:
-                picture = self.tokenizer.decode(latent).permute(0, 3, 1, 2)
-                recent.push(self.frozen_geometry[0], made[-1], latent, actions_BLA[:, t], picture)
+        made = [*latents_BLCHW[:, :start].unbind(1)]
+        shown = [] if views is None else [*views.unbind(1)]
+        recent = None
+        if self.config.warp:
+            part = slice(max(0, start - KEPT - 1), start)
+            whole = RecentFrames.read(self.geometry, self.decode, latents_BLCHW[:, part], actions_BLA[:, part])
+            recent = whole.before(whole.there.shape[1])
+        for t in range(start, start + frames):
+            action, noise = actions_BLA[:, t - 1], torch.randn_like(latents_BLCHW[:, 0])
+            if recent is not None:
+                warped = as_latents(self.decoder, [recent.warp(self.geometry, action)])
+                shown[t] = torch.cat((shown[t][:, : -warped.shape[1]], warped), 1)
+            drawn = shown[t] if shown else None
+            latent = self.dynamics.generate(state, action, noise, steps, self.objective, drawn)
+            self.dynamics.encode_context(state, latent, action)
+            if recent is not None:
+                recent.push(self.geometry, made[-1], latent, action, self.decode(latent).permute(0, 3, 1, 2))
             made.append(latent)
-            shown += [] if found is None else [found]
         return torch.stack(made, 1), torch.stack(shown, 1) if shown else None
 
-    @torch.no_grad()
-    def recent(self, latents_BTCHW: Tensor, actions_BTA: Tensor) -> RecentFrames | None:
-        """Frames of a sequence to be warped; None in a network that is not shown them."""
-        if not self.config.warp or self.tokenizer is None:
+    def views(self, batch: Batch) -> Tensor | None:
+        """What this network is shown of real frames (B, L, M, h, w), of all that was drawn for them."""
+        if not self.config.views:
             return None
-        geometry = self.frozen_geometry[0].to(self.device)
-        return RecentFrames.read(geometry, self.tokenizer.decode, latents_BTCHW, actions_BTA)
-
-    @torch.no_grad()
-    def view(self, recent: RecentFrames | None, actions_BA: Tensor, recalled: Tensor | None) -> Tensor | None:
-        """What the denoiser is shown (B, M, h, w) of the frames to which these actions lead: what memory draws, and the
-        last frames warped."""
-        found = [] if recalled is None else [recalled]
-        if recent is not None and self.tokenizer is not None:
-            found.append(as_latents(self.tokenizer, [recent.warp(self.frozen_geometry[0], actions_BA)]))
-        return torch.cat(found, 1) if found else None
-
-    def views(self, seen: Tensor, actions: Tensor, targets: Tensor, recalled: Tensor | None) -> Tensor | None:
-        """The same (B, K, M, h, w) for the targets of windows."""
-        recent, found = self.recent(seen, actions), []
-        for t in targets.tolist():
-            past = None if recent is None else recent.before(t)
-            view = self.view(past, actions[:, t - 1], None if recalled is None else recalled[:, t])
-            found += [] if view is None else [view]
-        return torch.stack(found, 1) if found else None
+        recalled, warped = batch["views"].chunk(2, 2)
+        return torch.cat([recalled] * self.config.recall + [warped] * self.config.warp, 2)
 
     @staticmethod
     def outcome_loss(outcomes: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
@@ -217,7 +214,7 @@ class DynamicsModule(pl.LightningModule):
     def validation_step(self, batch: Batch, index: int) -> None:
         latents, actions = batch["latents"], batch["actions"]
         frames = min(16, latents.shape[1] - self.config.history)
-        made = self.roll_out(latents, actions, frames, recalled=batch.get("recalled"))[0][:, -frames:]
+        made = self.roll_out(latents, actions, frames, views=self.views(batch))[0][:, -frames:]
         truth, last = latents[:, -frames:], latents[:, -frames - 1]
         for frame in sorted({1, 4, frames}):
             now = slice(frame - 1, frame)
@@ -239,8 +236,8 @@ class DynamicsModule(pl.LightningModule):
         latents, actions = batch["latents"][:4], batch["actions"][:4]
         if self.tokenizer is None:
             return torch.zeros(2, 1, 16, 16, 3, dtype=torch.uint8)
-        found = batch["recalled"][:4] if "recalled" in batch else None
-        made = self.roll_out(latents, actions, min(16, latents.shape[1] - self.config.history), recalled=found)[0]
+        views = self.views({name: value[:4] for name, value in batch.items()})
+        made = self.roll_out(latents, actions, min(16, latents.shape[1] - self.config.history), views=views)[0]
         rows = [self.tokenizer.decode(x[:, -16:].flatten(0, 1)).unflatten(0, (len(x), -1)) for x in (latents, made)]
         return torch.stack(rows, dim=1).flatten(0, 1)
 

@@ -103,7 +103,7 @@ class Runner:
             if stage == "tokenizer":
                 self.encode()
             if stage == "geometry":
-                self.recall()
+                self.draw_views()
         return self.export()
 
     def record(self) -> int:
@@ -131,14 +131,14 @@ class Runner:
         tokenizer = load_tokenizer(self.folder / "tokenizer" / "last.ckpt")
         encode([str(self.folder / "data")], tokenizer, self.folder / "latents")
 
-    def recall(self) -> None:
-        """What episodic memory draws for every frame, beside the latents."""
+    def draw_views(self) -> None:
+        """What the denoiser is shown of every frame, beside the latents."""
         from train.geometry import load_geometry
-        from train.recall import recall
         from train.tokenizer import load_tokenizer
+        from train.views import draw_views
 
         geometry = load_geometry(self.folder / "geometry" / "last.ckpt")
-        recall(self.folder / "latents", geometry, load_tokenizer(self.folder / "tokenizer" / "last.ckpt"))
+        draw_views(self.folder / "latents", geometry, load_tokenizer(self.folder / "tokenizer" / "last.ckpt"))
 
     def config(self, stage: str) -> Path:
         """A stage's configuration file."""

@@ -97,7 +97,8 @@ class StageCLI(LightningCLI):
         for source, target in LINKS[self.stage]:
             parser.link_arguments(f"data.{source}", f"model.{target}", apply_on="instantiate")
         if self.stage in ("dynamics", "distill"):
-            parser.link_arguments("model.dynamics.recall", "data.recall")
+            shown = ("model.dynamics.recall", "model.dynamics.warp")
+            parser.link_arguments(shown, "data.views", compute_fn=lambda recall, warp: recall or warp)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses our list, so that what stands behind `python -m train` is not read twice.

@@ -104,19 +104,19 @@ class LatentStore:
                 raise UserError(f"{path} holds {len(arrays[name])} frames instead of {frames}: {again}")
         return arrays
 
-    def recall(self) -> bool:
-        """Open what `python -m train recall` wrote as well, as "recalled" (frames, C + COVER, h, w); False where it has
-        not, or has not for all that is encoded."""
+    def open_views(self) -> bool:
+        """Open what `python -m train views` wrote as well, as "views" (frames, 2 * (C + COVER), h, w); False where it
+        has not, or has not for all that is encoded."""
         views = []
         for number, frames in enumerate(self.index["shards"]):
             try:
-                views.append(np.load(shard_path(self.directory, "recalled", number), mmap_mode="r", allow_pickle=False))
+                views.append(np.load(shard_path(self.directory, "views", number), mmap_mode="r", allow_pickle=False))
             except (OSError, ValueError):
                 return False
             if len(views[-1]) != frames:
                 return False
         for shard, view in zip(self.shards, views, strict=True):
-            shard["recalled"] = view
+            shard["views"] = view
         return True
 
     @property
@@ -148,7 +148,7 @@ class SequenceDataset(Dataset):
 
     An item is latents (L, C, h, w) float32, actions (L, A) float32 encoded (zero at the last frame of an episode,
     after which nothing is done), rewards (L,), terminated (L,) and, where the game tells, pose (L, 3) x, y, radians;
-    recalled (L, C + COVER, h, w) where the store has been told to `recall`;
+    views (L, 2 * (C + COVER), h, w) where the store has been told to `open_views`;
     episode and start (int64) say where it lies. Raises `UserError` when no episode is as long as a window.
     """
 

@@ -49,13 +49,8 @@ class RecentFrames:
         pictures, disparity = decode(flat).permute(0, 3, 1, 2), geometry.depth(flat).float()
         pair = features(geometry, before, flat)
         pictures, disparity, pair = (x.unflatten(0, (batch, time)) for x in (pictures, disparity, pair))
-        pose = torch.zeros(batch, 3, device=flat.device)
-        poses = [pose]
-        for t in range(1, time):
-            pose = move(pose, geometry.motion.led_here(pair[:, t], actions_BTA[:, t - 1]))
-            poses.append(pose)
         there = torch.ones(batch, time, dtype=torch.bool, device=flat.device)
-        return cls(pictures, disparity, torch.stack(poses, 1), pair, there)
+        return cls(pictures, disparity, dead_reckon(geometry, pair, actions_BTA), pair, there)
 
     @property
     def pair(self) -> Tensor:
@@ -90,6 +85,17 @@ class RecentFrames:
         sources = torch.cat((sources[..., :2] / geometry.config.place, sources[..., 2:]), -1)
         pictures = self.pictures[:, which].float() / 127.5 - 1
         return draw(pictures, self.disparity[:, which], sources, self.there[:, which], geometry.focal, IN_TURN, AGREE)
+
+
+def dead_reckon(geometry: Geometry, pairs_BTE: Tensor, actions_BTA: Tensor) -> Tensor:
+    """Poses (B, T, 3) of frames with these features, the first at zero; `actions[:, t]` led from frame t to t + 1."""
+    steps = geometry.motion.led_here(
+        pairs_BTE[:, 1:].flatten(0, 1), actions_BTA[:, : pairs_BTE.shape[1] - 1].flatten(0, 1)
+    )
+    poses = [torch.zeros(len(pairs_BTE), 3, device=pairs_BTE.device)]
+    for step in steps.unflatten(0, (len(pairs_BTE), pairs_BTE.shape[1] - 1)).unbind(1):
+        poses.append(move(poses[-1], step))
+    return torch.stack(poses, 1)
 
 
 def features(geometry: Geometry, before: Tensor, now: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """What the denoiser is shown: views drawn from recalled frames or from the last one, as latents with their masks.
 
-Legend: B views, R recalled frames, H, W pixels, C latent channels, h, w latent grid.
+Legend: B views, H, W pixels, C latent channels, h, w latent grid.
 """
 
 from __future__ import annotations
@@ -11,24 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from game_wm.memory.camera import draw
 from game_wm.tokenizer import Tokenizer
 
 COVER = 4  # channels that tell what is drawn: quarters of every cell
-
-
-def recollect(
-    tokenizer: Tokenizer,
-    pictures_BRCHW: Tensor,
-    disparity_BRhw: Tensor,
-    sources_BR3: Tensor,
-    there_BR: Tensor,
-    focal: Tensor,
-) -> Tensor:
-    """(B, C + COVER, h, w) of uint8 pictures whose poses as seen from the view are `sources`; zero where nothing is."""
-    pictures = pictures_BRCHW.float() / 127.5 - 1
-    view, known = draw(pictures, disparity_BRhw, sources_BR3, there_BR, focal)
-    return as_latent(tokenizer, view, known)
 
 
 def as_latents(tokenizer: Tokenizer, views: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

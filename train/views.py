@@ -1,15 +1,16 @@
-"""What episodic memory would draw for each frame, once: remembered views beside the latents that training reads.
+"""The views that the denoiser is shown of each frame, drawn once, beside the latents that training reads.
 
-    python -m train recall --latents runs/maze/latents --geometry runs/maze/geometry/last.ckpt \\
+    python -m train views --latents runs/maze/latents --geometry runs/maze/geometry/last.ckpt \\
         --tokenizer runs/maze/tokenizer/last.ckpt
 
 Every episode is walked through as play would walk through it: poses are dead-reckoned by the geometry, frames are
-written to the same bounded store, sources chosen by the same `choose` and drawn by the same `draw`. For half of the
-stretches of `STRETCH` frames the memory of the last 20 to 256 frames is hidden, since what was seen a moment ago is
-what is easiest; now and then it gives nothing, or something wrong. Writes `recalled-00000.npy` (float16, F x (C +
-COVER) x h x w) beside `latents-00000.npy`; a run that is stopped continues at its last whole shard.
+written to the same bounded store, sources chosen by the same `choose` and drawn by the same `draw`; and the last frames
+are warped to where each action led. For half of the stretches of `STRETCH` frames the memory of the last 20 to 256
+frames is hidden, since what was seen a moment ago is what is easiest; now and then it gives nothing, or something
+wrong. Writes `views-00000.npy` (float16, F x 2 (C + COVER) x h x w: what memory draws, then what is warped) beside
+`latents-00000.npy`; a run that is stopped continues at its last whole shard.
 
-Legend: F frames of an episode, R recalled frames, C latent channels, h, w latent grid.
+Legend: F frames of an episode, P of a part of it, R recalled frames, C latent channels, h, w latent grid.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ from torch import Tensor
 
 from data_collect.errors import UserError
 from data_collect.shards import write_atomic
+from game_wm.memory.camera import draw
 from game_wm.memory.episodic import YOUNG, EpisodicMemory, Places
 from game_wm.memory.geometry import Geometry
 from game_wm.memory.pose import move
-from game_wm.memory.recollection import COVER, recollect
+from game_wm.memory.recent import KEPT, RecentFrames, dead_reckon
+from game_wm.memory.recollection import COVER, as_latents
 from game_wm.tokenizer import Tokenizer
 from train.checkpoints import open_tokenizer
 from train.encode import tokenizer_hash
@@ -49,42 +52,42 @@ MISSING, WRONG = 0.05, 0.03  # of the stretches
 BATCH = 128
 
 
-def recall(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer) -> bool:
+def draw_views(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer) -> bool:
     """Write the views of all frames; False when that had been done. Raises `UserError` where it cannot."""
     store = LatentStore(latents)
     if not store.index["pose"]:
-        raise UserError(f"{latents} has no poses, which this memory needs: train with --model.dynamics.recall false")
+        raise UserError(f"{latents} has no poses, which views are drawn by: train without a geometry")
     if store.index["tokenizer"] != tokenizer_hash(tokenizer):
         raise UserError(f"{latents} was encoded by another tokenizer: name that one with --tokenizer")
     weights = torch.cat([value.flatten().double() for value in geometry.state_dict().values()])
     key = f"{store.index['key']}-{float((weights * torch.arange(1, len(weights) + 1)).sum()):.6e}"
-    path = store.directory / "recalled.json"
+    path = store.directory / "views.json"
     done = 0
     if path.exists():
         found = json.loads(path.read_text())
         done = found["shards"] if found["key"] == key else 0
     if done == len(store.shards):
-        say(f"{latents}: remembered views are up to date")
+        say(f"{latents}: views are up to date")
         return False
     write_atomic(path, json.dumps({"key": key, "shards": done}))
     ahead = [i for i, episode in enumerate(store.episodes) if episode["shard"] >= done]
     with ExitStack() as stack:
-        task = stack.enter_context(Task("recall", sum(store.lengths), "frames"))
+        task = stack.enter_context(Task("views", sum(store.lengths), "frames"))
         task.advance(sum(store.index["shards"][:done]))
         each = views_of(stack, store, ahead, geometry, tokenizer)
         for number in range(done, len(store.shards)):
-            shape = (store.index["shards"][number], store.latent_shape[0] + COVER, *store.latent_shape[1:])
+            shape = (store.index["shards"][number], 2 * (store.latent_shape[0] + COVER), *store.latent_shape[1:])
             views = np.zeros(shape, np.float16)
             for episode in (episode for episode in store.episodes if episode["shard"] == number):
                 views[episode["offset"] :][: episode["frames"]] = next(each)
                 task.advance(episode["frames"])
-            out = shard_path(store.directory, "recalled", number)
+            out = shard_path(store.directory, "views", number)
             temporary = out.with_suffix(f".{os.getpid()}.tmp")
             with open(temporary, "wb") as file:
                 np.save(file, views)
             os.replace(temporary, out)
             write_atomic(path, json.dumps({"key": key, "shards": number + 1}))
-    say(f"{latents}: remembered views of {sum(store.lengths)} frames")
+    say(f"{latents}: views of {sum(store.lengths)} frames")
     return True
 
 
@@ -115,32 +118,49 @@ def _views(number: int) -> np.ndarray:
 
 @torch.no_grad()
 def episode_views(store: LatentStore, number: int, geometry: Geometry, tokenizer: Tokenizer) -> np.ndarray:
-    """The views (F, C + COVER, h, w) of one episode, float16."""
+    """The views (F, 2 * (C + COVER), h, w) of one episode, float16; of its first frame there is none."""
     span = Span(number, 0, store.lengths[number])
     latents = torch.from_numpy(np.array(store.read("latents", span))).float()
     actions = torch.from_numpy(np.array(store.read("actions", span))).float()
-    with torch.autocast("cpu", torch.bfloat16):
-        pictures = torch.cat([tokenizer.decode(part).permute(0, 3, 1, 2) for part in latents.split(BATCH)])
-        disparity = torch.cat([geometry.depth(part) for part in latents.split(BATCH)])
-    seed = store.episodes[number]["seed"]
-    which, sources, there = walk(latents, actions, pictures, disparity, geometry, seed)
+    frames = read(latents, actions, geometry, tokenizer)
+    which, sources, there = walk(frames, actions, geometry, store.episodes[number]["seed"])
     views = []
     for part in torch.arange(len(latents)).split(BATCH):
         rows = which[part] * there[part]
+        pictures, disparity = frames.pictures[0, rows].float() / 127.5 - 1, frames.disparity[0, rows]
+        recalled = draw(pictures, disparity, sources[part], there[part], geometry.focal)
+        led = actions[(part - 1).clamp_min(0)]
+        warped, shown = stretches(frames, part).warp(geometry, led)
         with torch.autocast("cpu", torch.bfloat16):
-            drawn = recollect(tokenizer, pictures[rows], disparity[rows], sources[part], there[part], geometry.focal)
-        views.append(drawn.half())
+            views.append(as_latents(tokenizer, [recalled, (warped, shown)]).half())
+    views[0][0] = 0
     return torch.cat(views).numpy()
 
 
-def walk(
-    latents: Tensor, actions: Tensor, pictures: Tensor, disparity: Tensor, geometry: Geometry, seed: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def read(latents: Tensor, actions: Tensor, geometry: Geometry, tokenizer: Tokenizer) -> RecentFrames:
+    """All frames of an episode, of one player."""
+    before, parts = torch.cat((latents[:1], latents[:-1])), []
+    for now, past in zip(latents.split(BATCH), before.split(BATCH), strict=True):
+        with torch.autocast("cpu", torch.bfloat16):
+            shown = tokenizer.decode(now).permute(0, 3, 1, 2), geometry.depth(now).float()
+        parts.append((*shown, geometry.motion.pair(past, now)))
+    pictures, disparity, pairs = (torch.cat(x)[None] for x in zip(*parts, strict=True))
+    poses = dead_reckon(geometry, pairs, actions[None])
+    return RecentFrames(pictures, disparity, poses, pairs, torch.ones(1, len(latents), dtype=torch.bool))
+
+
+def stretches(frames: RecentFrames, part: Tensor) -> RecentFrames:
+    """What came before each of these frames (P,), as of P players."""
+    rows = part[:, None] + torch.arange(-KEPT, 0)
+    past = [x[0][rows.clamp_min(0)] for x in (frames.pictures, frames.disparity, frames.poses, frames.pairs)]
+    return RecentFrames(past[0], past[1], past[2], past[3], rows >= 0)
+
+
+def walk(frames: RecentFrames, actions: Tensor, geometry: Geometry, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """For each frame of an episode: which frames are recalled (F, R), their poses seen from its own (F, R, 3), and
     whether there is one (F, R)."""
     config, motion = geometry.config, geometry.motion
-    before = torch.cat((latents[:1], latents[:-1]))
-    pair = torch.cat([motion.pair(a, b) for a, b in zip(before.split(BATCH), latents.split(BATCH), strict=True)])
+    pictures, disparity, pair = frames.pictures[0], frames.disparity[0], frames.pairs[0]
     led = torch.cat((torch.zeros_like(actions[:1]), actions[:-1]))
     was, coming = motion.led_here(pair, led), motion.to_come(pair, actions)
     was[0] = 0
@@ -152,7 +172,7 @@ def walk(
     nothing = torch.zeros(1, config.views)
     found = [(nothing.long(), nothing[..., None].expand(-1, -1, 3), nothing > 0)]
     young, kind = YOUNG, 1.0
-    for t in range(len(latents)):
+    for t in range(len(pair)):
         if t % STRETCH == 0:
             hidden, length, kind = torch.rand(3, generator=random).tolist()
             young = round(SHORTEST * (LONGEST / SHORTEST) ** length) if hidden < HIDDEN else YOUNG
@@ -171,12 +191,12 @@ def walk(
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m train recall`."""
-    parser = argparse.ArgumentParser("python -m train recall", description="Remembered views of all frames, once.")
+    """`python -m train views`."""
+    parser = argparse.ArgumentParser("python -m train views", description="The views of all frames, once.")
     parser.add_argument("--latents", required=True, help="folder that `python -m train encode` wrote")
     parser.add_argument("--geometry", required=True, help="checkpoint of `python -m train geometry`")
     parser.add_argument("--tokenizer", required=True, help="checkpoint with the tokenizer")
     options = parser.parse_args(arguments)
     use_all_cores()
-    recall(options.latents, load_geometry(options.geometry), open_tokenizer(options.tokenizer))
+    draw_views(options.latents, load_geometry(options.geometry), open_tokenizer(options.tokenizer))
     return 0
