@@ -273,18 +273,23 @@ class WorldModel(nn.Module):
     def draw(self, state: WorldState, action_BA: Tensor) -> Tensor | None:
         """The views (B, V * (C + COVER), h, w) that memory and the last frames give of the frame that this action leads
         to; None in a network that is shown none."""
-        views = []
+        return self._draw(state, action_BA)[0]
+
+    def _draw(self, state: WorldState, action_BA: Tensor) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None]:
+        """The same, and which frames of memory it is drawn from."""
+        views, found = [], None
         if self.geometry is not None and state.recent is not None:
             if state.episodic is not None:
                 which, sources, there = self._look(state, action_BA)[1]
+                found = which, there
                 pictures, disparity = state.episodic.frames(which)
                 views.append(draw(pictures.float() / 127.5 - 1, disparity, sources, there, self.geometry.focal))
             if self.config.dynamics.warp:
                 views.append(state.recent.warp(self.geometry, action_BA))
         if not views:
-            return None
+            return None, found
         with self.autocast():
-            return as_latents(self.tokenizer, views)
+            return as_latents(self.tokenizer, views), found
 
     def _look(self, state: WorldState, action_BA: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """The pose that an action will lead to, and what `EpisodicMemory.choose` finds for it."""
@@ -334,7 +339,7 @@ class WorldModel(nn.Module):
         action_BA = action_BA.to(past.actions)
         now, before = past.context.working.count.clone(), past.latents[:, -1].clone()
         noise = frame_noise(state.seeds, now, self.latent_shape).to(past.latents)
-        drawn = self.draw(state, action_BA)
+        drawn, found = self._draw(state, action_BA)
         steps = steps or self.steps
         with self.autocast():
             clean = self.dynamics.generate(past, action_BA, noise, steps, self.config.objective, drawn).float()
@@ -346,5 +351,5 @@ class WorldModel(nn.Module):
                 step = state.recent.push(self.geometry, before, clean, action_BA, picture)
             if state.episodic is not None:
                 disparity = state.recent.disparity[:, -1]
-                state.episodic.arrive(self.places, step, picture, disparity, now, self.geometry.focal)
+                state.episodic.arrive(self.places, step, picture, disparity, now, self.geometry.focal, found)
         return frames, clean, rewards, terminated

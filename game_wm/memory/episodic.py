@@ -111,13 +111,18 @@ class EpisodicMemory:
         disparity_Bhw: Tensor,
         times_B: Tensor,
         focal: Tensor,
+        found: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         """A frame is finished, which this step led to: the players move, are put right by what is known of where they
-        are, and the frame is kept."""
+        are, and the frame is kept. `found` is what was chosen for its view, and whether there is one."""
         self.pose = move(self.pose, step_B3)
-        which, sources, there = self.choose(places, self.pose, times_B, ALIGNED)
+        if found is None:
+            which, _, there = self.choose(places, self.pose, times_B, ALIGNED)
+        else:
+            which, there = (x[:, :ALIGNED] for x in found)
         if there.any():
             pictures, disparity = self.frames(which)
+            sources = self.seen_from(places, self.pose, which)
             then, now = pictures.float() / 127.5 - 1, pictures_B3HW.float() / 127.5 - 1
             off = align(now, disparity_Bhw, then, disparity, sources, there, focal) * places.side
             self.pose = move(self.pose, F.pad(off, (0, 1)))
@@ -145,6 +150,12 @@ class EpisodicMemory:
             cost.scatter_(1, which[:, None], math.inf)
         which, there = (torch.stack(x, 1) for x in zip(*chosen, strict=True))
         return which, away.gather(1, which[..., None].expand(-1, -1, 3)), there
+
+    def seen_from(self, places: Places, pose_B3: Tensor, which_BR: Tensor) -> Tensor:
+        """The poses of these frames as seen from `pose` (B, R, 3), in sides of a place and radians."""
+        poses = self.poses.flatten(1, 2).gather(1, which_BR[..., None].expand(-1, -1, 3))
+        away = relative(pose_B3[:, None], poses)
+        return torch.cat((away[..., :2] / places.side, away[..., 2:]), -1)
 
     def frames(self, which_BR: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures uint8 (B, R, 3, H, W) and disparities (B, R, h, w) of what `choose` named."""
