@@ -42,6 +42,26 @@ def attend(q_BHQD: Tensor, k_BHKD: Tensor, v_BHKD: Tensor, mask: Tensor | None =
     return scores.softmax(-1).to(v_BHKD.dtype) @ v_BHKD
 
 
+def widen(x: Tensor, heads: int) -> Tensor:
+    """Keys or values (..., G, D) of G heads for `heads` queries: neighbours share one (Ainslie et al., 2023)."""
+    return x if x.shape[-2] == heads else x.repeat_interleave(heads // x.shape[-2], -2)
+
+
+def attend_with_sink(q_BHQD: Tensor, k_BHKD: Tensor, v_BHKD: Tensor, mask: Tensor, sink_BHQS: Tensor) -> Tensor:
+    """`attend` where the scores of the last S of the keys are given, not computed; `mask` (Q, K) holds for all."""
+    count = sink_BHQS.shape[-1]
+    scores = (q_BHQD * q_BHQD.shape[-1] ** -0.5) @ k_BHKD[..., :-count, :].transpose(-1, -2)
+    scores = torch.cat((scores, sink_BHQS), -1) + torch.where(mask, 0.0, -1e4).to(scores.dtype)
+    return scores.softmax(-1).to(v_BHKD.dtype) @ v_BHKD
+
+
+def best_blocks(q_BHQD: Tensor, means_BHMD: Tensor, allowed_QM: Tensor, top: int) -> Tensor:
+    """Which of M blocks of keys each query reads (B, H, Q, M): the allowed `top` whose mean key fits it best."""
+    scores = (q_BHQD.float() @ means_BHMD.float().transpose(-1, -2)).masked_fill(~allowed_QM, -torch.inf)
+    best = scores.topk(min(top, scores.shape[-1]), -1).indices
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, best, True) & allowed_QM
+
+
 def window_mask(queries: Tensor, keys: Tensor, window: int, strict: bool = False) -> Tensor:
     """(Q, K) boolean: key times at most `window` frames back, the present one included unless `strict`."""
     age = queries[:, None] - keys[None, :]
@@ -82,17 +102,18 @@ class SwiGLU(nn.Module):
 class Projections(nn.Module):
     """Pre-normalised queries, keys and values with query-key norm, and the output projection.
 
-    `source` is the width of what keys and values are read from (another stream in cross-attention).
+    `source` is the width of what keys and values are read from (another stream in cross-attention), `kv_heads` how many
+    heads they have, if fewer than the queries.
     """
 
-    def __init__(self, channels: int, heads: int, source: int | None = None) -> None:
+    def __init__(self, channels: int, heads: int, source: int | None = None, kv_heads: int | None = None) -> None:
         super().__init__()
         if channels % heads:
             raise ValueError(f"{channels} channels do not divide into {heads} heads")
-        self.heads = heads
+        self.heads, self.kv_heads = heads, kv_heads or heads
         self.norm = Norm(channels)
         self.q = nn.Linear(channels, channels, bias=False)
-        self.kv = nn.Linear(source or channels, 2 * channels, bias=False)
+        self.kv = nn.Linear(source or channels, 2 * channels // heads * self.kv_heads, bias=False)
         self.q_norm, self.k_norm = Norm(channels // heads), Norm(channels // heads)
         self.out = nn.Linear(channels, channels, bias=False)
         nn.init.zeros_(self.out.weight)
@@ -103,7 +124,7 @@ class Projections(nn.Module):
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(..., C) -> twice (..., H, D); expects `x` normalised."""
-        k, v = self.kv(x).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        k, v = self.kv(x).unflatten(-1, (2, self.kv_heads, -1)).unbind(-3)
         return self.k_norm(k), v
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
 class DynamicsConfig:
     """Sizes of the network.
 
+    `attention`: over time, in the context stream: "window" (the last `window` frames, the first `sink` among them; with
+    a window as long as an episode it is full causal attention), "sparse" (of the window's blocks of `block` frames the
+    two last and the `top` that fit best), "linear" (the gated delta rule instead); `kv_heads`: heads of keys and values
+    that the queries' `heads` share; `glance`: frames back that the denoiser's bottleneck looks, `window` if None.
     `history`: last latents the denoiser sees whole; `window`: frames of working memory; `recurrent`: whether it has
     recurrent memory; `recall`: whether it reads the view that episodic memory draws for a frame; `warp`: whether it
     reads the last frames as they look from where the action leads.
@@ -27,6 +32,12 @@ class DynamicsConfig:
     context_blocks: int = 2
     heads: int = 4
     registers: int = 2
+    attention: Literal["window", "sparse", "linear"] = "window"
+    sink: int = 0
+    block: int = 16
+    top: int = 4
+    kv_heads: int | None = None
+    glance: int | None = None
     recurrent: bool = False
     recall: bool = False
     warp: bool = False
@@ -34,6 +45,12 @@ class DynamicsConfig:
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.blocks) or len(self.widths) < 2:
             raise ValueError("widths and blocks must have the same number of levels, two at least")
+        if self.heads % (self.kv_heads or self.heads):
+            raise ValueError(f"{self.kv_heads} heads of keys and values cannot be shared by {self.heads}")
+        if not 0 <= self.sink < self.window:
+            raise ValueError(f"a sink of {self.sink} frames does not fit a window of {self.window}")
+        if self.attention == "sparse" and (self.sink or self.window % self.block or self.window < 3 * self.block):
+            raise ValueError(f"sparse attention wants no sink and a window of three blocks of {self.block} or more")
 
     def grid(self, halvings: int) -> tuple[int, int]:
         """Height and width of the latent grid after so many halvings."""
@@ -41,6 +58,11 @@ class DynamicsConfig:
         for _ in range(halvings):
             height, width = (height + 1) // 2, (width + 1) // 2
         return height, width
+
+    @property
+    def has_recurrent(self) -> bool:
+        """Whether the context stream keeps recurrent memory, as linear attention does too."""
+        return self.recurrent or self.attention == "linear"
 
     @property
     def views(self) -> int:

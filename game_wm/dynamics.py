@@ -65,12 +65,17 @@ class Dynamics(nn.Module):
         batch, time = latents_BTCHW.shape[:2]
         led = torch.cat((actions_BTA.new_zeros(batch, 1, config.actions), actions_BTA), dim=1)
         like = latents_BTCHW.float()
-        context = ContextMemory(self._ring(batch, config.context_blocks, config.context_width, like))
-        if config.recurrent:
+        layers, width = config.context_blocks, config.context_width
+        frames = config.window if config.attention != "linear" else 1
+        blocks = config.window // config.block if config.attention == "sparse" else 0
+        size = (config.tokens, config.kv_heads or config.heads, width // config.heads)
+        context = ContextMemory(WorkingMemory.start(batch, layers, frames, *size, like, blocks))
+        if config.has_recurrent:
             context.recurrent = RecurrentMemory.start(
                 batch, config.context_blocks, config.tokens, config.heads, config.context_width // config.heads, like
             )
-        bottleneck = self._ring(batch, 1, config.widths[-1], like)
+        size = (config.tokens, config.heads, config.widths[-1] // config.heads)
+        bottleneck = WorkingMemory.start(batch, 1, config.glance or config.window, *size, like)
         tokens = self.context.read(like, led, context)
         k, v = self.denoiser.keys_values(tokens)
         bottleneck.fill(0, rotate(k, torch.arange(time, device=k.device)[:, None, None]), v)
@@ -81,10 +86,6 @@ class Dynamics(nn.Module):
             context,
             bottleneck,
         )
-
-    def _ring(self, players: int, layers: int, width: int, like: Tensor) -> WorkingMemory:
-        c = self.config
-        return WorkingMemory.start(players, layers, c.window, c.tokens, c.heads, width // c.heads, like)
 
     def encode_context(self, state: DynamicsState, latents_BCHW: Tensor, actions_BA: Tensor) -> tuple[Tensor, Tensor]:
         """Read one finished frame into the state, in place; rewards (B,) and termination probabilities (B,)."""
@@ -158,7 +159,7 @@ class Dynamics(nn.Module):
         history = torch.stack([padded[:, t - 1 : t - 1 + config.history] for t in targets.tolist()], 1)
         acts = F.pad(led, (0, 0, config.history - 1, 0))
         acts = torch.stack([acts[:, t : t + config.history] for t in targets.tolist()], 1)
-        reader = SequenceReader(self.denoiser, tokens, targets, config.window)
+        reader = SequenceReader(self.denoiser, tokens, targets, config.glance or config.window)
 
         def predict(noisy: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
             count = noisy.shape[1]

@@ -1,6 +1,7 @@
 """The network: cached equals uncached, the window is a window, the objective's defining properties."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,13 +15,22 @@ from game_wm.memory.recurrent import CHUNK, GatedDelta, scan
 from game_wm.objectives.flow import FlowMatching, advance, mix
 from game_wm.tokenizer import Tokenizer, TokenizerConfig
 
+KINDS: dict[str, dict[str, Any]] = {
+    "window": {},
+    "sink": {"sink": 2},
+    "grouped": {"kv_heads": 1},
+    "sparse": {"attention": "sparse", "window": 16, "block": 4, "top": 1, "glance": 8},
+    "linear": {"attention": "linear"},
+    "recurrent": {"recurrent": True},
+    "views": {"recall": True, "warp": True},
+}
 
-@pytest.fixture(params=["working", "recurrent", "episodic"])
+
+@pytest.fixture(params=KINDS)
 def dynamics(request: pytest.FixtureRequest) -> Dynamics:
     """A small network whose zero-initialised layers are not zero, so that every path is exercised."""
     torch.manual_seed(0)
-    config = tiny_config(recall=request.param == "episodic").dynamics
-    model = Dynamics(replace(config, recurrent=request.param == "recurrent"))
+    model = Dynamics(replace(tiny_config().dynamics, **KINDS[request.param]))
     for p in model.parameters():
         if not p.detach().abs().sum():
             torch.nn.init.normal_(p, std=0.1)
@@ -65,9 +75,25 @@ def test_frame_by_frame_equals_prompt_at_once_beyond_the_window(
         assert torch.equal(a.count, b.count)
         assert (a.keys - b.keys).abs().max() < 1e-4
         assert (a.values - b.values).abs().max() < 1e-4
-    if dynamics.config.recurrent:
+        assert not a.sums.numel() or (a.sums - b.sums).abs().max() < 1e-4
+    if dynamics.config.has_recurrent:
         assert whole.context.recurrent is not None and steps.context.recurrent is not None
         assert (whole.context.recurrent.states - steps.context.recurrent.states).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", [{"sink": 2}, {"attention": "sparse", "block": 4, "top": 4}], ids=["sink", "sparse"])
+def test_what_leaves_nothing_out_is_full_attention(kind: dict[str, Any]) -> None:
+    """As long as nothing has left the window, and every block is among the best."""
+    torch.manual_seed(0)
+    full = Dynamics(replace(tiny_config().dynamics, window=16)).eval().requires_grad_(False)
+    for p in full.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    other = Dynamics(replace(full.config, **kind)).eval().requires_grad_(False)
+    other.load_state_dict(full.state_dict())
+    latents, actions = sequences(full, 14)
+    assert (full.context(latents, actions) - other.context(latents, actions)).abs().max() < 1e-5
+    longer = sequences(full, 24)
+    assert (full.context(*longer) - other.context(*longer)).abs().max() > 1e-3
 
 
 def test_recurrent_memory_brings_back_what_was_written_under_a_key() -> None:
