@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from PIL import Image
 
 from data_collect.errors import UserError
 from data_collect.record import record
 from game_wm.checkpoint import load
+from game_wm.evaluation import context_cost
 from game_wm.tokenizer import Tokenizer, TokenizerConfig
 from tests.tiny import tiny_checkpoint
 from train import bench, encode, pipeline
@@ -335,6 +337,16 @@ def test_what_the_user_gets_wrong(latents: Path, tmp_path: Path) -> None:
     ]:
         with pytest.raises(UserError, match=words):
             main(command)
+
+
+def test_bench_tells_what_a_context_costs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context_cost, "CONTEXTS", (1, 64))
+    assert main(["bench", "attention", "--json", "--plot", str(tmp_path / "cost.png")]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert set(table) == set(context_cost.KINDS) and all(row["1"] > 0 and row["64"] > 0 for row in table.values())
+    assert np.asarray(Image.open(tmp_path / "cost.png")).std() > 5
 
 
 def test_bench_speaks_of_rates(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

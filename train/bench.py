@@ -2,6 +2,7 @@
 
     python -m train bench dynamics --config configs/maze/dynamics.yaml [--steps 30]
     python -m train bench dynamics --config configs/maze/dynamics.yaml --synthetic       # no recording needed
+    python -m train bench attention [--json] [--plot docs/attention.png]     # a frame's cost by context, in play
 
 Trains for `--steps` steps exactly as training would (the same callbacks, loader and optimiser; nothing is written),
 then asks the loader alone for batches. Leave the machine to itself meanwhile. The last lines are the figures.
@@ -9,6 +10,8 @@ then asks the loader alone for batches. Leave the machine to itself meanwhile. T
 
 from __future__ import annotations
 
+import argparse
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +21,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from data_collect.errors import UserError
+from game_wm.evaluation import context_cost
 from train.callbacks import Throughput, batch_size_of, log_interval
 from train.encode import write_synthetic
 from train.machine import use_all_cores
@@ -74,6 +78,26 @@ def bench(stage: str, arguments: list[str]) -> int:
     say(f"reached:           {figures['gflops']:.0f} GFLOP/s of {figures['machine_gflops']:.0f} (4096x384x1536, bf16)")
     say(f"matrix fraction:   {figures['matrix_fraction']:.1%}")
     say(f"loader alone:      {loader:.0f} frames/s, {loader / figures['frames_per_second']:.1f} x training")
+    return 0
+
+
+def bench_attention(arguments: list[str]) -> int:
+    """Print what a frame costs the context stream with every kind of attention; exit status 0."""
+    parser = argparse.ArgumentParser("python -m train bench attention", description="Cost of a frame by its context.")
+    parser.add_argument("--json", action="store_true", help="print the table for programs")
+    parser.add_argument("--plot", type=Path, help="draw it into this PNG")
+    options = parser.parse_args(arguments)
+    use_all_cores()
+    table = context_cost.context_cost(context_cost.CONTEXTS)
+    if options.plot:
+        context_cost.plot(table).save(options.plot)
+    if options.json:
+        print(json.dumps(table, indent=1))
+        return 0
+    contexts = list(next(iter(table.values())))
+    say(f"{'ms a frame, context of':26}" + "".join(f"{int(c):>9,}" for c in contexts))
+    for kind, row in table.items():
+        say(f"{kind:26}" + "".join(f"{row[c]:9.2f}" for c in contexts))
     return 0
 
 
