@@ -42,6 +42,22 @@ def attend(q_BHQD: Tensor, k_BHKD: Tensor, v_BHKD: Tensor, mask: Tensor | None =
     return scores.softmax(-1).to(v_BHKD.dtype) @ v_BHKD
 
 
+def attend_in_window(q: Tensor, k: Tensor, v: Tensor, queries: Tensor, keys: Tensor, window: int) -> Tensor:
+    """`attend` of queries (..., Q, D) at these times to the keys (..., K, D) of the last `window` frames, at a cost
+    that grows with Q and not with its square: as many queries at once as a window is long.
+
+    Times rise by one; the last key is as late as the last query.
+    """
+    made, first = [], len(keys) - len(queries)  # the key of the first query
+    for begin in range(0, len(queries), window):
+        part = slice(begin, begin + window)
+        near = slice(max(0, first + begin - window + 1), first + begin + window)
+        made.append(
+            attend(q[..., part, :], k[..., near, :], v[..., near, :], window_mask(queries[part], keys[near], window))
+        )
+    return made[0] if len(made) == 1 else torch.cat(made, -2)
+
+
 def widen(x: Tensor, heads: int) -> Tensor:
     """Keys or values (..., G, D) of G heads for `heads` queries: neighbours share one (Ainslie et al., 2023)."""
     return x if x.shape[-2] == heads else x.repeat_interleave(heads // x.shape[-2], -2)

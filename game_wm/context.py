@@ -19,6 +19,7 @@ from game_wm.attention import (
     SpatialAttention,
     SwiGLU,
     attend,
+    attend_in_window,
     attend_with_sink,
     best_blocks,
     rotate,
@@ -80,7 +81,7 @@ class CausalAttention(nn.Module):
         elif self.sink and int(times[0]) < self.sink:
             y = self._sunk(q, plain, k, v, time, times)
         else:
-            y = attend(q, k, v, window_mask(time, times, self.window))
+            y = attend_in_window(q, k, v, time, times, self.window)
         return p.out(y.permute(0, 3, 1, 2, 4).flatten(-2))
 
     def _stored(self, keys: Tensor, frames: Tensor) -> Tensor:

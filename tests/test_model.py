@@ -8,7 +8,7 @@ import torch
 from tiny import tiny_config
 
 from game_wm import context
-from game_wm.attention import rotate, window_mask
+from game_wm.attention import attend, attend_in_window, rotate, window_mask
 from game_wm.context import expected_reward, two_hot
 from game_wm.dynamics import Dynamics
 from game_wm.memory.recurrent import CHUNK, GatedDelta, scan
@@ -79,6 +79,14 @@ def test_frame_by_frame_equals_prompt_at_once_beyond_the_window(
     if dynamics.config.has_recurrent:
         assert whole.context.recurrent is not None and steps.context.recurrent is not None
         assert (whole.context.recurrent.states - steps.context.recurrent.states).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(5, 5), (40, 40), (23, 30), (1, 9)])
+def test_attention_in_parts_is_attention_with_a_mask(queries: int, keys: int) -> None:
+    q, k, v = torch.randn(2, 3, queries, 8), torch.randn(2, 3, keys, 8), torch.randn(2, 3, keys, 8)
+    time = torch.arange(100, 100 + keys)
+    whole = attend(q, k, v, window_mask(time[-queries:], time, 8))
+    assert torch.allclose(attend_in_window(q, k, v, time[-queries:], time, 8), whole, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [{"sink": 2}, {"attention": "sparse", "block": 4, "top": 4}], ids=["sink", "sparse"])

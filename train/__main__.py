@@ -39,9 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         if rest[:1] == ["attention"]:
             return bench_attention(rest[1:])
         if not rest or rest[0] not in ("tokenizer", "dynamics", "distill"):
-            raise UserError(
-                "bench what? dynamics, tokenizer or distill (with --config ...), or attention"
-            )
+            raise UserError("bench what? dynamics, tokenizer or distill (with --config ...), or attention")
         return bench(rest[0], rest[1:])
     if command == "pipeline":
         from train.pipeline import main as pipeline
