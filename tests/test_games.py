@@ -405,3 +405,7 @@ def test_resize_averages_areas_and_cuts_to_the_aspect() -> None:
     assert (resize(striped, 64, 64, cut=True) == 200).all()  # the sides are gone
     assert default_size(96, 96) == (64, 64)
     assert default_size(600, 400) == (96, 64)
+
+
+def test_whose_pictures_they_are_is_known() -> None:
+    assert "Freedoom" in games.notice("doom?width=160") and games.notice("maze") == games.notice(ATARI) == ""

@@ -28,6 +28,11 @@ from data_collect.errors import UserError
 # Imported when asked for: a game must not need what another one needs.
 GAMES = {"maze": "data_collect.games.maze:Maze", "doom": "data_collect.games.doom:Doom"}
 GYM = "data_collect.games.gym:Gym"
+# What must be said wherever a game's pictures, or what learnt from them, are passed on.
+NOTICES = {
+    "doom": "Levels, textures and sprites are Freedoom's (https://freedoom.github.io), copyright 2001-2024 the "
+    "contributors to the Freedoom project, under the 3-clause BSD licence; the scenarios are ViZDoom's (MIT licence)."
+}
 
 
 def parse(game_id: str) -> tuple[str, dict[str, str]]:
@@ -52,6 +57,11 @@ def make(game_id: str, **options: Any) -> gymnasium.Env:
     module, _, cls_name = target.partition(":")
     cls = getattr(importlib.import_module(module), cls_name)
     return cls(*arguments, **_options(name, cls, {**written, **options}))
+
+
+def notice(game_id: str) -> str:
+    """Whose pictures a game's are, and under which licence; empty where they are this project's own or not known."""
+    return NOTICES.get(parse(game_id)[0], "")
 
 
 def replayable(game_id: str) -> bool:

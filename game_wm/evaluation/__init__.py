@@ -259,6 +259,7 @@ def _dream(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int
 
 def make_card(checkpoint: Checkpoint, options: Options, results: dict[str, Any], out: Path | None) -> dict[str, Any]:
     """Results with what identifies them, before they are merged with an existing card."""
+    from data_collect import games
     from game_wm.evaluation.card import SUITES as KEYS
     from game_wm.evaluation.card import file_hash
     from game_wm.evaluation.rollout import FIRST_SEED
@@ -294,6 +295,7 @@ def make_card(checkpoint: Checkpoint, options: Options, results: dict[str, Any],
         "weights": file_hash(checkpoint.path),
     }
     head |= {"teacher": teacher.name} if teacher.exists() else {}
+    head |= {"notice": said} if (said := games.notice(checkpoint.game)) else {}
     return head | {"runs": runs} | results
 
 

@@ -123,6 +123,7 @@ def markdown(card: Mapping[str, Any], sheet: bool) -> str:
         "trained": ", ".join(f"{k} {v}" for k, v in trained.items() if not isinstance(v, dict)),
         "teacher": card.get("teacher"),
         "seeds": card.get("seeds"),
+        "pictures": card.get("notice"),
     }
     lines += [f"- {name}: {value}" for name, value in facts.items() if value not in (None, "")]
     lines += ["", "Measured on seeds that training never saw, against the real game under the same random actions. "
