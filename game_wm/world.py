@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from game_wm.config import DynamicsConfig
@@ -20,14 +19,12 @@ from game_wm.memory.camera import draw
 from game_wm.memory.episodic import EpisodicMemory, Places
 from game_wm.memory.geometry import Geometry, MemoryConfig
 from game_wm.memory.pose import move, relative
-from game_wm.memory.recent import KEPT, RecentFrames
+from game_wm.memory.recent import RecentFrames
 from game_wm.memory.recollection import as_latents
 from game_wm.memory.recurrent import RecurrentMemory
 from game_wm.memory.working import WorkingMemory
 from game_wm.objectives.flow import FlowMatching
 from game_wm.tokenizer import Tokenizer, TokenizerConfig
-
-PART = 64  # frames of a prompt that are decoded at once
 
 
 @dataclass(frozen=True)
@@ -233,35 +230,22 @@ class WorldModel(nn.Module):
         state = WorldState(dynamics, seeds.to(latents_BPCHW.device).clone())
         if self.geometry is not None:
             whole = latents_BPCHW.float()
-            part = slice(max(0, whole.shape[1] - KEPT - 1), None)  # and one more, to tell the first one's motion
             with self.autocast():
-                last = RecentFrames.read(self.geometry, self.decode, whole[:, part], actions_BPA[:, part])
-            state.recent = last.before(last.there.shape[1])
+                frames = RecentFrames.read(self.geometry, self.decode, whole, actions_BPA)
+            state.recent = frames.before(whole.shape[1])
             if self.config.dynamics.recall:
-                state.episodic = self._remember_prompt(self.geometry, whole, actions_BPA)
+                state.episodic = self._remember(self.geometry, frames)
         return state
 
-    def _remember_prompt(self, geometry: Geometry, latents_BPCHW: Tensor, actions_BPA: Tensor) -> EpisodicMemory:
-        """Episodic memory after a prompt, in which the player began at pose zero."""
-        config, (batch, prompt) = geometry.config, latents_BPCHW.shape[:2]
-        before = torch.cat((latents_BPCHW[:, :1], latents_BPCHW[:, :-1]), 1)
-        led = F.pad(actions_BPA, (0, 0, 1, 0))
-        pictures, disparity, step = [], [], []
-        for part in torch.arange(prompt).split(PART):
-            flat = latents_BPCHW[:, part].flatten(0, 1)
-            pictures.append(self.decode(flat).permute(0, 3, 1, 2).unflatten(0, (batch, -1)))
-            with self.autocast():
-                disparity.append(geometry.depth(flat).unflatten(0, (batch, -1)))
-            pair = geometry.motion.pair(before[:, part].flatten(0, 1), flat)
-            step.append(geometry.motion.led_here(pair, led[:, part].flatten(0, 1)).unflatten(0, (batch, -1)))
-        shapes = pictures[0].shape[2:], disparity[0].shape[2:]
-        device = str(latents_BPCHW.device)
-        memory = EpisodicMemory.start(batch, config.slots, *shapes, device)
+    def _remember(self, geometry: Geometry, frames: RecentFrames) -> EpisodicMemory:
+        """Episodic memory of a prompt, in which the player began at pose zero."""
+        batch, prompt = frames.there.shape
+        shapes, device = (frames.pictures.shape[2:], frames.disparity.shape[2:]), str(frames.there.device)
+        memory = EpisodicMemory.start(batch, geometry.config.slots, *shapes, device)
         for t in range(prompt):
-            i, j = divmod(t, PART)
-            moved = step[i][:, j] if t else torch.zeros_like(memory.pose)
             at = torch.full((batch,), t, device=memory.keys.device)
-            memory.arrive(self.places, moved, pictures[i][:, j], disparity[i][:, j], at, geometry.focal)
+            shown = frames.pictures[:, t], frames.disparity[:, t]
+            memory.arrive(self.places, frames.steps[:, t], *shown, at, geometry.focal)
         return memory
 
     @property
@@ -295,7 +279,7 @@ class WorldModel(nn.Module):
         """The pose that an action will lead to, and what `EpisodicMemory.choose` finds for it."""
         memory, geometry = state.episodic, self.geometry
         assert memory is not None and geometry is not None and state.recent is not None
-        pose = move(memory.pose, geometry.motion.to_come(state.recent.pair, action_BA))
+        pose = move(memory.pose, state.recent.to_come(geometry, action_BA))
         return pose, memory.choose(self.places, pose, state.dynamics.context.working.count, geometry.config.views)
 
     @torch.no_grad()

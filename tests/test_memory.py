@@ -200,14 +200,14 @@ def test_who_stays_sees_the_same_and_who_turns_sees_it_shifted(monkeypatch: pyte
     last = RecentFrames(
         ramp.expand(shape),
         torch.full((1, KEPT, 32, 32), 1e-3),
-        torch.zeros(1, KEPT, 3),
+        *torch.zeros(2, 1, KEPT, 3),
         torch.zeros(1, KEPT, 192),
         there,
     )
     u = (torch.arange(64) + 0.5) / 32 - 1
     for tangent in (0.0, 0.25):
         step = torch.tensor([[0.0, 0.0, math.atan(tangent)]])
-        monkeypatch.setattr(geometry.motion, "to_come", lambda pair, action, step=step: step)
+        monkeypatch.setattr(geometry.motion, "to_come", lambda pair, action, last, step=step: step)
         view, known = last.warp(geometry, torch.zeros(1, 4))
         there = known[0, 32]
         was = ((u + tangent) / (1 - u * tangent) * 32 + 31.5) / 63 * 2 - 1  # in grey levels, along the ramp

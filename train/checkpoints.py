@@ -70,10 +70,12 @@ def initialise(model: pl.LightningModule, stage: str, path: Path, card: dict[str
 
 
 def grown(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights for a network that may have gained recurrent memory or views, which count for nothing at first."""
-    name = "denoiser.enter.weight"
-    if name in weights and (more := wanted[name].shape[1] - weights[name].shape[1]) > 0:
-        weights = {**weights, name: F.pad(weights[name], (0, 0, 0, 0, 0, more))}
+    """Weights for a network that may have gained recurrent memory, views or inertia, which are nothing at first."""
+    weights = dict(weights)
+    for name in ("denoiser.enter.weight", "motion.was.0.weight", "motion.next.0.weight"):
+        if name in weights and (more := wanted[name].shape[1] - weights[name].shape[1]) > 0:
+            weights[name] = F.pad(weights[name], (0, 0) * (weights[name].ndim - 2) + (0, more))
+    if "denoiser.enter.weight" in weights:
         for gate in (k for k in wanted if k.startswith("denoiser.gate.")):
             views, had = len(wanted[gate]), weights.get(gate, wanted[gate][:0])
             weights[gate] = torch.cat((had, torch.zeros_like(wanted[gate][: views - len(had)])))

@@ -116,13 +116,19 @@ class GeometryModule(pl.LightningModule):
         photo, smooth = self.depth_losses(latents, pose)
         motion = self.geometry.motion
         before, now = latents[:, :-1].flatten(0, 1), latents[:, 1:].flatten(0, 1)
-        truth = (relative(pose[:, :-1], pose[:, 1:]) / motion.unit).flatten(0, 1)
-        pair = motion.pair(before, now)
-        was = (motion.led_here(pair, actions[:, :-1].flatten(0, 1)) / motion.unit - truth).square().mean()
+        truth = relative(pose[:, :-1], pose[:, 1:])
+        pair, led = motion.pair(before, now), actions[:, :-1].flatten(0, 1)
+        # In play the step before is what was read off the pictures: half of the windows learn with that.
+        first = torch.zeros_like(truth[:, :1])
+        with torch.no_grad():
+            read = motion.led_here(pair, led, torch.cat((first, truth[:, :-1]), 1).flatten(0, 1)).view_as(truth)
+        known = torch.where(torch.rand(len(truth), 1, 1, device=self.device) < 0.5, truth, read)
+        was = motion.led_here(pair, led, torch.cat((first, known[:, :-1]), 1).flatten(0, 1)).view_as(truth)
+        was = ((was - truth) / motion.unit).square().mean()
         # What comes after the last pair is not in the window.
-        pair, done = (x.unflatten(0, (len(latents), -1)) for x in (pair, truth))
-        coming = motion.to_come(pair[:, :-1].flatten(0, 1), actions[:, 1:-1].flatten(0, 1)) / motion.unit
-        coming = (coming - done[:, 1:].flatten(0, 1)).square().mean()
+        pair = pair.unflatten(0, (len(latents), -1))[:, :-1].flatten(0, 1)
+        coming = motion.to_come(pair, actions[:, 1:-1].flatten(0, 1), known[:, :-1].flatten(0, 1))
+        coming = ((coming.view_as(truth[:, 1:]) - truth[:, 1:]) / motion.unit).square().mean()
         figures = {"photo": photo, "was": was, "coming": coming}
         return photo + self.smooth * smooth + 0.1 * (was + coming), figures
 

@@ -36,7 +36,7 @@ from game_wm.memory.camera import draw
 from game_wm.memory.episodic import YOUNG, EpisodicMemory, Places
 from game_wm.memory.geometry import Geometry
 from game_wm.memory.pose import move
-from game_wm.memory.recent import KEPT, RecentFrames, dead_reckon
+from game_wm.memory.recent import KEPT, RecentFrames
 from game_wm.memory.recollection import COVER, as_latents
 from game_wm.tokenizer import Tokenizer
 from train.checkpoints import open_tokenizer
@@ -122,7 +122,8 @@ def episode_views(store: LatentStore, number: int, geometry: Geometry, tokenizer
     span = Span(number, 0, store.lengths[number])
     latents = torch.from_numpy(np.array(store.read("latents", span))).float()
     actions = torch.from_numpy(np.array(store.read("actions", span))).float()
-    frames = read(latents, actions, geometry, tokenizer)
+    with torch.autocast("cpu", torch.bfloat16):
+        frames = RecentFrames.read(geometry, tokenizer.decode, latents[None], actions[None])
     which, sources, there = walk(frames, actions, geometry, store.episodes[number]["seed"])
     views = []
     for part in torch.arange(len(latents)).split(BATCH):
@@ -137,33 +138,20 @@ def episode_views(store: LatentStore, number: int, geometry: Geometry, tokenizer
     return torch.cat(views).numpy()
 
 
-def read(latents: Tensor, actions: Tensor, geometry: Geometry, tokenizer: Tokenizer) -> RecentFrames:
-    """All frames of an episode, of one player."""
-    before, parts = torch.cat((latents[:1], latents[:-1])), []
-    for now, past in zip(latents.split(BATCH), before.split(BATCH), strict=True):
-        with torch.autocast("cpu", torch.bfloat16):
-            shown = tokenizer.decode(now).permute(0, 3, 1, 2), geometry.depth(now).float()
-        parts.append((*shown, geometry.motion.pair(past, now)))
-    pictures, disparity, pairs = (torch.cat(x)[None] for x in zip(*parts, strict=True))
-    poses = dead_reckon(geometry, pairs, actions[None])
-    return RecentFrames(pictures, disparity, poses, pairs, torch.ones(1, len(latents), dtype=torch.bool))
-
-
 def stretches(frames: RecentFrames, part: Tensor) -> RecentFrames:
     """What came before each of these frames (P,), as of P players."""
     rows = part[:, None] + torch.arange(-KEPT, 0)
-    past = [x[0][rows.clamp_min(0)] for x in (frames.pictures, frames.disparity, frames.poses, frames.pairs)]
-    return RecentFrames(past[0], past[1], past[2], past[3], rows >= 0)
+    past = RecentFrames(*(x[0][rows.clamp_min(0)] for x in frames.tensors()))
+    past.there &= rows >= 0
+    return past
 
 
 def walk(frames: RecentFrames, actions: Tensor, geometry: Geometry, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """For each frame of an episode: which frames are recalled (F, R), their poses seen from its own (F, R, 3), and
     whether there is one (F, R)."""
-    config, motion = geometry.config, geometry.motion
-    pictures, disparity, pair = frames.pictures[0], frames.disparity[0], frames.pairs[0]
-    led = torch.cat((torch.zeros_like(actions[:1]), actions[:-1]))
-    was, coming = motion.led_here(pair, led), motion.to_come(pair, actions)
-    was[0] = 0
+    config = geometry.config
+    pictures, disparity, was = frames.pictures[0], frames.disparity[0], frames.steps[0]
+    coming = geometry.motion.to_come(frames.pairs[0], actions, was)
     # Positions are put right at this resolution, so that no more of a picture need be kept here.
     small = F.interpolate(pictures.float(), size=disparity.shape[-2:], mode="area").round().to(torch.uint8)
     places = Places(config.place, config.headings)
@@ -172,7 +160,7 @@ def walk(frames: RecentFrames, actions: Tensor, geometry: Geometry, seed: int) -
     nothing = torch.zeros(1, config.views)
     found = [(nothing.long(), nothing[..., None].expand(-1, -1, 3), nothing > 0)]
     young, kind = YOUNG, 1.0
-    for t in range(len(pair)):
+    for t in range(len(was)):
         if t % STRETCH == 0:
             hidden, length, kind = torch.rand(3, generator=random).tolist()
             young = round(SHORTEST * (LONGEST / SHORTEST) ** length) if hidden < HIDDEN else YOUNG

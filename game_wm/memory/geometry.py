@@ -24,7 +24,8 @@ class MemoryConfig:
 
     `place`, `headings`: side of a place in the pose's units, and how many headings make a turn; of every place the
     first and the newest frame are kept, of `slots` places; `views`: frames that a remembered view is drawn from;
-    `hidden`: width of the networks that read depth and motion.
+    `hidden`: width of the networks that read depth and motion; `inertia`: whether a step goes on from the last one, as
+    of somebody who slides to a halt.
     """
 
     channels: int = 16
@@ -36,6 +37,7 @@ class MemoryConfig:
     slots: int = 1024
     views: int = 4
     hidden: int = 96
+    inertia: bool = False
 
 
 class Block(nn.Module):
@@ -89,8 +91,10 @@ class Motion(nn.Module):
         self.blocks = nn.ModuleList(Block(width) for _ in range(2))
         self.gather = nn.Conv2d(width, 16, 1)
         self.read = nn.Linear(16 * config.height * config.width + width, features)
-        self.was = nn.Sequential(nn.Linear(features + config.actions, 128), nn.SiLU(), nn.Linear(128, 2))
-        self.next = nn.Sequential(nn.Linear(features + config.actions, 128), nn.SiLU(), nn.Linear(128, 2))
+        self.inertia = config.inertia
+        told = features + config.actions + 3 * config.inertia
+        self.was = nn.Sequential(nn.Linear(told, 128), nn.SiLU(), nn.Linear(128, 2))
+        self.next = nn.Sequential(nn.Linear(told, 128), nn.SiLU(), nn.Linear(128, 2))
         self.turn = nn.Sequential(nn.Linear(config.actions, 64), nn.SiLU(), nn.Linear(64, 1))
         unit = torch.tensor([config.place / 10, config.place / 10, 0.1])
         self.register_buffer("unit", unit, persistent=False)
@@ -102,17 +106,18 @@ class Motion(nn.Module):
             x = block(x)
         return F.silu(self.read(torch.cat((self.gather(x).flatten(1), x.mean((2, 3))), 1)))
 
-    def led_here(self, pair_BE: Tensor, action_BA: Tensor) -> Tensor:
-        """The step between the two frames, which `action` led to."""
-        return self._step(self.was, pair_BE, action_BA)
+    def led_here(self, pair_BE: Tensor, action_BA: Tensor, last_B3: Tensor) -> Tensor:
+        """The step between the two frames, which `action` led to, after the step `last`."""
+        return self._step(self.was, pair_BE, action_BA, last_B3)
 
-    def to_come(self, pair_BE: Tensor, action_BA: Tensor) -> Tensor:
-        """The step that `action` will lead to after the two frames."""
-        return self._step(self.next, pair_BE, action_BA)
+    def to_come(self, pair_BE: Tensor, action_BA: Tensor, last_B3: Tensor) -> Tensor:
+        """The step that `action` will lead to after the two frames; `last` was the step between them."""
+        return self._step(self.next, pair_BE, action_BA, last_B3)
 
-    def _step(self, far: nn.Module, pair_BE: Tensor, action_BA: Tensor) -> Tensor:
+    def _step(self, far: nn.Module, pair_BE: Tensor, action_BA: Tensor, last_B3: Tensor) -> Tensor:
+        told = [pair_BE, action_BA, *([last_B3 / self.unit] if self.inertia else [])]
         with torch.autocast(pair_BE.device.type, enabled=False):  # what is rounded would add up
-            step, turn = far(torch.cat((pair_BE, action_BA), 1).float()), self.turn(action_BA.float())
+            step, turn = far(torch.cat(told, 1).float()), self.turn(action_BA.float())
         return torch.cat((step, turn), 1) * self.unit
 
 

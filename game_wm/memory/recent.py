@@ -20,6 +20,7 @@ from game_wm.memory.pose import move, relative
 
 AGES = (1, 2, 4, 8)  # of the frames that are drawn, each where those before it show nothing
 KEPT = max(AGES)
+PART = 64  # frames of a sequence that are read at once
 AGREE = 1.0  # nothing is too far off: between frames so near, what is hidden is less than what is misjudged
 IN_TURN = 0.3  # cost of being the next older: the newest that shows a surface weighs most
 
@@ -28,12 +29,14 @@ IN_TURN = 0.3  # cost of being the next older: the newest that shows a surface w
 class RecentFrames:
     """Frames in order, the newest last, and the player first in every tensor.
 
-    `pictures` uint8 (B, T, 3, H, W); their `disparity` (B, T, 4h, 4w); `poses` (B, T, 3), dead-reckoned; `pairs`
-    (B, T, E), the motion network's features of each frame and the one before it; `there` bool (B, T).
+    `pictures` uint8 (B, T, 3, H, W); their `disparity` (B, T, 4h, 4w); `steps` (B, T, 3) that led to them and `poses`
+    (B, T, 3), dead-reckoned; `pairs` (B, T, E), the motion network's features of each frame and the one before it;
+    `there` bool (B, T).
     """
 
     pictures: Tensor
     disparity: Tensor
+    steps: Tensor
     poses: Tensor
     pairs: Tensor
     there: Tensor
@@ -42,25 +45,32 @@ class RecentFrames:
     def read(
         cls, geometry: Geometry, decode: Callable[[Tensor], Tensor], latents_BTChw: Tensor, actions_BTA: Tensor
     ) -> RecentFrames:
-        """Of a sequence: `decode` shows latents as uint8 (N, H, W, 3); `actions[:, t]` led from frame t to t + 1."""
+        """Of a sequence of any length, whose first frame is at pose zero: `decode` shows latents as uint8 (N, H, W, 3);
+        `actions[:, t]` led from frame t to t + 1."""
         batch, time = latents_BTChw.shape[:2]
-        flat = latents_BTChw.flatten(0, 1)
-        before = torch.cat((latents_BTChw[:, :1], latents_BTChw[:, :-1]), 1).flatten(0, 1)
-        pictures, disparity = decode(flat).permute(0, 3, 1, 2), geometry.depth(flat).float()
-        pair = features(geometry, before, flat)
-        pictures, disparity, pair = (x.unflatten(0, (batch, time)) for x in (pictures, disparity, pair))
-        there = torch.ones(batch, time, dtype=torch.bool, device=flat.device)
-        return cls(pictures, disparity, dead_reckon(geometry, pair, actions_BTA), pair, there)
+        before, parts = torch.cat((latents_BTChw[:, :1], latents_BTChw[:, :-1]), 1), []
+        for part in torch.arange(time).split(PART):
+            past, now = before[:, part].flatten(0, 1), latents_BTChw[:, part].flatten(0, 1)
+            found = decode(now).permute(0, 3, 1, 2), geometry.depth(now).float(), features(geometry, past, now)
+            parts.append([x.unflatten(0, (batch, len(part))) for x in found])
+        pictures, disparity, pairs = (torch.cat(x, 1) for x in zip(*parts, strict=True))
+        pose = step = torch.zeros(batch, 3, device=pairs.device)
+        steps, poses = [step], [pose]
+        for t in range(1, time):
+            step = geometry.motion.led_here(pairs[:, t], actions_BTA[:, t - 1], step)
+            pose = move(pose, step)
+            steps.append(step)
+            poses.append(pose)
+        there = torch.ones(batch, time, dtype=torch.bool, device=pairs.device)
+        return cls(pictures, disparity, torch.stack(steps, 1), torch.stack(poses, 1), pairs, there)
 
-    @property
-    def pair(self) -> Tensor:
-        """Features (B, E) of the last two frames."""
-        return self.pairs[:, -1]
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.pictures, self.disparity, self.steps, self.poses, self.pairs, self.there
 
     def before(self, frame: int) -> RecentFrames:
         """The `KEPT` frames before this number (from the first of these on), copied; absent ones stand in front."""
         first, parts = max(0, frame - KEPT), []
-        for x in (self.pictures, self.disparity, self.poses, self.pairs, self.there):
+        for x in self.tensors():
             missing = x.new_zeros(x.shape[0], KEPT - (frame - first), *x.shape[2:])
             parts.append(torch.cat((missing, x[:, first:frame]), 1))
         return RecentFrames(*parts)
@@ -68,34 +78,26 @@ class RecentFrames:
     def push(self, geometry: Geometry, before: Tensor, now: Tensor, action_BA: Tensor, picture_B3HW: Tensor) -> Tensor:
         """A frame is finished, in place: its latent, the one before and the action between. The step (B, 3) it was."""
         pair = features(geometry, before, now)
-        step = geometry.motion.led_here(pair, action_BA)
+        step = geometry.motion.led_here(pair, action_BA, self.steps[:, -1])
         pose = move(self.poses[:, -1], step)
-        new = (picture_B3HW, geometry.depth(now).float(), pose, pair, torch.ones_like(self.there[:, 0]))
-        olds = (self.pictures, self.disparity, self.poses, self.pairs, self.there)
-        for old, value in zip(olds, new, strict=True):
+        new = (picture_B3HW, geometry.depth(now).float(), step, pose, pair, torch.ones_like(self.there[:, 0]))
+        for old, value in zip(self.tensors(), new, strict=True):
             old[:, :-1] = old[:, 1:].clone()
             old[:, -1] = value
         return step
 
+    def to_come(self, geometry: Geometry, action_BA: Tensor) -> Tensor:
+        """The step (B, 3) that an action will lead to."""
+        return geometry.motion.to_come(self.pairs[:, -1], action_BA, self.steps[:, -1])
+
     def warp(self, geometry: Geometry, action_BA: Tensor) -> tuple[Tensor, Tensor]:
         """The picture (B, 3, H, W) in [-1, 1] from where the action leads, and where it is drawn (B, H, W)."""
-        to = move(self.poses[:, -1], geometry.motion.to_come(self.pair, action_BA))
+        to = move(self.poses[:, -1], self.to_come(geometry, action_BA))
         which = [self.poses.shape[1] - age for age in AGES]
         sources = relative(to[:, None], self.poses[:, which])
         sources = torch.cat((sources[..., :2] / geometry.config.place, sources[..., 2:]), -1)
         pictures = self.pictures[:, which].float() / 127.5 - 1
         return draw(pictures, self.disparity[:, which], sources, self.there[:, which], geometry.focal, IN_TURN, AGREE)
-
-
-def dead_reckon(geometry: Geometry, pairs_BTE: Tensor, actions_BTA: Tensor) -> Tensor:
-    """Poses (B, T, 3) of frames with these features, the first at zero; `actions[:, t]` led from frame t to t + 1."""
-    steps = geometry.motion.led_here(
-        pairs_BTE[:, 1:].flatten(0, 1), actions_BTA[:, : pairs_BTE.shape[1] - 1].flatten(0, 1)
-    )
-    poses = [torch.zeros(len(pairs_BTE), 3, device=pairs_BTE.device)]
-    for step in steps.unflatten(0, (len(pairs_BTE), pairs_BTE.shape[1] - 1)).unbind(1):
-        poses.append(move(poses[-1], step))
-    return torch.stack(poses, 1)
 
 
 def features(geometry: Geometry, before: Tensor, now: Tensor) -> Tensor:
