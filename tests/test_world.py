@@ -58,7 +58,7 @@ def test_players_are_slices(world: WorldModel) -> None:
     apart = torch.cat([play(world, part, 6) for part in parts], dim=1)
     # A drawn picture has 8 bits: where a value lies between two of them, the last bit of a float decides.
     assert (together - apart).abs().max() < (0.05 if world.geometry else 1e-4)
-    assert (together - apart).abs().mean() < 1e-4
+    assert (together - apart).abs().mean() < 1e-3
     joined = WorldState.cat(parts)
     assert {k: v.shape for k, v in joined.to_dict().items()} == {k: v.shape for k, v in state.to_dict().items()}
 
