@@ -5,6 +5,8 @@ Legend: B batch, T time, N tokens of a frame, H heads, D channels of a head, Q q
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,9 +18,12 @@ def rotate(x_TND: Tensor, positions_T: Tensor, base: float = 1000.0) -> Tensor:
     The product of two rotated vectors depends on the difference of their positions alone. Angles are computed in
     double precision, so that frame 1,000,000 is like frame 100.
     """
-    half = x_TND.shape[-1] // 2
-    frequencies = base ** (-torch.arange(half, device=x_TND.device, dtype=torch.float64) / half)
-    return rotate_by(x_TND, positions_T.double().unsqueeze(-1) * frequencies)
+    return rotate_by(x_TND, positions_T.double().unsqueeze(-1) * frequencies(x_TND.shape[-1] // 2, base, x_TND.device))
+
+
+@cache
+def frequencies(count: int, base: float, device: torch.device) -> Tensor:
+    return base ** (-torch.arange(count, device=device, dtype=torch.float64) / count)
 
 
 def rotate_by(x: Tensor, angles: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from game_wm.config import DynamicsConfig
 from game_wm.context import ContextMemory
 from game_wm.dynamics import Dynamics, DynamicsState
-from game_wm.memory.camera import draw
+from game_wm.memory.camera import Sources, draw
 from game_wm.memory.episodic import EpisodicMemory, Places
 from game_wm.memory.geometry import Geometry, MemoryConfig
 from game_wm.memory.pose import move, relative
@@ -264,16 +264,15 @@ class WorldModel(nn.Module):
         views, found = [], None
         if self.geometry is not None and state.recent is not None:
             if state.episodic is not None:
-                which, sources, there = self._look(state, action_BA)[1]
+                which, poses, there = self._look(state, action_BA)[1]
                 found = which, there
-                pictures, disparity = state.episodic.frames(which)
-                views.append(draw(pictures.float() / 127.5 - 1, disparity, sources, there, self.geometry.focal))
+                views.append(Sources(*state.episodic.frames(which), poses, there))
             if self.config.dynamics.warp:
-                views.append(state.recent.warp(self.geometry, action_BA))
-        if not views:
+                views.append(state.recent.sources(self.geometry, action_BA))
+        if not views or self.geometry is None:
             return None, found
         with self.autocast():
-            return as_latents(self.tokenizer, views), found
+            return as_latents(self.tokenizer, draw(views, self.geometry.focal)), found
 
     def _look(self, state: WorldState, action_BA: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """The pose that an action will lead to, and what `EpisodicMemory.choose` finds for it."""
@@ -288,9 +287,9 @@ class WorldModel(nn.Module):
         memory, geometry = state.episodic, self.geometry
         if memory is None or geometry is None:
             return None
-        pose, (which, sources, there) = self._look(state, action_BA.to(state.dynamics.actions))
+        pose, (which, poses, there) = self._look(state, action_BA.to(state.dynamics.actions))
         pictures, disparity = memory.frames(which)
-        view, known = draw(pictures.float() / 127.5 - 1, disparity, sources, there, geometry.focal)
+        ((view, known),) = draw([Sources(pictures, disparity, poses, there)], geometry.focal)
         found = there[player]
         ages = (state.dynamics.context.working.count[:, None] - memory.times.flatten(1).gather(1, which))[player, found]
         kept = (memory.keys[player] >= 0).repeat_interleave(2)

@@ -14,7 +14,7 @@ from tiny import tiny_config, tiny_world
 from data_collect.games import make
 from data_collect.record import record
 from game_wm.dynamics import Dynamics
-from game_wm.memory.camera import align, carry, draw, surround
+from game_wm.memory.camera import Sources, align, carry, draw, surround
 from game_wm.memory.episodic import WAYS, EpisodicMemory, Places
 from game_wm.memory.pose import move, relative
 from game_wm.memory.recent import KEPT, RecentFrames
@@ -106,7 +106,7 @@ def test_players_remember_each_for_themselves(players: int) -> None:
 
 
 def maze_frames(turns: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pictures (T, 3, H, W) in [-1, 1] and poses (T, 3) of somebody who turns on the spot."""
+    """Pictures uint8 (T, 3, H, W) and poses (T, 3) of somebody who turns on the spot."""
     env = make("maze?size=7")
     frame, info = env.reset(seed=1)
     frames, poses = [frame], [info["pose"]]
@@ -114,8 +114,7 @@ def maze_frames(turns: int) -> tuple[torch.Tensor, torch.Tensor]:
         frame, *_, info = env.step(np.array([0, 0, 1, 0]))
         frames.append(frame)
         poses.append(info["pose"])
-    pictures = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return pictures, torch.tensor(np.array(poses), dtype=torch.float32)
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2), torch.tensor(np.array(poses), dtype=torch.float32)
 
 
 FOCAL = -1 / math.tan(math.radians(75 / 2))  # the maze's; left is positive in its poses
@@ -125,7 +124,9 @@ def test_a_turned_view_is_drawn_from_the_frames_around_it() -> None:
     pictures, poses = maze_frames(8)
     sources = relative(poses[4:5].expand(2, 3), poses[[0, 8]])[None]
     far = torch.full((1, 2, 32, 32), 0.002)  # a turn moves all depths alike
-    view, known = draw(pictures[None, [0, 8]], far, sources, torch.ones(1, 2, dtype=torch.bool), FOCAL)
+    both = torch.ones(1, 2, dtype=torch.bool)
+    ((view, known),) = draw([Sources(pictures[None, [0, 8]], far, sources, both)], FOCAL)
+    pictures = pictures.float() / 127.5 - 1
     apart = (view - pictures[4]).abs().mean(1)[known]
     assert known.float().mean() > 0.95 and apart.mean() < 0.03
     assert (pictures[0] - pictures[4]).abs().mean() > 5 * apart.mean()
@@ -142,9 +143,16 @@ def test_what_is_nearer_hides_what_is_behind_it() -> None:
 
 
 def test_sources_that_are_not_there_draw_nothing() -> None:
-    pictures, depth = torch.rand(1, 2, 3, 16, 16), torch.full((1, 2, 8, 8), 0.5)
-    view, known = draw(pictures, depth, torch.zeros(1, 2, 3), torch.zeros(1, 2, dtype=torch.bool), 1.0)
+    pictures, depth = torch.randint(256, (1, 2, 3, 16, 16), dtype=torch.uint8), torch.full((1, 2, 8, 8), 0.5)
+    there = torch.tensor([[False, True]])
+    nothing = Sources(pictures, depth, torch.zeros(1, 2, 3), there & False)
+    ((view, known),) = draw([nothing], 1.0)
     assert not known.any() and not view.any()
+    # Views that are drawn together do not know of each other, whatever their sources and their ways.
+    other = Sources(pictures[:, :1], depth[:, :1], torch.zeros(1, 1, 3), there[:, 1:], 2.0, 1.0)
+    (view, known), (seen, all_of_it) = draw([nothing, other], 1.0)
+    assert not known.any() and not view.any()
+    assert all_of_it.all() and torch.allclose(seen, pictures[:, 0].float() / 127.5 - 1, atol=1e-5)
 
 
 def test_holes_take_their_surroundings() -> None:
@@ -208,7 +216,7 @@ def test_who_stays_sees_the_same_and_who_turns_sees_it_shifted(monkeypatch: pyte
     for tangent in (0.0, 0.25):
         step = torch.tensor([[0.0, 0.0, math.atan(tangent)]])
         monkeypatch.setattr(geometry.motion, "to_come", lambda pair, action, last, step=step: step)
-        view, known = last.warp(geometry, torch.zeros(1, 4))
+        ((view, known),) = draw([last.sources(geometry, torch.zeros(1, 4))], geometry.focal)
         there = known[0, 32]
         was = ((u + tangent) / (1 - u * tangent) * 32 + 31.5) / 63 * 2 - 1  # in grey levels, along the ramp
         assert there.float().mean() > 0.75 and torch.allclose(view[0, 0, 32][there], was[there], atol=0.02)

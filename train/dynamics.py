@@ -21,6 +21,7 @@ from data_collect.errors import UserError
 from game_wm.config import DynamicsConfig
 from game_wm.context import two_hot
 from game_wm.dynamics import Dynamics
+from game_wm.memory.camera import draw
 from game_wm.memory.geometry import Geometry
 from game_wm.memory.recent import KEPT, RecentFrames
 from game_wm.memory.recollection import COVER, as_latents
@@ -172,7 +173,7 @@ class DynamicsModule(pl.LightningModule):
         for t in range(start, start + frames):
             action, noise = actions_BLA[:, t - 1], torch.randn_like(latents_BLCHW[:, 0])
             if recent is not None:
-                warped = as_latents(self.decoder, [recent.warp(self.geometry, action)])
+                warped = as_latents(self.decoder, draw([recent.sources(self.geometry, action)], self.geometry.focal))
                 shown[t] = torch.cat((shown[t][:, : -warped.shape[1]], warped), 1)
             drawn = shown[t] if shown else None
             latent = self.dynamics.generate(state, action, noise, steps, self.objective, drawn)

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from data_collect.errors import UserError
 from data_collect.shards import write_atomic
-from game_wm.memory.camera import draw
+from game_wm.memory.camera import Sources, draw
 from game_wm.memory.episodic import YOUNG, EpisodicMemory, Places
 from game_wm.memory.geometry import Geometry
 from game_wm.memory.pose import move
@@ -128,12 +128,10 @@ def episode_views(store: LatentStore, number: int, geometry: Geometry, tokenizer
     views = []
     for part in torch.arange(len(latents)).split(BATCH):
         rows = which[part] * there[part]
-        pictures, disparity = frames.pictures[0, rows].float() / 127.5 - 1, frames.disparity[0, rows]
-        recalled = draw(pictures, disparity, sources[part], there[part], geometry.focal)
-        led = actions[(part - 1).clamp_min(0)]
-        warped, shown = stretches(frames, part).warp(geometry, led)
+        recalled = Sources(frames.pictures[0, rows], frames.disparity[0, rows], sources[part], there[part])
+        warped = stretches(frames, part).sources(geometry, actions[(part - 1).clamp_min(0)])
         with torch.autocast("cpu", torch.bfloat16):
-            views.append(as_latents(tokenizer, [recalled, (warped, shown)]).half())
+            views.append(as_latents(tokenizer, draw([recalled, warped], geometry.focal)).half())
     views[0][0] = 0
     return torch.cat(views).numpy()
 

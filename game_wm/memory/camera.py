@@ -13,6 +13,10 @@ Legend: B views, R sources of each, H, W pixels, h, w grid of disparities.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,6 +35,20 @@ DAMPING, ENOUGH = 0.005, 0.15  # what slopes of less than its root count for, an
 ORDER = 0.05  # cost of coming one later among the sources of a memory
 
 
+class Sources(NamedTuple):
+    """Pictures that views are drawn from, best first: uint8 (B, R, 3, H, W), their `disparity` (B, R, h, w), their
+    `poses` as seen from the view (B, R, 3) and whether there is one (B, R). `order`: what it costs to come one later;
+    `agree`: by what share a disparity may differ from the view's."""
+
+    pictures: Tensor
+    disparity: Tensor
+    poses: Tensor
+    there: Tensor
+    order: float = ORDER
+    agree: float = AGREE
+
+
+@cache
 def rays(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Columns and rows (h, w) of the pixels' middles, from -1 to 1."""
     u, v = ((torch.arange(n, device=device) + 0.5) / n * 2 - 1 for n in (width, height))
@@ -67,10 +85,10 @@ def carry(disparity_BRhw: Tensor, to_BR3: Tensor, focal: Tensor | float) -> Tens
     ranked = (disparity.clamp_max(MOST - 1) + rank) * there
     x, y = ((place[..., i] + 1) * n / 2 - 0.5 for i, n in ((0, w), (1, h)))
     found = ranked.new_zeros(batch, (h + 2) * (w + 2))  # with a border for what falls outside
-    for dx in (0, 1):
-        for dy in (0, 1):
-            column, row = ((a.floor() + d).clamp(-1, n).long() + 1 for a, d, n in ((x, dx, w), (y, dy, h)))
-            found.scatter_reduce_(1, (row * (w + 2) + column).view(batch, -1), ranked.view(batch, -1), "amax")
+    columns, rows = (torch.stack((a.floor(), a.floor() + 1), -1).clamp(-1, n) + 1 for a, n in ((x, w), (y, h)))
+    cells = (rows[..., :, None] * (w + 2) + columns[..., None, :]).long()
+    spread = ranked[..., None, None].expand_as(cells)
+    found.scatter_reduce_(1, cells.view(batch, -1), spread.reshape(batch, -1), "amax")
     found = found.view(batch, h + 2, w + 2)[:, 1:-1, 1:-1] % MOST
     return torch.where(found > EMPTY, found, F.max_pool2d(found[:, None], 3, 1, 1)[:, 0])
 
@@ -84,40 +102,49 @@ def fine(disparity_Bhw: Tensor, height: int, width: int) -> Tensor:
     return torch.where(smooth > 0, F.interpolate(d, size=(height, width), mode="bilinear"), near)[:, 0]
 
 
-def draw(
-    pictures_BRCHW: Tensor,
-    disparity_BRhw: Tensor,
-    sources_BR3: Tensor,
-    there_BR: Tensor,
-    focal: Tensor | float,
-    order: float = ORDER,
-    agree: float = AGREE,
-) -> tuple[Tensor, Tensor]:
-    """A view (B, C, H, W) from sources, which stand at `sources` as seen from it, and where it is drawn (B, H, W).
+def draw(each: Sequence[Sources], focal: Tensor | float) -> list[tuple[Tensor, Tensor]]:
+    """Views (B, C, H, W) in [-1, 1] from their sources, and where they are drawn (B, H, W): several at once.
 
-    Sources come best first, `order` is what it costs to come one later; of those that show a surface (their disparity
-    may differ from the view's by a share `agree`), the one that saw it as finely as the view does prevails.
-    Where nothing is known the picture holds what surrounds it.
+    Of the sources that show a surface, the one that saw it as finely as the view does prevails. Where nothing is known
+    the picture holds what surrounds it.
     """
-    batch, count, _, height, width = pictures_BRCHW.shape
-    known = disparity_BRhw * there_BR[..., None, None]
-    view = fine(carry(known, relative(sources_BR3, torch.zeros_like(sources_BR3)), focal), height, width)
-    each = view[:, None].expand(-1, count, -1, -1).flatten(0, 1)
-    place, disparity, seen = project(each, sources_BR3.flatten(0, 1), focal)
-    depths = F.interpolate(disparity_BRhw.flatten(0, 1)[:, None], size=(height, width), mode="bilinear")
-    found = F.grid_sample(
-        torch.cat((pictures_BRCHW.flatten(0, 1), depths), 1), place, padding_mode="border", align_corners=False
+    count = max(sources.there.shape[1] for sources in each)
+    pictures, disparities, poses, there = (
+        torch.cat([F.pad(x, (0, 0) * (x.ndim - 2) + (0, count - x.shape[1])) for x in parts])
+        for parts in zip(*(sources[:4] for sources in each), strict=True)
     )
-    own = found[:, -1]
+    order, agree = (
+        torch.cat(
+            [poses.new_full((len(sources.there), 1, 1, 1), value) for value, sources in zip(values, each, strict=True)]
+        )
+        for values in zip(*(sources[4:] for sources in each), strict=True)
+    )
+    batch, height, width = len(there), *pictures.shape[-2:]
+    known = disparities * there[..., None, None]
+    view = fine(carry(known, relative(poses, torch.zeros_like(poses)), focal), height, width)
+    at = view[:, None].expand(-1, count, -1, -1).flatten(0, 1)
+    place, disparity, seen = project(at, poses.flatten(0, 1), focal)
+    depths = F.interpolate(disparities.flatten(0, 1)[:, None], size=(height, width), mode="bilinear")
+    found = F.grid_sample(
+        torch.cat((pictures.flatten(0, 1).float() / 127.5 - 1, depths), 1),
+        place,
+        padding_mode="border",
+        align_corners=False,
+    )
+    found, disparity = found.unflatten(0, (batch, count)), disparity.unflatten(0, (batch, count))
+    own = found[:, :, -1]
     same = (disparity - own).abs() < agree * torch.maximum(disparity, own) + AGREE_ABOUT
-    shown = seen & same & (place.abs() < 1).all(-1) & (each > EMPTY) & there_BR.flatten()[:, None, None]
-    finer = (disparity.clamp_min(FLAT) / each.clamp_min(FLAT)).log()
-    cost = torch.where(finer < 0, -COARSER * finer, FINER * finer).unflatten(0, (batch, count))
+    shown = (
+        (seen & (place.abs() < 1).all(-1) & (at > EMPTY)).unflatten(0, (batch, count)) & same & there[..., None, None]
+    )
+    finer = (disparity.clamp_min(FLAT) / view[:, None].clamp_min(FLAT)).log()
+    cost = torch.where(finer < 0, -COARSER * finer, FINER * finer)
     cost = cost + order * torch.arange(count, device=cost.device)[:, None, None]
-    weight = (-SHARPNESS * cost).exp() * shown.unflatten(0, (batch, count))
+    weight = (-SHARPNESS * cost).exp() * shown
     total = weight.sum(1)
-    picture = (found[:, :-1].unflatten(0, (batch, count)) * weight[:, :, None]).sum(1) / total.clamp_min(1e-9)[:, None]
-    return surround(picture, total > 0), total > 0
+    picture = (found[:, :, :-1] * weight[:, :, None]).sum(1) / total.clamp_min(1e-9)[:, None]
+    picture, drawn = surround(picture, total > 0), total > 0
+    return list(zip(picture.chunk(len(each)), drawn.chunk(len(each)), strict=True))
 
 
 def surround(picture_BCHW: Tensor, known_BHW: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from game_wm.memory.camera import draw
+from game_wm.memory.camera import Sources
 from game_wm.memory.geometry import Geometry
 from game_wm.memory.pose import move, relative
 
@@ -90,14 +90,13 @@ class RecentFrames:
         """The step (B, 3) that an action will lead to."""
         return geometry.motion.to_come(self.pairs[:, -1], action_BA, self.steps[:, -1])
 
-    def warp(self, geometry: Geometry, action_BA: Tensor) -> tuple[Tensor, Tensor]:
-        """The picture (B, 3, H, W) in [-1, 1] from where the action leads, and where it is drawn (B, H, W)."""
+    def sources(self, geometry: Geometry, action_BA: Tensor) -> Sources:
+        """What is drawn from where the action leads."""
         to = move(self.poses[:, -1], self.to_come(geometry, action_BA))
         which = [self.poses.shape[1] - age for age in AGES]
-        sources = relative(to[:, None], self.poses[:, which])
-        sources = torch.cat((sources[..., :2] / geometry.config.place, sources[..., 2:]), -1)
-        pictures = self.pictures[:, which].float() / 127.5 - 1
-        return draw(pictures, self.disparity[:, which], sources, self.there[:, which], geometry.focal, IN_TURN, AGREE)
+        poses = relative(to[:, None], self.poses[:, which])
+        poses = torch.cat((poses[..., :2] / geometry.config.place, poses[..., 2:]), -1)
+        return Sources(self.pictures[:, which], self.disparity[:, which], poses, self.there[:, which], IN_TURN, AGREE)
 
 
 def features(geometry: Geometry, before: Tensor, now: Tensor) -> Tensor:
