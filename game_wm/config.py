@@ -14,7 +14,8 @@ class DynamicsConfig:
     a window as long as an episode it is full causal attention), "sparse" (of the window's blocks of `block` frames the
     two last and the `top` that fit best), "linear" (the gated delta rule instead); `kv_heads`: heads of keys and values
     that the queries' `heads` share; `glance`: frames back that the denoiser's bottleneck looks, `window` if None.
-    `history`: last latents the denoiser sees whole; `window`: frames of working memory; `recurrent`: whether it has
+    `history`: last latents the denoiser sees whole, `compressed`: levels of those before them (`memory/compressed.py`);
+    `window`: frames of working memory; `recurrent`: whether it has
     recurrent memory; `recall`: whether it reads the view that episodic memory draws for a frame; `warp`: whether it
     reads the last frames as they look from where the action leads.
     """
@@ -24,6 +25,7 @@ class DynamicsConfig:
     width: int = 8
     actions: int = 4
     history: int = 4
+    compressed: int = 0
     window: int = 32
     widths: tuple[int, ...] = (192, 256)
     blocks: tuple[int, ...] = (2, 3)
@@ -58,6 +60,11 @@ class DynamicsConfig:
         for _ in range(halvings):
             height, width = (height + 1) // 2, (width + 1) // 2
         return height, width
+
+    @property
+    def span(self) -> int:
+        """Latents that are kept for the denoiser."""
+        return self.history * 2**self.compressed
 
     @property
     def has_recurrent(self) -> bool:

@@ -116,7 +116,8 @@ class Denoiser(nn.Module):
             nn.Linear(config.history * config.actions + 3 * self.levels, e), nn.SiLU(), nn.Linear(e, e), nn.SiLU()
         )
         self.drawn = config.views * (config.channels + COVER)
-        inputs = config.channels * (1 + config.history) + self.drawn
+        self.older = config.compressed
+        inputs = config.channels * (1 + config.history + config.compressed) + self.drawn
         self.enter = nn.Conv2d(inputs, config.widths[0], 3, padding=1)
         self.down = nn.ModuleList(
             nn.ModuleList(ResidualBlock(w, w, e) for _ in range(d)) for w, d in zip(outer, depths, strict=True)
@@ -160,15 +161,18 @@ class Denoiser(nn.Module):
     ) -> Tensor:
         """Clean latent (B, C, h, w) from one at noise level `level` (0 noise, 1 clean) and the step size `stride`.
 
-        `actions[:, -1]` is the action that leads from the last latent of `history` to the one predicted; `drawn`
+        `history` holds compressed frames and those seen whole, the last one last; `actions[:, -1]` is the action that
+        leads from it to the one predicted; `drawn`
         holds the views of memory and of the warped last frame, in this order, as far as it has them; None is nothing.
         """
         levels = [embed_level(level, self.levels) for level in (level_B, stride_B, context_noise_B)]
         condition = self.condition(torch.cat((actions_BPA.flatten(1), *levels), dim=-1))
-        seen = [noisy_BCHW, history_BPCHW.flatten(1, 2)]
+        older, recent = history_BPCHW[:, : self.older], history_BPCHW[:, self.older :]
+        seen = [noisy_BCHW, recent.flatten(1, 2)]
         if self.drawn:
             empty = noisy_BCHW.new_zeros(len(noisy_BCHW), self.drawn, *noisy_BCHW.shape[2:])
             seen.append(empty if drawn_BMhw is None else drawn_BMhw)
+        seen.append(older.flatten(1, 2))
         x = self.enter(torch.cat(seen, dim=1).contiguous(memory_format=torch.channels_last))
         skips = []
         for blocks, shrink in zip(self.down, self.shrink, strict=True):

@@ -5,7 +5,7 @@ The context stream (`context.py`) reads every finished frame once and is the onl
 training form over whole sequences.
 
 Legend: B batch or players, T time, K target frames of a sequence, C channels, h, w latent grid, A action vector,
-P history frames, M channels of the views that are drawn for a frame.
+P history frames, S frames kept for it, M channels of the views that are drawn for a frame.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from game_wm.attention import rotate
 from game_wm.config import DynamicsConfig
 from game_wm.context import ContextMemory, ContextStream, expected_reward
 from game_wm.denoiser import Denoiser, RingReader, SequenceReader
+from game_wm.memory.compressed import compress
 from game_wm.memory.recurrent import RecurrentMemory
 from game_wm.memory.working import WorkingMemory
 from game_wm.objectives.flow import FlowMatching, Predict
@@ -39,7 +40,7 @@ class Reading(NamedTuple):
 class DynamicsState:
     """All that is remembered between two frames; the player is the first axis of every tensor.
 
-    `latents` (B, P, C, h, w), oldest first; `actions` (B, P, A), `actions[:, -1]` led to `latents[:, -1]`; `context`:
+    `latents` (B, S, C, h, w), oldest first; `actions` (B, P, A), `actions[:, -1]` led to `latents[:, -1]`; `context`:
     the context stream's own memory; `bottleneck`: the ring that the denoiser reads.
     """
 
@@ -81,7 +82,7 @@ class Dynamics(nn.Module):
         bottleneck.fill(0, rotate(k, torch.arange(time, device=k.device)[:, None, None]), v)
         bottleneck.advance(time)
         return DynamicsState(
-            pad_front(like, config.history)[:, -config.history :].clone(),
+            pad_front(like, config.span)[:, -config.span :].clone(),
             F.pad(led, (0, 0, config.history, 0))[:, -config.history :].clone(),
             context,
             bottleneck,
@@ -115,9 +116,10 @@ class Dynamics(nn.Module):
         actions = torch.cat((state.actions[:, 1:], action_BA[:, None]), dim=1)
         reader = RingReader(state.bottleneck)
         quiet = torch.zeros(len(action_BA), device=action_BA.device)
+        history = compress(state.latents, self.config.history, self.config.compressed)
 
         def predict(noisy: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
-            args = (noisy[:, 0], state.latents, actions, level[:, 0], stride[:, 0], quiet, reader, drawn_BMhw)
+            args = (noisy[:, 0], history, actions, level[:, 0], stride[:, 0], quiet, reader, drawn_BMhw)
             return self.denoiser(*args)[:, None]
 
         return objective.sample(predict, noise_BCHW[:, None], steps)[:, 0]
@@ -154,9 +156,10 @@ class Dynamics(nn.Module):
         config, batch = self.config, len(seen)
         led = F.pad(actions_BTA, (0, 0, 1, 0))[:, :-1]
         tokens = self.context(seen, led)
-        # Frame t is predicted from the `history` frames before it; before the first frame, it repeats.
-        padded = pad_front(seen, config.history - 1)
-        history = torch.stack([padded[:, t - 1 : t - 1 + config.history] for t in targets.tolist()], 1)
+        # Frame t is predicted from the frames before it; before the first frame, it repeats.
+        padded = pad_front(seen, config.span - 1)
+        spans = torch.stack([padded[:, t - 1 : t - 1 + config.span] for t in targets.tolist()], 1)
+        history = compress(spans.flatten(0, 1), config.history, config.compressed).unflatten(0, spans.shape[:2])
         acts = F.pad(led, (0, 0, config.history - 1, 0))
         acts = torch.stack([acts[:, t : t + config.history] for t in targets.tolist()], 1)
         reader = SequenceReader(self.denoiser, tokens, targets, config.glance or config.window)

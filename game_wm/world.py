@@ -252,7 +252,8 @@ class WorldModel(nn.Module):
     def places(self) -> Places:
         """How poses are divided in this model's memory."""
         assert self.config.memory is not None
-        return Places(self.config.memory.place, self.config.memory.headings)
+        memory = self.config.memory
+        return Places(memory.place, memory.headings, memory.growing)
 
     def draw(self, state: WorldState, action_BA: Tensor) -> Tensor | None:
         """The views (B, V * (C + COVER), h, w) that memory and the last frames give of the frame that this action leads

@@ -102,6 +102,17 @@ def test_players_remember_each_for_themselves(players: int) -> None:
     assert memory.frames(which)[0][:, :, 0, 0, 0].tolist() == [[50 * p, 50 * p + 4] for p in range(players)]
 
 
+def test_a_growing_bank_keeps_every_frame() -> None:
+    memory, places = empty(2, slots=4), Places(0.75, 12, growing=True)
+    poses = walk(40)
+    remember(memory, poses, places)
+    kept = memory.keys[0] >= 0
+    assert kept.sum() == 40 and torch.equal(memory.times[0, kept, 0], torch.arange(40))
+    assert torch.equal(memory.poses[1, :40, 0], poses)
+    which, _, there = memory.choose(places, poses[7].expand(2, 3), torch.tensor([40, 9]), 1, young=3)
+    assert there.tolist() == [[True], [True]] and which[0, 0] == 2 * 7 and memory.times.flatten(1)[1, which[1, 0]] < 6
+
+
 # --- drawing ----------------------------------------------------------------------------------------------------
 
 

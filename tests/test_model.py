@@ -11,6 +11,7 @@ from game_wm import context
 from game_wm.attention import attend, attend_in_window, rotate, window_mask
 from game_wm.context import expected_reward, two_hot
 from game_wm.dynamics import Dynamics
+from game_wm.memory.compressed import compress
 from game_wm.memory.recurrent import CHUNK, GatedDelta, scan
 from game_wm.objectives.flow import FlowMatching, advance, mix
 from game_wm.tokenizer import Tokenizer, TokenizerConfig
@@ -22,6 +23,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "sparse": {"attention": "sparse", "window": 16, "block": 4, "top": 1, "glance": 8},
     "linear": {"attention": "linear"},
     "recurrent": {"recurrent": True},
+    "compressed": {"compressed": 2},
     "views": {"recall": True, "warp": True},
 }
 
@@ -102,6 +104,14 @@ def test_what_leaves_nothing_out_is_full_attention(kind: dict[str, Any]) -> None
     assert (full.context(latents, actions) - other.context(latents, actions)).abs().max() < 1e-5
     longer = sequences(full, 24)
     assert (full.context(*longer) - other.context(*longer)).abs().max() > 1e-3
+
+
+def test_compressed_history_is_means_of_older_and_older_frames() -> None:
+    latents = torch.arange(16.0).view(1, 16, 1, 1, 1).expand(1, 16, 1, 8, 8) + torch.rand(8, 8)
+    seen = compress(latents, whole=4, levels=2)
+    assert torch.equal(seen[:, 2:], latents[:, -4:])
+    assert torch.allclose(seen.mean((2, 3, 4))[0], torch.tensor([3.5, 9.5, 12, 13, 14, 15]) + 0.5, atol=0.2)
+    assert torch.equal(seen[0, 1, 0, ::2, ::2], seen[0, 1, 0, 1::2, 1::2]) and len(seen[0, 0].unique()) == 4
 
 
 def test_recurrent_memory_brings_back_what_was_written_under_a_key() -> None:

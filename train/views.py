@@ -152,7 +152,7 @@ def walk(frames: RecentFrames, actions: Tensor, geometry: Geometry, seed: int) -
     coming = geometry.motion.to_come(frames.pairs[0], actions, was)
     # Positions are put right at this resolution, so that no more of a picture need be kept here.
     small = F.interpolate(pictures.float(), size=disparity.shape[-2:], mode="area").round().to(torch.uint8)
-    places = Places(config.place, config.headings)
+    places = Places(config.place, config.headings, config.growing)
     memory = EpisodicMemory.start(1, config.slots, small.shape[1:], disparity.shape[1:], "cpu")
     random = torch.Generator().manual_seed(seed % 2**63)
     nothing = torch.zeros(1, config.views)

@@ -29,15 +29,18 @@ YOUNG = 4  # frames of this age or less are not recalled: the denoiser sees them
 FAR, ASIDE = 8.0, 0.6  # how far away, in places, and how far turned from the wanted heading, in radians, it looks
 NEWEST = 0.1  # what it costs not to be the first frame of a place
 ALIGNED = 2  # frames by which a position is put right
+NEVER = 2**62  # a time that does not come
 FAN = 0.33  # radians between the headings in which a view is looked for
 
 
 @dataclass(frozen=True)
 class Places:
-    """How poses are divided: `side` of a square in the pose's own units, `headings` to a full turn."""
+    """How poses are divided: `side` of a square in the pose's own units, `headings` to a full turn. With `growing`,
+    every frame is kept instead, in a bank without bounds: to compare with, not to play with."""
 
     side: float
     headings: int
+    growing: bool = False
 
     def key(self, pose: Tensor) -> Tensor:
         """One int64 (...,) for the place of each pose (..., 3)."""
@@ -86,6 +89,9 @@ class EpisodicMemory:
         self, places: Places, pictures_B3HW: Tensor, disparity_Bhw: Tensor, poses_B3: Tensor, times_B: Tensor
     ) -> None:
         """Keep a frame of every player."""
+        if places.growing:
+            self._append(pictures_B3HW, disparity_Bhw, poses_B3, times_B)
+            return
         key = places.key(poses_B3)
         # Multiplicative hashing into sets of slots.
         first = ((key * -7046029254386353131) >> 33) % (self.keys.shape[1] // WAYS) * WAYS
@@ -102,6 +108,20 @@ class EpisodicMemory:
             self.disparity[player, s, entries] = disparity_Bhw[player].to(self.disparity.dtype)
             self.poses[player, s, entries] = poses_B3[player]
             self.times[player, s, entries] = times_B[player]
+
+    def _append(self, pictures: Tensor, disparity: Tensor, poses: Tensor, times: Tensor) -> None:
+        """Keep a frame in the next slot, and double the slots when they are full."""
+        slot = (self.keys >= 0).sum(1)
+        if int(slot.max()) >= self.keys.shape[1]:
+            for name, empty in (("keys", -1), ("pictures", 0), ("disparity", 0), ("poses", 0), ("times", 0)):
+                old = getattr(self, name)
+                setattr(self, name, torch.cat((old, torch.full_like(old, empty)), 1))
+        players = torch.arange(len(slot), device=slot.device)
+        self.keys[players, slot] = slot
+        self.times[players, slot, 1] = NEVER  # there is no newest one beside it
+        new = {"pictures": pictures, "disparity": disparity.to(self.disparity.dtype), "poses": poses, "times": times}
+        for name, value in new.items():
+            getattr(self, name)[players, slot, 0] = value
 
     def arrive(
         self,

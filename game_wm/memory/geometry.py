@@ -25,7 +25,7 @@ class MemoryConfig:
     `place`, `headings`: side of a place in the pose's units, and how many headings make a turn; of every place the
     first and the newest frame are kept, of `slots` places; `views`: frames that a remembered view is drawn from;
     `hidden`: width of the networks that read depth and motion; `inertia`: whether a step goes on from the last one, as
-    of somebody who slides to a halt.
+    of somebody who slides to a halt; `growing`: every frame is kept, without bounds, instead of two of a place.
     """
 
     channels: int = 16
@@ -38,6 +38,7 @@ class MemoryConfig:
     views: int = 4
     hidden: int = 96
     inertia: bool = False
+    growing: bool = False
 
 
 class Block(nn.Module):
