@@ -18,7 +18,7 @@ import signal
 import statistics
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,14 @@ from game_wm.evaluation import rollout
 from game_wm.evaluation.card import tidy
 from game_wm.evaluation.features import FeatureDistance
 from game_wm.evaluation.fidelity import Fidelity
+from game_wm.evaluation.revisit import revisit
 from game_wm.evaluation.rollout import FIRST_SEED, RealGame, Truth, roll, stack
 from game_wm.evaluation.sheet import draw
 from game_wm.world import WorldConfig, WorldModel
 from train.checkpoints import check_card
 from train.dynamics import load_dynamics
 from train.encode import tokenizer_hash
+from train.geometry import load_geometry
 from train.machine import count_flops, use_all_cores
 from train.report import read_figures, say
 from train.tokenizer import load_tokenizer
@@ -50,13 +52,15 @@ from train.windows import LatentStore
 
 @dataclass
 class Candidate:
-    """What is tried: a name, why, flags of the stage without their dashes; its own latents with their tokenizer."""
+    """What is tried: a name, why, flags of the stage without their dashes; its own latents with their tokenizer;
+    entries of the memory that it plays with, where they are not the geometry's."""
 
     name: str
     why: str
     overrides: dict[str, Any] = field(default_factory=dict)
     latents: str | None = None
     tokenizer: str | None = None
+    memory: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -67,6 +71,8 @@ class Protocol:
         config, flags: configuration file of the dynamics and further flags, those of a candidate come after.
         episodes, horizons, prompt, steps: free rollouts of so many held-out seeds, the frames after the prompt that
             are judged, real frames of the prompt, denoiser calls a frame.
+        geometry: its checkpoint, for candidates with `model.dynamics.recall` or `warp`.
+        revisit, prompts: mazes of the revisit suite (0 leaves it out) and the lengths of its prompts.
     """
 
     config: str
@@ -79,6 +85,9 @@ class Protocol:
     horizons: tuple[int, ...] = (1, 8, 32)
     prompt: int = 32
     steps: int = 1
+    geometry: str | None = None
+    revisit: int = 0
+    prompts: tuple[int, ...] = (1024,)
     runs: str = "runs"
 
 
@@ -94,6 +103,7 @@ class Trial:
         self.store = LatentStore(candidate.latents or protocol.latents)
         config = read_yaml(protocol.config)
         fixed = [{k: config[k] for k in config if k not in ("name", "minutes")}, protocol.flags, protocol.minutes]
+        fixed += [protocol.geometry, candidate.memory] if protocol.geometry else []
         self.key = digest(json.dumps([*fixed, candidate.overrides, self.store.index]).encode())
 
     def train(self, again: bool) -> bool:
@@ -112,6 +122,7 @@ class Trial:
         write_atomic(note, json.dumps(self.key))
         wanted = {"data.latents": latents, "model.tokenizer": self.tokenizer, "minutes": self.protocol.minutes}
         wanted |= {"runs": self.protocol.runs, "name": self.folder.name, "wandb": "off"}
+        wanted |= {"model.geometry": self.protocol.geometry} if self.protocol.geometry else {}
         wanted |= {**self.protocol.flags, **self.candidate.overrides}
         flags = [x for k, v in wanted.items() for x in (f"--{k}", v if isinstance(v, str) else json.dumps(v))]
         command = [sys.executable, "-m", "train", "dynamics", "--config", self.protocol.config, *flags, "--resume"]
@@ -121,7 +132,11 @@ class Trial:
         """The playable file, whose dreams begin with the protocol's own prompts; the training checkpoint goes."""
         last = self.folder / "dynamics" / "last.ckpt"
         tokenizer, (network, objective) = load_tokenizer(self.tokenizer), load_dynamics(last)
-        model = WorldModel(WorldConfig(tokenizer.config, network.config, objective, self.protocol.steps))
+        geometry = load_geometry(self.protocol.geometry) if self.protocol.geometry and network.config.views else None
+        memory = replace(geometry.config, **self.candidate.memory) if geometry else None
+        model = WorldModel(WorldConfig(tokenizer.config, network.config, objective, self.protocol.steps, memory))
+        if model.geometry is not None and geometry is not None:
+            model.geometry.load_state_dict(geometry.state_dict())
         model.tokenizer.load_state_dict(tokenizer.state_dict())
         model.dynamics.load_state_dict(network.state_dict())
         state, p = check_card(last), truth.prompt
@@ -150,7 +165,16 @@ class Trial:
             "steps": checkpoint.trained["steps"],
             **{name: statistics.median(values) if values else None for name, values in logged.items()},
             "fidelity": score.result(),
+            "revisit": self.revisit(model, features),
         }
+
+    def revisit(self, model: WorldModel, features: FeatureDistance) -> dict[str, Any]:
+        """The card of the revisit suite, {} where the protocol does not ask for it."""
+        if not self.protocol.revisit:
+            return {}
+        seeds = range(FIRST_SEED, FIRST_SEED + self.protocol.revisit)
+        with RealGame(self.store.game) as game:
+            return revisit(model, game, features, seeds, self.protocol.prompts, steps=self.protocol.steps)[0]
 
 
 def run(command: list[str]) -> int:

@@ -36,17 +36,28 @@ def table(protocol: Protocol, results: dict[str, dict[str, Any]]) -> str:
             row.append(" / ".join("–" if v is None else form.format(v) for v in values))
         return row
 
+    def by_age(card: dict[str, Any]) -> list[str]:
+        found = (card.get(name, {}).get("psnr", {}) for name in returns)
+        return [" / ".join(f"{psnr[age]:.1f}" if age in psnr else "–" for age in ages) for psnr in found]
+
+    # Of the revisit suite: the spans of its rollouts, PSNR by age.
+    cards = [found["revisit"] for found in results.values() if found.get("revisit")]
+    returns = sorted({name for card in cards for name in card})
+    ages = list(dict.fromkeys(age for card in cards for name in returns for age in card.get(name, {}).get("psnr", {})))
     frames = " / ".join(map(str, protocol.horizons))
     head = ["candidate", "why", *TRAINING, *(f"{name.replace('_', ' ')} {frames}" for name in MEASURES)]
+    head += [f"returns {name}, PSNR at ages {', '.join(ages)}" for name in returns]
     above, rows = dict[str, list[str]](), []
     for candidate in protocol.candidates:
         if found := results.get(candidate.name):
             blank = [""] * (1 + len(TRAINING))
             ceiling = f"*ceiling of {candidate.tokenizer or protocol.tokenizer}*"
-            above["*repeat the last frame*"] = [*blank, *cells(found["fidelity"], "repeat_")]
-            above[ceiling] = [*blank, *cells(found["fidelity"], "ceiling_")]
+            above["*repeat the last frame*"] = [*blank, *cells(found["fidelity"], "repeat_"), *[""] * len(returns)]
+            above[ceiling] = [*blank, *cells(found["fidelity"], "ceiling_"), *[""] * len(returns)]
             figures = ["–" if found[k] is None else form.format(found[k]) for k, form in TRAINING.values()]
-            rows.append([candidate.name, candidate.why, *figures, *cells(found["fidelity"])])
+            rows.append(
+                [candidate.name, candidate.why, *figures, *cells(found["fidelity"]), *by_age(found.get("revisit", {}))]
+            )
         else:
             rows.append([candidate.name, f"{candidate.why} (not run)", *["–"] * (len(head) - 2)])
     rows = [head, ["---"] * len(head), *([name, *row] for name, row in above.items()), *rows]
