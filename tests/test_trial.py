@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -14,6 +15,7 @@ from tiny import MAZE_BUTTONS, tiny_world
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 from game_wm.checkpoint import load
+from train import trial
 from train.__main__ import main
 from train.encode import tokenizer_hash, write_synthetic
 
@@ -87,6 +89,39 @@ def test_candidates_are_trained_judged_and_tabled(protocol: Path, capfd: pytest.
     assert set(json.loads((runs / "trials" / "small.json").read_text())["fidelity"]["psnr"]) == {"2"}
     file = runs / "trial-small" / "small.safetensors"
     assert file.stat().st_mtime_ns == times[file]
+
+
+def test_candidates_may_have_memories_and_are_judged_by_returns(
+    protocol: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = tiny_world(recall=True)
+    assert world.geometry is not None
+    weights = {f"geometry.{k}": v for k, v in world.geometry.state_dict().items()}
+    config = {"geometry": asdict(world.geometry.config)}
+    geometry = protocol.parent / "geometry.ckpt"
+    torch.save({"game_wm": {"stage": "geometry", "game": "maze"}, "config": config, "state_dict": weights}, geometry)
+    np.save(protocol.parent / "latents" / "views-00000.npy", np.zeros((8 * 40, 16, 8, 8), np.float16))
+    monkeypatch.setattr(trial, "revisit", lambda model, *_, **__: ({"1024/1-8": {"psnr": {"17-64": 9.0}}}, []))
+    content = yaml.safe_load(protocol.read_text())
+    flags = content["flags"] | {"model.dynamics.widths": [16, 32]}
+    bank = {
+        "name": "bank",
+        "why": "all of it",
+        "overrides": {"model.dynamics.recall": True},
+        "memory": {"growing": True},
+    }
+    warp = {"name": "warp", "why": "no memory", "overrides": {"model.dynamics.warp": True}}
+    more = {"geometry": str(geometry), "revisit": 1, "candidates": [bank, warp], "flags": flags}
+    protocol.write_text(yaml.safe_dump(content | more))
+    assert main(["trial", str(protocol)]) == 0
+    played = {
+        name: load(protocol.parent / "runs" / f"trial-{name}" / f"{name}.safetensors").model.config
+        for name in ("bank", "warp")
+    }
+    assert played["bank"].memory is not None and played["bank"].memory.growing and played["bank"].dynamics.recall
+    assert played["warp"].memory is not None and not played["warp"].memory.growing and played["warp"].dynamics.warp
+    table = (protocol.parent / "runs" / "trials" / "table.md").read_text()
+    assert "returns 1024/1-8, PSNR at ages 17-64" in table and table.count("| 9.0 |") == 2
 
 
 def test_errors_are_one_sentence(protocol: Path) -> None:
