@@ -36,7 +36,7 @@ from game_wm.memory.camera import Sources, draw
 from game_wm.memory.episodic import YOUNG, EpisodicMemory, Places
 from game_wm.memory.geometry import Geometry
 from game_wm.memory.pose import move
-from game_wm.memory.recent import KEPT, RecentFrames
+from game_wm.memory.recent import KEPT, RecentFrames, steady
 from game_wm.memory.recollection import COVER, as_latents
 from game_wm.tokenizer import Tokenizer
 from train.checkpoints import open_tokenizer
@@ -149,7 +149,7 @@ def walk(frames: RecentFrames, actions: Tensor, geometry: Geometry, seed: int) -
     whether there is one (F, R)."""
     config = geometry.config
     pictures, disparity, was = frames.pictures[0], frames.disparity[0], frames.steps[0]
-    coming = geometry.motion.to_come(frames.pairs[0], actions, was)
+    coming = steady(geometry, geometry.motion.to_come(frames.pairs[0], actions, was))
     # Positions are put right at this resolution, so that no more of a picture need be kept here.
     small = F.interpolate(pictures.float(), size=disparity.shape[-2:], mode="area").round().to(torch.uint8)
     places = Places(config.place, config.headings, config.growing)

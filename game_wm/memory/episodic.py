@@ -28,6 +28,7 @@ LIMIT = 2**14  # places are counted modulo twice this, along each axis
 YOUNG = 4  # frames of this age or less are not recalled: the denoiser sees them whole
 FAR, ASIDE = 8.0, 0.6  # how far away, in places, and how far turned from the wanted heading, in radians, it looks
 NEWEST = 0.1  # what it costs not to be the first frame of a place
+MENDED = 0.5  # of a step's length at most is a position put right
 ALIGNED = 2  # frames by which a position is put right
 NEVER = 2**62  # a time that does not come
 FAN = 0.33  # radians between the headings in which a view is looked for
@@ -145,6 +146,9 @@ class EpisodicMemory:
             sources = self.seen_from(places, self.pose, which)
             then, now = pictures.float() / 127.5 - 1, pictures_B3HW.float() / 127.5 - 1
             off = align(now, disparity_Bhw, then, disparity, sources, there, focal) * places.side
+            # Where nobody has moved, nothing has gone wrong: or a dream that changes a little would pull him along.
+            most = step_B3[:, :2].norm(dim=1, keepdim=True) * MENDED
+            off = off * (most / off.norm(dim=1, keepdim=True).clamp_min(1e-9)).clamp_max(1)
             self.pose = move(self.pose, F.pad(off, (0, 1)))
         self.write(places, pictures_B3HW, disparity_Bhw, self.pose, times_B)
 

@@ -22,6 +22,7 @@ AGES = (1, 2, 4, 8)  # of the frames that are drawn, each where those before it 
 KEPT = max(AGES)
 PART = 64  # frames of a sequence that are read at once
 AGREE = 1.0  # nothing is too far off: between frames so near, what is hidden is less than what is misjudged
+STILL, STILL_TURN = 0.01, 1e-3  # the least that is a step, in sides of a place, and the least turn, in radians
 IN_TURN = 0.3  # cost of being the next older: the newest that shows a surface weighs most
 
 
@@ -57,7 +58,7 @@ class RecentFrames:
         pose = step = torch.zeros(batch, 3, device=pairs.device)
         steps, poses = [step], [pose]
         for t in range(1, time):
-            step = geometry.motion.led_here(pairs[:, t], actions_BTA[:, t - 1], step)
+            step = steady(geometry, geometry.motion.led_here(pairs[:, t], actions_BTA[:, t - 1], step))
             pose = move(pose, step)
             steps.append(step)
             poses.append(pose)
@@ -78,7 +79,7 @@ class RecentFrames:
     def push(self, geometry: Geometry, before: Tensor, now: Tensor, action_BA: Tensor, picture_B3HW: Tensor) -> Tensor:
         """A frame is finished, in place: its latent, the one before and the action between. The step (B, 3) it was."""
         pair = features(geometry, before, now)
-        step = geometry.motion.led_here(pair, action_BA, self.steps[:, -1])
+        step = steady(geometry, geometry.motion.led_here(pair, action_BA, self.steps[:, -1]))
         pose = move(self.poses[:, -1], step)
         new = (picture_B3HW, geometry.depth(now).float(), step, pose, pair, torch.ones_like(self.there[:, 0]))
         for old, value in zip(self.tensors(), new, strict=True):
@@ -88,7 +89,7 @@ class RecentFrames:
 
     def to_come(self, geometry: Geometry, action_BA: Tensor) -> Tensor:
         """The step (B, 3) that an action will lead to."""
-        return geometry.motion.to_come(self.pairs[:, -1], action_BA, self.steps[:, -1])
+        return steady(geometry, geometry.motion.to_come(self.pairs[:, -1], action_BA, self.steps[:, -1]))
 
     def sources(self, geometry: Geometry, action_BA: Tensor) -> Sources:
         """What is drawn from where the action leads."""
@@ -97,6 +98,12 @@ class RecentFrames:
         poses = relative(to[:, None], self.poses[:, which])
         poses = torch.cat((poses[..., :2] / geometry.config.place, poses[..., 2:]), -1)
         return Sources(self.pictures[:, which], self.disparity[:, which], poses, self.there[:, which], IN_TURN, AGREE)
+
+
+def steady(geometry: Geometry, step_B3: Tensor) -> Tensor:
+    """The step without what is too little to be one: who stands still for long must not have crept away."""
+    moved = step_B3[:, :2].norm(dim=1, keepdim=True) > STILL * geometry.config.place
+    return step_B3 * torch.cat((moved, moved, step_B3[:, 2:].abs() > STILL_TURN), 1)
 
 
 def features(geometry: Geometry, before: Tensor, now: Tensor) -> Tensor:
