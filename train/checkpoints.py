@@ -101,7 +101,8 @@ def size_flags(path: Path, stage: str) -> list[str]:
         config = check_card(path)["config"]
         sizes = config if part == "tokenizer" else config[part]
     given = {name: value for name, value in sizes.items() if name not in OF_THE_DATA[part]}
-    return [flag for name, value in given.items() for flag in (f"--model.{part}.{name}", json.dumps(value))]
+    written = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
+    return [flag for name, value in written.items() for flag in (f"--model.{part}.{name}", value)]
 
 
 def open_tokenizer(path: str | Path, device: str = "cpu") -> Tokenizer:
