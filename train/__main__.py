@@ -3,6 +3,8 @@
 python -m train pipeline --config configs/maze/quick.yaml                        # everything, from nothing to a model
 python -m train tokenizer --config configs/maze/tokenizer.yaml                   # stage by stage
 python -m train encode --data runs/maze/data --tokenizer runs/maze/tokenizer/last.ckpt --out runs/maze/latents
+python -m train geometry --config configs/maze/geometry.yaml                     # depth and motion, for memory
+python -m train views --latents runs/maze/latents --geometry runs/maze/geometry/last.ckpt --tokenizer CKPT
 python -m train dynamics --config configs/maze/dynamics.yaml [--resume] [--init CKPT] [--minutes 40] [--name N]
 python -m train distill --config configs/maze/distill.yaml --init runs/maze/dynamics/last.ckpt
 python -m train export --run runs/maze --name maze --out checkpoints
@@ -59,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         from train.trial import main as trial
 
         return trial(rest)
-    raise UserError(f"no command {command!r}: tokenizer, encode, dynamics, distill, export, pipeline, bench or trial")
+    raise UserError(f"no command {command!r}; `python -m train --help` names them all")
 
 
 def _encode(arguments: list[str]) -> int:
