@@ -94,9 +94,8 @@ class Dynamics(nn.Module):
         k, v = self.denoiser.keys_values(tokens)
         state.bottleneck.write(0, rotate(k, state.bottleneck.count[:, None, None]), v)
         state.bottleneck.advance()
-        for past, new in ((state.latents, latents_BCHW), (state.actions, actions_BA)):
-            past[:, :-1] = past[:, 1:].clone()
-            past[:, -1] = new
+        state.latents = torch.cat((state.latents[:, 1:], latents_BCHW[:, None]), 1)
+        state.actions = torch.cat((state.actions[:, 1:], actions_BA[:, None]), 1)
         termination, reward = self.context.outcomes(tokens)
         return expected_reward(reward), termination.float().sigmoid()
 

@@ -195,19 +195,19 @@ class WorldModel(nn.Module):
         d = self.config.dynamics
         return d.channels, d.height, d.width
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def encode(self, frames_BHWC: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) -> latents (B, C, h, w)."""
         with self.autocast():
             return self.tokenizer.encode(frames_BHWC)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def decode(self, latents_BCHW: Tensor) -> Tensor:
         """Latents (B, C, h, w) -> uint8 (B, H, W, 3)."""
         with self.autocast():
             return self.tokenizer.decode(latents_BCHW)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def start(self, frames_BPHWC: Tensor, actions_BPA: Tensor, seeds: Tensor) -> WorldState:
         """State after a prompt of P >= 1 real frames and the P - 1 actions between them.
 
@@ -222,7 +222,7 @@ class WorldModel(nn.Module):
         latents = torch.cat([self.encode(part) for part in frames_BPHWC.flatten(0, 1).split(64)])
         return self.start_latents(latents.unflatten(0, (batch, prompt)), actions_BPA, seeds)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def start_latents(self, latents_BPCHW: Tensor, actions_BPA: Tensor, seeds: Tensor) -> WorldState:
         """The same from latents (B, P, C, h, w)."""
         with self.autocast():
@@ -264,31 +264,33 @@ class WorldModel(nn.Module):
         """The same, and which frames of memory it is drawn from."""
         views, found = [], None
         if self.geometry is not None and state.recent is not None:
+            step = state.recent.to_come(self.geometry, action_BA)
             if state.episodic is not None:
-                which, poses, there = self._look(state, action_BA)[1]
+                which, poses, there = self._look(state, step)[1]
                 found = which, there
                 views.append(Sources(*state.episodic.frames(which), poses, there))
             if self.config.dynamics.warp:
-                views.append(state.recent.sources(self.geometry, action_BA))
+                views.append(state.recent.sources(self.geometry, step))
         if not views or self.geometry is None:
             return None, found
         with self.autocast():
             return as_latents(self.tokenizer, draw(views, self.geometry.focal)), found
 
-    def _look(self, state: WorldState, action_BA: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """The pose that an action will lead to, and what `EpisodicMemory.choose` finds for it."""
+    def _look(self, state: WorldState, step_B3: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """The pose that a step will lead to, and what `EpisodicMemory.choose` finds for it."""
         memory, geometry = state.episodic, self.geometry
-        assert memory is not None and geometry is not None and state.recent is not None
-        pose = move(memory.pose, state.recent.to_come(geometry, action_BA))
+        assert memory is not None and geometry is not None
+        pose = move(memory.pose, step_B3)
         return pose, memory.choose(self.places, pose, state.dynamics.context.working.count, geometry.config.views)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def remembered(self, state: WorldState, action_BA: Tensor, player: int = 0) -> Remembered | None:
         """What memory gives for a frame, to be looked at; None in a model without episodic memory."""
         memory, geometry = state.episodic, self.geometry
-        if memory is None or geometry is None:
+        if memory is None or geometry is None or state.recent is None:
             return None
-        pose, (which, poses, there) = self._look(state, action_BA.to(state.dynamics.actions))
+        step = state.recent.to_come(geometry, action_BA.to(state.dynamics.actions))
+        pose, (which, poses, there) = self._look(state, step)
         pictures, disparity = memory.frames(which)
         ((view, known),) = draw([Sources(pictures, disparity, poses, there)], geometry.focal)
         found = there[player]
@@ -299,13 +301,13 @@ class WorldModel(nn.Module):
         shown = self.tokenizer.to_frames(view[player : player + 1])[0]
         return Remembered(pictures[player, found].permute(0, 2, 3, 1), ages, shown, known[player], trail)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def step(self, state: WorldState, action_BA: Tensor, steps: int | None = None) -> tuple[Outcome, WorldState]:
         """One frame for every player. The state is updated in place and returned; `clone` it first to branch."""
         frames, _, rewards, terminated = self._advance(state, action_BA, steps)
         return Outcome(frames, rewards, terminated), state
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def step_latents(
         self, state: WorldState, action_BA: Tensor, steps: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:

@@ -208,7 +208,7 @@ def test_training_is_shown_what_play_is_shown(tmp_path: Path, monkeypatch: pytes
     assert same < 0.5 * others  # small pictures are rounded, and untrained depths are rough
 
 
-def test_who_stays_sees_the_same_and_who_turns_sees_it_shifted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_stays_sees_the_same_and_who_turns_sees_it_shifted() -> None:
     """The last frame, warped: a wall at one depth, then a turn by an eighth of the picture's width."""
     geometry = tiny_world(recall=True).geometry
     assert geometry is not None
@@ -226,8 +226,7 @@ def test_who_stays_sees_the_same_and_who_turns_sees_it_shifted(monkeypatch: pyte
     u = (torch.arange(64) + 0.5) / 32 - 1
     for tangent in (0.0, 0.25):
         step = torch.tensor([[0.0, 0.0, math.atan(tangent)]])
-        monkeypatch.setattr(geometry.motion, "to_come", lambda pair, action, last, step=step: step)
-        ((view, known),) = draw([last.sources(geometry, torch.zeros(1, 4))], geometry.focal)
+        ((view, known),) = draw([last.sources(geometry, step)], geometry.focal)
         there = known[0, 32]
         was = ((u + tangent) / (1 - u * tangent) * 32 + 31.5) / 63 * 2 - 1  # in grey levels, along the ramp
         assert there.float().mean() > 0.75 and torch.allclose(view[0, 0, 32][there], was[there], atol=0.02)

@@ -173,7 +173,8 @@ class DynamicsModule(pl.LightningModule):
         for t in range(start, start + frames):
             action, noise = actions_BLA[:, t - 1], torch.randn_like(latents_BLCHW[:, 0])
             if recent is not None:
-                warped = as_latents(self.decoder, draw([recent.sources(self.geometry, action)], self.geometry.focal))
+                sources = recent.sources(self.geometry, recent.to_come(self.geometry, action))
+                warped = as_latents(self.decoder, draw([sources], self.geometry.focal))
                 shown[t] = torch.cat((shown[t][:, : -warped.shape[1]], warped), 1)
             drawn = shown[t] if shown else None
             latent = self.dynamics.generate(state, action, noise, steps, self.objective, drawn)

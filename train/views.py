@@ -129,7 +129,8 @@ def episode_views(store: LatentStore, number: int, geometry: Geometry, tokenizer
     for part in torch.arange(len(latents)).split(BATCH):
         rows = which[part] * there[part]
         recalled = Sources(frames.pictures[0, rows], frames.disparity[0, rows], sources[part], there[part])
-        warped = stretches(frames, part).sources(geometry, actions[(part - 1).clamp_min(0)])
+        past = stretches(frames, part)
+        warped = past.sources(geometry, past.to_come(geometry, actions[(part - 1).clamp_min(0)]))
         with torch.autocast("cpu", torch.bfloat16):
             views.append(as_latents(tokenizer, draw([recalled, warped], geometry.focal)).half())
     views[0][0] = 0

@@ -211,7 +211,7 @@ def window_only(checkpoint: Checkpoint, options: Options) -> Path | None:
 def _revisit(
     checkpoint: Checkpoint, options: Options, game: RealGame, features: Any
 ) -> tuple[dict[str, Any], dict[str, Image.Image]]:
-    from game_wm.acceleration import precision
+    from game_wm.acceleration import prepare
     from game_wm.checkpoint import load
     from game_wm.evaluation.plot import plot, sheet
     from game_wm.evaluation.revisit import PROMPTS, budget, revisit
@@ -225,7 +225,7 @@ def _revisit(
     file, prompts = window_only(checkpoint, options), options.prompts or PROMPTS
     window = load(file, device_of(checkpoint.model)).model if file else None
     if window is not None:
-        precision.choose(window, options.precision, str(device_of(checkpoint.model)))
+        prepare(window, options.precision, str(device_of(checkpoint.model)))
     if window is not None and (window.height, window.width) != (checkpoint.model.height, checkpoint.model.width):
         raise UserError(f"{file} dreams frames of another size than {checkpoint.path}: name another one with --window")
     seeds = range(FIRST_SEED, FIRST_SEED + options.episodes)
@@ -336,7 +336,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     import torch
 
-    from game_wm.acceleration import precision
+    from game_wm.acceleration import prepare
     from game_wm.checkpoint import load
     from game_wm.evaluation.card import markdown, merge, read, tidy, writable, write
 
@@ -344,7 +344,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         checkpoint = load(arguments.checkpoint, arguments.device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"the device {arguments.device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    precision.choose(checkpoint.model, arguments.precision, arguments.device)
+    prepare(checkpoint.model, arguments.precision, arguments.device)
     path = writable(arguments.out or arguments.checkpoint.parent) / f"{arguments.checkpoint.stem}.json"
     card = read(path)
     tokens, bits = checkpoint.model.config.dynamics.tokens, 16 if checkpoint.model.low_precision else 32

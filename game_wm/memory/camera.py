@@ -62,12 +62,12 @@ def project(disparity_BHW: Tensor, other_B3: Tensor, focal: Tensor | float) -> t
     Returns places (B, H, W, 2) from -1 to 1, disparities there (B, H, W), and whether it lies in front (B, H, W).
     """
     u, v = rays(disparity_BHW.shape[-2], disparity_BHW.shape[-1], disparity_BHW.device)
-    ahead, aside, turn = (other_B3[:, i, None, None] for i in range(3))
-    x, y = 1 - disparity_BHW * ahead, u / focal - disparity_BHW * aside
-    depth = turn.cos() * x + turn.sin() * y
+    ahead, aside, turn = other_B3[..., None, None].unbind(1)
+    x, y, cos, sin = 1 - disparity_BHW * ahead, u / focal - disparity_BHW * aside, turn.cos(), turn.sin()
+    depth = cos * x + sin * y
     seen = depth > BEHIND
     depth = depth.clamp_min(BEHIND)
-    across = focal * (turn.cos() * y - turn.sin() * x) / depth
+    across = focal * (cos * y - sin * x) / depth
     return torch.stack((across, v / depth), -1), disparity_BHW / depth, seen
 
 
@@ -152,12 +152,14 @@ def surround(picture_BCHW: Tensor, known_BHW: Tensor) -> Tensor:
     Grossman and Dally, 1998)."""
     known = known_BHW[:, None].to(picture_BCHW)
     levels = [(picture_BCHW * known, known)]
-    while min(levels[-1][1].shape[-2:]) > 1:
+    while min(levels[-1][1].shape[-2:]) > 8:
         levels.append((F.avg_pool2d(levels[-1][0], 2), F.avg_pool2d(levels[-1][1], 2)))
-    filled = levels[-1][0] / levels[-1][1].clamp_min(1e-6)
-    for total, weight in reversed(levels[:-1]):
-        above = F.interpolate(filled, size=weight.shape[-2:])
-        filled = torch.where(weight > 0, total / weight.clamp_min(1e-6), above)
+    total, weight = (x.mean((2, 3), keepdim=True) for x in levels[-1])
+    filled = total / weight.clamp_min(1e-6)
+    for total, weight in reversed(levels):
+        if filled.shape[-1] > 1:
+            filled = F.interpolate(filled, size=weight.shape[-2:])
+        filled = torch.where(weight > 0, total / weight.clamp_min(1e-6), filled)
     return filled
 
 

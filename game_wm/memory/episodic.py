@@ -141,13 +141,13 @@ class EpisodicMemory:
             which, _, there = self.choose(places, self.pose, times_B, ALIGNED)
         else:
             which, there = (x[:, :ALIGNED] for x in found)
-        if there.any():
+        # Where nobody has moved, nothing has gone wrong: or a dream that changes a little would pull him along.
+        most = step_B3[:, :2].norm(dim=1, keepdim=True) * MENDED
+        if (there & (most > 0)).any():
             pictures, disparity = self.frames(which)
             sources = self.seen_from(places, self.pose, which)
             then, now = pictures.float() / 127.5 - 1, pictures_B3HW.float() / 127.5 - 1
             off = align(now, disparity_Bhw, then, disparity, sources, there, focal) * places.side
-            # Where nobody has moved, nothing has gone wrong: or a dream that changes a little would pull him along.
-            most = step_B3[:, :2].norm(dim=1, keepdim=True) * MENDED
             off = off * (most / off.norm(dim=1, keepdim=True).clamp_min(1e-9)).clamp_max(1)
             self.pose = move(self.pose, F.pad(off, (0, 1)))
         self.write(places, pictures_B3HW, disparity_Bhw, self.pose, times_B)

@@ -15,14 +15,14 @@ def wrap(angle: Tensor) -> Tensor:
 
 def move(pose: Tensor, step: Tensor) -> Tensor:
     """Pose (..., 3) after a step (..., 3) in the player's own frame: ahead, aside, turn."""
-    cos, sin = pose[..., 2].cos(), pose[..., 2].sin()
-    x = pose[..., 0] + cos * step[..., 0] - sin * step[..., 1]
-    y = pose[..., 1] + sin * step[..., 0] + cos * step[..., 1]
-    return torch.stack((x, y, wrap(pose[..., 2] + step[..., 2])), dim=-1)
+    (x, y, angle), (ahead, aside, turn) = pose.unbind(-1), step.unbind(-1)
+    cos, sin = angle.cos(), angle.sin()
+    x, y = x + cos * ahead - sin * aside, y + sin * ahead + cos * aside
+    return torch.stack((x, y, wrap(angle + turn)), dim=-1)
 
 
 def relative(pose: Tensor, other: Tensor) -> Tensor:
     """The step (..., 3) that leads from `pose` to `other`: `move(pose, relative(pose, other))` is `other`."""
-    cos, sin = pose[..., 2].cos(), pose[..., 2].sin()
-    dx, dy = other[..., 0] - pose[..., 0], other[..., 1] - pose[..., 1]
-    return torch.stack((cos * dx + sin * dy, cos * dy - sin * dx, wrap(other[..., 2] - pose[..., 2])), dim=-1)
+    (x, y, angle), (to_x, to_y, to_angle) = pose.unbind(-1), other.unbind(-1)
+    cos, sin, dx, dy = angle.cos(), angle.sin(), to_x - x, to_y - y
+    return torch.stack((cos * dx + sin * dy, cos * dy - sin * dx, wrap(to_angle - angle)), dim=-1)

@@ -82,18 +82,17 @@ class RecentFrames:
         step = steady(geometry, geometry.motion.led_here(pair, action_BA, self.steps[:, -1]))
         pose = move(self.poses[:, -1], step)
         new = (picture_B3HW, geometry.depth(now).float(), step, pose, pair, torch.ones_like(self.there[:, 0]))
-        for old, value in zip(self.tensors(), new, strict=True):
-            old[:, :-1] = old[:, 1:].clone()
-            old[:, -1] = value
+        kept = (torch.cat((old[:, 1:], value[:, None]), 1) for old, value in zip(self.tensors(), new, strict=True))
+        self.pictures, self.disparity, self.steps, self.poses, self.pairs, self.there = kept
         return step
 
     def to_come(self, geometry: Geometry, action_BA: Tensor) -> Tensor:
         """The step (B, 3) that an action will lead to."""
         return steady(geometry, geometry.motion.to_come(self.pairs[:, -1], action_BA, self.steps[:, -1]))
 
-    def sources(self, geometry: Geometry, action_BA: Tensor) -> Sources:
-        """What is drawn from where the action leads."""
-        to = move(self.poses[:, -1], self.to_come(geometry, action_BA))
+    def sources(self, geometry: Geometry, step_B3: Tensor) -> Sources:
+        """What is drawn from where this step leads."""
+        to = move(self.poses[:, -1], step_B3)
         which = [self.poses.shape[1] - age for age in AGES]
         poses = relative(to[:, None], self.poses[:, which])
         poses = torch.cat((poses[..., :2] / geometry.config.place, poses[..., 2:]), -1)

@@ -70,11 +70,11 @@ def load_session(options: argparse.Namespace, report: Callable[[str, float], Non
         torch.set_num_threads(options.threads)
     report(f"Reading {path.name}", 0.6)
     from game_wm import checkpoint
-    from game_wm.acceleration import precision
+    from game_wm.acceleration import prepare
     from game_wm.ui.session import Session
 
     loaded = checkpoint.load(path, device)
-    precision.choose(loaded.model, options.precision, device)
+    prepare(loaded.model, options.precision, device)
     report("Looking at the first frames", 0.9)
     player = options.player or ("random" if options.headless else "keyboard")
     session = Session(
