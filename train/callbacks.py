@@ -66,7 +66,7 @@ class Budget(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Ends training when the budget is spent."""
-        if self.progress(trainer) >= 1:
+        if agreed(trainer, self.progress(trainer) >= 1):
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
@@ -254,10 +254,10 @@ class Saver(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Saves when it is time; a signal also ends training."""
-        if self.signal is not None:
+        if agreed(trainer, self.signal is not None):
             trainer.should_stop = True
         ends = trainer.should_stop or (0 < trainer.max_steps <= trainer.global_step)
-        if ends or time.monotonic() - self.saved > 60 * self.minutes:
+        if agreed(trainer, ends or time.monotonic() - self.saved > 60 * self.minutes):
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
@@ -282,6 +282,11 @@ class Saver(Callback):
         for number, handler in getattr(self, "handlers", {}).items():
             if signal.getsignal(number) == self._stop:
                 signal.signal(number, handler)
+
+
+def agreed(trainer: pl.Trainer, wish: bool) -> bool:
+    """Whether any of the processes that train together wishes it: they must stop and save at the same step."""
+    return trainer.strategy.reduce_boolean_decision(wish, all=False)
 
 
 def budget_of(trainer: pl.Trainer) -> Budget:

@@ -42,9 +42,10 @@ CPU_ATTENTION = {
 }
 
 
-def use_all_cores() -> int:
-    """Let PyTorch use every core that this process may run on (OMP_NUM_THREADS wins); returns the number."""
-    threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+def use_all_cores(processes: int = 1) -> int:
+    """Let PyTorch use every core that this process may run on, or its share of them (OMP_NUM_THREADS wins); returns the
+    number."""
+    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, len(os.sched_getaffinity(0)) // processes))
     torch.set_num_threads(threads)
     return threads
 

@@ -176,6 +176,8 @@ def run_stage(stage: str, arguments: list[str]) -> int:
     if hasattr(cli.model, "sample"):
         callbacks.append(Samples(folder, config.sample_minutes, data.schema.fps))
     trainer = cli.make_trainer([*callbacks, saver], loggers)
+    if trainer.strategy.root_device.type == "cpu":
+        use_all_cores(trainer.world_size)
     try:
         trainer.fit(cli.model, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     finally:
