@@ -281,7 +281,8 @@ class WorldModel(nn.Module):
         memory, geometry = state.episodic, self.geometry
         assert memory is not None and geometry is not None
         pose = move(memory.pose, step_B3)
-        return pose, memory.choose(self.places, pose, state.dynamics.context.working.count, geometry.config.views)
+        now = state.dynamics.context.working.count
+        return pose, memory.choose(self.places, pose, now, geometry.config.views, geometry.focal)
 
     @torch.inference_mode()
     def remembered(self, state: WorldState, action_BA: Tensor, player: int = 0) -> Remembered | None:

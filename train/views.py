@@ -165,7 +165,7 @@ def walk(frames: RecentFrames, actions: Tensor, geometry: Geometry, seed: int) -
             young = round(SHORTEST * (LONGEST / SHORTEST) ** length) if hidden < HIDDEN else YOUNG
         if t:
             pose = move(memory.pose, coming[t - 1 : t])
-            which, sources, there = memory.choose(places, pose, torch.tensor([t]), config.views, young)
+            which, sources, there = memory.choose(places, pose, torch.tensor([t]), config.views, geometry.focal, young)
             times = memory.times.flatten(1).gather(1, which)
             if kind < MISSING:
                 there = there & False

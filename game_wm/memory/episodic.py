@@ -2,13 +2,14 @@
 
 A *place* is a square of the plane together with a range of headings. Of every place the store keeps two frames, the
 first one seen there and the newest: the first is no copy of copies, the newest knows what has changed. `choose` picks
-the frames from which a view is drawn (`camera.py`); making training data (`train/recall.py`) and play use the same.
+the frames from which a view is drawn (`camera.py`); making training data (`train/views.py`) and play use the same.
 In play a pose begins at zero and is dead-reckoned.
 
 The store is bounded and its cost constant: places are hashed to sets of `WAYS` slots, and where a set is full the
 place that was visited longest ago makes room; a look-up compares all slots' poses at once.
 
-Legend: B players, S slots, F = 2 (first, newest), H, W picture, h, w disparity, R frames recalled.
+Legend: B players, S slots, F = 2 (first, newest), H, W picture, h, w disparity, K frames compared, D directions of a
+view, R frames recalled.
 """
 
 from __future__ import annotations
@@ -20,18 +21,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from game_wm.memory.camera import align
+from game_wm.memory.camera import EMPTY, align, rays
 from game_wm.memory.pose import move, relative
 
 WAYS = 4
 LIMIT = 2**14  # places are counted modulo twice this, along each axis
 YOUNG = 4  # frames of this age or less are not recalled: the denoiser sees them whole
-FAR, ASIDE = 8.0, 0.6  # how far away, in places, and how far turned from the wanted heading, in radians, it looks
-NEWEST = 0.1  # what it costs not to be the first frame of a place
+FAR = 8.0  # how far away it looks, in places
+NEAR = 128  # of the nearest frames so many are compared
+DIRECTIONS, LEVELS = 16, 24  # of a view, and of depth in it
+NEAREST, DISTANT = 0.1, 1e-3  # the least depth, and the disparity of what is too far off to be told apart
+FEW = 0.1  # the share of all that is seen in a direction that may be misjudged
+PARALLAX = 0.5  # cost of being as far away from the view as the surface is: what depth gets wrong moves it then
+FRESH, RATHER_OLD = 32, 0.7  # what is younger counts for less: it may be a copy of what is older
+LEAST = 0.3  # of a direction must be shown that others do not
 MENDED = 0.5  # of a step's length at most is a position put right
 ALIGNED = 2  # frames by which a position is put right
 NEVER = 2**62  # a time that does not come
-FAN = 0.33  # radians between the headings in which a view is looked for
 
 
 @dataclass(frozen=True)
@@ -48,11 +54,6 @@ class Places:
         x, y = (((pose[..., i] / self.side).floor().long() + LIMIT) % (2 * LIMIT) for i in (0, 1))
         heading = (pose[..., 2] * (self.headings / math.tau)).floor().long() % self.headings
         return (x * 2 * LIMIT + y) * self.headings + heading
-
-
-def fan(views: int) -> list[float]:
-    """Headings, against the view's own, in which its sources are looked for: two ahead, then ever farther aside."""
-    return [0.0, *(FAN * (i // 2) * (-1) ** i for i in range(1, views))]
 
 
 @dataclass
@@ -138,7 +139,7 @@ class EpisodicMemory:
         are, and the frame is kept. `found` is what was chosen for its view, and whether there is one."""
         self.pose = move(self.pose, step_B3)
         if found is None:
-            which, _, there = self.choose(places, self.pose, times_B, ALIGNED)
+            which, _, there = self.choose(places, self.pose, times_B, ALIGNED, focal)
         else:
             which, there = (x[:, :ALIGNED] for x in found)
         # Where nobody has moved, nothing has gone wrong: or a dream that changes a little would pull him along.
@@ -153,27 +154,61 @@ class EpisodicMemory:
         self.write(places, pictures_B3HW, disparity_Bhw, self.pose, times_B)
 
     def choose(
-        self, places: Places, pose_B3: Tensor, now_B: Tensor, views: int, young: int = YOUNG
+        self, places: Places, pose_B3: Tensor, now_B: Tensor, views: int, focal: Tensor | float, young: int = YOUNG
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The frames for a view from `pose` at time `now`, none of the last `young` ones.
+        """The frames for a view from `pose` at time `now`, none of the last `young` ones: each the one that shows most
+        of what those before it do not.
 
         Returns which (B, R) of the S * F, R = `views`, their poses as seen from `pose` (B, R, 3), in sides of a place
         and radians, and whether there is one (B, R).
         """
         away = relative(pose_B3[:, None], self.poses.flatten(1, 2))  # (B, S * F, 3)
         away = torch.cat((away[..., :2] / places.side, away[..., 2:]), -1)
-        far = away[..., :2].norm(dim=-1)
-        usable = (self.keys >= 0).repeat_interleave(2, 1) & (self.times.flatten(1) < now_B[:, None] - young)
-        cost = far / 2 + NEWEST * torch.arange(2, device=far.device).repeat(far.shape[1] // 2)
-        cost = cost.masked_fill(~usable | (far > FAR), math.inf)
-        chosen = []
-        for heading in fan(views):
-            turned = (away[..., 2] - heading).abs()
-            each, which = (cost + turned).masked_fill(turned > ASIDE, math.inf).min(1)
-            chosen.append((which, each < math.inf))
-            cost.scatter_(1, which[:, None], math.inf)
-        which, there = (torch.stack(x, 1) for x in zip(*chosen, strict=True))
-        return which, away.gather(1, which[..., None].expand(-1, -1, 3)), there
+        age = now_B[:, None] - self.times.flatten(1)
+        cost = away[..., :2].norm(dim=-1)
+        usable = (self.keys >= 0).repeat_interleave(2, 1) & (age > young) & (cost < FAR)
+        cost = (cost + away[..., 2].abs()).masked_fill(~usable, math.inf)
+        cost, among = cost.topk(min(NEAR, cost.shape[1]), largest=False)  # (B, K)
+        away, age = away.gather(1, among[..., None].expand(-1, -1, 3)), age.gather(1, among)
+        shown = self._shown(among, away, cost < math.inf, focal) * torch.where(age > FRESH, 1, RATHER_OLD)[..., None]
+        best, chosen = torch.zeros_like(shown[:, :1]), []
+        for _ in range(views):
+            gain, each = (shown - best).clamp_min(0).sum(-1).max(1)
+            best = torch.maximum(best, shown.gather(1, each[:, None, None].expand_as(best)))
+            chosen.append((each, gain > LEAST))
+        each, there = (torch.stack(x, 1) for x in zip(*chosen, strict=True))
+        return among.gather(1, each), away.gather(1, each[..., None].expand(-1, -1, 3)), there
+
+    def _shown(self, among_BK: Tensor, away_BK3: Tensor, usable_BK: Tensor, focal: Tensor | float) -> Tensor:
+        """How well each of these frames shows what is to be seen in every direction of the view, 0 to 1 (B, K, D).
+
+        Of a frame only the horizon is looked at, a row of points on the plane: what is nearest to the view in a
+        direction is what is to be seen there, unless few say so, for at the edges of surfaces depth is misjudged.
+        """
+        batch, height, width = len(among_BK), *self.disparity.shape[-2:]
+        players = torch.arange(batch, device=among_BK.device)[:, None]
+        rows = self.disparity.flatten(1, 2)[players, among_BK, (height - 1) // 2 : height // 2 + 1]
+        disparity = rows.float().mean(-2)  # (B, K, w)
+        depth = 1 / disparity.clamp_min(EMPTY)
+        aside = rays(1, width, depth.device)[0] / focal * depth
+        ahead, right, turn = away_BK3[..., None].unbind(2)
+        cos, sin = turn.cos(), turn.sin()
+        x, y = ahead + cos * depth - sin * aside, right + sin * depth + cos * aside
+        place = focal * y / x.clamp_min(NEAREST)
+        seen = usable_BK[..., None] & (disparity > DISTANT) & (x > NEAREST) & (place.abs() < 1)
+        direction = ((place.clamp(-1, 0.999) + 1) * (DIRECTIONS / 2)).long()
+        level = (
+            ((x.clamp(NEAREST, FAR) / NEAREST).log() * (LEVELS / math.log(FAR / NEAREST))).long().clamp_max(LEVELS - 1)
+        )
+        votes = x.new_zeros(batch, DIRECTIONS * LEVELS)
+        votes.scatter_add_(1, (direction * LEVELS + level).flatten(1), seen.flatten(1).to(x))
+        votes = votes.view(batch, DIRECTIONS, LEVELS).cumsum(-1)
+        nearest = (votes < (FEW * votes[..., -1:]).clamp_min(1)).sum(-1)  # (B, D): the level of what is seen there
+        seen &= (level - nearest.gather(1, direction.flatten(1)).view_as(level)).abs() <= 1
+        coarser = (depth / x.clamp_min(NEAREST)).log()
+        quality = torch.where(coarser > 0, -coarser, coarser / 4)
+        quality = (quality - PARALLAX * away_BK3[..., :2].norm(dim=-1)[..., None] / x.clamp_min(NEAREST)).exp() * seen
+        return x.new_zeros(batch, x.shape[1], DIRECTIONS).scatter_reduce_(2, direction, quality, "amax")
 
     def seen_from(self, places: Places, pose_B3: Tensor, which_BR: Tensor) -> Tensor:
         """The poses of these frames as seen from `pose` (B, R, 3), in sides of a place and radians."""
