@@ -3,7 +3,9 @@
     python -m train geometry --config configs/maze/geometry.yaml
 
 A frame's disparity is right when the frames around it, looked up where it says, give that frame (Zhou et al., 2017; the
-better of two sources counts at each pixel, Godard et al., 2019). Frames are decoded from latents, as they are in play.
+better of two sources counts at each pixel, Godard et al., 2019). Frames from far away in a window count as well, where
+their own disparity agrees (Bian et al., 2019): memory draws from such frames, and nearby ones forgive what moves these.
+Frames are decoded from latents, as they are in play.
 The camera's focal length is found before training starts, from frames between which the player only turned.
 
 Legend: B windows, L frames of a window, S sources, C channels, h, w latent grid, H, W pixels.
@@ -29,7 +31,8 @@ from game_wm.world import build
 from train.optimizer import Kind, configure
 from train.tokenizer import load_tokenizer
 
-SOURCES = 2
+SOURCES, NEARBY = 2, 8  # frames that a target is drawn from, at most so many frames before or after it
+AGREE, AGREE_ABOUT = 0.3, 0.03  # how far disparities of distant frames may differ: relative and absolute
 TURNS, STILL, TURNED = 96, 0.02, 0.08  # pairs to calibrate on: at most so far apart (in places), turned so much
 
 
@@ -42,6 +45,8 @@ class GeometryModule(pl.LightningModule):
         geometry: sizes of the networks and of the memory that they serve.
         lr, weight_decay, optimizer: of the optimiser.
         smooth: weight of the disparity's slope where the picture has none.
+        distant: how many frames from anywhere in the window a target is drawn from as well.
+        steps: pairs of a window that motion is trained on, so that a long window costs it no more.
     """
 
     def __init__(
@@ -54,12 +59,15 @@ class GeometryModule(pl.LightningModule):
         weight_decay: float = 0.01,
         optimizer: Kind = "adamw",
         smooth: float = 0.002,
+        distant: int = 2,
+        steps: int = 15,
     ) -> None:
         super().__init__()
         channels, height, width = latent_shape
         self.config = replace(geometry, channels=channels, height=height, width=width, actions=actions)
         self.geometry = Geometry(self.config)
         self.lr, self.weight_decay, self.optimizer_kind, self.smooth = lr, weight_decay, optimizer, smooth
+        self.distant, self.steps = distant, steps
         # In a list, so that the frozen tokenizer is no part of the checkpoint.
         self.frozen = [load_tokenizer(tokenizer)]
 
@@ -113,7 +121,8 @@ class GeometryModule(pl.LightningModule):
         Those are squared: collisions are rare, and their median is what the buttons say.
         """
         latents, actions, pose = batch["latents"], batch["actions"], batch["pose"]
-        photo, smooth = self.depth_losses(latents, pose)
+        photo, distant, smooth = self.depth_losses(latents, pose)
+        latents, actions, pose = (x[:, : self.steps + 1] for x in (latents, actions, pose))
         motion = self.geometry.motion
         before, now = latents[:, :-1].flatten(0, 1), latents[:, 1:].flatten(0, 1)
         truth = relative(pose[:, :-1], pose[:, 1:])
@@ -129,36 +138,50 @@ class GeometryModule(pl.LightningModule):
         pair = pair.unflatten(0, (len(latents), -1))[:, :-1].flatten(0, 1)
         coming = motion.to_come(pair, actions[:, 1:-1].flatten(0, 1), known[:, :-1].flatten(0, 1))
         coming = ((coming.view_as(truth[:, 1:]) - truth[:, 1:]) / motion.unit).square().mean()
-        figures = {"photo": photo, "was": was, "coming": coming}
-        return photo + self.smooth * smooth + 0.1 * (was + coming), figures
+        figures = {"photo": photo, "distant": distant, "was": was, "coming": coming}
+        return photo + distant + self.smooth * smooth + 0.1 * (was + coming), figures
 
-    def depth_losses(self, latents: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
-        """How a random frame of each window differs from what its sources give, and how rough its disparity is."""
+    def depth_losses(self, latents: Tensor, pose: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """How a random frame of each window differs from what nearby frames give and from what distant ones do, and how
+        rough its disparity is."""
         batch, time = latents.shape[:2]
-        order = torch.rand(batch, time, device=self.device).argsort(1)[:, : 1 + SOURCES]
+        count = SOURCES + self.distant
         rows = torch.arange(batch, device=self.device)[:, None]
+        target_at = torch.randint(time, (batch, 1), device=self.device)
+        apart = 1 + torch.rand(batch, 2 * NEARBY, device=self.device).argsort(1)[:, :SOURCES] - NEARBY
+        near = target_at + apart - (apart <= 0).long()  # never the target itself
+        near = torch.where((near < 0) | (near >= time), 2 * target_at - near, near).clamp(0, time - 1)
+        far = torch.randint(time, (batch, self.distant), device=self.device)
+        order = torch.cat((target_at, near, far), 1)
         with torch.no_grad():
             frames = self.tokenizer.decode_images(latents[rows, order].flatten(0, 1)).float().clamp(-1, 1)
-            target, sources = frames.unflatten(0, (batch, -1)).split((1, SOURCES), 1)
-        disparity = self.geometry.depth(latents[rows, order[:, :1]].flatten(0, 1))[:, None]
+            target, sources = frames.unflatten(0, (batch, -1)).split((1, count), 1)
+            theirs = self.geometry.depth(latents[rows, far].flatten(0, 1))[:, None]
+        disparity = self.geometry.depth(latents[rows, target_at].flatten(0, 1))[:, None]
         whole = F.interpolate(disparity, size=target.shape[-2:], mode="bilinear", align_corners=False)
-        away = relative(pose[rows, order[:, :1]], pose[rows, order[:, 1:]]).flatten(0, 1)
+        away = relative(pose[rows, target_at], pose[rows, order[:, 1:]]).flatten(0, 1)
         away = torch.cat((away[:, :2] / self.config.place, away[:, 2:]), 1)
-        place, _, seen = project(whole.expand(-1, SOURCES, -1, -1).flatten(0, 1), away, self.geometry.focal)
+        place, there, seen = project(whole.expand(-1, count, -1, -1).flatten(0, 1), away, self.geometry.focal)
         given = F.grid_sample(sources.flatten(0, 1), place, padding_mode="border", align_corners=False)
-        apart = difference(given, target.expand(-1, SOURCES, -1, -1, -1).flatten(0, 1))
+        error = difference(given, target.expand(-1, count, -1, -1, -1).flatten(0, 1))
         inside = seen & (place.abs() < 1).all(-1)
-        best, found = (
-            apart.masked_fill(~inside, 9.0).unflatten(0, (batch, -1)).amin(1),
-            inside.unflatten(0, (batch, -1)).any(1),
-        )
+        split = (SOURCES, self.distant)
+        nearby, distant = error.unflatten(0, (batch, count)).split(split, 1)
+        inside, inside_far = inside.unflatten(0, (batch, count)).split(split, 1)
+        best, found = nearby.masked_fill(~inside, 9.0).amin(1), inside.any(1)
+        # What is hidden from a distant frame is not told apart by the lesser error of two: its own disparity tells.
+        place, there = (x.unflatten(0, (batch, count))[:, SOURCES:].flatten(0, 1) for x in (place, there))
+        own = F.grid_sample(theirs, place, padding_mode="border", align_corners=False)[:, 0]
+        same = (there.detach() - own).abs() < AGREE * torch.maximum(there.detach(), own) + AGREE_ABOUT
+        agree = inside_far & same.unflatten(0, (batch, self.distant))
+        distant = (distant * agree).sum() / agree.sum().clamp_min(1)
         photo = (best * found).sum() / found.sum().clamp_min(1)
         small = F.interpolate(target[:, 0], size=disparity.shape[-2:], mode="area")
         rough = disparity.new_zeros(())
         for axis in (-1, -2):
             edge = small.diff(dim=axis).abs().mean(1, keepdim=True)
             rough = rough + (disparity.diff(dim=axis).abs() * (-4 * edge).exp()).mean()
-        return photo, rough / disparity.mean()
+        return photo, distant, rough / disparity.mean()
 
 
 def difference(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
