@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Trunk = Literal["unet", "transformer"]
+
 
 @dataclass(frozen=True)
 class DynamicsConfig:
@@ -17,7 +19,8 @@ class DynamicsConfig:
     `history`: last latents the denoiser sees whole, `compressed`: levels of those before them (`memory/compressed.py`);
     `window`: frames of working memory; `recurrent`: whether it has
     recurrent memory; `recall`: whether it reads the view that episodic memory draws for a frame; `warp`: whether it
-    reads the last frames as they look from where the action leads.
+    reads the last frames as they look from where the action leads. `trunk`: what draws the next frame, given by the
+    objective.
     """
 
     channels: int = 8
@@ -43,6 +46,7 @@ class DynamicsConfig:
     recurrent: bool = False
     recall: bool = False
     warp: bool = False
+    trunk: Trunk = "unet"
 
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.blocks) or len(self.widths) < 2:

@@ -25,6 +25,7 @@ from train.__main__ import main
 from train.callbacks import Budget, Saver, Schedule
 from train.checkpoints import check_card
 from train.data import FrameDataModule, LatentDataModule
+from train.dynamics import read_objective
 from train.frames import open_frames
 from train.machine import MatrixRate, count_flops
 from train.report import read_figures
@@ -327,6 +328,19 @@ def test_what_the_user_gets_wrong(latents: Path, tmp_path: Path) -> None:
         (["dynamics", *flags, "--steps", "1", "--data.latents", str(tmp_path)], "holds no encoded frames"),
         (["dynamics", *flags, "--steps", "1", "--data.game", "doom"], "not of doom"),
         (["dynamics", *flags, "--steps", "1", "--colour", "red"], "colour"),
+        (["dynamics", *flags, "--steps", "1", "--model.objective.kind", "paint"], "the kinds are flow, diffusion"),
+        (["dynamics", *flags, "--steps", "1", "--model.objective.finest", "6"], "power of two"),
+        (
+            [
+                "distill",
+                *stage_flags(latents, tmp_path, "wrong", "distill"),
+                "--steps",
+                "1",
+                "--model.objective.kind",
+                "diffusion",
+            ],
+            "distillation is of flow matching alone",
+        ),
         (["dynamics", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["dynamics", *flags, "--steps", "1", "--init", str(tmp_path / "none.ckpt")], "does not exist"),
         (["distill", *stage_flags(latents, tmp_path, "wrong", "distill"), "--steps", "1"], "--init"),
@@ -386,12 +400,16 @@ def test_arithmetic_is_counted_forward_and_backward() -> None:
 )
 def test_configurations_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    stage = next((name for name in STAGES if path.stem.startswith(name)), None)
+    lab = "dynamics" if path.parent.name == "lab" else None  # named after what they try
+    stage = next((name for name in STAGES if path.stem.startswith(name)), lab)
     if stage:
         monkeypatch.setattr(StageCLI, "instantiate_classes", lambda self: None)
         # A size lies on top of a game's file.
         game = ["--config", str(ROOT / "configs" / "maze" / f"{stage}.yaml")]
-        assert StageCLI(stage, [*game, "--config", str(path)]).config.name
+        config = StageCLI(stage, [*game, "--config", str(path)]).config
+        assert config.name
+        if stage == "dynamics":
+            assert read_objective(config.model.objective or {})
     elif path.stem == "quick":
         plan = pipeline.parse(["--config", str(path)])
         assert all(Path(getattr(plan, name).config).is_file() for name in pipeline.Runner(plan).stages)

@@ -28,7 +28,7 @@ from data_collect.errors import UserError
 from game_wm.convolution import ResidualBlock
 from game_wm.dynamics import Dynamics
 from game_wm.memory.recollection import COVER
-from game_wm.objectives.flow import Predict, advance
+from game_wm.objectives.flow import FlowMatching, Predict, advance
 from train.dynamics import Batch, DynamicsModule
 from train.optimizer import configure
 
@@ -81,6 +81,8 @@ class DistillModule(DynamicsModule):
         **dynamics: Any,
     ) -> None:
         super().__init__(latent_shape, lr=lr, context_noise=context_noise, rollout=rollout, **dynamics)
+        if not isinstance(self.objective, FlowMatching):
+            raise UserError(f"distillation is of flow matching alone, not of {self.objective.kind}")
         if not 1 <= student_steps <= teacher_steps:
             raise UserError(f"student_steps must lie between 1 and teacher_steps {teacher_steps}, not {student_steps}")
         self.teacher_steps, self.student_steps = teacher_steps, student_steps
@@ -144,7 +146,7 @@ class DistillModule(DynamicsModule):
     def student(self, predict: Predict, noise: Tensor) -> Tensor:
         """The student's clean latents from this noise; the gradient passes through the last of its calls."""
         x, size = noise, 1 / self.student_steps
-        stride, told = (x.new_full(x.shape[:2], value) for value in (size, self.objective.told(self.student_steps)))
+        stride, told = (x.new_full(x.shape[:2], value) for value in (size, self.flow.told(self.student_steps)))
         for i in range(self.student_steps - 1):
             with torch.no_grad():
                 level = x.new_full(x.shape[:2], i * size)

@@ -68,10 +68,11 @@ def export(run: Path, name: str, out: Path, count: int = 8, prompt: int = 32) ->
     count = max(1, min(count, CONTEXT_BYTES // size))
     frames, actions = contexts(store, count, prompt, dynamics["settings"]["data"]["held_out"])
 
-    def write(stage: str, file: str, steps: int, stages: list[str]) -> Path:
+    def write(stage: str, file: str, steps: int | None, stages: list[str]) -> Path:
         network, objective = load_dynamics(run / stage / "last.ckpt")
         geometry = load_geometry(run / "geometry" / "last.ckpt") if network.config.views else None
         memory = geometry.config if geometry else None
+        steps = steps or objective.calls(network.config.height * network.config.width)
         model = WorldModel(WorldConfig(tokenizer.config, network.config, objective, steps, memory))
         model.tokenizer.load_state_dict(tokenizer.state_dict())
         if model.geometry is not None and geometry is not None:
@@ -83,7 +84,7 @@ def export(run: Path, name: str, out: Path, count: int = 8, prompt: int = 32) ->
         return path
 
     if not distilled:
-        return write("dynamics", name, 1, ["tokenizer", "dynamics"])
+        return write("dynamics", name, None, ["tokenizer", "dynamics"])
     settings = check_card(run / "distill" / "last.ckpt")["game_wm"]["settings"]["model"]
     write("dynamics", f"{name}-teacher", settings["teacher_steps"], ["tokenizer", "dynamics"])
     return write("distill", name, settings["student_steps"], ["tokenizer", "dynamics", "distill"])

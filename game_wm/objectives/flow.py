@@ -11,9 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from game_wm.config import Trunk
 
 Predict = Callable[[Tensor, Tensor, Tensor, slice], Tensor]
 """(noisy (B, K, C, h, w), level (B, K), stride (B, K), which of the K targets) -> clean (B, K, C, h, w)."""
@@ -29,11 +32,15 @@ class FlowMatching:
     bootstrap: float = 0.0
     ramp: float = 0.5
 
-    trunks = ("unet",)
+    kind: ClassVar[str] = "flow"
+    trunks: ClassVar[tuple[Trunk, ...]] = ("unet",)
 
     def __post_init__(self) -> None:
         if self.finest < 1 or self.finest & (self.finest - 1):
             raise ValueError(f"finest must be a power of two, not {self.finest}")
+
+    def calls(self, tokens: int) -> int:
+        return 1
 
     @property
     def _between(self) -> int:

@@ -1,0 +1,212 @@
+"""How a frame is generated: every objective samples what is known in closed form, and trains on what is not."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny_checkpoint, tiny_config
+from torch import Tensor
+
+from game_wm.checkpoint import load
+from game_wm.dynamics import Dynamics
+from game_wm.objectives import Diffusion, FlowMatching, Objective, make_objective, objective_entries
+from game_wm.objectives.diffusion import SAMPLERS
+from game_wm.objectives.samplers import dpmpp_2m, euler, heun, intervals, karras_sigmas
+from game_wm.ui.app import main
+from game_wm.world import WorldConfig
+
+MEANS, DEVIATION, SHARES = (-1.5, 1.0), 0.3, (0.25, 0.75)
+WALKS = [FlowMatching(), *(Diffusion(sampler, sigma_max=80.0) for sampler in SAMPLERS)]
+
+
+def names(objective: Objective) -> str:
+    return f"{objective.kind}-{getattr(objective, 'sampler', 'euler')}"
+
+
+def expected_clean(noisy: Tensor, scale: Tensor, noise: Tensor) -> Tensor:
+    """Mean of y given scale · y + noise · n, where y is drawn from a mixture of two Gaussians and n is standard."""
+    means, share = torch.tensor(MEANS, dtype=noisy.dtype), torch.tensor(SHARES, dtype=noisy.dtype)
+    x, scale, noise = noisy[..., None], scale[..., None], noise[..., None]
+    variance = (scale * DEVIATION) ** 2 + noise**2
+    weight = (share.log() - (x - scale * means) ** 2 / (2 * variance)).softmax(-1)
+    return (weight * (means + scale * DEVIATION**2 / variance * (x - scale * means))).sum(-1)
+
+
+def analytic(objective: Objective) -> Any:
+    """The network's own function, were it perfect on the mixture."""
+
+    def predict(x: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
+        level = level[:, :, None, None, None]
+        if not isinstance(objective, Diffusion):
+            return expected_clean(x, level, 1 - level)
+        sigma = objective.sigma_max * (objective.sigma_min / objective.sigma_max) ** level
+        skip, out, scale = objective.scales(sigma)
+        return (expected_clean(x / scale, torch.ones_like(sigma), sigma) - skip * x / scale) / out
+
+    return predict
+
+
+@pytest.mark.parametrize("objective", WALKS, ids=names)
+def test_a_gaussian_mixture_is_sampled_with_the_right_moments(objective: Objective) -> None:
+    torch.manual_seed(0)
+    # Even quantiles instead of random noise: what is left is the sampler's own error.
+    noise = torch.special.ndtri((torch.arange(40_000, dtype=torch.float64) + 0.5) / 40_000).view(-1, 1, 1, 1, 1)
+    made = objective.sample(analytic(objective), noise, 255)
+    mean = sum(share * m for share, m in zip(SHARES, MEANS))
+    spread = [m - mean for m in MEANS]
+    moments = [mean, *(sum(s * w for s, w in zip(SHARES, values)) for values in (
+        [d**2 + DEVIATION**2 for d in spread], [d**3 + 3 * d * DEVIATION**2 for d in spread]))]  # fmt: skip
+    found = [float(made.mean()), *(float((made - made.mean()).pow(n).mean()) for n in (2, 3))]
+    assert found == pytest.approx(moments, abs=0.03)
+    assert float((made < -0.5).double().mean()) == pytest.approx(SHARES[0], abs=0.01)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("objective", WALKS, ids=names)
+def test_steps_are_calls_and_the_last_one_gives_what_is_known(objective: Objective, steps: int) -> None:
+    clean, calls = torch.randn(2, 3, 3, 4, 4), 0
+
+    def predict(x: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if not isinstance(objective, Diffusion):
+            return clean
+        sigma = objective.sigma_max * (objective.sigma_min / objective.sigma_max) ** level[:, :, None, None, None]
+        skip, out, scale = objective.scales(sigma)
+        return (clean - skip * x / scale) / out
+
+    made = objective.sample(predict, torch.randn_like(clean), steps)
+    assert calls == steps
+    assert torch.allclose(made, clean, atol=1e-4)
+
+
+@pytest.mark.parametrize(("sampler", "order"), [(euler, 1), (heun, 2), (dpmpp_2m, 2)])
+def test_samplers_are_of_their_order(sampler: Any, order: int) -> None:
+    """For Gaussian data of deviation s the equation's own solution is known: x shrinks as sqrt(s² + σ²)."""
+    start, end, s = 5.0, 0.05, 0.5
+    x = torch.tensor([3.0, -1.0], dtype=torch.float64)
+    exact = x * math.sqrt((s**2 + end**2) / (s**2 + start**2))
+
+    def error(count: int) -> float:
+        sigmas = karras_sigmas(count + 1, end, start, 7.0)[:-1]
+        return float((sampler(lambda x, sigma: x * s**2 / (s**2 + sigma**2), x, sigmas) - exact).abs().max())
+
+    assert error(64) < 0.05
+    assert error(64) / error(128) == pytest.approx(2**order, rel=0.2)
+
+
+def test_the_levels_fall_from_noise_to_nothing() -> None:
+    sigmas = karras_sigmas(5, 0.01, 10.0, 7.0)
+    assert sigmas[0] == pytest.approx(10) and sigmas[-2] == pytest.approx(0.01) and sigmas[-1] == 0
+    assert sigmas == sorted(sigmas, reverse=True) and karras_sigmas(1, 0.01, 10.0, 7.0) == pytest.approx([10, 0])
+    assert [intervals("heun", calls) for calls in (1, 2, 3, 4, 9)] == [1, 2, 2, 3, 5]
+
+
+def test_what_the_trunk_sees_and_tells_has_unit_variance() -> None:
+    torch.manual_seed(0)
+    objective, inputs = Diffusion(sigma_data=0.5), []
+
+    def predict(x: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
+        assert level.min() >= 0 and level.max() <= 1 + 1e-6
+        inputs.append(x)
+        return torch.zeros_like(x)
+
+    errors, _ = objective.loss(predict, 0.5 * torch.randn(64, 64, 1, 4, 4))
+    assert float(inputs[0].std()) == pytest.approx(1, abs=0.02)
+    assert float(errors.mean()) == pytest.approx(1, abs=0.03)  # nothing told: the whole variance of the target
+
+
+@pytest.mark.parametrize("entries", [{}, {"kind": "flow", "finest": 4}, {"kind": "diffusion", "sampler": "heun"}])
+def test_an_objective_comes_back_from_a_file(entries: dict[str, Any]) -> None:
+    objective = make_objective(entries)
+    config = replace(tiny_config(), objective=objective)
+    assert make_objective(objective_entries(objective)) == objective
+    assert WorldConfig.from_dict(config.to_dict()) == config
+    assert objective_entries(objective) == {**objective_entries(make_objective({"kind": objective.kind})), **entries}
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"kind": "paint"}, "unknown objective paint: the kinds are flow, diffusion"),
+        ({"kind": "diffusion", "finest": 4}, "diffusion has no option finest"),
+        ({"kind": "diffusion", "sampler": "midpoint"}, "sampler must be one of euler, heun, dpmpp_2m"),
+        ({"kind": "diffusion", "sigma_min": 20}, "must lie between 0 and sigma_max"),
+        ({"kind": "diffusion", "steps": 0}, "at least 1"),
+        ({"finest": "many"}, "finest of flow must be of type int"),
+        ({"finest": 6}, "power of two"),
+    ],
+)
+def test_an_objective_that_there_is_not(entries: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make_objective(entries)
+
+
+# --- with the network -------------------------------------------------------------------------------------------------
+
+
+def game(config: Any, batch: int, time: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A picture that the action turns: latents (B, T, C, h, w), and actions (B, T, A) whose first number says whether
+    the next frame is the last one moved to the right by a cell, or moved to the left."""
+    first = torch.randn(batch, config.channels, config.height, config.width, generator=generator)
+    actions = torch.zeros(batch, time, config.actions)
+    actions[:, :, 0] = torch.randint(0, 2, (batch, time), generator=generator) * 2.0 - 1
+    at = torch.cat((torch.zeros(batch, 1), actions[:, :-1, 0].cumsum(1)), 1)
+    moved = [torch.stack([frame.roll(int(s), -1) for frame, s in zip(first, column)]) for column in at.unbind(1)]
+    return torch.stack(moved, 1), actions
+
+
+def trained(objective: Objective, steps: int) -> tuple[Dynamics, list[float]]:
+    """A tiny network after so many steps on `game`, and its losses."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    dynamics = Dynamics(replace(tiny_config(side=32).dynamics, trunk=objective.trunks[0]))
+    optimiser = torch.optim.AdamW(dynamics.parameters(), 3e-3)
+    losses = []
+    for _ in range(steps):
+        latents, actions = game(dynamics.config, 8, 6, generator)
+        reading = dynamics(latents, actions, torch.arange(1, 6), torch.zeros(8), latents)
+        loss = objective.loss(reading.predict, reading.goals)[0].mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    return dynamics.eval().requires_grad_(False), losses
+
+
+@pytest.mark.parametrize("objective", [FlowMatching(finest=4), Diffusion(steps=4)], ids=names)
+def test_a_tiny_network_learns_what_the_action_does(objective: Objective) -> None:
+    dynamics, losses = trained(objective, 150)
+    assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
+    latents, actions = game(dynamics.config, 64, 5, torch.Generator().manual_seed(9))
+    state = dynamics.start(latents[:, :4], actions[:, :3])
+    noise = torch.randn(latents[:, 4].shape, generator=torch.Generator().manual_seed(9))
+    calls = objective.calls(dynamics.config.height * dynamics.config.width)
+    made = dynamics.generate(state, actions[:, 3], noise, calls, objective)
+    error, repeat = ((x - latents[:, 4]).square().mean() for x in (made, latents[:, 3]))
+    assert error < 0.5 * repeat
+
+
+@pytest.mark.parametrize("objective", [FlowMatching(finest=4), Diffusion("heun", 3)], ids=names)
+def test_a_file_plays_as_its_objective_says(objective: Objective, tmp_path: Path) -> None:
+    path = tiny_checkpoint(tmp_path / "tiny.safetensors", objective=objective)
+    checkpoint = load(path)
+    world = checkpoint.model
+    assert (world.config.objective, world.steps) == (objective, objective.calls(64))
+    shown, actions = checkpoint.contexts_frames[:2], checkpoint.contexts_actions[:2]
+    made = []
+    for seeds in ([1, 2], [1, 3]):
+        state = world.start(shown, actions, torch.tensor(seeds))
+        made.append(world.step(state, actions[:, 0])[0].frames)
+    assert torch.equal(made[0][0], made[1][0])
+    assert not torch.equal(made[0][1], made[1][1])
+    assert main(["--headless", "--frames", "2", str(path)]) == 0
+
+
+def test_a_trunk_that_the_objective_does_not_take() -> None:
+    config = tiny_config()
+    with pytest.raises(ValueError, match="flow takes the trunk unet, not transformer"):
+        replace(config, dynamics=replace(config.dynamics, trunk="transformer"))
