@@ -10,6 +10,7 @@ P history frames, S frames kept for it, M channels of the views that are drawn f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,12 +29,13 @@ from game_wm.objectives import Objective
 
 
 class Reading(NamedTuple):
-    """What training gets of a batch of sequences: the function that the objective calls, the goals (B, K, C, h, w) and
-    the context's tokens (B, T, N, C)."""
+    """What training gets of a batch of sequences: the function that the objective calls, the goals (B, K, C, h, w), the
+    context's tokens (B, T, N, C), and the function with the weights of another denoiser in place of this one's."""
 
     predict: Any
     goals: Tensor
     tokens: Tensor
+    predict_with: Callable[[Denoiser], Any]
 
 
 @dataclass
@@ -158,10 +160,13 @@ class Dynamics(nn.Module):
         history = compress(spans.flatten(0, 1), config.history, config.compressed).unflatten(0, spans.shape[:2])
         acts = F.pad(led, (0, 0, config.history - 1, 0))
         acts = torch.stack([acts[:, t : t + config.history] for t in targets.tolist()], 1)
-        reader = SequenceReader(self.denoiser, tokens, targets, config.glance or config.window)
         noise = context_noise_B[:, None].expand(-1, len(targets))
-        predict = self.denoiser.predictor(history, acts, noise, reader, drawn_BKMhw)
-        return Reading(predict, goals_BTCHW[:, targets], tokens)
+
+        def predict_with(denoiser: Denoiser) -> Any:
+            reader = SequenceReader(denoiser, tokens, targets, config.glance or config.window)
+            return denoiser.predictor(history, acts, noise, reader, drawn_BKMhw)
+
+        return Reading(predict_with(self.denoiser), goals_BTCHW[:, targets], tokens, predict_with)
 
 
 def pad_front(latents_BTCHW: Tensor, frames: int) -> Tensor:

@@ -1,5 +1,6 @@
 """How a frame is generated: every objective samples what is known in closed form, and trains on what is not."""
 
+import copy
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from tiny import tiny_checkpoint, tiny_config
-from torch import Tensor
+from torch import Tensor, nn
 
 from game_wm.checkpoint import load
+from game_wm.denoiser import embed_level
 from game_wm.dynamics import Dynamics
 from game_wm.objectives import Diffusion, FlowMatching, Objective, make_objective, objective_entries
 from game_wm.objectives.diffusion import SAMPLERS
@@ -143,6 +145,80 @@ def test_an_objective_comes_back_from_a_file(entries: dict[str, Any]) -> None:
 def test_an_objective_that_there_is_not(entries: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make_objective(entries)
+
+
+def gaussian_shortcut(mean: float, deviation: float) -> Any:
+    """The perfect shortcut for data of this Gaussian: the flow keeps x at its quantile, so that every jump is known."""
+
+    def spread(level: Tensor) -> Tensor:
+        return ((1 - level) ** 2 + (level * deviation) ** 2).sqrt()
+
+    def predict(x: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
+        level, stride = (value[:, :, None, None, None].double() for value in (level, stride))
+        then = level + stride
+        jumped = then * mean + spread(then) / spread(level) * (x - level * mean)
+        return x + (jumped - x) * (1 - level) / stride
+
+    return predict
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 8, 16, 32, 64])
+def test_the_perfect_shortcut_draws_the_same_in_1_to_64_steps(steps: int) -> None:
+    noise = torch.randn(2, 50, 1, 4, 4, dtype=torch.float64)
+    made = FlowMatching(64, 0.0, 0.25).sample(gaussian_shortcut(1.5, 0.4), noise, steps)
+    assert torch.allclose(made, 1.5 + 0.4 * noise, atol=1e-5)
+
+
+@pytest.mark.parametrize(("one_call", "coarsest"), [(0.0, 1.0), (0.25, 0.5)])
+def test_half_steps_teach_every_stride_that_nothing_else_does(one_call: float, coarsest: float) -> None:
+    torch.manual_seed(0)
+    told = []
+
+    def predict(x: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
+        told.append(stride)
+        return shortcut(x, level, stride, part)
+
+    shortcut = gaussian_shortcut(0.5, 0.3)
+    objective = FlowMatching(finest=64, one_call=one_call, bootstrap=0.5)
+    clean = torch.randn(64, 8, 1, 1, 1, dtype=torch.float64)
+    errors, _ = objective.loss(predict, clean)
+    assert errors[:, :4].max() < 1e-9  # two half steps of the perfect shortcut are one whole one
+    whole = told[-1][:, :4]
+    assert float(whole.max()) == coarsest and float(whole.min()) == 2 / 64 and (told[0] == whole / 2).all()
+    assert (told[-1][:, 4:].unique() == (torch.tensor([1 / 64, 1]) if one_call else torch.tensor([1 / 64]))).all()
+
+
+@pytest.mark.parametrize("bootstrap", [0.25, 0.0], ids=["half steps", "one call on the data"])
+def test_one_trained_network_serves_1_to_64_steps(bootstrap: float) -> None:
+    """Taught by half steps, it draws the same Gaussian in any number of calls; on the data alone, one is the mean."""
+    torch.manual_seed(0)
+    objective = FlowMatching(64, 0.0 if bootstrap else 0.5, bootstrap, ramp=0.0)
+    network = nn.Sequential(nn.Linear(33, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1))
+    average = copy.deepcopy(network)
+
+    def predictor(network: nn.Module) -> Any:
+        def predict(x: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
+            told = [embed_level(value.flatten(), 16).unflatten(0, value.shape) for value in (level, stride)]
+            return network(torch.cat((x[..., 0, 0], *told), -1))[..., None, None]
+
+        return predict
+
+    optimiser = torch.optim.AdamW(network.parameters(), betas=(0.9, 0.95))
+    for step in range(600):
+        optimiser.param_groups[0]["lr"] = 3e-3 * min(1, step / 50) * (1 - step / 600)
+        optimiser.zero_grad()
+        clean = 0.5 + 0.5 * torch.randn(32, 32, 1, 1, 1)
+        objective.loss(predictor(network), clean, predictor(average))[0].mean().backward()
+        optimiser.step()
+        for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
+            slow.data.lerp_(fast.data, 0.05)
+    with torch.no_grad():
+        noise = torch.special.ndtri((torch.arange(1000) + 0.5) / 1000).view(-1, 1, 1, 1, 1)
+        made = {steps: objective.sample(predictor(network), noise, steps) for steps in (1, 2, 4, 8, 16, 32, 64)}
+    drawn = {steps: float(x.std()) for steps, x in made.items() if bootstrap or steps >= 32}
+    assert all(abs(float(x.mean()) - 0.5) < 0.1 for x in made.values())
+    assert all(abs(spread - 0.5) < 0.13 for spread in drawn.values())
+    assert bootstrap or float(made[1].std()) < 0.1
 
 
 # --- with the network -------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ class DistillModule(DynamicsModule):
             raise UserError(f"student_steps must lie between 1 and teacher_steps {teacher_steps}, not {student_steps}")
         self.teacher_steps, self.student_steps = teacher_steps, student_steps
         self.own, self.near, self.anchor, self.adversarial = own, near, anchor, adversarial
-        # The student's own step is taught by the teacher alone.
+        # The student's own step is taught by the teacher, and, with bootstrap, by the teacher's half steps.
         self.flow = replace(self.objective, one_call=0.0)
         self.teacher: Dynamics | None = None
         self.discriminator = Discriminator(latent_shape[0], self.config.actions) if adversarial else None
@@ -135,7 +135,7 @@ class DistillModule(DynamicsModule):
         if self.pixels:
             loss = loss + self.pixels * self.pixel_loss(made, taught)
         if self.anchor:
-            flow = self.flow.loss(reading.predict, goals)[0].mean()
+            flow = self.flow.loss(reading.predict, goals, teach)[0].mean()
             self.log("flow", flow.detach(), prog_bar=True)
             loss = loss + self.anchor * flow
         if self.discriminator is not None:

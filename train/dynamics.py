@@ -20,7 +20,7 @@ from torch import Tensor
 from data_collect.errors import UserError
 from game_wm.config import DynamicsConfig
 from game_wm.context import two_hot
-from game_wm.dynamics import Dynamics
+from game_wm.dynamics import Dynamics, Reading
 from game_wm.memory.camera import draw
 from game_wm.memory.geometry import Geometry
 from game_wm.memory.recent import KEPT, RecentFrames
@@ -28,7 +28,7 @@ from game_wm.memory.recollection import COVER, as_latents
 from game_wm.objectives import FlowMatching, Objective, make_objective, objective_entries
 from game_wm.tokenizer import Tokenizer
 from game_wm.world import build
-from train.callbacks import budget_of
+from train.callbacks import average_of, budget_of
 from train.geometry import load_geometry
 from train.optimizer import Kind, configure
 from train.tokenizer import load_tokenizer, psnr
@@ -138,7 +138,7 @@ class DynamicsModule(pl.LightningModule):
             picture = slice(-self.config.channels - COVER, -COVER)
             drawn[:, :, picture] += noise[:, None, None, None, None] * torch.randn_like(drawn[:, :, picture])
         reading = self.dynamics(seen, actions, targets, noise, latents, drawn)
-        errors, predicted = self.objective.loss(reading.predict, reading.goals)
+        errors, predicted = self.judge_targets(reading)
         loss = errors.mean()
         self.log(self.objective.kind, loss.detach(), prog_bar=True)
         outcome = self.outcome_loss(self.dynamics.context.outcomes(reading.tokens), batch)
@@ -148,6 +148,16 @@ class DynamicsModule(pl.LightningModule):
             loss = loss + self.pixels * self.pixel_loss(predicted, reading.goals)
         self.log("loss", loss.detach())
         return loss
+
+    def judge_targets(self, reading: Reading) -> tuple[Tensor, Tensor]:
+        """The objective's loss; half steps of flow matching are taken by the averaged weights."""
+        average = average_of(self.trainer)
+        if not isinstance(self.objective, FlowMatching) or not self.objective.bootstrap or average is None:
+            return self.objective.loss(reading.predict, reading.goals)
+        assert isinstance(average, DynamicsModule)
+        with torch.no_grad():
+            slow = reading.predict_with(average.dynamics.denoiser.to(self.device))
+        return self.objective.loss(reading.predict, reading.goals, slow)
 
     @property
     def late(self) -> bool:
