@@ -46,6 +46,12 @@ class Checkpoint:
     def parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 
+    def check_steps(self, steps: int | None) -> None:
+        """`UserError` when this model cannot be played with so many network calls a frame."""
+        objective = self.model.config.objective
+        if steps not in (None, self.model.steps) and not objective.adjustable:
+            raise UserError(f"{self.name} is {objective.kind}, {self.model.steps} calls a frame: leave --steps out")
+
     @property
     def card(self) -> dict[str, Any]:
         """The card beside the file (`NAME.json`); empty if there is none."""

@@ -20,7 +20,8 @@ class DynamicsConfig:
     `window`: frames of working memory; `recurrent`: whether it has
     recurrent memory; `recall`: whether it reads the view that episodic memory draws for a frame; `warp`: whether it
     reads the last frames as they look from where the action leads. `trunk`: what draws the next frame, given by the
-    objective.
+    objective; a transformer has the last of `widths` and `blocks`, behind as many convolutional blocks as `blocks` says
+    first.  `levels`: of the tokenizer's channels, none where they are continuous.
     """
 
     channels: int = 8
@@ -47,10 +48,15 @@ class DynamicsConfig:
     recall: bool = False
     warp: bool = False
     trunk: Trunk = "unet"
+    levels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.blocks) or len(self.widths) < 2:
             raise ValueError("widths and blocks must have the same number of levels, two at least")
+        if self.trunk == "transformer" and len(self.levels) != self.channels:
+            raise ValueError("a transformer trunk needs codes, of a tokenizer with levels (configs/lab/tokenizer.yaml)")
+        if self.trunk == "transformer" and (self.recall or self.warp):
+            raise ValueError("a transformer trunk is shown no views: set recall and warp to false")
         if self.heads % (self.kv_heads or self.heads):
             raise ValueError(f"{self.kv_heads} heads of keys and values cannot be shared by {self.heads}")
         if not 0 <= self.sink < self.window:

@@ -8,6 +8,7 @@ their channels.
 from __future__ import annotations
 
 from copy import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -62,9 +63,10 @@ class ContextReader:
 
 
 class SequenceReader(ContextReader):
-    """K targets a sequence, each reading the W frames before it; the batch of queries is B*K."""
+    """K targets a sequence, each reading the W frames before it; the batch of queries is B*K. `denoiser`: the trunk
+    whose keys and values these are."""
 
-    def __init__(self, denoiser: Denoiser, context_BTNC: Tensor, targets: Tensor, window: int) -> None:
+    def __init__(self, denoiser: Any, context_BTNC: Tensor, targets: Tensor, window: int) -> None:
         self.targets, self.batch = targets, len(context_BTNC)
         tokens = context_BTNC.shape[2]
         time = torch.arange(context_BTNC.shape[1], device=context_BTNC.device)

@@ -26,6 +26,7 @@ from game_wm.memory.compressed import compress
 from game_wm.memory.recurrent import RecurrentMemory
 from game_wm.memory.working import WorkingMemory
 from game_wm.objectives import Objective
+from game_wm.transformer import FrameTransformer
 
 
 class Reading(NamedTuple):
@@ -35,7 +36,7 @@ class Reading(NamedTuple):
     predict: Any
     goals: Tensor
     tokens: Tensor
-    predict_with: Callable[[Denoiser], Any]
+    predict_with: Callable[[Denoiser | FrameTransformer], Any]
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Dynamics(nn.Module):
         super().__init__()
         self.config = config
         self.context = ContextStream(config)
-        self.denoiser = Denoiser(config)
+        self.denoiser = Denoiser(config) if config.trunk == "unet" else FrameTransformer(config)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def start(self, latents_BTCHW: Tensor, actions_BTA: Tensor) -> DynamicsState:
@@ -162,7 +163,7 @@ class Dynamics(nn.Module):
         acts = torch.stack([acts[:, t : t + config.history] for t in targets.tolist()], 1)
         noise = context_noise_B[:, None].expand(-1, len(targets))
 
-        def predict_with(denoiser: Denoiser) -> Any:
+        def predict_with(denoiser: Denoiser | FrameTransformer) -> Any:
             reader = SequenceReader(denoiser, tokens, targets, config.glance or config.window)
             return denoiser.predictor(history, acts, noise, reader, drawn_BKMhw)
 

@@ -41,6 +41,8 @@ class WorldConfig:
     def __post_init__(self) -> None:
         if self.dynamics.views and self.memory is None:
             raise ValueError("a network that is shown views needs a geometry, and the configuration has no memory")
+        if self.dynamics.levels != self.tokenizer.levels:
+            raise ValueError("the dynamics was trained on latents of another tokenizer")
         if self.dynamics.trunk not in self.objective.trunks:
             raise ValueError(
                 f"{self.objective.kind} takes the trunk {' or '.join(self.objective.trunks)}, not {self.dynamics.trunk}"

@@ -43,8 +43,8 @@ def check_card(path: Path, card: dict[str, Any] | None = None) -> dict[str, Any]
 
 
 PARTS = {"tokenizer": "tokenizer", "geometry": "geometry", "dynamics": "dynamics", "distill": "dynamics"}
-# Given by the recording, not by the checkpoint that training starts from.
-SHAPES = ("channels", "height", "width", "actions", "trunk")
+# Given by the recording or the objective, not by the checkpoint that training starts from.
+SHAPES = ("channels", "height", "width", "actions", "trunk", "levels")
 OF_THE_DATA = {"tokenizer": ("height", "width"), "geometry": SHAPES, "dynamics": SHAPES}
 
 

@@ -40,7 +40,7 @@ class DynamicsModule(pl.LightningModule):
     """Trains `Dynamics` on windows of latents.
 
     Args:
-        latent_shape, actions: given by the data.
+        latent_shape, levels, actions: given by the data; `levels` of a discrete tokenizer's channels.
         tokenizer: the checkpoint whose latents these are; shows pictures, and gives the loss through the decoder.
         geometry: the checkpoint that the last frame is warped by, with `dynamics.warp`.
         dynamics: sizes of the network.
@@ -58,6 +58,7 @@ class DynamicsModule(pl.LightningModule):
     def __init__(
         self,
         latent_shape: tuple[int, int, int] = (8, 8, 8),
+        levels: tuple[int, ...] = (),
         actions: int = 4,
         tokenizer: str | None = None,
         geometry: str | None = None,
@@ -78,9 +79,11 @@ class DynamicsModule(pl.LightningModule):
         super().__init__()
         channels, height, width = latent_shape
         self.objective = read_objective(objective or {})
-        self.config = replace(
-            dynamics, channels=channels, height=height, width=width, actions=actions, trunk=self.objective.trunks[0]
-        )
+        shape: Any = {"channels": channels, "height": height, "width": width, "levels": levels, "actions": actions}
+        try:
+            self.config = replace(dynamics, **shape, trunk=self.objective.trunks[0])
+        except ValueError as error:
+            raise UserError(f"{self.objective.kind}: {error}") from None
         self.dynamics = Dynamics(self.config)
         self.lr, self.weight_decay, self.optimizer_kind = lr, weight_decay, optimizer
         self.targets, self.context_noise, self.outcome = targets, context_noise, outcome

@@ -13,18 +13,22 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from game_wm.config import Trunk
+from game_wm.objectives.autoregressive import Autoregressive
 from game_wm.objectives.diffusion import Diffusion
 from game_wm.objectives.flow import FlowMatching
+from game_wm.objectives.masked import Masked
 
 
 class Objective(Protocol):
     """What all of them are: frozen dataclasses of their options.
 
-    `kind`: its name in a configuration; `trunks`: the trunks that it takes, the one that it gets first.
+    `kind`: its name in a configuration; `trunks`: the trunks that it takes, the one that it gets first; `adjustable`:
+    whether the number of calls a frame is a choice.
     """
 
     kind: ClassVar[str]
     trunks: ClassVar[tuple[Trunk, ...]]
+    adjustable: ClassVar[bool]
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def calls(self, tokens: int) -> int:
@@ -40,7 +44,7 @@ class Objective(Protocol):
         ...
 
 
-KINDS: dict[str, type[Any]] = {kind.kind: kind for kind in (FlowMatching, Diffusion)}
+KINDS: dict[str, type[Any]] = {kind.kind: kind for kind in (FlowMatching, Diffusion, Autoregressive, Masked)}
 
 
 def make_objective(entries: dict[str, Any]) -> Objective:

@@ -40,6 +40,7 @@ class Diffusion:
 
     kind: ClassVar[str] = "diffusion"
     trunks: ClassVar[tuple[Trunk, ...]] = ("unet",)
+    adjustable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:

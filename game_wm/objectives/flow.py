@@ -37,6 +37,7 @@ class FlowMatching:
 
     kind: ClassVar[str] = "flow"
     trunks: ClassVar[tuple[Trunk, ...]] = ("unet",)
+    adjustable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.finest < 1 or self.finest & (self.finest - 1):
