@@ -31,7 +31,8 @@ from game_wm.transformer import FrameTransformer
 
 class Reading(NamedTuple):
     """What training gets of a batch of sequences: the function that the objective calls, the goals (B, K, C, h, w), the
-    context's tokens (B, T, N, C), and the function with the weights of another denoiser in place of this one's."""
+    context's tokens (B, T, N, C), and the function with another denoiser in place of this one, from which the context
+    does not learn."""
 
     predict: Any
     goals: Tensor
@@ -163,11 +164,12 @@ class Dynamics(nn.Module):
         acts = torch.stack([acts[:, t : t + config.history] for t in targets.tolist()], 1)
         noise = context_noise_B[:, None].expand(-1, len(targets))
 
-        def predict_with(denoiser: Denoiser | FrameTransformer) -> Any:
+        def predictor(denoiser: Denoiser | FrameTransformer, tokens: Tensor) -> Any:
             reader = SequenceReader(denoiser, tokens, targets, config.glance or config.window)
             return denoiser.predictor(history, acts, noise, reader, drawn_BKMhw)
 
-        return Reading(predict_with(self.denoiser), goals_BTCHW[:, targets], tokens, predict_with)
+        goals, detached = goals_BTCHW[:, targets], tokens.detach()
+        return Reading(predictor(self.denoiser, tokens), goals, tokens, lambda denoiser: predictor(denoiser, detached))
 
 
 def pad_front(latents_BTCHW: Tensor, frames: int) -> Tensor:

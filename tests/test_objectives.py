@@ -32,6 +32,7 @@ from game_wm.ui.app import main
 from game_wm.world import WorldConfig
 from train import encode
 from train.__main__ import main as run_command
+from train.distill import distribution_loss
 
 MEANS, DEVIATION, SHARES = (-1.5, 1.0), 0.3, (0.25, 0.75)
 LEVELS = (4, 3, 3, 3)
@@ -234,6 +235,32 @@ def test_one_trained_network_serves_1_to_64_steps(bootstrap: float) -> None:
     assert all(abs(float(x.mean()) - 0.5) < 0.1 for x in made.values())
     assert all(abs(spread - 0.5) < 0.13 for spread in drawn.values())
     assert bootstrap or float(made[1].std()) < 0.1
+
+
+def test_distribution_matching_moves_a_student_of_one_call_to_the_teachers_distribution() -> None:
+    torch.manual_seed(0)
+    mean, deviation = 0.5, 0.4
+
+    def teach(x: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
+        level = level[:, :, None, None, None]
+        gain = level * deviation**2 / ((1 - level) ** 2 + (level * deviation) ** 2)
+        return mean + gain * (x - level * mean)
+
+    network = nn.Sequential(nn.Linear(16, 32), nn.SiLU(), nn.Linear(32, 2))
+
+    def fake(x: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
+        told = network(embed_level(level.flatten(), 16)).unflatten(0, level.shape)[..., None, None]
+        return told[:, :, :1] + told[:, :, 1:] * x
+
+    student = nn.Parameter(torch.tensor([-0.5, 0.9]))
+    optimiser = torch.optim.Adam([{"params": [student], "lr": 0.01}, {"params": network.parameters(), "lr": 0.01}])
+    for _ in range(400):
+        made = student[0] + student[1] * torch.randn(64, 8, 1, 1, 1)
+        optimiser.zero_grad()
+        sum(distribution_loss(made, teach, fake, 8)).backward()
+        optimiser.step()
+    assert abs(float(student[0].detach()) - mean) < 0.1
+    assert abs(float(student[1].detach()) - deviation) < 0.1
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------

@@ -245,6 +245,7 @@ def test_killed_and_resumed_has_the_same_losses(
     if stage == "distill":
         assert run_stage("dynamics", [*stage_flags(latents, tmp_path, "teacher"), "--steps", "2"]) == 0
         teacher = ["--init", str(tmp_path / "teacher" / "dynamics" / "last.ckpt"), "--model.teacher_steps", "2"]
+        teacher += ["--model.distribution", "0.5", "--model.adversarial", "0.03"]
 
     def run(name: str, *flags: str) -> int:
         flags = (*teacher, *half_steps, "--steps", "9", *flags)

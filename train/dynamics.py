@@ -147,12 +147,12 @@ class DynamicsModule(pl.LightningModule):
         outcome = self.outcome_loss(self.dynamics.context.outcomes(reading.tokens), batch)
         self.log("outcome", outcome.detach())
         loss = loss + self.outcome * outcome
-        if self.pixels:
+        if self.pixels and predicted is not None:
             loss = loss + self.pixels * self.pixel_loss(predicted, reading.goals)
         self.log("loss", loss.detach())
         return loss
 
-    def judge_targets(self, reading: Reading) -> tuple[Tensor, Tensor]:
+    def judge_targets(self, reading: Reading) -> tuple[Tensor, Tensor | None]:
         """The objective's loss; half steps of flow matching are taken by the averaged weights."""
         average = average_of(self.trainer)
         if not isinstance(self.objective, FlowMatching) or not self.objective.bootstrap or average is None:

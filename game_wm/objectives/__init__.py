@@ -35,8 +35,8 @@ class Objective(Protocol):
         """Calls of the network that a frame of so many latent cells is played with, unless another number is asked."""
         ...
 
-    def loss(self, predict: Any, clean_BKCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss of every target (B, K), and the prediction (B, K, C, h, w) that it judges."""
+    def loss(self, predict: Any, clean_BKCHW: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Loss of every target (B, K), and the prediction (B, K, C, h, w) that it judges; None for logits."""
         ...
 
     def sample(self, predict: Any, noise_BKCHW: Tensor, steps: int) -> Tensor:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from game_wm.config import Trunk
-from game_wm.objectives.tokens import TokenPredict, draw, likeliest, uniform
+from game_wm.objectives.tokens import TokenPredict, draw, uniform
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Autoregressive:
         chosen = self._logits(predict, ids).float().log_softmax(-1).gather(-1, ids[..., None])
         return chosen.sum((-1, -2))
 
-    def loss(self, predict: TokenPredict, clean_BKCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of every target (B, K) in nats a token, and the likeliest tokens as latents (B, K, C, h, w)."""
+    def loss(self, predict: TokenPredict, clean_BKCHW: Tensor) -> tuple[Tensor, None]:
+        """Cross-entropy of every target (B, K), in nats a token."""
         ids = predict.codebook.ids(clean_BKCHW)
         logits = self._logits(predict, ids)
         errors = F.cross_entropy(logits.flatten(0, 2).float(), ids.flatten(), reduction="none")
-        return errors.view(ids.shape).mean(-1), likeliest(predict, logits.detach(), clean_BKCHW)
+        return errors.view(ids.shape).mean(-1), None
 
     def sample(self, predict: TokenPredict, noise_BKCHW: Tensor, steps: int) -> Tensor:
         """Latents (B, K, C, h, w), token by token. Raises ValueError when `steps` is not the number of tokens."""

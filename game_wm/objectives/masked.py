@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from game_wm.config import Trunk
-from game_wm.objectives.tokens import TokenPredict, draw, likeliest, uniform
+from game_wm.objectives.tokens import TokenPredict, draw, uniform
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ class Masked:
     def calls(self, tokens: int) -> int:
         return min(self.steps, tokens)
 
-    def loss(self, predict: TokenPredict, clean_BKCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of the hidden tokens of every target (B, K), in nats each, and the likeliest as latents."""
+    def loss(self, predict: TokenPredict, clean_BKCHW: Tensor) -> tuple[Tensor, None]:
+        """Cross-entropy of the hidden tokens of every target (B, K), in nats each."""
         ids = predict.codebook.ids(clean_BKCHW)
         share = (torch.rand(ids.shape[:2], device=ids.device) * math.pi / 2).cos()
         count = (share * ids.shape[-1]).ceil().clamp_min(1)[..., None]
         hidden = torch.rand(ids.shape, device=ids.device).argsort(-1).argsort(-1) < count
         logits = predict(torch.where(hidden, predict.codebook.size, ids), slice(0, ids.shape[1]))
         errors = F.cross_entropy(logits.flatten(0, 2).float(), ids.flatten(), reduction="none").view(ids.shape)
-        return (errors * hidden).sum(-1) / count[..., 0], likeliest(predict, logits.detach(), clean_BKCHW)
+        return (errors * hidden).sum(-1) / count[..., 0], None
 
     @staticmethod
     def known(tokens: int, passes: int) -> list[int]:

@@ -47,8 +47,3 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
         return logits.argmax(-1)
     total = (logits.float() / temperature).softmax(-1).cumsum(-1)
     return (total < uniform[..., None] * total[..., -1:]).sum(-1).clamp_max(logits.shape[-1] - 1)
-
-
-def likeliest(predict: TokenPredict, logits_BKNV: Tensor, like: Tensor) -> Tensor:
-    """The likeliest codes as latents of the shape of `like` (B, K, C, h, w)."""
-    return predict.codebook.codes(logits_BKNV.argmax(-1), *like.shape[-2:])
