@@ -46,10 +46,10 @@ class Checkpoint:
     def parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 
-    def check_steps(self, steps: int | None) -> None:
+    def check_steps(self, steps: int) -> None:
         """`UserError` when this model cannot be played with so many network calls a frame."""
         objective = self.model.config.objective
-        if steps not in (None, self.model.steps) and not objective.adjustable:
+        if steps != self.model.steps and not objective.adjustable:
             raise UserError(f"{self.name} is {objective.kind}, {self.model.steps} calls a frame: leave --steps out")
 
     @property
