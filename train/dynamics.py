@@ -141,7 +141,7 @@ class DynamicsModule(pl.LightningModule):
             picture = slice(-self.config.channels - COVER, -COVER)
             drawn[:, :, picture] += noise[:, None, None, None, None] * torch.randn_like(drawn[:, :, picture])
         reading = self.dynamics(seen, actions, targets, noise, latents, drawn)
-        errors, predicted = self.judge_targets(reading)
+        errors, predicted = self.objective_loss(reading)
         loss = errors.mean()
         self.log(self.objective.kind, loss.detach(), prog_bar=True)
         outcome = self.outcome_loss(self.dynamics.context.outcomes(reading.tokens), batch)
@@ -152,7 +152,7 @@ class DynamicsModule(pl.LightningModule):
         self.log("loss", loss.detach())
         return loss
 
-    def judge_targets(self, reading: Reading) -> tuple[Tensor, Tensor | None]:
+    def objective_loss(self, reading: Reading) -> tuple[Tensor, Tensor | None]:
         """The objective's loss; half steps of flow matching are taken by the averaged weights."""
         average = average_of(self.trainer)
         if not isinstance(self.objective, FlowMatching) or not self.objective.bootstrap or average is None:
