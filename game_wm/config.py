@@ -17,11 +17,11 @@ class DynamicsConfig:
     two last and the `top` that fit best), "linear" (the gated delta rule instead); `kv_heads`: heads of keys and values
     that the queries' `heads` share; `glance`: frames back that the denoiser's bottleneck looks, `window` if None.
     `history`: last latents the denoiser sees whole, `compressed`: levels of those before them (`memory/compressed.py`);
-    `window`: frames of working memory; `recurrent`: whether it has
-    recurrent memory; `recall`: whether it reads the view that episodic memory draws for a frame; `warp`: whether it
-    reads the last frames as they look from where the action leads. `trunk`: what draws the next frame, given by the
-    objective; a transformer has the last of `widths` and `blocks`, behind as many convolutional blocks as `blocks` says
-    first.  `levels`: of the tokenizer's channels, none where they are continuous.
+    `window`: frames of working memory; `recurrent`: whether it has recurrent memory; `recall`: whether it reads the
+    view that episodic memory draws for a frame; `warp`: whether it reads the last frames as they look from where the
+    action leads. `trunk`: what draws the next frame, given by the objective; a transformer is as wide as the last of
+    `widths` and has the last of `blocks`, behind as many convolutional ones as the first of them says. `levels`: of the
+    tokenizer's channels, none where they are continuous.
     """
 
     channels: int = 8

@@ -325,6 +325,7 @@ def test_start_from_other_weights(latents: Path, tmp_path: Path) -> None:
 
 def test_what_the_user_gets_wrong(latents: Path, tmp_path: Path) -> None:
     flags = stage_flags(latents, tmp_path, "wrong")
+    student = [*stage_flags(latents, tmp_path, "wrong", "distill"), "--steps", "1"]
     for command, words in [
         (["dynamics", *flags], "how long"),
         (["dynamics", *flags, "--steps", "1", "--data.latents", str(tmp_path)], "holds no encoded frames"),
@@ -332,20 +333,11 @@ def test_what_the_user_gets_wrong(latents: Path, tmp_path: Path) -> None:
         (["dynamics", *flags, "--steps", "1", "--colour", "red"], "colour"),
         (["dynamics", *flags, "--steps", "1", "--model.objective.kind", "paint"], "the kinds are flow, diffusion"),
         (["dynamics", *flags, "--steps", "1", "--model.objective.finest", "6"], "power of two"),
-        (
-            [
-                "distill",
-                *stage_flags(latents, tmp_path, "wrong", "distill"),
-                "--steps",
-                "1",
-                "--model.objective.kind",
-                "diffusion",
-            ],
-            "distillation is of flow matching alone",
-        ),
+        (["distill", *student, "--model.objective.kind", "diffusion"], "distillation is of flow matching alone"),
+        (["distill", *student, "--model.distribution", "1", "--model.objective.finest", "1"], "compares noise levels"),
         (["dynamics", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["dynamics", *flags, "--steps", "1", "--init", str(tmp_path / "none.ckpt")], "does not exist"),
-        (["distill", *stage_flags(latents, tmp_path, "wrong", "distill"), "--steps", "1"], "--init"),
+        (["distill", *student], "--init"),
         (["tokenizer", "--steps", "1", "--data.data", str(tmp_path / "nothing")], "holds no recording"),
         (["paint"], "no command"),
         (["bench"], "bench what"),

@@ -106,6 +106,8 @@ class DistillModule(DynamicsModule):
         super().__init__(latent_shape, lr=lr, context_noise=context_noise, rollout=rollout, **dynamics)
         if not isinstance(self.objective, FlowMatching):
             raise UserError(f"distillation is of flow matching alone, not of {self.objective.kind}")
+        if distribution and self.objective.finest == 1:
+            raise UserError("distribution matching compares noise levels: set --model.objective.finest to 2 or more")
         if not 1 <= student_steps <= teacher_steps:
             raise UserError(f"student_steps must lie between 1 and teacher_steps {teacher_steps}, not {student_steps}")
         self.teacher_steps, self.student_steps = teacher_steps, student_steps
