@@ -48,9 +48,8 @@ class Checkpoint:
 
     def check_steps(self, steps: int) -> None:
         """`UserError` when this model cannot be played with so many network calls a frame."""
-        objective = self.model.config.objective
-        if steps != self.model.steps and not objective.adjustable:
-            raise UserError(f"{self.name} is {objective.kind}, {self.model.steps} calls a frame: leave --steps out")
+        if steps != self.model.steps and not self.model.config.objective.adjustable:
+            raise UserError(f"{self.name} always takes {self.model.steps} calls a frame: leave --steps out")
 
     @property
     def card(self) -> dict[str, Any]:

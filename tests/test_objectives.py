@@ -533,7 +533,7 @@ def test_a_lab_configuration_trains_and_its_file_plays(
     assert main([str(path), "--headless", "--frames", "3"]) == 0
     capsys.readouterr()
     if name == "autoregressive":
-        with pytest.raises(UserError, match="autoregressive, 64 calls a frame: leave --steps out"):
+        with pytest.raises(UserError, match="takes 64 calls a frame: leave --steps out"):
             main([str(path), "--headless", "--frames", "3", "--steps", "8"])
     else:
         assert main([str(path), "--headless", "--frames", "3", "--steps", "2"]) == 0
