@@ -46,6 +46,11 @@ class Checkpoint:
     def parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 
+    def check_steps(self, steps: int) -> None:
+        """`UserError` when this model cannot be played with so many network calls a frame."""
+        if steps != self.model.steps and not self.model.config.objective.adjustable:
+            raise UserError(f"{self.name} always takes {self.model.steps} calls a frame: leave --steps out")
+
     @property
     def card(self) -> dict[str, Any]:
         """The card beside the file (`NAME.json`); empty if there is none."""

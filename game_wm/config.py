@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Trunk = Literal["unet", "transformer"]
+
 
 @dataclass(frozen=True)
 class DynamicsConfig:
@@ -15,9 +17,11 @@ class DynamicsConfig:
     two last and the `top` that fit best), "linear" (the gated delta rule instead); `kv_heads`: heads of keys and values
     that the queries' `heads` share; `glance`: frames back that the denoiser's bottleneck looks, `window` if None.
     `history`: last latents the denoiser sees whole, `compressed`: levels of those before them (`memory/compressed.py`);
-    `window`: frames of working memory; `recurrent`: whether it has
-    recurrent memory; `recall`: whether it reads the view that episodic memory draws for a frame; `warp`: whether it
-    reads the last frames as they look from where the action leads.
+    `window`: frames of working memory; `recurrent`: whether it has recurrent memory; `recall`: whether it reads the
+    view that episodic memory draws for a frame; `warp`: whether it reads the last frames as they look from where the
+    action leads. `trunk`: what draws the next frame, given by the objective; a transformer is as wide as the last of
+    `widths` and has the last of `blocks`, behind as many convolutional ones as the first of them says. `levels`: of the
+    tokenizer's channels, none where they are continuous.
     """
 
     channels: int = 8
@@ -43,10 +47,16 @@ class DynamicsConfig:
     recurrent: bool = False
     recall: bool = False
     warp: bool = False
+    trunk: Trunk = "unet"
+    levels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.blocks) or len(self.widths) < 2:
             raise ValueError("widths and blocks must have the same number of levels, two at least")
+        if self.trunk == "transformer" and len(self.levels) != self.channels:
+            raise ValueError("a transformer trunk needs codes, of a tokenizer with levels (configs/lab/tokenizer.yaml)")
+        if self.trunk == "transformer" and (self.recall or self.warp):
+            raise ValueError("a transformer trunk is shown no views: set recall and warp to false")
         if self.heads % (self.kv_heads or self.heads):
             raise ValueError(f"{self.kv_heads} heads of keys and values cannot be shared by {self.heads}")
         if not 0 <= self.sink < self.window:

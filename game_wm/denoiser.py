@@ -8,6 +8,7 @@ their channels.
 from __future__ import annotations
 
 from copy import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from game_wm.config import DynamicsConfig
 from game_wm.convolution import ResidualBlock, groups
 from game_wm.memory.recollection import COVER
 from game_wm.memory.working import WorkingMemory
+from game_wm.objectives.flow import Predict
 
 
 def embed_level(level_B: Tensor, channels: int) -> Tensor:
@@ -55,11 +57,16 @@ class ContextReader:
         """Queries (B, N, H, D) -> (B, N, H*D)."""
         raise NotImplementedError
 
+    def part(self, part: slice) -> ContextReader:
+        """The same for some of the targets."""
+        raise NotImplementedError
+
 
 class SequenceReader(ContextReader):
-    """K targets a sequence, each reading the W frames before it; the batch of queries is B*K."""
+    """K targets a sequence, each reading the W frames before it; the batch of queries is B*K. `denoiser`: the trunk
+    whose keys and values these are."""
 
-    def __init__(self, denoiser: Denoiser, context_BTNC: Tensor, targets: Tensor, window: int) -> None:
+    def __init__(self, denoiser: Any, context_BTNC: Tensor, targets: Tensor, window: int) -> None:
         self.targets, self.batch = targets, len(context_BTNC)
         tokens = context_BTNC.shape[2]
         time = torch.arange(context_BTNC.shape[1], device=context_BTNC.device)
@@ -71,7 +78,6 @@ class SequenceReader(ContextReader):
         self.mask_KT, self.tokens = window_mask(targets, time, window, strict=True), tokens
 
     def part(self, part: slice) -> SequenceReader:
-        """The same for some of the targets."""
         other = copy(self)
         other.targets, other.mask_KT = self.targets[part], self.mask_KT[part]
         return other
@@ -90,6 +96,9 @@ class RingReader(ContextReader):
 
     def __init__(self, memory: WorkingMemory) -> None:
         self.memory = memory
+
+    def part(self, part: slice) -> RingReader:
+        return self  # the next frame is the only target
 
     def read(self, q_BNHD: Tensor) -> Tensor:
         keys, values, valid = self.memory.read(0)
@@ -147,6 +156,25 @@ class Denoiser(nn.Module):
     def keys_values(self, context_BNC: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (..., N, H, D) of context tokens for the bottleneck: computed once a frame."""
         return self.bottleneck[0].context.keys_values(context_BNC)  # type: ignore[union-attr,operator]
+
+    def predictor(
+        self,
+        history_BKPCHW: Tensor,
+        actions_BKPA: Tensor,
+        context_noise_BK: Tensor,
+        context: ContextReader,
+        drawn_BKMhw: Tensor | None = None,
+    ) -> Predict:
+        """The objective's function for K targets of each of B sequences, whose arguments are those of `forward`."""
+        batch = len(history_BKPCHW)
+
+        def predict(noisy: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
+            args = (noisy, history_BKPCHW[:, part], actions_BKPA[:, part], level, stride, context_noise_BK[:, part])
+            flat = [x.flatten(0, 1) for x in args]
+            drawn = None if drawn_BKMhw is None else drawn_BKMhw[:, part].flatten(0, 1)
+            return self(*flat, context.part(part), drawn).unflatten(0, (batch, noisy.shape[1]))
+
+        return predict
 
     def forward(
         self,

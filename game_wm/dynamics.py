@@ -10,8 +10,9 @@ P history frames, S frames kept for it, M channels of the views that are drawn f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,16 +25,19 @@ from game_wm.denoiser import Denoiser, RingReader, SequenceReader
 from game_wm.memory.compressed import compress
 from game_wm.memory.recurrent import RecurrentMemory
 from game_wm.memory.working import WorkingMemory
-from game_wm.objectives.flow import FlowMatching, Predict
+from game_wm.objectives import Objective
+from game_wm.transformer import FrameTransformer
 
 
 class Reading(NamedTuple):
-    """What training gets of a batch of sequences: the objective's function, the goals (B, K, C, h, w) and the context's
-    tokens (B, T, N, C)."""
+    """What training gets of a batch of sequences: the function that the objective calls, the goals (B, K, C, h, w), the
+    context's tokens (B, T, N, C), and the function with another denoiser in place of this one, from which the context
+    does not learn."""
 
-    predict: Predict
+    predict: Any
     goals: Tensor
     tokens: Tensor
+    predict_with: Callable[[Denoiser | FrameTransformer], Any]
 
 
 @dataclass
@@ -57,7 +61,7 @@ class Dynamics(nn.Module):
         super().__init__()
         self.config = config
         self.context = ContextStream(config)
-        self.denoiser = Denoiser(config)
+        self.denoiser = Denoiser(config) if config.trunk == "unet" else FrameTransformer(config)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def start(self, latents_BTCHW: Tensor, actions_BTA: Tensor) -> DynamicsState:
@@ -105,7 +109,7 @@ class Dynamics(nn.Module):
         action_BA: Tensor,
         noise_BCHW: Tensor,
         steps: int,
-        objective: FlowMatching,
+        objective: Objective,
         drawn_BMhw: Tensor | None = None,
     ) -> Tensor:
         """The next clean latent (B, C, h, w); the state is read, not written.
@@ -113,14 +117,11 @@ class Dynamics(nn.Module):
         `drawn` holds the views that the denoiser reads (`denoiser.py`), if there are any.
         """
         actions = torch.cat((state.actions[:, 1:], action_BA[:, None]), dim=1)
-        reader = RingReader(state.bottleneck)
-        quiet = torch.zeros(len(action_BA), device=action_BA.device)
+        quiet = torch.zeros(len(action_BA), 1, device=action_BA.device)
         history = compress(state.latents, self.config.history, self.config.compressed)
-
-        def predict(noisy: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
-            args = (noisy[:, 0], history, actions, level[:, 0], stride[:, 0], quiet, reader, drawn_BMhw)
-            return self.denoiser(*args)[:, None]
-
+        drawn = None if drawn_BMhw is None else drawn_BMhw[:, None]
+        reader = RingReader(state.bottleneck)
+        predict = self.denoiser.predictor(history[:, None], actions[:, None], quiet, reader, drawn)
         return objective.sample(predict, noise_BCHW[:, None], steps)[:, 0]
 
     def forward(
@@ -152,7 +153,7 @@ class Dynamics(nn.Module):
         frame numbers >= 1, the same in every sequence; `goals_BTCHW` holds what should have come; `drawn`
         (B, K, M, h, w) the views of each target.
         """
-        config, batch = self.config, len(seen)
+        config = self.config
         led = F.pad(actions_BTA, (0, 0, 1, 0))[:, :-1]
         tokens = self.context(seen, led)
         # Frame t is predicted from the frames before it; before the first frame, it repeats.
@@ -161,16 +162,14 @@ class Dynamics(nn.Module):
         history = compress(spans.flatten(0, 1), config.history, config.compressed).unflatten(0, spans.shape[:2])
         acts = F.pad(led, (0, 0, config.history - 1, 0))
         acts = torch.stack([acts[:, t : t + config.history] for t in targets.tolist()], 1)
-        reader = SequenceReader(self.denoiser, tokens, targets, config.glance or config.window)
+        noise = context_noise_B[:, None].expand(-1, len(targets))
 
-        def predict(noisy: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
-            count = noisy.shape[1]
-            args = (noisy, history[:, part], acts[:, part], level, stride, context_noise_B[:, None].expand(-1, count))
-            flat = [x.flatten(0, 1) for x in args]
-            more = None if drawn_BKMhw is None else drawn_BKMhw[:, part].flatten(0, 1)
-            return self.denoiser(*flat, reader.part(part), more).unflatten(0, (batch, count))
+        def predictor(denoiser: Denoiser | FrameTransformer, tokens: Tensor) -> Any:
+            reader = SequenceReader(denoiser, tokens, targets, config.glance or config.window)
+            return denoiser.predictor(history, acts, noise, reader, drawn_BKMhw)
 
-        return Reading(predict, goals_BTCHW[:, targets], tokens)
+        goals, detached = goals_BTCHW[:, targets], tokens.detach()
+        return Reading(predictor(self.denoiser, tokens), goals, tokens, lambda denoiser: predictor(denoiser, detached))
 
 
 def pad_front(latents_BTCHW: Tensor, frames: int) -> Tensor:

@@ -1,8 +1,9 @@
-"""Convolutional auto-encoder: a frame of uint8 pixels to a small grid of continuous latents, and back.
+"""Convolutional auto-encoder: a frame of uint8 pixels to a small grid of latents, and back.
 
 The latent is noise-regularised: in training, noise of a fixed deviation is added to it and its scale is
 penalised (a variational auto-encoder with a constant posterior variance), so that neighbouring latents decode
-to neighbouring pictures and the dynamics may be a little wrong without being seen.
+to neighbouring pictures and the dynamics may be a little wrong without being seen. With `levels` it is discrete
+instead: finite scalar quantisation (`fsq.py`) to one of a few thousand codes a cell.
 
 Legend: B batch, H height, W width in pixels; h, w of the latent grid; C latent channels.
 """
@@ -16,11 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from game_wm.convolution import LightBlock
+from game_wm.fsq import Codebook
 
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """Sizes of the auto-encoder. One width a halving: three widths make 8 pixels a latent, four make 16."""
+    """Sizes of the auto-encoder. One width a halving: three widths make 8 pixels a latent, four make 16.
+
+    `levels`: to how many levels each channel is rounded; none where latents are continuous, with noise of `noise`.
+    """
 
     height: int = 64
     width: int = 64
@@ -29,10 +34,13 @@ class TokenizerConfig:
     decoder_widths: tuple[int, ...] = (48, 96, 192)
     decoder_blocks: int = 2
     noise: float = 0.1
+    levels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.encoder_widths) != len(self.decoder_widths):
             raise ValueError("encoder_widths and decoder_widths must have the same number of levels")
+        if self.levels and (len(self.levels) != self.channels or min(self.levels) < 3):
+            raise ValueError(f"levels {list(self.levels)} must be three or more for each of {self.channels} channels")
         if self.height % self.factor or self.width % self.factor:
             raise ValueError(f"frames of {self.width}x{self.height} are no multiple of {self.factor} pixels a latent")
 
@@ -48,11 +56,12 @@ class TokenizerConfig:
 
 
 class Tokenizer(nn.Module):
-    """`encode` gives normalised latents (zero mean, unit variance a channel as tracked in training)."""
+    """`encode` gives normalised latents (zero mean, unit variance a channel as tracked in training), or codes."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
+        self.codebook = Codebook(config.levels) if config.levels else None
         enc, dec = config.encoder_widths, config.decoder_widths
         down: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(12, enc[0], 3, padding=1), LightBlock(enc[0])]
         for a, b in pairwise(enc):
@@ -90,7 +99,11 @@ class Tokenizer(nn.Module):
     def encode_images(self, images_BCHW: Tensor) -> Tensor:
         """Float images (B, 3, H, W) in [-1, 1] -> normalised latents (B, C, h, w)."""
         images = images_BCHW.contiguous(memory_format=torch.channels_last)
-        return (self.encoder(images).float() - self.mean) / self.deviation
+        return (self.quantise(self.encoder(images).float()) - self.mean) / self.deviation
+
+    def quantise(self, raw_BCHW: Tensor) -> Tensor:
+        """Raw latents as they are, or the codes next to them."""
+        return raw_BCHW if self.codebook is None else self.codebook.quantise(raw_BCHW)
 
     def decode_images(self, latents_BCHW: Tensor) -> Tensor:
         """Normalised latents (B, C, h, w) -> float images (B, 3, H, W) in [-1, 1], differentiable."""
@@ -100,11 +113,9 @@ class Tokenizer(nn.Module):
         """Normalised latents (B, C, h, w) -> uint8 (B, H, W, 3)."""
         return self.to_frames(self.decode_images(latents_BCHW))
 
-    def forward(self, images_BCHW: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Training form: images in [-1, 1] -> (reconstruction, raw latents before noise)."""
-        latents = self.encoder(images_BCHW)
-        noisy = latents if noise is None else latents + self.config.noise * noise.to(latents.dtype)
-        return self.decoder(noisy), latents
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] -> their reconstruction."""
+        return self.decoder(self.quantise(self.encoder(images_BCHW)))
 
     @torch.no_grad()
     def track(self, latents_BCHW: Tensor, momentum: float = 0.01) -> None:

@@ -23,7 +23,7 @@ from game_wm.memory.recent import RecentFrames
 from game_wm.memory.recollection import as_latents
 from game_wm.memory.recurrent import RecurrentMemory
 from game_wm.memory.working import WorkingMemory
-from game_wm.objectives.flow import FlowMatching
+from game_wm.objectives import FlowMatching, Objective, make_objective, objective_entries
 from game_wm.tokenizer import Tokenizer, TokenizerConfig
 
 
@@ -34,16 +34,22 @@ class WorldConfig:
 
     tokenizer: TokenizerConfig
     dynamics: DynamicsConfig
-    objective: FlowMatching = FlowMatching()
+    objective: Objective = FlowMatching()
     steps: int = 1
     memory: MemoryConfig | None = None
 
     def __post_init__(self) -> None:
         if self.dynamics.views and self.memory is None:
             raise ValueError("a network that is shown views needs a geometry, and the configuration has no memory")
+        if self.dynamics.levels != self.tokenizer.levels:
+            raise ValueError("the dynamics was trained on latents of another tokenizer")
+        if self.dynamics.trunk not in self.objective.trunks:
+            raise ValueError(
+                f"{self.objective.kind} takes the trunk {' or '.join(self.objective.trunks)}, not {self.dynamics.trunk}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"objective": objective_entries(self.objective)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> WorldConfig:
@@ -51,7 +57,7 @@ class WorldConfig:
         return cls(
             build(TokenizerConfig, values["tokenizer"]),
             build(DynamicsConfig, values["dynamics"]),
-            build(FlowMatching, values["objective"]),
+            make_objective(values["objective"]),
             int(values["steps"]),
             build(MemoryConfig, values["memory"]) if values.get("memory") else None,
         )

@@ -14,7 +14,7 @@ from tiny import tiny_config, tiny_world
 from data_collect.games import make
 from data_collect.record import record
 from game_wm.dynamics import Dynamics
-from game_wm.memory.camera import Sources, align, carry, draw, surround
+from game_wm.memory.camera import Sources, align, carry, draw, rays, surround
 from game_wm.memory.episodic import WAYS, EpisodicMemory, Places
 from game_wm.memory.pose import move, relative
 from game_wm.memory.recent import KEPT, RecentFrames
@@ -170,6 +170,15 @@ def test_what_is_nearer_hides_what_is_behind_it() -> None:
     assert (view > 0.5).float().mean() >= 0.2  # the pillar is seen whole, shifted
     assert view[0, :, 8].max() < 0.5
     assert view.min() >= 0
+
+
+def test_what_play_has_kept_of_a_size_serves_training() -> None:
+    rays.cache_clear()
+    with torch.inference_mode():
+        rays(3, 5, torch.device("cpu"))
+    scale = torch.ones((), requires_grad=True)
+    (rays(3, 5, torch.device("cpu"))[0] * scale).sum().backward()
+    assert scale.grad is not None
 
 
 def test_sources_that_are_not_there_draw_nothing() -> None:

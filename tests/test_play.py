@@ -87,6 +87,7 @@ def fake(schema: ActionSchema = MAZE, end: int | None = None) -> Any:
     return SimpleNamespace(
         model=FakeModel(end), schema=schema, game="maze", name="fake", parameters=1_500_000,
         contexts_frames=contexts, contexts_actions=torch.zeros(4, 2, schema.size),
+        check_steps=lambda steps: None,
     )  # fmt: skip
 
 
@@ -157,6 +158,24 @@ def test_a_tap_between_two_frames_acts_for_one(opened: Any) -> None:
     w.advance()
     w.advance()
     assert [call[0][0] for call in w.session.model.calls] == [1, 0]
+
+
+def test_calls_a_frame_are_a_choice_only_where_they_are_one(opened: Any, tmp_path: Path) -> None:
+    from tiny import tiny_checkpoint
+
+    from game_wm.checkpoint import load
+    from game_wm.objectives import Autoregressive
+
+    w = opened()
+    key("=")
+    w.pump()
+    w.advance()
+    assert w.session.model.calls[-1][1] == 2
+    path = tiny_checkpoint(tmp_path / "tiny.safetensors", objective=Autoregressive(), levels=(3, 3))
+    w = opened(load(path))
+    key("-")
+    w.pump()
+    assert w.session.steps == 64 and "takes 64 calls a frame" in w._hint[0]
 
 
 def test_memory_is_shown_where_there_is_one(opened: Any, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A world model small enough for tests, and a checkpoint around it."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -8,41 +9,50 @@ from data_collect.schema import ActionSchema
 from game_wm.checkpoint import Checkpoint, save
 from game_wm.config import DynamicsConfig
 from game_wm.memory.geometry import MemoryConfig
-from game_wm.objectives.flow import FlowMatching
+from game_wm.objectives import FlowMatching, Objective
 from game_wm.tokenizer import TokenizerConfig
 from game_wm.world import WorldConfig, WorldModel
 
 MAZE_BUTTONS = ("forward", "back", "turn_left", "turn_right")
 
 
-def tiny_config(actions: int = 4, side: int = 64, recall: bool = False) -> WorldConfig:
-    """Frames of `side` x `side`, latents of 4 channels; `recall`: with an episodic memory of 64 places, and warping."""
-    tokenizer = TokenizerConfig(side, side, 4, (16, 16, 16), (16, 16, 16), decoder_blocks=1)
+def tiny_config(
+    actions: int = 4,
+    side: int = 64,
+    recall: bool = False,
+    objective: Objective = FlowMatching(),
+    levels: tuple[int, ...] = (),
+) -> WorldConfig:
+    """Frames of `side` x `side`, latents of 4 channels or codes of so many levels; `recall`: with episodic memory of 64
+    places, and warping."""
+    channels = len(levels) or 4
+    tokenizer = TokenizerConfig(side, side, channels, (16, 16, 16), (16, 16, 16), decoder_blocks=1, levels=levels)
     height, width = tokenizer.grid
     dynamics = DynamicsConfig(
-        channels=4, height=height, width=width, actions=actions, window=8, widths=(16, 32), blocks=(1, 1), condition=32,
-        context_width=32, context_blocks=1, heads=2, registers=1, recall=recall, warp=recall,
+        channels=channels, height=height, width=width, actions=actions, window=8, widths=(16, 32), blocks=(1, 1),
+        condition=32, context_width=32, context_blocks=1, heads=2, registers=1, recall=recall, warp=recall,
+        trunk=objective.trunks[0], levels=levels,
     )  # fmt: skip
-    memory = MemoryConfig(4, height, width, actions, slots=64, hidden=16) if recall else None
-    return WorldConfig(tokenizer, dynamics, FlowMatching(), 1, memory)
+    memory = MemoryConfig(channels, height, width, actions, slots=64, hidden=16) if recall else None
+    return WorldConfig(tokenizer, dynamics, objective, objective.calls(height * width), memory)
 
 
-def tiny_world(actions: int = 4, side: int = 64, seed: int = 0, recall: bool = False) -> WorldModel:
-    """Random weights; the layers that begin at zero do not, so that dreams move."""
+def tiny_world(actions: int = 4, side: int = 64, seed: int = 0, **options: Any) -> WorldModel:
+    """Random weights; the layers that begin at zero do not, so that dreams move. `options`: those of `tiny_config`."""
     torch.manual_seed(seed)
-    model = WorldModel(tiny_config(actions, side, recall))
+    model = WorldModel(tiny_config(actions, side, **options))
     for p in model.parameters():
         if not p.detach().abs().sum():
             torch.nn.init.normal_(p, std=0.05)
     return model.eval().requires_grad_(False)
 
 
-def tiny_checkpoint(path: Path, contexts: int = 3, prompt: int = 5, side: int = 64, recall: bool = False) -> Path:
+def tiny_checkpoint(path: Path, contexts: int = 3, prompt: int = 5, side: int = 64, **options: Any) -> Path:
     """Write a playable checkpoint of the tiny model with random seed contexts."""
     keys = dict(zip(("up", "down", "left", "right"), MAZE_BUTTONS))
     schema = ActionSchema("multibinary", MAZE_BUTTONS, keys=keys, fps=20)
     generator = torch.Generator().manual_seed(1)
     frames = torch.randint(0, 256, (contexts, prompt, side, side, 3), dtype=torch.uint8, generator=generator)
     actions = torch.randint(0, 2, (contexts, prompt - 1, 4), generator=generator).float()
-    save(path, Checkpoint(tiny_world(side=side, recall=recall), schema, "maze", frames, actions, {"frames": 0}, "tiny"))
+    save(path, Checkpoint(tiny_world(side=side, **options), schema, "maze", frames, actions, {"frames": 0}, "tiny"))
     return path

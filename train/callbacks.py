@@ -23,7 +23,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
 
 from train.machine import MatrixRate, count_flops
 from train.windows import random_integers
@@ -134,6 +134,11 @@ class EMA(WeightAveraging):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Unlike the parent, leave the weights in training alone: a finished run can be continued exactly."""
+
+    @property
+    def average(self) -> nn.Module | None:
+        """The module with the averaged weights, while it trains."""
+        return self._average_model and self._average_model.module
 
     @contextlib.contextmanager
     def averaged(self, pl_module: pl.LightningModule) -> Iterator[None]:
@@ -287,6 +292,12 @@ class Saver(Callback):
 def agreed(trainer: pl.Trainer, wish: bool) -> bool:
     """Whether any of the processes that train together wishes it: they must stop and save at the same step."""
     return trainer.strategy.reduce_boolean_decision(wish, all=False)
+
+
+def average_of(trainer: pl.Trainer) -> nn.Module | None:
+    """The module in training with averaged weights; None where none are kept."""
+    found = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)  # type: ignore[attr-defined]
+    return found.average if found else None
 
 
 def budget_of(trainer: pl.Trainer) -> Budget:

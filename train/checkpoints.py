@@ -43,8 +43,8 @@ def check_card(path: Path, card: dict[str, Any] | None = None) -> dict[str, Any]
 
 
 PARTS = {"tokenizer": "tokenizer", "geometry": "geometry", "dynamics": "dynamics", "distill": "dynamics"}
-# Given by the recording, not by the checkpoint that training starts from.
-SHAPES = ("channels", "height", "width", "actions")
+# Given by the recording or the objective, not by the checkpoint that training starts from.
+SHAPES = ("channels", "height", "width", "actions", "trunk", "levels")
 OF_THE_DATA = {"tokenizer": ("height", "width"), "geometry": SHAPES, "dynamics": SHAPES}
 
 
@@ -56,12 +56,17 @@ def initialise(model: pl.LightningModule, stage: str, path: Path, card: dict[str
     part = PARTS[stage]
     if path.suffix == ".safetensors":
         playable = checkpoint.load(path)
+        kind = playable.model.config.objective.kind
         weights, names = getattr(playable.model, part).state_dict(), list(playable.schema.names)
         if part == "dynamics" and names != card["schema"]["names"]:
             raise UserError(f"{path} knows the actions {names}, the recording {card['schema']['names']}")
     else:
-        state = check_card(path, {**card, "stage": part, "game": None})["state_dict"]
-        weights = {name.removeprefix(f"{part}."): w for name, w in state.items() if name.startswith(f"{part}.")}
+        state = check_card(path, {**card, "stage": part, "game": None})
+        kind = state["config"]["objective"].get("kind", "flow") if part == "dynamics" else ""
+        found = state["state_dict"].items()
+        weights = {name.removeprefix(f"{part}."): w for name, w in found if name.startswith(f"{part}.")}
+    if stage == "distill" and kind != "flow":
+        raise UserError(f"{path} was trained by {kind}, distillation is of flow matching alone: name another --init")
     try:
         getattr(model, part).load_state_dict(grown(weights, getattr(model, part).state_dict()))
     except RuntimeError as error:
@@ -73,7 +78,7 @@ def grown(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Te
     """Weights for a network that may have gained recurrent memory, views or inertia, which are nothing at first."""
     weights = dict(weights)
     for name in ("denoiser.enter.weight", "motion.was.0.weight", "motion.next.0.weight"):
-        if name in weights and (more := wanted[name].shape[1] - weights[name].shape[1]) > 0:
+        if name in weights and name in wanted and (more := wanted[name].shape[1] - weights[name].shape[1]) > 0:
             weights[name] = F.pad(weights[name], (0, 0) * (weights[name].ndim - 2) + (0, more))
     if "denoiser.enter.weight" in weights:
         for gate in (k for k in wanted if k.startswith("denoiser.gate.")):

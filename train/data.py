@@ -157,6 +157,7 @@ class LatentDataModule(StreamDataModule):
         self.latents, self.length, self.held_out = Path(latents), length, held_out
         self.store = LatentStore(latents)
         self.game, self.schema, self.latent_shape = self.store.game, self.store.schema, self.store.latent_shape
+        self.levels = self.store.levels
         self.dataset = SequenceDataset(self.store, length, seed, held_out, event_factor=event_factor)
         self.validation_windows = validation_windows
         check_game(self.game, game, latents)

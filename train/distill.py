@@ -9,7 +9,8 @@ the student must reach it in its few (consistency of endpoints). Where the teach
 student has but drifted, and where what memory draws does, it could have known: there the real one is its goal. So it
 learns to come back and to look into its memory, and where a view was lost it is not asked to guess it. A discriminator
 on pairs of latents and the action between them may be added, which holds the student's frames to the sharpness of real
-ones, and to what was pressed.
+ones, and to what was pressed; or distribution matching (Yin et al., 2024), which moves what the student draws from
+where its own frames are dense to where the teacher's are.
 
 Legend: B windows, K targets, C channels, h, w latent grid.
 """
@@ -28,7 +29,7 @@ from data_collect.errors import UserError
 from game_wm.convolution import ResidualBlock
 from game_wm.dynamics import Dynamics
 from game_wm.memory.recollection import COVER
-from game_wm.objectives.flow import Predict, advance
+from game_wm.objectives.flow import FlowMatching, Predict, advance, mix
 from train.dynamics import Batch, DynamicsModule
 from train.optimizer import configure
 
@@ -53,6 +54,24 @@ class Discriminator(nn.Module):
         return self.net(torch.cat((pair_BCHW, action), 1)).float()
 
 
+def distribution_loss(made_BKCHW: Tensor, teach: Predict, fake: Predict, finest: int) -> tuple[Tensor, Tensor]:
+    """Distribution matching distillation (Yin et al., 2024, equations 7 and 8): the student's loss and the fake's.
+
+    What the student made is noised; teacher and `fake`, which learns the student's own frames, each tell the clean
+    latent. Their difference is that of the two densities' slopes, and the student follows it.
+    """
+    level = torch.rand(made_BKCHW.shape[:2], device=made_BKCHW.device).mul(finest).floor() / finest
+    stride, part = torch.full_like(level, 1 / finest), slice(0, made_BKCHW.shape[1])
+    made = made_BKCHW.detach()
+    noisy = mix(torch.randn_like(made), made, level)
+    told = fake(noisy, level, stride, part)
+    with torch.no_grad():
+        real = teach(noisy, level, stride, part)
+        scale = (made - real).abs().mean((2, 3, 4), keepdim=True).clamp_min(1e-3)
+        goal = made - (told - real) / scale
+    return 0.5 * (made_BKCHW - goal).square().mean(), (told - made).square().mean()
+
+
 class DistillModule(DynamicsModule):
     """Trains the student in place of the network that it started from (`--init`, required).
 
@@ -64,6 +83,8 @@ class DistillModule(DynamicsModule):
             the truth, below which a cell takes the truth for its goal; 0 never does.
         anchor: weight of the flow-matching loss on the same targets, which keeps the network serving other step counts.
         adversarial: weight of the discriminator's judgement; 0 builds none.
+        distribution: weight of distribution matching; 0 builds no network that learns the student's frames.
+        consistency: weight of the distance to the teacher's endpoint.
     """
 
     def __init__(
@@ -78,26 +99,37 @@ class DistillModule(DynamicsModule):
         near: float = 0.3,
         anchor: float = 0.5,
         adversarial: float = 0.0,
+        distribution: float = 0.0,
+        consistency: float = 1.0,
         **dynamics: Any,
     ) -> None:
         super().__init__(latent_shape, lr=lr, context_noise=context_noise, rollout=rollout, **dynamics)
+        if not isinstance(self.objective, FlowMatching):
+            raise UserError(f"distillation is of flow matching alone, not of {self.objective.kind}")
+        if distribution and self.objective.finest == 1:
+            raise UserError("distribution matching compares noise levels: set --model.objective.finest to 2 or more")
         if not 1 <= student_steps <= teacher_steps:
             raise UserError(f"student_steps must lie between 1 and teacher_steps {teacher_steps}, not {student_steps}")
         self.teacher_steps, self.student_steps = teacher_steps, student_steps
         self.own, self.near, self.anchor, self.adversarial = own, near, anchor, adversarial
-        # The student's own step is taught by the teacher alone.
+        self.distribution, self.consistency = distribution, consistency
+        # The student's own step is taught by the teacher, and, with bootstrap, by the teacher's half steps.
         self.flow = replace(self.objective, one_call=0.0)
         self.teacher: Dynamics | None = None
         self.discriminator = Discriminator(latent_shape[0], self.config.actions) if adversarial else None
+        self.fake = copy.deepcopy(self.dynamics.denoiser) if distribution else None
 
     def freeze_teacher(self) -> None:
         """The weights as they are now become the teacher; it is part of the checkpoint, so that resuming is exact."""
         self.teacher = copy.deepcopy(self.dynamics).eval().requires_grad_(False)
+        if self.fake is not None:
+            self.fake.load_state_dict(self.dynamics.denoiser.state_dict())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = configure(self.dynamics, self.optimizer_kind, self.lr, self.weight_decay)
-        if self.discriminator is not None:
-            optimizer.add_param_group({"params": list(self.discriminator.parameters()), "weight_decay": 0.0})
+        for network in (self.discriminator, self.fake):
+            if network is not None:
+                optimizer.add_param_group({"params": list(network.parameters()), "weight_decay": 0.0})
         return optimizer
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -129,22 +161,27 @@ class DistillModule(DynamicsModule):
         distance = (made - taught).square().mean()
         self.log("distance", distance.detach(), prog_bar=True)
         outcome = self.outcome_loss(self.dynamics.context.outcomes(reading.tokens), batch)
-        loss = distance + self.outcome * outcome
+        loss = self.consistency * distance + self.outcome * outcome
         if self.pixels:
             loss = loss + self.pixels * self.pixel_loss(made, taught)
         if self.anchor:
-            flow = self.flow.loss(reading.predict, goals)[0].mean()
+            flow = self.flow.loss(reading.predict, goals, teach)[0].mean()
             self.log("flow", flow.detach(), prog_bar=True)
             loss = loss + self.anchor * flow
         if self.discriminator is not None:
             loss = loss + self.judge(latents, seen, actions, targets, made)
+        if self.fake is not None:
+            fake = reading.predict_with(self.fake)
+            matched, learnt = distribution_loss(made, teach, fake, self.flow.finest)
+            self.log_dict({"matched": matched.detach(), "fake": learnt.detach()}, prog_bar=True)
+            loss = loss + self.distribution * matched + learnt
         self.log("loss", loss.detach())
         return loss
 
     def student(self, predict: Predict, noise: Tensor) -> Tensor:
         """The student's clean latents from this noise; the gradient passes through the last of its calls."""
         x, size = noise, 1 / self.student_steps
-        stride, told = (x.new_full(x.shape[:2], value) for value in (size, self.objective.told(self.student_steps)))
+        stride, told = (x.new_full(x.shape[:2], value) for value in (size, self.flow.told(self.student_steps)))
         for i in range(self.student_steps - 1):
             with torch.no_grad():
                 level = x.new_full(x.shape[:2], i * size)

@@ -1,4 +1,4 @@
-"""The dynamics' training: flow matching on finished frames, then, in a late stage, on the model's own rollouts.
+"""The dynamics' training: an objective on finished frames, then, in a late stage, on the model's own rollouts.
 
     python -m train dynamics --config configs/maze/dynamics.yaml
 
@@ -20,15 +20,15 @@ from torch import Tensor
 from data_collect.errors import UserError
 from game_wm.config import DynamicsConfig
 from game_wm.context import two_hot
-from game_wm.dynamics import Dynamics
+from game_wm.dynamics import Dynamics, Reading
 from game_wm.memory.camera import draw
 from game_wm.memory.geometry import Geometry
 from game_wm.memory.recent import KEPT, RecentFrames
 from game_wm.memory.recollection import COVER, as_latents
-from game_wm.objectives.flow import FlowMatching
+from game_wm.objectives import FlowMatching, Objective, make_objective, objective_entries
 from game_wm.tokenizer import Tokenizer
 from game_wm.world import build
-from train.callbacks import budget_of
+from train.callbacks import average_of, budget_of
 from train.geometry import load_geometry
 from train.optimizer import Kind, configure
 from train.tokenizer import load_tokenizer, psnr
@@ -40,11 +40,11 @@ class DynamicsModule(pl.LightningModule):
     """Trains `Dynamics` on windows of latents.
 
     Args:
-        latent_shape, actions: given by the data.
+        latent_shape, levels, actions: given by the data; `levels` of a discrete tokenizer's channels.
         tokenizer: the checkpoint whose latents these are; shows pictures, and gives the loss through the decoder.
         geometry: the checkpoint that the last frame is warped by, with `dynamics.warp`.
         dynamics: sizes of the network.
-        objective: how a frame is generated.
+        objective: how a frame is generated: its `kind`, and its options as its file in game_wm/objectives has them.
         lr, weight_decay, optimizer: of the optimiser.
         targets: K, frames of a window that the denoiser is trained on; the context stream reads all of them.
         context_noise: largest noise put on what is read; its level is an input (GameNGen, Valevski et al., 2024).
@@ -58,11 +58,12 @@ class DynamicsModule(pl.LightningModule):
     def __init__(
         self,
         latent_shape: tuple[int, int, int] = (8, 8, 8),
+        levels: tuple[int, ...] = (),
         actions: int = 4,
         tokenizer: str | None = None,
         geometry: str | None = None,
         dynamics: DynamicsConfig = DynamicsConfig(),
-        objective: FlowMatching = FlowMatching(),
+        objective: dict[str, int | float | str] | None = None,
         lr: float = 1e-3,
         weight_decay: float = 0.05,
         optimizer: Kind = "adamw",
@@ -77,8 +78,13 @@ class DynamicsModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         channels, height, width = latent_shape
-        self.config = replace(dynamics, channels=channels, height=height, width=width, actions=actions)
-        self.dynamics, self.objective = Dynamics(self.config), objective
+        self.objective = read_objective(objective or {})
+        shape: Any = {"channels": channels, "height": height, "width": width, "levels": levels, "actions": actions}
+        try:
+            self.config = replace(dynamics, **shape, trunk=self.objective.trunks[0])
+        except ValueError as error:
+            raise UserError(f"{self.objective.kind}: {error}") from None
+        self.dynamics = Dynamics(self.config)
         self.lr, self.weight_decay, self.optimizer_kind = lr, weight_decay, optimizer
         self.targets, self.context_noise, self.outcome = targets, context_noise, outcome
         self.pixels, self.pixel_share = pixels, pixel_share
@@ -88,6 +94,8 @@ class DynamicsModule(pl.LightningModule):
         self.frozen_geometry = [load_geometry(geometry)] if geometry and self.config.warp else []
         if pixels and not tokenizer:
             raise UserError("a loss on pixels needs the decoder: set --model.tokenizer")
+        if pixels and not isinstance(self.objective, FlowMatching):
+            raise UserError("a loss on pixels is flow matching's alone: leave --model.pixels at 0")
         if self.config.warp and not (tokenizer and geometry):
             raise UserError("to warp the last frame, set --model.tokenizer and --model.geometry")
 
@@ -112,7 +120,7 @@ class DynamicsModule(pl.LightningModule):
         return self.frozen_geometry[0].to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["config"] = {"dynamics": asdict(self.config), "objective": asdict(self.objective)}
+        checkpoint["config"] = {"dynamics": asdict(self.config), "objective": objective_entries(self.objective)}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return configure(self.dynamics, self.optimizer_kind, self.lr, self.weight_decay)
@@ -133,16 +141,26 @@ class DynamicsModule(pl.LightningModule):
             picture = slice(-self.config.channels - COVER, -COVER)
             drawn[:, :, picture] += noise[:, None, None, None, None] * torch.randn_like(drawn[:, :, picture])
         reading = self.dynamics(seen, actions, targets, noise, latents, drawn)
-        errors, predicted = self.objective.loss(reading.predict, reading.goals)
+        errors, predicted = self.objective_loss(reading)
         loss = errors.mean()
-        self.log("flow", loss.detach(), prog_bar=True)
+        self.log(self.objective.kind, loss.detach(), prog_bar=True)
         outcome = self.outcome_loss(self.dynamics.context.outcomes(reading.tokens), batch)
         self.log("outcome", outcome.detach())
         loss = loss + self.outcome * outcome
-        if self.pixels:
+        if self.pixels and predicted is not None:
             loss = loss + self.pixels * self.pixel_loss(predicted, reading.goals)
         self.log("loss", loss.detach())
         return loss
+
+    def objective_loss(self, reading: Reading) -> tuple[Tensor, Tensor | None]:
+        """The objective's loss; half steps of flow matching are taken by the averaged weights."""
+        average = average_of(self.trainer)
+        if not isinstance(self.objective, FlowMatching) or not self.objective.bootstrap or average is None:
+            return self.objective.loss(reading.predict, reading.goals)
+        assert isinstance(average, DynamicsModule)
+        with torch.no_grad():
+            slow = reading.predict_with(average.dynamics.denoiser.to(self.device))
+        return self.objective.loss(reading.predict, reading.goals, slow)
 
     @property
     def late(self) -> bool:
@@ -155,13 +173,14 @@ class DynamicsModule(pl.LightningModule):
         latents_BLCHW: Tensor,
         actions_BLA: Tensor,
         frames: int,
-        steps: int = 1,
+        steps: int | None = None,
         views: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The window with its last `frames` replaced by the model's own, under the true actions, and the views
         (B, L, M, h, w) with them. What memory drew stays, whose past is longer; warped are then the model's own frames.
         """
         start = latents_BLCHW.shape[1] - frames
+        steps = steps or self.objective.calls(latents_BLCHW[0, 0, 0].numel())
         state = self.dynamics.start(latents_BLCHW[:, :start], actions_BLA[:, : start - 1])
         made = [*latents_BLCHW[:, :start].unbind(1)]
         shown = [] if views is None else [*views.unbind(1)]
@@ -202,6 +221,7 @@ class DynamicsModule(pl.LightningModule):
     def pixel_loss(self, predicted_BKCHW: Tensor, goals_BKCHW: Tensor) -> Tensor:
         """L1 distance of decoded pictures, on targets of the single call that plays."""
         targets = predicted_BKCHW.shape[1]
+        assert isinstance(self.objective, FlowMatching)
         first = self.objective.single(targets).start
         part = slice(first, first + max(1, round(self.pixel_share * targets)))
         assert self.tokenizer is not None
@@ -244,7 +264,15 @@ class DynamicsModule(pl.LightningModule):
         return torch.stack(rows, dim=1).flatten(0, 1)
 
 
-def load_dynamics(path: str | Path, device: str = "cpu") -> tuple[Dynamics, FlowMatching]:
+def read_objective(entries: dict[str, int | float | str]) -> Objective:
+    """`make_objective` of what a user wrote: `UserError` instead of ValueError."""
+    try:
+        return make_objective(entries)
+    except ValueError as error:
+        raise UserError(f"--model.objective: {error}") from None
+
+
+def load_dynamics(path: str | Path, device: str = "cpu") -> tuple[Dynamics, Objective]:
     """Network and objective out of a training checkpoint of dynamics or of distillation, frozen.
 
     Raises UserError when the file is missing or not one.
@@ -259,4 +287,4 @@ def load_dynamics(path: str | Path, device: str = "cpu") -> tuple[Dynamics, Flow
     weights = {k[len(prefix) :]: v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
     dynamics.load_state_dict(weights)
     dynamics.to(device).eval().requires_grad_(False)
-    return dynamics, build(FlowMatching, checkpoint["config"]["objective"])
+    return dynamics, make_objective(checkpoint["config"]["objective"])

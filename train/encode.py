@@ -28,6 +28,7 @@ from data_collect.chunk import ChunkRef
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 from data_collect.shards import write_atomic
+from game_wm.fsq import Codebook
 from game_wm.tokenizer import Tokenizer
 from train.frames import Recording
 from train.report import Task, say
@@ -68,7 +69,7 @@ def encode(data: list[str], tokenizer: Tokenizer, out: str | Path, device: str =
     schema = first.dataset.schema
     index |= {
         "key": key, "tokenizer": own, "game": first.dataset.game, "schema": schema.to_json(),
-        "latent_shape": [tokenizer.config.channels, *tokenizer.config.grid],
+        "latent_shape": [tokenizer.config.channels, *tokenizer.config.grid], "levels": list(tokenizer.config.levels),
         "data": [str(recording.dataset.folder) for recording in recordings],
     }  # fmt: skip
     encoder = Encoder(tokenizer, device)
@@ -189,8 +190,10 @@ def write_shard(folder: Path, number: int, episodes: list[dict[str, np.ndarray]]
     return sum(len(rows["latents"]) for rows in episodes)
 
 
-def write_synthetic(folder: Path, shape: tuple[int, int, int], actions: int, episodes: int, frames: int) -> None:
-    """Random latents in the format of `encode`: what timing and tests need no recording for."""
+def write_synthetic(
+    folder: Path, shape: tuple[int, int, int], actions: int, episodes: int, frames: int, levels: tuple[int, ...] = ()
+) -> None:
+    """Random latents in the format of `encode`, or codes of so many levels: what needs no recording."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
     schema = ActionSchema("multibinary", tuple(f"button{i}" for i in range(actions)))
@@ -199,8 +202,10 @@ def write_synthetic(folder: Path, shape: tuple[int, int, int], actions: int, epi
     for number in range(episodes):
         done = np.zeros(frames, np.float32)
         done[-2] = 1
+        latents = torch.from_numpy(random.standard_normal((frames, *shape)))
+        latents = Codebook(levels).quantise(latents) if levels else latents
         rows.append(
-            {"latents": random.standard_normal((frames, *shape)).astype(np.float16),
+            {"latents": latents.numpy().astype(np.float16),
              "actions": (random.random((frames, actions)) < 0.3).astype(np.float32),
              "rewards": (random.random(frames) < 0.01).astype(np.float32), "terminated": done}
         )  # fmt: skip
@@ -209,5 +214,5 @@ def write_synthetic(folder: Path, shape: tuple[int, int, int], actions: int, epi
     total = write_shard(folder, 0, rows)
     index = {"version": 1, "complete": True, "shards": [total], "episodes": entries, "pose": False, "key": "synthetic",
              "tokenizer": "synthetic", "game": "synthetic", "schema": schema.to_json(), "latent_shape": list(shape),
-             "data": []}  # fmt: skip
+             "levels": list(levels), "data": []}  # fmt: skip
     write_atomic(folder / "index.json", json.dumps(index))

@@ -1,6 +1,7 @@
 """A finished run as one playable file, and a first look at how good it is.
 
     python -m train export --run runs/maze --name maze --out checkpoints
+    python -m train export --run runs/masked --tokenizer runs/codes/tokenizer/last.ckpt --latents runs/codes/latents
 
 Writes `NAME.safetensors` (the student of distillation, or the dynamics where nothing was distilled) and, beside a
 student, `NAME-teacher.safetensors`. Dreams begin from real frames of held-out episodes. The last lines say how well the
@@ -25,6 +26,7 @@ from game_wm.evaluation.metrics import pooled_psnr, squared_error
 from game_wm.world import WorldConfig, WorldModel
 from train.checkpoints import check_card
 from train.dynamics import load_dynamics
+from train.encode import tokenizer_hash
 from train.frames import FrameSource, PooledFrames, Recording
 from train.geometry import load_geometry
 from train.machine import describe
@@ -58,40 +60,54 @@ def contexts(store: LatentStore, count: int, frames: int, held_out: float) -> tu
     return torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(actions))
 
 
-def export(run: Path, name: str, out: Path, count: int = 8, prompt: int = 32) -> Path:
-    """Write the playable checkpoint(s) of a run; returns the path of the one that ships. Raises `UserError`."""
-    tokenizer = load_tokenizer(run / "tokenizer" / "last.ckpt")
-    store = LatentStore(run / "latents")
+def export(
+    run: Path,
+    name: str,
+    out: Path,
+    count: int = 8,
+    prompt: int = 32,
+    tokenizer_at: Path | None = None,
+    latents: Path | None = None,
+) -> Path:
+    """Write the playable checkpoint(s) of a run; returns the path of the one that ships. Raises `UserError`.
+
+    `tokenizer_at`, `latents`: where they are not the run's own.
+    """
+    tokenizer_at = tokenizer_at or run / "tokenizer" / "last.ckpt"
+    tokenizer, store = load_tokenizer(tokenizer_at), LatentStore(latents or run / "latents")
+    if store.index["tokenizer"] != tokenizer_hash(tokenizer):
+        raise UserError(f"{store.directory} was not encoded with {tokenizer_at}: name the tokenizer that it was")
     distilled = (run / "distill" / "last.ckpt").exists()
     dynamics = check_card(run / "dynamics" / "last.ckpt")["game_wm"]
     size = prompt * 3 * tokenizer.config.height * tokenizer.config.width
     count = max(1, min(count, CONTEXT_BYTES // size))
     frames, actions = contexts(store, count, prompt, dynamics["settings"]["data"]["held_out"])
 
-    def write(stage: str, file: str, steps: int, stages: list[str]) -> Path:
+    def write(stage: str, file: str, steps: int | None, stages: list[str]) -> Path:
         network, objective = load_dynamics(run / stage / "last.ckpt")
         geometry = load_geometry(run / "geometry" / "last.ckpt") if network.config.views else None
         memory = geometry.config if geometry else None
+        steps = steps or objective.calls(network.config.height * network.config.width)
         model = WorldModel(WorldConfig(tokenizer.config, network.config, objective, steps, memory))
         model.tokenizer.load_state_dict(tokenizer.state_dict())
         if model.geometry is not None and geometry is not None:
             model.geometry.load_state_dict(geometry.state_dict())
         model.dynamics.load_state_dict(network.state_dict())
         path = out / f"{file}.safetensors"
-        trained = _trained(run, stages + ["geometry"] * bool(geometry))
+        trained = _trained([tokenizer_at, *(run / s / "last.ckpt" for s in stages + ["geometry"] * bool(geometry))])
         save(path, Checkpoint(model, store.schema, store.game, frames, actions[:, :-1], trained, file, path))
         return path
 
     if not distilled:
-        return write("dynamics", name, 1, ["tokenizer", "dynamics"])
+        return write("dynamics", name, None, ["dynamics"])
     settings = check_card(run / "distill" / "last.ckpt")["game_wm"]["settings"]["model"]
-    write("dynamics", f"{name}-teacher", settings["teacher_steps"], ["tokenizer", "dynamics"])
-    return write("distill", name, settings["student_steps"], ["tokenizer", "dynamics", "distill"])
+    write("dynamics", f"{name}-teacher", settings["teacher_steps"], ["dynamics"])
+    return write("distill", name, settings["student_steps"], ["dynamics", "distill"])
 
 
-def _trained(run: Path, stages: list[str]) -> dict[str, Any]:
+def _trained(checkpoints: list[Path]) -> dict[str, Any]:
     """For the card: frames that the dynamics read in training, hours of all stages, the machine."""
-    cards = {stage: check_card(run / stage / "last.ckpt")["game_wm"]["trained"] for stage in stages}
+    cards = {card["stage"]: card["trained"] for card in (check_card(path)["game_wm"] for path in checkpoints)}
     frames = sum(card["frames"] for stage, card in cards.items() if stage in ("dynamics", "distill"))
     hours = sum(card["hours"] for card in cards.values())
     return {"frames": frames, "hours": round(hours, 3), "machine": describe(torch.device("cpu"))}
@@ -114,9 +130,9 @@ def next_frame(path: Path, store: LatentStore, held_out: float = 0.04, count: in
     return pooled_psnr(predicted.numpy()), pooled_psnr(repeated.numpy())
 
 
-def tell_next_frame(path: Path, run: Path, held_out: float) -> None:
+def tell_next_frame(path: Path, latents: Path, held_out: float) -> None:
     """Print the figures of `next_frame`, in three lines."""
-    predicted, repeated = next_frame(path, LatentStore(run / "latents"), held_out)
+    predicted, repeated = next_frame(path, LatentStore(latents), held_out)
     say(f"next frame, held-out episodes:   {predicted:.2f} dB")
     say(f"repeat the last frame:           {repeated:.2f} dB")
     say(f"gain:                            {predicted - repeated:+.2f} dB")
@@ -130,8 +146,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("checkpoints"), help="folder (default: checkpoints)")
     parser.add_argument("--contexts", type=int, default=8, help="beginnings of dreams in the file (default: 8)")
     parser.add_argument("--prompt", type=int, default=32, help="real frames of each (default: 32)")
+    parser.add_argument("--tokenizer", type=Path, help="its checkpoint (default: RUN/tokenizer/last.ckpt)")
+    parser.add_argument("--latents", type=Path, help="what the dynamics was trained on (default: RUN/latents)")
     options = parser.parse_args(arguments)
-    path = export(options.run, options.name or options.run.name, options.out, options.contexts, options.prompt)
+    latents, name = options.latents or options.run / "latents", options.name or options.run.name
+    path = export(options.run, name, options.out, options.contexts, options.prompt, options.tokenizer, latents)
     say(f"wrote {path}, {path.stat().st_size / 2**20:.1f} MiB")
-    tell_next_frame(path, options.run, 0.04)
+    tell_next_frame(path, latents, 0.04)
     return 0

@@ -60,6 +60,7 @@ class Pipeline:
         name: of the run and of the checkpoint, `RUNS/NAME/NAME.safetensors`.
         init: a playable checkpoint (.safetensors) to tune on the recording, tokenizer and dynamics.
         geometry: of episodic memory; without a configuration the model has none.
+        distill: without a configuration (`--distill.config ""`) the dynamics plays as it is.
         limit: minutes that all of it may take; the stages' minutes are shortened in proportion where it would not fit.
         contexts: beginnings of dreams in the checkpoint.
         prompt: real frames of each.
@@ -69,7 +70,7 @@ class Pipeline:
     record: Record
     tokenizer: Stage
     dynamics: Stage
-    distill: Stage
+    distill: Stage = field(default_factory=Stage)
     geometry: Stage = field(default_factory=Stage)
     runs: str = "runs"
     init: str | None = None
@@ -86,7 +87,8 @@ class Runner:
         self.plan, self.folder = plan, Path(plan.runs, plan.name)
         self.began = time.monotonic()
         memory = ["geometry"] if plan.geometry.config else []
-        self.stages = ["tokenizer", *memory, "dynamics", "distill"]
+        student = ["distill"] if plan.distill.config else []
+        self.stages = ["tokenizer", *memory, "dynamics", *student]
 
     def run(self) -> int:
         """Exit status; 0 with the checkpoint written and the next frame measured."""
@@ -223,7 +225,7 @@ class Runner:
         say(f"{path}, {path.stat().st_size / 2**20:.1f} MiB, after {minutes:.1f} minutes")
         say(f"play it: python play.py {path}")
         settings = check_card(self.folder / "dynamics" / "last.ckpt")["game_wm"]["settings"]
-        tell_next_frame(path, self.folder, settings["data"]["held_out"])
+        tell_next_frame(path, self.folder / "latents", settings["data"]["held_out"])
         return 0
 
 

@@ -40,8 +40,8 @@ STAGES: dict[str, tuple[type[pl.LightningModule], type[StreamDataModule]]] = {
 LINKS = {
     "tokenizer": [("height", "tokenizer.height"), ("width", "tokenizer.width")],
     "geometry": [("latent_shape", "latent_shape"), ("actions", "actions")],
-    "dynamics": [("latent_shape", "latent_shape"), ("actions", "actions")],
-    "distill": [("latent_shape", "latent_shape"), ("actions", "actions")],
+    "dynamics": [("latent_shape", "latent_shape"), ("levels", "levels"), ("actions", "actions")],
+    "distill": [("latent_shape", "latent_shape"), ("levels", "levels"), ("actions", "actions")],
 }
 TRAINER = {
     "accelerator": "auto",

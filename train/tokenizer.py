@@ -49,6 +49,8 @@ class TokenizerModule(pl.LightningModule):
         self.lr, self.weight_decay, self.optimizer_kind = lr, weight_decay, optimizer
         self.perceptual, self.perceptual_share, self.edges = perceptual, perceptual_share, edges
         self.scale_penalty, self.equivariance = scale_penalty, equivariance
+        if tokenizer.levels and equivariance:
+            raise UserError("between cells there are no codes: with --model.tokenizer.levels, leave equivariance at 0")
         self.tokenizer = Tokenizer(tokenizer)
         # In a list, so that the frozen network, which comes from its package, is no part of the checkpoint.
         self.features = [Features()] if perceptual else []
@@ -63,9 +65,12 @@ class TokenizerModule(pl.LightningModule):
         images = Tokenizer.to_unit(frames_BHWC)
         latents = self.tokenizer.encoder(images)
         scale = latents.float().square().mean()
-        self.tokenizer.track(latents.detach().float())
         shifted = round(self.equivariance * len(images))
-        noisy = latents + self.tokenizer.config.noise * torch.randn_like(latents)
+        if self.tokenizer.codebook:
+            noisy = self.tokenizer.quantise(latents)
+        else:
+            self.tokenizer.track(latents.detach().float())
+            noisy = latents + self.tokenizer.config.noise * torch.randn_like(latents)
         if shifted:
             factor = self.tokenizer.config.factor
             dy, dx = torch.randint(-2 * factor, 2 * factor + 1, (2,)).tolist()
@@ -93,11 +98,11 @@ class TokenizerModule(pl.LightningModule):
     def sample(self, frames_BHWC: Tensor) -> Tensor:
         """uint8 (2 B, 1, H, W, 3): truth and reconstruction in turn, of eight frames."""
         frames = frames_BHWC[:: max(1, len(frames_BHWC) // 8)][:8]
-        decoded = Tokenizer.to_frames(self.tokenizer(Tokenizer.to_unit(frames))[0])
+        decoded = Tokenizer.to_frames(self.tokenizer(Tokenizer.to_unit(frames)))
         return torch.stack((frames, decoded), dim=1).flatten(0, 1)[:, None]
 
     def validation_step(self, frames_BHWC: Tensor, index: int) -> None:
-        decoded = self.tokenizer(Tokenizer.to_unit(frames_BHWC))[0].clamp(-1, 1)
+        decoded = self.tokenizer(Tokenizer.to_unit(frames_BHWC)).clamp(-1, 1)
         error = (decoded.float() - Tokenizer.to_unit(frames_BHWC)).square().mean((1, 2, 3))
         self.log("val_psnr", psnr(error).mean(), prog_bar=True, batch_size=len(frames_BHWC))
 

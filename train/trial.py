@@ -70,7 +70,7 @@ class Protocol:
     Args:
         config, flags: configuration file of the dynamics and further flags, those of a candidate come after.
         episodes, horizons, prompt, steps: free rollouts of so many held-out seeds, the frames after the prompt that
-            are judged, real frames of the prompt, denoiser calls a frame.
+            are judged, real frames of the prompt, denoiser calls a frame (the objective's own if not given).
         geometry: its checkpoint, for candidates with `model.dynamics.recall` or `warp`.
         revisit, prompts: mazes of the revisit suite (0 leaves it out) and the lengths of its prompts.
     """
@@ -84,7 +84,7 @@ class Protocol:
     episodes: int = 24
     horizons: tuple[int, ...] = (1, 8, 32)
     prompt: int = 32
-    steps: int = 1
+    steps: int | None = None
     geometry: str | None = None
     revisit: int = 0
     prompts: tuple[int, ...] = (1024,)
@@ -134,7 +134,8 @@ class Trial:
         tokenizer, (network, objective) = load_tokenizer(self.tokenizer), load_dynamics(last)
         geometry = load_geometry(self.protocol.geometry) if self.protocol.geometry and network.config.views else None
         memory = replace(geometry.config, **self.candidate.memory) if geometry else None
-        model = WorldModel(WorldConfig(tokenizer.config, network.config, objective, self.protocol.steps, memory))
+        calls = self.protocol.steps or objective.calls(network.config.height * network.config.width)
+        model = WorldModel(WorldConfig(tokenizer.config, network.config, objective, calls, memory))
         if model.geometry is not None and geometry is not None:
             model.geometry.load_state_dict(geometry.state_dict())
         model.tokenizer.load_state_dict(tokenizer.state_dict())
@@ -229,7 +230,7 @@ def judge(protocol: Protocol, only: list[str], again: bool) -> int:
     asked = digest(truth.frames.numpy().tobytes(), truth.actions.numpy().tobytes(), repr(protocol.horizons).encode())
     features = FeatureDistance()
     for trial in [Trial(protocol, candidate) for candidate in protocol.candidates]:
-        key, wanted = [trial.key, asked, protocol.steps], trial.name in only
+        key, wanted = [trial.key, asked, protocol.steps or 1], trial.name in only
         found = json.loads(trial.result.read_text()) if trial.result.exists() else {}
         if found.get("key") == key and not (wanted and again):
             results[trial.name] = found

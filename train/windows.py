@@ -82,6 +82,7 @@ class LatentStore:
             self.episodes: list[dict[str, Any]] = self.index["episodes"]
             self.schema = ActionSchema.from_json(self.index["schema"])
             self.latent_shape: tuple[int, ...] = tuple(self.index["latent_shape"])
+            self.levels: tuple[int, ...] = tuple(self.index.get("levels", ()))
             complete = self.index["complete"]
         except FileNotFoundError:
             raise UserError(f"{self.directory} holds no encoded frames (no index.json): {again}") from None

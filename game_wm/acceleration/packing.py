@@ -42,8 +42,7 @@ class PackedConvolution(nn.Module):
 def pack(model: WorldModel) -> WorldModel:
     """The same model for play on a CPU, changed in place; on another device, or where PyTorch has been built without
     these convolutions, as it is."""
-    device = next(model.parameters()).device.type
-    if device != "cpu" or not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available() or any(p.device.type != "cpu" for p in model.parameters()):
         return model
     for module in list(model.modules()):
         for name, part in list(module.named_children()):

@@ -344,6 +344,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         checkpoint = load(arguments.checkpoint, arguments.device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"the device {arguments.device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    if options.steps is not None:
+        checkpoint.check_steps(options.steps)
     prepare(checkpoint.model, arguments.precision, arguments.device)
     path = writable(arguments.out or arguments.checkpoint.parent) / f"{arguments.checkpoint.stem}.json"
     card = read(path)

@@ -49,6 +49,7 @@ class Sources(NamedTuple):
 
 
 @cache
+@torch.inference_mode(False)  # what play has kept, training can use
 def rays(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Columns and rows (h, w) of the pixels' middles, from -1 to 1."""
     u, v = ((torch.arange(n, device=device) + 0.5) / n * 2 - 1 for n in (width, height))

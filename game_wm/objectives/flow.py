@@ -2,7 +2,10 @@
 
 One network serves 1, 2, 4 ... steps. A share of the targets is the single call that plays: from pure noise, at stride
 1, to the data. Most others learn the flow on the finest stride; the rest are made to agree, on the strides between,
-with two of the network's own steps of half the size. The loss is on the clean latent (Dreamer 4, Hafner et al., 2025).
+with two of the network's own steps of half the size. Without a share for the single call, stride 1 is taught like those
+between, as in the paper: then one call, too, is a draw from what may come and not its mean. What is read is noised by a
+level that is told (diffusion forcing, Chen et al., 2024), in `Dynamics.forward`. The loss is on the clean latent
+(Dreamer 4, Hafner et al., 2025).
 
 Legend: B sequences, K target frames of each, C channels, h, w latent grid. Level 0 is noise, level 1 is clean.
 """
@@ -11,9 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from game_wm.config import Trunk
 
 Predict = Callable[[Tensor, Tensor, Tensor, slice], Tensor]
 """(noisy (B, K, C, h, w), level (B, K), stride (B, K), which of the K targets) -> clean (B, K, C, h, w)."""
@@ -22,38 +28,53 @@ Predict = Callable[[Tensor, Tensor, Tensor, slice], Tensor]
 @dataclass(frozen=True)
 class FlowMatching:
     """`finest`: steps of the finest stride; `one_call`: share of the targets trained for play in a single call;
-    `bootstrap`: share trained on the strides between; `ramp`: how much less level 0 weighs than level 1 in the flow."""
+    `bootstrap`: share trained on the network's own half steps; `ramp`: how much less level 0 weighs than level 1."""
 
     finest: int = 8
     one_call: float = 0.5
     bootstrap: float = 0.0
     ramp: float = 0.5
 
-    trunks = ("unet",)
+    kind: ClassVar[str] = "flow"
+    trunks: ClassVar[tuple[Trunk, ...]] = ("unet",)
+    adjustable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.finest < 1 or self.finest & (self.finest - 1):
             raise ValueError(f"finest must be a power of two, not {self.finest}")
+
+    def calls(self, tokens: int) -> int:
+        return 1
 
     @property
     def _between(self) -> int:
         """How many strides lie between 1 and the finest."""
         return self.finest.bit_length() - 2
 
+    @property
+    def _coarsest(self) -> int:
+        """How often the coarsest stride that half steps teach is halved from 1."""
+        return 1 if self.one_call else 0
+
     def single(self, targets: int) -> slice:
         """Which of a sequence's targets are trained on the single call that plays; those of bootstrap lie before."""
-        coarse = round(targets * self.bootstrap) if self._between > 0 else 0
+        coarse = round(targets * self.bootstrap) if self._between >= self._coarsest else 0
         return slice(coarse, targets if self.finest == 1 else coarse + round(targets * self.one_call))
 
-    def loss(self, predict: Predict, clean_BKCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Weighted squared error of every target (B, K), and the prediction (B, K, C, h, w) that it judges."""
+    def loss(self, predict: Predict, clean_BKCHW: Tensor, slow: Predict | None = None) -> tuple[Tensor, Tensor]:
+        """Weighted squared error of every target (B, K), and the prediction (B, K, C, h, w) that it judges.
+
+        `slow` takes the half steps: a network with averaged weights (Frans et al., 2024), or the same one if None, with
+        which many strides (`finest`) may run away.
+        """
         batch, targets = clean_BKCHW.shape[:2]
         device = clean_BKCHW.device
         single = self.single(targets)
         coarse = single.start
         noise = torch.randn_like(clean_BKCHW)
         stride = torch.full((batch, targets), 1 / self.finest, device=device)
-        stride[:, :coarse] = 0.5 ** torch.randint(1, max(2, self._between + 1), (batch, coarse), device=device)
+        halvings = self._coarsest, max(self._coarsest, self._between) + 1
+        stride[:, :coarse] = 0.5 ** torch.randint(*halvings, (batch, coarse), device=device)
         stride[:, single] = 1
         level = (torch.rand_like(stride) / stride).floor() * stride
         weight = 1 - self.ramp * (1 - level)
@@ -64,7 +85,9 @@ class FlowMatching:
             with torch.no_grad():
                 part = slice(0, coarse)
                 goal = clean_BKCHW.clone()
-                goal[:, part] = self._two_steps(predict, noisy[:, part], level[:, part], stride[:, part] / 2, part)
+                goal[:, part] = self._two_steps(
+                    slow or predict, noisy[:, part], level[:, part], stride[:, part] / 2, part
+                )
         predicted = predict(noisy, level, stride, slice(0, targets))
         return weight * (predicted - goal).float().square().mean(dim=(2, 3, 4)), predicted
 

@@ -64,8 +64,10 @@ class Session:
         self._first = (seed % self.contexts if context is None else context, seed)
         self.steps = self.model.steps if steps is None else steps
         self.fps = self.schema.fps if fps is None else fps
-        if not 1 <= self.steps <= MOST_STEPS:
-            raise UserError(f"--steps {self.steps} is not between 1 and {MOST_STEPS}")
+        if steps is not None:
+            checkpoint.check_steps(steps)
+            if not 1 <= steps <= MOST_STEPS:
+                raise UserError(f"--steps {steps} is not between 1 and {MOST_STEPS}")
         if context is not None and not 0 <= context < self.contexts:
             raise UserError(f"--context {context}: this checkpoint has seed contexts 0 to {self.contexts - 1}")
         self.keyboard = players.Keyboard(self.schema)

@@ -249,10 +249,18 @@ class Window:
         self.draw()
 
     def _do_fewer(self) -> None:
-        self.session.steps = max(1, self.session.steps // 2)
+        self._set_steps(max(1, self.session.steps // 2))
 
     def _do_more(self) -> None:
-        self.session.steps = min(64, self.session.steps * 2)
+        self._set_steps(min(64, self.session.steps * 2))
+
+    def _set_steps(self, steps: int) -> None:
+        try:
+            self.session.checkpoint.check_steps(steps)
+        except UserError:
+            self._say(f"{self.name} takes {self.session.steps} calls a frame")
+        else:
+            self.session.steps = steps
 
     def _break(self) -> None:
         """What lies between is neither a slow frame nor a slow answer."""
