@@ -8,8 +8,10 @@ Legend: S seed contexts, P frames of each, H, W pixels, A action vector.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,14 @@ class Checkpoint:
     @property
     def parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file: what was dreamt by one checkpoint goes on only with its exact copy."""
+        if self.path is None:
+            raise UserError(f"checkpoint {self.name} is not a file yet: save it first")
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     @property
     def card(self) -> dict[str, Any]:

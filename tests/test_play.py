@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,6 +39,7 @@ MAZE = ActionSchema(
     keys={"up": "forward", "down": "back", "left": "turn_left", "right": "turn_right"},
     fps=20,
 )
+MAZE_WASD = replace(MAZE, keys={**MAZE.keys, "w": "forward", "s": "back"})
 ATARI = ActionSchema(
     "discrete",
     ("NOOP", "FIRE", "UP", "UPFIRE"),
@@ -54,6 +56,18 @@ CAR = ActionSchema(
 )
 
 
+class FakeState:
+    """The picture and how many frames there were."""
+
+    nbytes, episodic = 1_000_000, None
+
+    def __init__(self, picture: Any) -> None:
+        self.picture, self.frames = picture, torch.zeros(1, dtype=torch.int64)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"picture": self.picture, "frames": self.frames}
+
+
 class FakeModel(torch.nn.Module):
     """The place is written in the red channel; "forward" (or the first axis) brightens the green one."""
 
@@ -67,15 +81,15 @@ class FakeModel(torch.nn.Module):
 
     def start(self, frames: Any, actions: Any, seeds: Any) -> SimpleNamespace:
         assert frames.shape == (1, 3, 10, 15, 3) and actions.shape[:2] == (1, 2) and seeds.shape == (1,)
-        return SimpleNamespace(picture=frames[0, -1].clone(), frames=0, nbytes=1_000_000, episodic=None)
+        return FakeState(frames[0, -1].clone())
 
-    def step(self, state: SimpleNamespace, action: Any, steps: int) -> tuple[Any, SimpleNamespace]:
+    def step(self, state: FakeState, action: Any, steps: int) -> tuple[Any, FakeState]:
         assert action.dtype == torch.float32 and action.shape[0] == 1
         self.calls.append((action[0].tolist(), steps))
         state.picture = state.picture.clone()
         state.picture[..., 1] += int(action[0, 0])
         state.frames += 1
-        ended = float(self.end is not None and state.frames >= self.end)
+        ended = float(self.end is not None and int(state.frames) >= self.end)
         return SimpleNamespace(
             frames=state.picture[None], rewards=action[:, 0], terminated=torch.tensor([ended])
         ), state
@@ -378,8 +392,9 @@ def test_an_error_while_loading_reaches_the_user() -> None:
 
 def test_a_key_of_the_game_is_never_a_command() -> None:
     commands = keymap.command_keys(ATARI)
-    assert "p" not in commands and commands["f3"] == "pause"
-    assert ("f3", "pause") in keymap.shown_keys(ATARI)
+    assert "p" not in commands and commands["ctrl+p"] == "pause"
+    assert ("ctrl+p", "pause") in keymap.shown_keys(ATARI, "Time")
+    assert "s" not in keymap.command_keys(MAZE_WASD) and keymap.command_keys(MAZE_WASD)["ctrl+s"] == "save"
     assert set(keymap.command_keys(MAZE).values()) == {command.name for command in keymap.COMMANDS}
     for command in keymap.COMMANDS:
         assert callable(getattr(window.Window, f"_do_{command.name}"))

@@ -1,0 +1,83 @@
+"""Time that runs backwards: what each frame wrote over in the state is kept, and put back.
+
+    undo = Undo(state)
+    model.step(state, action); undo.note(state, moment)     # after each frame
+    moment = undo.back(state)                               # the state is as it was before that frame, bit by bit
+
+A frame changes a few rows of the rings and one place of the episodic memory, about 0.15 MB of the maze's 32; the log is
+bounded by its bytes, and forgets the oldest frames first.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from game_wm.world import WorldState
+
+LIMIT = 256 << 20  # bytes: a minute and a half of the maze
+BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+# A place is written together with its time: comparing the pictures of all places would take longer than the frame.
+STAMP = "episodic.times"
+STAMPED = ("episodic.pictures", "episodic.disparity", "episodic.poses")
+
+Change = tuple[Tensor, Tensor]  # rows of a tensor, and what stood in them
+
+
+class Undo:
+    """The last frames of a state. Holds one copy of it, and at most `limit` bytes of what was written over."""
+
+    def __init__(self, state: WorldState, limit: int = LIMIT) -> None:
+        self.limit, self.nbytes = limit, 0
+        self._last = {name: value.clone() for name, value in state.to_dict().items()}
+        self._frames: deque[tuple[int, dict[str, Change], Any]] = deque()
+
+    def __len__(self) -> int:
+        """Frames that can be taken back."""
+        return len(self._frames)
+
+    @torch.inference_mode()
+    def note(self, state: WorldState, moment: Any) -> None:
+        """A frame was dreamt; `moment`, what else belongs to the time before it (its size: `nbytes`), comes `back`."""
+        now, changes = state.to_dict(), {}
+        stamped = _differing(self._last[STAMP], now[STAMP]) if STAMP in now else None
+        for name, new in now.items():
+            old = self._last[name]
+            which = stamped if name in STAMPED and stamped is not None else _differing(old, new)
+            if len(which):
+                changes[name] = (which, _rows(old)[which])
+                _rows(old)[which] = _rows(new)[which]
+        size = moment.nbytes + sum(which.nbytes + old.nbytes for which, old in changes.values())
+        self._frames.append((size, changes, moment))
+        self.nbytes += size
+        while self.nbytes > self.limit:
+            self.nbytes -= self._frames.popleft()[0]
+
+    @torch.inference_mode()
+    def back(self, state: WorldState) -> Any:
+        """Take the last frame back, in place; its `moment`. IndexError where there is none."""
+        size, changes, moment = self._frames.pop()
+        self.nbytes -= size
+        now = state.to_dict()
+        for name, (which, old) in changes.items():
+            _rows(now[name])[which] = old
+            _rows(self._last[name])[which] = old
+        return moment
+
+
+def _rows(x: Tensor) -> Tensor:
+    """A view (rows, values): the first axes that number something make the rows."""
+    axes = min(3, x.dim())
+    return x.view(*x.shape[:axes], -1).flatten(0, axes - 1)
+
+
+def _differing(old: Tensor, new: Tensor) -> Tensor:
+    """Numbers of the rows that differ in any bit: -0 is not 0 here."""
+    if not old.numel():
+        return torch.zeros(0, dtype=torch.long, device=old.device)
+    bits = BITS[old.element_size()]
+    return (_rows(old).view(bits) != _rows(new).view(bits)).any(1).nonzero()[:, 0]
