@@ -88,6 +88,7 @@ def load_session(options: argparse.Namespace, report: Callable[[str, float], Non
     from game_wm import checkpoint
     from game_wm.acceleration import prepare
     from game_wm.ui import keymap, saved, starts
+    from game_wm.ui.rewind import LIMIT
     from game_wm.ui.session import Session
 
     loaded = checkpoint.load(path, device)
@@ -106,7 +107,7 @@ def load_session(options: argparse.Namespace, report: Callable[[str, float], Non
     player = options.player or ("random" if options.headless else "keyboard")
     session = Session(
         loaded, seed=options.seed, context=options.context, steps=options.steps, fps=options.fps, player=player,
-        view=options.view, dream=dream, commands=commands,
+        view=options.view, dream=dream, commands=commands, rewind=0 if options.headless else LIMIT,
     )  # fmt: skip
     if options.replay and dream is not None and not options.headless:
         session.replay(dream)
@@ -148,7 +149,7 @@ def _window(options: argparse.Namespace) -> int:
 
     def opener(chosen: Path) -> Callable[[Callable[[str, float], None]], Session]:
         """Another checkpoint with the same options, but for those that belong to the first one alone."""
-        alone = dict.fromkeys((*BEGINNINGS, "record", "keys", "steps"))
+        alone = dict.fromkeys((*BEGINNINGS, "record", "steps"))
         other = argparse.Namespace(**{**vars(options), **alone, "checkpoint": chosen, "view": "dream"})
         return lambda report: load_session(other, report)
 

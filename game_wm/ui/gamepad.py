@@ -3,8 +3,9 @@
     pad = Gamepad(schema)
     pad.press(event, size)          # [("left", 0.4), ("right", 0.0)]: what changed, and how far it is down
 
-The left stick and the directional pad are the arrow keys, the buttons the game's other keys in their order. Where
-actions are axes, the mouse is a stick too as long as its left button is held: how far it is from the middle.
+The left stick and the directional pad are the arrow keys, the buttons the game's other keys in their order; of those
+left, the fifth (a shoulder) runs time backwards and the eighth (start) pauses. Where actions are axes, the mouse is a
+stick too as long as its left button is held: how far it is from the middle.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from game_wm.ui import keymap
 
 DEAD = 0.15  # of a stick's way that is nothing
 STICK = {"left": "a", "right": "d", "up": "w", "down": "s"}  # arrows, and what stands for them where there are none
+SPARE = {4: "rewind", 7: "pause"}  # commands of buttons that the game leaves free
 MOUSE = 0.6  # of the way from the middle to the edge is all the way
 
 Change = tuple[str, float]
@@ -52,6 +54,12 @@ class Gamepad:
                 x, y = ((2 * at / side - 1) / MOUSE * (not up) for at, side in zip(event.pos, size))
                 return self._stick("left", "right", x) + self._stick("up", "down", y)
         return []
+
+    def command(self, event: pygame.event.Event) -> str | None:
+        """The window's command that a button gives."""
+        if event.type in (pygame.JOYBUTTONDOWN, pygame.JOYBUTTONUP) and event.button >= len(self.buttons):
+            return SPARE.get(event.button)
+        return None
 
     def _stick(self, less: str, more: str, value: float) -> list[Change]:
         value = max(-1.0, min(1.0, value))

@@ -28,7 +28,7 @@ from game_wm.ui import players, saved
 from game_wm.ui.actions import ActionLog
 from game_wm.ui.keymap import COMMANDS, Command
 from game_wm.ui.real import LiveGame, Moment
-from game_wm.ui.rewind import Undo
+from game_wm.ui.rewind import LIMIT, Undo
 from game_wm.ui.shards import ShardRecording
 from game_wm.ui.timing import Timings
 from game_wm.ui.video import VideoWriter, fitted
@@ -58,7 +58,8 @@ class Session:
 
     `seed` chooses the seed context (modulo their number) and the noise, as `DreamEnv.reset(seed=)` does; `context`
     overrides the former, and `dream`, a saved one, both. `steps` are the denoiser calls a frame, `fps` is the pace
-    (0: as fast as it goes), `view` what is shown: one of `VIEWS`, `commands` the window's key map.
+    (0: as fast as it goes), `view` what is shown: one of `VIEWS`, `commands` the window's key map, `rewind` the
+    bytes that going back in time may take (0: it cannot).
     """
 
     PARTED = 20.0  # dB: below it the dream has parted from the real game
@@ -75,13 +76,14 @@ class Session:
         view: str = "dream",
         dream: saved.Dream | None = None,
         commands: tuple[Command, ...] = COMMANDS,
+        rewind: int = LIMIT,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.checkpoint, self.model, self.schema = checkpoint, checkpoint.model, checkpoint.schema
         self.contexts = len(checkpoint.contexts_frames)
         self._first = (seed % self.contexts if context is None else context, seed)
         self.beginning, self.commands = dream, commands
-        self._view = view
+        self._view, self._limit = view, rewind
         self.steps = self.model.steps if steps is None else steps
         self.fps = self.schema.fps if fps is None else fps
         if not 1 <= self.steps <= MOST_STEPS:
@@ -140,11 +142,6 @@ class Session:
         if self.view == "both" and self.real is not None:
             return np.concatenate([self.real.moment.picture, self.moment.picture], 1)
         return self.picture
-
-    @property
-    def parted(self) -> int | None:
-        """The first frame since both stood at the same moment at which the dream had parted from the real game."""
-        return next((i + 1 for i, value in enumerate(self.psnr) if value < self.PARTED), None)
 
     def show(self, view: str) -> None:
         """Show the dream, the real game or both, from the same moment. `UserError` where the game is missing.
@@ -239,9 +236,10 @@ class Session:
     def _enter(self, state: Any, moment: Moment) -> None:
         """The dream is at this moment, and can go back no further."""
         self.state, self.moment = state, moment
-        self.undo = Undo(state)
+        self.undo = Undo(state, self._limit) if self._limit else None
         self.calls = bytearray()  # denoiser calls of each frame
         self.psnr: list[float] = []  # of each frame since the real game was at the same moment, in dB
+        self.parted: int | None = None  # the first of these frames below PARTED
         self.linked, self._linked_at = False, 0
         self.remembered = None
         self.log.begin(self.context, self.seed)
@@ -267,7 +265,8 @@ class Session:
         ended = float(outcome.terminated[0]) > ENDED
         picture = outcome.frames[0].cpu().numpy()
         self.moment = Moment(picture, raw, before.score + reward, before.frames + 1, ended)
-        self.undo.note(self.state, before)
+        if self.undo is not None:
+            self.undo.note(self.state, before)
         self.log.add(raw)
         self.calls.append(self.steps)
         if self.linked and self.real is not None:
@@ -285,6 +284,8 @@ class Session:
             return
         pictures = real.step(raw).picture, self.moment.picture
         self.psnr.append(float(psnr(*(torch.from_numpy(picture)[None] for picture in pictures))))
+        if self.parted is None and self.psnr[-1] < self.PARTED:
+            self.parted = len(self.psnr)
 
     def tick(self) -> Frame:
         """Ask the player and play one frame; where the last episode has ended, in a new one from the next place."""
@@ -313,14 +314,14 @@ class Session:
             gone = self.real.back()
         else:
             gone = bool(self.undo)
-            if gone:
-                self._back()
+            if self.undo:
+                self._back(self.undo)
         if gone:
             self._record()
         return gone
 
-    def _back(self) -> None:
-        self.moment = self.undo.back(self.state)
+    def _back(self, undo: Undo) -> None:
+        self.moment = undo.back(self.state)
         self.log.drop()
         self.calls.pop()
         self.remembered = None
@@ -328,6 +329,8 @@ class Session:
             self.data.end()
         if self.linked and self.real is not None and self.psnr:
             self.psnr.pop()
+            if self.parted is not None and self.parted > len(self.psnr):
+                self.parted = None
             self.linked = self.real.back()
             if not self.linked:
                 self.view = "dream"  # a game that cannot go back stays behind

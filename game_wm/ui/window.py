@@ -289,6 +289,11 @@ class Window:
         elif event.type == pygame.WINDOWFOCUSLOST:
             keyboard.release_all()  # their KEYUP goes to another window
             self.rewinding = False
+        if command := self._pad.command(event):
+            if event.type == pygame.JOYBUTTONDOWN:
+                self._obey(command)
+            elif command == "rewind":
+                self.rewinding = False
         for key, level in self._pad.press(event, self.surface.get_size()):
             if level:
                 keyboard.press(key, at, level)
