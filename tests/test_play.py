@@ -658,13 +658,13 @@ def test_a_key_of_the_game_is_never_a_command() -> None:
 
 def test_keys_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "keys.yaml"
-    path.write_text("game: {w: forward, e: turn_right}\nwindow: {rewind: left shift, pause: [1, pause]}\n")
-    schema, commands = keymap.read(path, MAZE, pygame.key.key_code)
+    path.write_text("game: {w: forward, e: turn_right}\nwindow: {rewind: left shift, pause: [1, home]}\n")
+    schema, commands = keymap.read(path, MAZE, app.key_names())
     keys = keymap.command_keys(schema, commands)
     assert schema.keys == {"w": "forward", "e": "turn_right"} and schema.names == MAZE.names
-    assert (keys["left shift"], keys["1"], keys["pause"]) == ("rewind", "pause", "pause") and "backspace" not in keys
+    assert (keys["left shift"], keys["1"], keys["home"]) == ("rewind", "pause", "pause") and "backspace" not in keys
     (tmp_path / "keys.json").write_text('{"window": {"help": "f2"}}')
-    schema, commands = keymap.read(tmp_path / "keys.json", MAZE, pygame.key.key_code)
+    schema, commands = keymap.read(tmp_path / "keys.json", MAZE, app.key_names())
     assert schema == MAZE and keymap.key_of(schema, "help", commands) == "f2"
 
 
@@ -679,7 +679,7 @@ def test_keys_from_a_file(tmp_path: Path) -> None:
 def test_a_faulty_key_map_is_told_in_a_sentence(text: str, word: str, tmp_path: Path) -> None:
     (tmp_path / "keys.yaml").write_text(text)
     with pytest.raises(UserError, match=word) as error:
-        keymap.read(tmp_path / "keys.yaml", MAZE, pygame.key.key_code)
+        keymap.read(tmp_path / "keys.yaml", MAZE, app.key_names())
     assert "keys.yaml" in str(error.value) and "\n" not in str(error.value)
 
 

@@ -94,7 +94,7 @@ def load_session(options: argparse.Namespace, report: Callable[[str, float], Non
     loaded = checkpoint.load(path, device)
     commands: tuple[keymap.Command, ...] = keymap.COMMANDS
     if options.keys:
-        schema, commands = keymap.read(options.keys, loaded.schema, key_code)
+        schema, commands = keymap.read(options.keys, loaded.schema, key_names())
         loaded = replace(loaded, schema=schema)
     if options.picture:
         loaded = starts.from_picture(loaded, options.picture)
@@ -117,11 +117,11 @@ def load_session(options: argparse.Namespace, report: Callable[[str, float], Non
     return session
 
 
-def key_code(name: str) -> int:
-    """pygame's number of a key; ValueError for what is none."""
+def key_names() -> set[str]:
+    """pygame's names of keys."""
     import pygame
 
-    return pygame.key.key_code(name)
+    return {pygame.key.name(getattr(pygame, name)) for name in dir(pygame) if name.startswith("K_")} - {""}
 
 
 def checkpoint_path(given: Path | None) -> Path:
