@@ -503,7 +503,7 @@ def test_another_model_and_saved_dreams_are_chosen(tiny: Path, tmp_path: Path, m
     key("s", "o")
     w.pump()
     assert w.chooser is not None and [entry.name for entry in w.chooser.entries[:2]] == ["first", "second"]
-    assert w.chooser.entries[1].lines == ("maze · 2.0 M parameters", "next frame 30.0 dB")
+    assert w.chooser.entries[1].lines == ("maze · 2.0 M parameters", "PSNR 30.0 dB")
     assert w._pause(time.perf_counter()) == window.IDLE  # the game waits
     w.draw()
     key("right", "return")

@@ -71,8 +71,8 @@ def _lines(path: Path, metadata: dict[str, str]) -> tuple[str, str]:
         return game, "no card"
     size = f" · {card['parameters'] / 1e6:.1f} M parameters" if "parameters" in card else ""
     first, speed = card.get("fidelity", {}).get("psnr", {}).get("1"), card.get("cost", {}).get("fps_median")
-    words = [f"next frame {first:.1f} dB"] if first else []
-    words += [f"{speed:.0f} frames/s"] if speed else []
+    words = [f"PSNR {first:.1f} dB"] if first else []
+    words += [f"{speed:.0f} fps"] if speed else []
     return game + size, " · ".join(words)
 
 

@@ -62,6 +62,10 @@ class Figures:
         self._texts: dict[str, str] = {}
         self._next = 0.0
 
+    def refresh(self) -> None:
+        """Something else is shown: the figures are not to wait."""
+        self._next = 0.0
+
     def draw(
         self, target: pygame.Surface, session: Session, fps: float | None, now: float, rewinding: bool = False
     ) -> None:

@@ -480,6 +480,7 @@ class Window:
     def _break(self) -> None:
         """What lies between is neither a slow frame nor a slow answer."""
         self._last_shown = None
+        self._figures.refresh()
         self.session.keyboard.forget()
 
     def _leave(self, session: Session | None = None) -> None:
