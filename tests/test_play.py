@@ -134,7 +134,8 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def key(*names: str, up: bool = False) -> None:
     for name in names:
         kind = pygame.KEYUP if up else pygame.KEYDOWN
-        pygame.event.post(pygame.event.Event(kind, key=pygame.key.key_code(name)))
+        mod = pygame.KMOD_LCTRL if name.startswith("ctrl+") else pygame.KMOD_NONE
+        pygame.event.post(pygame.event.Event(kind, key=pygame.key.key_code(name.removeprefix("ctrl+")), mod=mod))
 
 
 def frames_of(path: Path) -> list[np.ndarray]:
@@ -193,6 +194,16 @@ def test_memory_is_shown_where_there_is_one(opened: Any, tmp_path: Path) -> None
     assert found.ages.min() > 4 and found.view.shape == found.pictures.shape[1:] and len(found.trail) > 0
     w.session.begin()
     assert w.session.remembered is None
+
+
+def test_a_command_whose_key_the_game_has_is_reached_with_ctrl(opened: Any) -> None:
+    w = opened(fake(ATARI))
+    key("p")
+    w.pump()
+    assert not w.session.paused and w.session.keyboard.held == ("p",)
+    key("ctrl+p")
+    w.pump()
+    assert w.session.paused
 
 
 def test_keys_are_let_go_when_the_window_loses_the_keyboard(opened: Any) -> None:
@@ -920,6 +931,9 @@ def test_bad_options(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "keyboard" in sentence(capsys, *headless_run, "--player", "keyboard")
     assert "nowhere" in sentence(capsys, *headless_run, "--player", "policy:nowhere:f")
     assert "0 to 2" in sentence(capsys, *headless_run, "--context", 3)
+    assert "--view" in sentence(capsys, *headless_run, "--json", "--view", "both")
+    assert "say where to begin" in sentence(capsys, *headless_run, "--context", 1, "--picture", "a.png")
+    assert "keys.yaml" in sentence(capsys, *headless_run, "--keys", tmp_path / "keys.yaml")
     assert "65" in sentence(capsys, *headless_run, "--steps", 65)
     assert "--headless" in sentence(capsys, saved, "--frames", 3)
     assert "folder" in sentence(capsys, *headless_run, "--video", tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,11 @@ from data_collect import games  # noqa: E402
 from data_collect.errors import UserError, main_guard  # noqa: E402
 from data_collect.record import record  # noqa: E402
 from data_collect.recorder import seeds  # noqa: E402
-from data_collect.shards import Dataset  # noqa: E402
+from data_collect.shards import Dataset, ShardWriter  # noqa: E402
 from data_collect.verify import verify  # noqa: E402
 from game_wm.checkpoint import load  # noqa: E402
 from game_wm.ui import app, starts  # noqa: E402
+from game_wm.ui.real import LiveGame  # noqa: E402
 from game_wm.ui.session import ELSEWHERE, Session  # noqa: E402
 
 
@@ -108,6 +110,21 @@ def test_a_game_that_is_not_here_or_another_is_told(
         assert (film.n_frames, film.width) == (3, 2 * film.height)  # type: ignore[attr-defined]
 
 
+def test_an_episode_shorter_than_a_prompt_begins_before_its_end() -> None:
+    game = "gym:tiny_game:Tiny-v0?width=16&height=16&shortest=3&longest=5"
+    schema = games.make(game).action_schema  # type: ignore[attr-defined]
+    checkpoint: Any = SimpleNamespace(
+        schema=schema, game=game, name="tiny", contexts_frames=torch.zeros(1, 9, 16, 16, 3, dtype=torch.uint8)
+    )
+    real = LiveGame(checkpoint, seed=1)
+    for number in range(4):
+        real.begin(number)
+        frames, encoded = real.prompt()
+        assert not real.moment.ended and 3 <= len(frames) <= 5 and encoded.shape == (len(frames) - 1, 3)
+        assert real.step(schema.raw(schema.noop())).ended
+        assert real.back() and not real.moment.ended
+
+
 # --- what is played as data -------------------------------------------------------------------------------------
 
 
@@ -126,6 +143,22 @@ def test_the_real_game_is_recorded_as_shards_that_replay(checkpoint: Any, tmp_pa
     assert "3 episodes replayed exactly" in verify(tmp_path / "data", "all")
     lengths = [len(episode.actions) for episode in Dataset(tmp_path / "data").episodes()]
     assert len(lengths) == 3 and lengths[1:] == [25, 9]
+
+
+def test_a_full_disk_ends_the_recording_alone(checkpoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: ShardWriter, chunk: Any) -> None:
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(ShardWriter, "add", full)
+    for view in ("dream", "real"):
+        session = Session(checkpoint, view=view, player="random")
+        session.record_data(tmp_path / view)
+        session.tick()
+        with pytest.raises(UserError, match="disk is full"):
+            for _ in range(300):
+                session.tick()
+        assert session.data is None and session.player_name == "random"
+        session.tick()
 
 
 def test_a_dream_is_recorded_as_shards(checkpoint: Any, tmp_path: Path) -> None:

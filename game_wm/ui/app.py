@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     given = [name for name in BEGINNINGS if getattr(options, name) is not None]
     if len(given) > 1:
         raise UserError(f"--{given[0]} and --{given[1]} both say where to begin: give one of them")
+    if options.json and options.view != "dream":
+        raise UserError("--json tells what a frame of the dream costs: leave out --view")
     for name in ("load", "replay"):
         if getattr(options, name) is not None and (options.view != "dream" or options.actions):
             raise UserError(f"--{name} goes on in a saved dream: leave out --view and --actions")

@@ -295,7 +295,11 @@ class Session:
         self._unanswered = self.keyboard.pressed_at if self.player is self.keyboard else None
         action = self.player.act(self.picture, {})
         self.keyboard.forget()
-        frame = self.step(action)
+        try:
+            frame = self.step(action)
+        except UserError:
+            self._drop_broken_data()
+            raise
         self.times.add(self._clock() - started)
         self._record()
         return frame
@@ -310,12 +314,16 @@ class Session:
 
     def rewind(self) -> bool:
         """Take the last frame back; False where the episode began, or where memory of it ends."""
-        if self.view == "real" and self.real is not None:
-            gone = self.real.back()
-        else:
-            gone = bool(self.undo)
-            if self.undo:
-                self._back(self.undo)
+        try:
+            if self.view == "real" and self.real is not None:
+                gone = self.real.back()
+            else:
+                gone = bool(self.undo)
+                if self.undo:
+                    self._back(self.undo)
+        except UserError:
+            self._drop_broken_data()
+            raise
         if gone:
             self._record()
         return gone
@@ -418,6 +426,13 @@ class Session:
         if self.real is not None:
             self.real.data = None
         return None if data is None else data.close()
+
+    def _drop_broken_data(self) -> None:
+        """A recording that cannot go on is over; what is played goes on."""
+        if self.data is not None and self.data.broken:
+            self.data = None
+            if self.real is not None:
+                self.real.data = None
 
     def save_log(self, path: str | Path) -> None:
         """Write every action since the session began, with the episodes' contexts and seeds."""

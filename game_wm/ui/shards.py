@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from data_collect.chunk import Chunk
 from data_collect.dataset import CARD
 from data_collect.errors import UserError
 from data_collect.record import EPISODE_FRAMES, publish
@@ -28,6 +29,7 @@ class ShardRecording:
 
     def __init__(self, folder: str | Path, game: str, schema: ActionSchema, seed: int) -> None:
         self.folder, self.game, self.episode, self.steps = Path(folder), game, -1, 0
+        self.broken = False  # a full disk: what was written stays, and nothing more is
         self._settings: dict[str, Any] = {
             "game": game, "player": "human", "recording_seed": seed, "episode_frames": EPISODE_FRAMES,
             "schema": schema.to_json(),
@@ -51,7 +53,7 @@ class ShardRecording:
         self.episode += 1
         env_seed, player_seed = seeds(self._settings["recording_seed"], self.episode)
         meta = self._settings | {"episode": self.episode, "seed": env_seed, "player_seed": player_seed}
-        self._playing = EpisodeWriter(meta, self._writer.add, picture, info)
+        self._playing = EpisodeWriter(meta, self._add, picture, info)
 
     def step(self, raw: np.ndarray, reward: float, ended: bool, picture: np.ndarray, info: dict[str, Any]) -> None:
         """One step of the episode; what follows its end is not recorded until another one begins."""
@@ -69,6 +71,13 @@ class ShardRecording:
             if playing.frames == 1:
                 self.episode -= 1  # nothing was played in it
             playing.end()
+
+    def _add(self, chunk: Chunk) -> None:
+        try:
+            self._writer.add(chunk)
+        except UserError:
+            self.broken, self._playing = True, None
+            raise
 
     def close(self) -> Path | None:
         """Finish shards, index and card; the folder, or None where nothing was played (then it is gone)."""

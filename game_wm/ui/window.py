@@ -404,7 +404,7 @@ class Window:
     def _show(self, view: str) -> None:
         data = self.session.data
         self.session.show(view)
-        if data is not None and self.session.data is None:
+        if data is not None and self.session.data is None and data.steps:
             self._say(f"saved {data.folder}")
         elif view == "real":
             key = keymap.shown(keymap.key_of(self.session.schema, "switch", self.session.commands))
@@ -488,6 +488,8 @@ class Window:
         session = session or self.session
         self._stop_film(session)
         self._stop_data(session)
+        if session.real is not None:
+            session.real.close()
 
     def _stop_film(self, session: Session | None = None) -> None:
         self._tell((session or self.session).stop_recording())
