@@ -125,6 +125,23 @@ def test_an_episode_shorter_than_a_prompt_begins_before_its_end() -> None:
         assert real.back() and not real.moment.ended
 
 
+def test_doom_goes_back_in_time() -> None:
+    pytest.importorskip("vizdoom")
+    schema = games.make("doom").action_schema  # type: ignore[attr-defined]
+    checkpoint: Any = SimpleNamespace(
+        schema=schema, game="doom", name="tiny", contexts_frames=torch.zeros(1, 5, 96, 128, 3, dtype=torch.uint8)
+    )
+    real = LiveGame(checkpoint)
+    real.begin(0)
+    keys = np.random.default_rng(0).integers(0, 2, (20, schema.width))
+    pictures = [real.step(raw).picture for raw in keys]
+    for _ in range(12):
+        assert real.back()
+    assert np.array_equal(real.moment.picture, pictures[7])
+    assert np.array_equal([real.step(raw).picture for raw in keys[8:]], pictures[8:])
+    real.close()
+
+
 # --- what is played as data -------------------------------------------------------------------------------------
 
 

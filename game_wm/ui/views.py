@@ -53,11 +53,13 @@ def times(session: Session, s: int) -> pygame.Surface:
     wide, tall = round(s * 13), round(s * 5)
     taken = session.times.last(SHOWN) * 1e3
     room = 1e3 / (session.fps or session.schema.fps)
-    top = max(room * 1.25, float(taken.max(initial=0.0)))
+    top = room * min(
+        2.0, max(1.25, float(taken.max(initial=0.0)) / room)
+    )  # what is later still stands out by its colour
     sheet, at = _panel(f"ms a frame, of {room:.0f}", wide, tall, s)
     bar = wide / SHOWN
     for i, value in enumerate(taken):
-        high = max(1, round(tall * value / top))
+        high = max(1, round(tall * min(1.0, value / top)))
         x = at[0] + round((SHOWN - len(taken) + i) * bar)
         pygame.draw.rect(sheet, INK if value <= room else RED, (x, at[1] + tall - high, max(1, round(bar)), high))
     y = at[1] + tall - round(tall * room / top)
