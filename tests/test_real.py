@@ -88,6 +88,9 @@ def test_switching_keeps_the_moment(checkpoint: Any) -> None:
     assert session.frames == 0 and np.array_equal(session.picture, real.moment.picture)
     play(session, actions(2))
     assert real.moment.frames == 10  # it follows, unseen
+    session.again()
+    assert session.linked and (session.frames, real.moment.frames) == (0, 8)
+    play(session, actions(2))
     session.show("real")
     assert session.frames == 10
     with pytest.raises(UserError, match="real game"):

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 ENDED = 0.5  # predicted probability from which on an episode has ended, as in the dream's environment
 MOST_STEPS = 64
-VIEWS = ("dream", "real", "both")
 ELSEWHERE = -1  # the context of a dream that began in none of the checkpoint's
 
 
@@ -58,8 +57,8 @@ class Session:
 
     `seed` chooses the seed context (modulo their number) and the noise, as `DreamEnv.reset(seed=)` does; `context`
     overrides the former, and `dream`, a saved one, both. `steps` are the denoiser calls a frame, `fps` is the pace
-    (0: as fast as it goes), `view` what is shown: one of `VIEWS`, `commands` the window's key map, `rewind` the
-    bytes that going back in time may take (0: it cannot).
+    (0: as fast as it goes), `view` what is shown ("dream", "real" or "both"), `commands` the window's key
+    map, `rewind` the bytes that going back in time may take (0: it cannot).
     """
 
     PARTED = 20.0  # dB: below it the dream has parted from the real game
@@ -207,13 +206,13 @@ class Session:
         self._restart(places)
 
     def _restart(self, places: int) -> None:
-        if self.real is not None and self.view != "dream":
-            if places == 0 and self.view == "both" and self.linked and self.data is None and self.real.replayable:
-                self.real.seek(self._linked_at)
-            else:
-                # Episodes of a recording are numbered in their order.
-                number = max(0, self.real.number + places)
-                self.real.begin(number if self.real.data is None else self.real.data.episode + 1)
+        if self.real is not None and self.linked and places == 0 and self.real.replayable:
+            self.real.seek(self._linked_at)
+            self._from_real()
+        elif self.real is not None and self.view != "dream":
+            # Episodes of a recording are numbered in their order.
+            number = max(0, self.real.number + places)
+            self.real.begin(number if self.real.data is None else self.real.data.episode + 1)
             if self.view == "both":
                 self._from_real()
             else:
