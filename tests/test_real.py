@@ -97,6 +97,16 @@ def test_switching_keeps_the_moment(checkpoint: Any) -> None:
         session.dream()
 
 
+def test_a_dream_with_memory_begins_with_more_of_what_was_played(tmp_path: Path) -> None:
+    session = Session(load(tiny_checkpoint(tmp_path / "tiny.safetensors", recall=True, endless=True)), view="real")
+    play(session, actions(20))
+    session.show("dream")
+    real = session.real
+    assert real is not None and len(session.prompt[0]) == 25 and session.prompt[1].shape == (24, 4)
+    assert np.array_equal(session.prompt[1][-20:], actions(20))
+    assert int(session.state.dynamics.context.working.count[0]) == 25
+
+
 def test_a_game_that_is_not_here_or_another_is_told(
     checkpoint: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -127,12 +127,13 @@ class LiveGame:
         for raw in actions:
             self._step(raw)
 
-    def prompt(self) -> tuple[Tensor, Tensor]:
-        """The last frames uint8 (P, H, W, 3) and the encoded actions float32 (P - 1, A) between them."""
-        last = list(self._kept)[-self.length :]
-        frames = torch.from_numpy(np.stack([moment.picture for moment in last]))
+    def prompt(self, frames: int | None = None) -> tuple[Tensor, Tensor]:
+        """The last frames uint8 (P, H, W, 3), by default as many as a seed context has, and the encoded actions float32
+        (P - 1, A) between them."""
+        last = list(self._kept)[-(frames or self.length) :]
+        pictures = torch.from_numpy(np.stack([moment.picture for moment in last]))
         raw = np.stack([moment.action for moment in last])[1:]
-        return frames, torch.from_numpy(self.schema.encode(raw).reshape(len(raw), self.schema.size))
+        return pictures, torch.from_numpy(self.schema.encode(raw).reshape(len(raw), self.schema.size))
 
     def close(self) -> None:
         """Let the game go."""

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 ENDED = 0.5  # predicted probability from which on an episode has ended, as in the dream's environment
 MOST_STEPS = 64
+LOOKBACK = 256  # frames of the real game that a dream with episodic memory begins with, where there are so many
 ELSEWHERE = -1  # the context of a dream that began in none of the checkpoint's
 
 
@@ -171,7 +172,8 @@ class Session:
     def _from_real(self) -> None:
         """A dream of the moment at which the real game stands."""
         assert self.real is not None
-        self._start(*self.real.prompt(), ELSEWHERE)
+        lookback = LOOKBACK if self.state.episodic is not None else None
+        self._start(*self.real.prompt(lookback), ELSEWHERE)
         self._linked_at, self.linked = self.real.moment.frames, True
 
     # --- episodes -----------------------------------------------------------------------------------------------

@@ -403,6 +403,9 @@ class Window:
 
     def _show(self, view: str) -> None:
         data = self.session.data
+        if self.session.view == "real":
+            self._say("the dream looks back over what was played …")  # a second, in a model with memory
+            self.draw()
         self.session.show(view)
         if data is not None and self.session.data is None and data.steps:
             self._say(f"saved {data.folder}")
