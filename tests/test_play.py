@@ -30,7 +30,7 @@ from game_wm.ui.actions import ActionLog, read_actions  # noqa: E402
 from game_wm.ui.display import scaled_to_fit  # noqa: E402
 from game_wm.ui.session import Session  # noqa: E402
 from game_wm.ui.timing import Pacer, process_age, resident_bytes  # noqa: E402
-from game_wm.ui.video import VideoWriter  # noqa: E402
+from game_wm.ui.video import VideoWriter, fitted  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 MAZE = ActionSchema(
@@ -589,6 +589,15 @@ def test_a_gamepad_and_the_mouse_move_axes(opened: Any) -> None:
     pygame.event.post(pygame.event.Event(pygame.JOYBUTTONDOWN, button=4))
     w.pump()
     assert w.rewinding
+
+
+def test_a_film_keeps_its_size() -> None:
+    picture = np.full((10, 15, 3), 9, np.uint8)
+    assert fitted(picture, None) is picture and fitted(picture, (10, 15)) is picture
+    wide = fitted(picture, (10, 30))
+    assert wide.shape == (10, 30, 3) and (wide[:, 7:22] == 9).all() and not wide[:, :7].any()
+    small = fitted(np.full((20, 30, 3), 9, np.uint8), (10, 30))
+    assert small.shape == (10, 30, 3) and (small[:, 8:22] == 9).all() and not small[:, :7].any()
 
 
 def test_a_gif_is_filmed(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_a_dream_with_memory_begins_with_more_of_what_was_played(tmp_path: Path)
 def test_a_game_that_is_not_here_or_another_is_told(
     checkpoint: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    for game, word in (("gym:Nowhere-v0", "Nowhere"), ("maze?width=80", "80x64"), ("dream:maze", "unknown game")):
+    for game, word in (("gym:Nowhere-v0", "Nowhere"), ("maze?width=80", "80x64"), ("dream:maze", "not a game")):
         session = Session(replace(checkpoint, game=game))
         with pytest.raises(UserError, match=word):
             session.show("both")

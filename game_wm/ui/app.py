@@ -191,7 +191,7 @@ def _play(options: argparse.Namespace) -> dict[str, Any]:
     if options.replay and session.beginning is not None:
         print(saved.compared(session.dream(), session.beginning))
     if session.psnr:
-        parted = f"below {session.PARTED:.0f} dB from frame {session.parted} on" if session.parted else "not parted"
+        parted = f"first below {session.PARTED:.0f} dB at frame {session.parted}" if session.parted else "not parted"
         mean = sum(session.psnr) / len(session.psnr)
         print(f"dream against real game, the last {len(session.psnr)} frames: {mean:.1f} dB in the mean, {parted}")
     return cost

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from data_collect.errors import UserError
+from data_collect.games import DREAM
 from game_wm.evaluation.metrics import psnr
 from game_wm.ui import players, saved
 from game_wm.ui.actions import ActionLog
@@ -415,7 +416,7 @@ class Session:
         """Record what is played as shards: a dream from here on, the real game from an episode that begins now, so that
         `verify` can play it again."""
         real = self.real if self.view == "real" else None
-        game = f"dream:{self.checkpoint.name}" if real is None else real.game
+        game = f"{DREAM}{self.checkpoint.name}" if real is None else real.game
         self.data = ShardRecording(folder, game, self.schema, abs(self.seed) if real is None else real.seed)
         if real is not None:
             real.data = self.data
