@@ -206,6 +206,19 @@ def test_a_command_whose_key_the_game_has_is_reached_with_ctrl(opened: Any) -> N
     assert w.session.paused
 
 
+def test_the_window_obeys_a_key_map_of_ones_own(opened: Any, tmp_path: Path) -> None:
+    (tmp_path / "keys.yaml").write_text("game: {j: forward}\nwindow: {pause: home}\n")
+    schema, commands = keymap.read(tmp_path / "keys.yaml", MAZE, app.key_names())
+    w = opened(fake(schema), commands=commands)
+    key("j", "p", "up")
+    w.pump()
+    w.advance()
+    assert not w.session.paused and w.session.model.calls[-1][0] == [1, 0, 0, 0]
+    key("home")
+    w.pump()
+    assert w.session.paused
+
+
 def test_keys_are_let_go_when_the_window_loses_the_keyboard(opened: Any) -> None:
     w = opened()
     key("up")
@@ -506,7 +519,7 @@ def test_another_model_and_saved_dreams_are_chosen(tiny: Path, tmp_path: Path, m
         return lambda report: Session(load(path))
 
     path = tmp_path / "first.safetensors"
-    w = window.Window("first", opener(path), opener, tmp_path)
+    w = window.Window("first", opener(path), opener, [tmp_path])
     assert w.load()
     w.begin()
     for _ in range(2):

@@ -155,7 +155,8 @@ def _window(options: argparse.Namespace) -> int:
         other = argparse.Namespace(**{**vars(options), **alone, "checkpoint": chosen, "view": "dream"})
         return lambda report: load_session(other, report)
 
-    Window(path.stem, lambda report: load_session(options, report), opener, path.parent).run()
+    folders = list(dict.fromkeys([path.resolve().parent, DEFAULT.parent]))
+    Window(path.stem, lambda report: load_session(options, report), opener, folders).run()
     return 0
 
 

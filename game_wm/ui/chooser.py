@@ -1,12 +1,13 @@
-"""The page to choose from: a picture, a name and a line for each checkpoint of a folder and each saved dream.
+"""The page to choose from: a picture, a name and lines for each checkpoint of some folders and each saved dream.
 
-chooser = Chooser([*checkpoints(folder), *dreams(folder)], current)
+chooser = Chooser([*checkpoints([folder]), *dreams(folder)], current)
 chooser.key("right"); chooser.draw(surface); chooser.entry.path
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -33,10 +34,10 @@ class Entry:
     picture: np.ndarray
 
 
-def checkpoints(folder: Path) -> list[Entry]:
-    """The checkpoints of a folder, with what their cards say; files that are none are left out."""
+def checkpoints(folders: Sequence[Path]) -> list[Entry]:
+    """The checkpoints of some folders, with what their cards say; files that are none are left out."""
     found = []
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in (path for folder in folders for path in sorted(folder.glob("*.safetensors"))):
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}

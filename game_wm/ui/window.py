@@ -14,7 +14,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +42,7 @@ IDLE = 0.25  # seconds asleep at most while paused, so that Ctrl-C is heard
 class Window:
     """One window and the session in it; `load` makes the session in a thread while a bar fills.
 
-    `opener(path)` gives the `load` of another checkpoint, which `folder` is searched for.
+    `opener(path)` gives the `load` of another checkpoint, which `folders` are searched for.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Window:
         name: str,
         load: Load,
         opener: Callable[[Path], Load] | None = None,
-        folder: Path | None = None,
+        folders: Sequence[Path] = (),
     ) -> None:
         self.surface = screen.open_screen(f"{name} – game_wm")
         self.name = name
@@ -58,7 +58,7 @@ class Window:
         self.running, self.hud, self.help = True, True, False
         self.latents, self.graph, self.rewinding = False, False, False
         self.chooser: Chooser | None = None
-        self._load, self._opener, self._folder = load, opener, folder
+        self._load, self._opener, self._folders = load, opener, folders
         self._figures = display.Figures()
         self._periods = Timings(60)
         self._last_shown: float | None = None
@@ -136,7 +136,7 @@ class Window:
                     self.session.restore(saved.load(dream, self.session.checkpoint))
                     self._saved = dream
                     return
-                found = chooser.checkpoints(self._folder) if self._folder else []
+                found = chooser.checkpoints(self._folders)
                 path = next((entry.path for entry in found if entry.name == about.checkpoint), path)
                 if path == dream:
                     raise UserError(f"{dream} was dreamt by {about.checkpoint}, which is not here: get that file first")
@@ -387,7 +387,7 @@ class Window:
         if self.chooser:
             self.chooser = None
         else:
-            entries = (checkpoints(self._folder) if self._folder else []) + dreams(FOLDER)
+            entries = checkpoints(self._folders) + dreams(FOLDER)
             if entries:
                 self.chooser = Chooser(entries, self.session.checkpoint.path)
                 self.session.keyboard.release_all()
