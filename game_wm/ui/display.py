@@ -77,7 +77,7 @@ class Figures:
         width, height = target.get_size()
         s = paint.type_size(target)
         margin, big = round(s * 1.3), round(s * 1.45)
-        band = round(s * 8.5)
+        band = round(s * 11)
         target.blit(paint.shade(width, band, 205, True), (0, 0))
         target.blit(paint.shade(width, band, 205, False), (0, height - band))
 
@@ -111,6 +111,9 @@ class Figures:
         gap, dot = round(s * 1.6), round(s * 0.28)
         x = (target.get_width() - sum(i.get_width() + 4 * dot for i in images) - gap * max(0, len(images) - 1)) / 2
         y = margin + big * 1.4 + s * 3.2 if target.get_width() < 36 * s else margin + big * 0.6
+        if images:
+            wide = target.get_width() - 2 * x + 2 * s
+            put(target, paint.panel(round(wide), round(s * 2), round(s * 0.6), 150), (x - s, y), "midleft")
         for image, (_, colour) in zip(images, states):
             pygame.draw.circle(target, colour, (x + dot, y + 1), dot)
             put(target, image, (x + 4 * dot, y), "midleft")

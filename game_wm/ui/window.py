@@ -402,8 +402,8 @@ class Window:
         self._show("dream" if self.session.view == "both" else "both")
 
     def _show(self, view: str) -> None:
-        data = self.session.data
-        if self.session.view == "real":
+        data, came_from = self.session.data, self.session.view
+        if came_from == "real":
             self._say("the dream looks back over what was played …")  # a second, in a model with memory
             self.draw()
         self.session.show(view)
@@ -412,6 +412,8 @@ class Window:
         elif view == "real":
             key = keymap.shown(keymap.key_of(self.session.schema, "switch", self.session.commands))
             self._say(f"the real game; {key} dreams on from where it stands")
+        elif came_from == "real":
+            self._say(f"a dream of the last {len(self.session.prompt[0])} real frames")
         self._break()
         self.draw()
 
