@@ -73,71 +73,105 @@ class EpisodeRecorder:
         """
         env, schema = self.env, self.schema
         env_seed, player_seed = seeds(self.settings["recording_seed"], number)
-        self.kept = {ref.chunk: ref for ref in kept}
-        self.meta = self.settings | {"episode": number, "seed": env_seed, "player_seed": player_seed}
-        self.chunk = self.start = 0
         frame, info = env.reset(seed=env_seed)
         player = players.make(self.settings["player"], env, player_seed)
         player.reset(env, frame, info)
-        self._allocate(frame, info)
-        self._see(0, frame, info)
+        meta = self.settings | {"episode": number, "seed": env_seed, "player_seed": player_seed}
+        episode = EpisodeWriter(meta, self.add, frame, info, kept, self.read)
         allowed, final = limit
-        i = 0  # steps in the chunk in hand
         while True:
             try:
                 action = player.act(frame, info)
             except players.Quit:
-                if i:
-                    self.truncated[i - 1] = True
-                    self._emit(i, last=True)
+                episode.end()
                 raise
-            if i == MAX_STEPS:
-                # Only now is it sure that the episode goes on behind this chunk.
-                self._emit(i, last=False)
-                self._see(0, frame, info)
-                i = 0
             raw = schema.raw(action)
             frame, reward, terminated, truncated, info = env.step(schema.action(raw))
-            self.actions[i], self.rewards[i], self.terminated[i] = raw, reward, terminated
-            self._see(i + 1, frame, info)
-            i += 1
-            count = self.start + i + 1
-            ended = terminated or truncated
-            if not ended and count >= allowed:
+            count = episode.frames + 1
+            if not (terminated or truncated) and count >= allowed:
                 if not final and more is not None:
                     allowed, final = more(allowed)
-                ended = truncated = count >= allowed
-            self.truncated[i - 1] = truncated
-            if ended:
-                self._emit(i, last=True)
+                truncated = count >= allowed
+            episode.step(raw, reward, terminated, truncated, frame, info)
+            if terminated or truncated:
                 return count
-            if i % 8 == 0 and self.stop():
+            if count % 8 == 0 and self.stop():
                 raise Stopped
 
-    def _allocate(self, frame: np.ndarray, info: dict[str, Any]) -> None:
+
+class EpisodeWriter:
+    """Cuts an episode that is played step by step into chunks for `add`; its first frame is there already.
+
+    `meta` are the recording's settings with the episode's number and seeds. Chunks in `kept` are compared with what
+    `read` gives of them, and not added again: `Differs` when they are not the same.
+    """
+
+    def __init__(
+        self,
+        meta: dict[str, Any],
+        add: Callable[[Chunk], Any],
+        frame: np.ndarray,
+        info: dict[str, Any],
+        kept: Iterable[ChunkRef] = (),
+        read: Callable[[ChunkRef], Chunk] | None = None,
+    ) -> None:
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             raise UserError(f"the game must give frames of uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
-        self.frames = np.empty((MAX_STEPS + 1, *frame.shape), np.uint8)
-        self.actions = np.empty((MAX_STEPS, self.schema.width), self.schema.dtype)
-        self.rewards = np.empty(MAX_STEPS, np.float32)
-        self.terminated, self.truncated = np.empty((2, MAX_STEPS), np.bool_)
-        self.poses = np.empty((MAX_STEPS + 1, 3), np.float32) if info.get("pose") is not None else None
+        self.meta, self.add, self.read = meta, add, read
+        self.kept = {ref.chunk: ref for ref in kept}
+        self.chunk = self.start = 0
+        self.steps = 0  # in the chunk in hand
+        schema = ActionSchema.from_json(meta["schema"])
+        self._pictures = np.empty((MAX_STEPS + 1, *frame.shape), np.uint8)
+        self._actions = np.empty((MAX_STEPS, schema.width), schema.dtype)
+        self._rewards = np.empty(MAX_STEPS, np.float32)
+        self._terminated, self._truncated = np.empty((2, MAX_STEPS), np.bool_)
+        self._poses = np.empty((MAX_STEPS + 1, 3), np.float32) if info.get("pose") is not None else None
+        self._see(0, frame, info)
+
+    @property
+    def frames(self) -> int:
+        """Frames of the episode so far."""
+        return self.start + self.steps + 1
+
+    def step(
+        self, raw: np.ndarray, reward: float, terminated: bool, truncated: bool, frame: np.ndarray, info: dict[str, Any]
+    ) -> None:
+        """The raw action (D,) and what came of it; the episode is over where it is terminated or truncated."""
+        if self.steps == MAX_STEPS:
+            # Only now is it sure that the episode goes on behind this chunk.
+            last = self._pictures[MAX_STEPS].copy(), None if self._poses is None else self._poses[MAX_STEPS].copy()
+            self._emit(last=False)
+            self._see(0, last[0], {"pose": last[1]})
+        i = self.steps
+        self._actions[i], self._rewards[i], self._terminated[i], self._truncated[i] = raw, reward, terminated, truncated
+        self._see(i + 1, frame, info)
+        self.steps += 1
+        if terminated or truncated:
+            self._emit(last=True)
+
+    def end(self) -> None:
+        """Somebody has stopped playing: what there is of the episode is truncated here."""
+        if self.steps:
+            self._truncated[self.steps - 1] = True
+            self._emit(last=True)
 
     def _see(self, i: int, frame: np.ndarray, info: dict[str, Any]) -> None:
-        self.frames[i] = frame
-        if self.poses is not None:
-            self.poses[i] = info["pose"]
+        self._pictures[i] = frame
+        if self._poses is not None:
+            self._poses[i] = info["pose"]
 
-    def _emit(self, steps: int, last: bool) -> None:
+    def _emit(self, last: bool) -> None:
         """Write the chunk in hand, or compare it with the one on disk."""
+        steps, self.steps = self.steps, 0
         frames = steps + last
         chunk = Chunk(
-            self.frames[:frames],
-            self.actions[:steps],
-            self.rewards[:steps],
-            self.terminated[:steps],
-            self.truncated[:steps],
-            None if self.poses is None else self.poses[:frames],
+            self._pictures[:frames],
+            self._actions[:steps],
+            self._rewards[:steps],
+            self._terminated[:steps],
+            self._truncated[:steps],
+            None if self._poses is None else self._poses[:frames],
             self.meta | {"chunk": self.chunk, "start": self.start, "last": last},
         )
         if ref := self.kept.get(self.chunk):

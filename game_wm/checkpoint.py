@@ -8,8 +8,10 @@ Legend: S seed contexts, P frames of each, H, W pixels, A action vector.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,14 @@ class Checkpoint:
         """`UserError` when this model cannot be played with so many network calls a frame."""
         if steps != self.model.steps and not self.model.config.objective.adjustable:
             raise UserError(f"{self.name} always takes {self.model.steps} calls a frame: leave --steps out")
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file: what was dreamt by one checkpoint goes on only with its exact copy."""
+        if self.path is None:
+            raise UserError(f"checkpoint {self.name} is not a file yet: save it first")
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     @property
     def card(self) -> dict[str, Any]:

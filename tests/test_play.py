@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,7 @@ from game_wm.ui.actions import ActionLog, read_actions  # noqa: E402
 from game_wm.ui.display import scaled_to_fit  # noqa: E402
 from game_wm.ui.session import Session  # noqa: E402
 from game_wm.ui.timing import Pacer, process_age, resident_bytes  # noqa: E402
-from game_wm.ui.video import VideoWriter  # noqa: E402
+from game_wm.ui.video import VideoWriter, fitted  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 MAZE = ActionSchema(
@@ -38,6 +39,7 @@ MAZE = ActionSchema(
     keys={"up": "forward", "down": "back", "left": "turn_left", "right": "turn_right"},
     fps=20,
 )
+MAZE_WASD = replace(MAZE, keys={**MAZE.keys, "w": "forward", "s": "back"})
 ATARI = ActionSchema(
     "discrete",
     ("NOOP", "FIRE", "UP", "UPFIRE"),
@@ -54,6 +56,18 @@ CAR = ActionSchema(
 )
 
 
+class FakeState:
+    """The picture and how many frames there were."""
+
+    nbytes, episodic = 1_000_000, None
+
+    def __init__(self, picture: Any) -> None:
+        self.picture, self.frames = picture, torch.zeros(1, dtype=torch.int64)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"picture": self.picture, "frames": self.frames}
+
+
 class FakeModel(torch.nn.Module):
     """The place is written in the red channel; "forward" (or the first axis) brightens the green one."""
 
@@ -67,15 +81,15 @@ class FakeModel(torch.nn.Module):
 
     def start(self, frames: Any, actions: Any, seeds: Any) -> SimpleNamespace:
         assert frames.shape == (1, 3, 10, 15, 3) and actions.shape[:2] == (1, 2) and seeds.shape == (1,)
-        return SimpleNamespace(picture=frames[0, -1].clone(), frames=0, nbytes=1_000_000, episodic=None)
+        return FakeState(frames[0, -1].clone())
 
-    def step(self, state: SimpleNamespace, action: Any, steps: int) -> tuple[Any, SimpleNamespace]:
+    def step(self, state: FakeState, action: Any, steps: int) -> tuple[Any, FakeState]:
         assert action.dtype == torch.float32 and action.shape[0] == 1
         self.calls.append((action[0].tolist(), steps))
         state.picture = state.picture.clone()
         state.picture[..., 1] += int(action[0, 0])
         state.frames += 1
-        ended = float(self.end is not None and state.frames >= self.end)
+        ended = float(self.end is not None and int(state.frames) >= self.end)
         return SimpleNamespace(
             frames=state.picture[None], rewards=action[:, 0], terminated=torch.tensor([ended])
         ), state
@@ -121,7 +135,8 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def key(*names: str, up: bool = False) -> None:
     for name in names:
         kind = pygame.KEYUP if up else pygame.KEYDOWN
-        pygame.event.post(pygame.event.Event(kind, key=pygame.key.key_code(name)))
+        mod = pygame.KMOD_LCTRL if name.startswith("ctrl+") else pygame.KMOD_NONE
+        pygame.event.post(pygame.event.Event(kind, key=pygame.key.key_code(name.removeprefix("ctrl+")), mod=mod))
 
 
 def frames_of(path: Path) -> list[np.ndarray]:
@@ -198,6 +213,29 @@ def test_memory_is_shown_where_there_is_one(opened: Any, tmp_path: Path) -> None
     assert found.ages.min() > 4 and found.view.shape == found.pictures.shape[1:] and len(found.trail) > 0
     w.session.begin()
     assert w.session.remembered is None
+
+
+def test_a_command_whose_key_the_game_has_is_reached_with_ctrl(opened: Any) -> None:
+    w = opened(fake(ATARI))
+    key("p")
+    w.pump()
+    assert not w.session.paused and w.session.keyboard.held == ("p",)
+    key("ctrl+p")
+    w.pump()
+    assert w.session.paused
+
+
+def test_the_window_obeys_a_key_map_of_ones_own(opened: Any, tmp_path: Path) -> None:
+    (tmp_path / "keys.yaml").write_text("game: {j: forward}\nwindow: {pause: home}\n")
+    schema, commands = keymap.read(tmp_path / "keys.yaml", MAZE, app.key_names())
+    w = opened(fake(schema), commands=commands)
+    key("j", "p", "up")
+    w.pump()
+    w.advance()
+    assert not w.session.paused and w.session.model.calls[-1][0] == [1, 0, 0, 0]
+    key("home")
+    w.pump()
+    assert w.session.paused
 
 
 def test_keys_are_let_go_when_the_window_loses_the_keyboard(opened: Any) -> None:
@@ -342,6 +380,271 @@ def test_filming_and_saving_the_actions(opened: Any, tmp_path: Path) -> None:
     assert read.actions.tolist() == [[0, 0, 0, 0]] + [[1, 0, 0, 0]] * 7
 
 
+def test_time_runs_backwards_while_a_key_is_held(opened: Any) -> None:
+    w = opened(fps=0)
+    key("up")
+    for _ in range(6):
+        w.turn()
+    assert w.session.frames == 6 and w.session.picture[0, 0, 1] == 6
+    key("backspace")
+    for _ in range(4):
+        w.turn()
+    assert w.rewinding and (w.session.frames, w.session.picture[0, 0, 1], w.session.score) == (2, 2, 2)
+    for _ in range(4):
+        w.turn()
+    assert w.session.frames == 0 and "no further back" in w._hint[0]
+    key("backspace", up=True)
+    w.turn()
+    assert w.session.frames == 1 and len(w.session.log) == 1
+    key("p", "backspace")  # while paused as well
+    w.turn()
+    key("backspace", up=True)
+    w.turn()
+    assert w.session.paused and w.session.frames == 0
+
+
+def test_the_end_of_an_episode_can_be_taken_back(opened: Any) -> None:
+    w = opened(fake(end=3), fps=0)
+    for _ in range(3):
+        w.advance()
+    assert w.session.ended
+    key("backspace")
+    w.turn()
+    assert not w.session.ended and w.session.frames == 2
+    pygame.event.post(pygame.event.Event(pygame.WINDOWFOCUSLOST))
+    w.turn()
+    assert not w.rewinding
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tiny import tiny_checkpoint
+
+    return tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny.safetensors", prompt=12, recall=True, endless=True)
+
+
+def test_a_moment_is_saved_and_come_back_to(opened: Any, tiny: Path, tmp_path: Path) -> None:
+    from game_wm.checkpoint import load
+
+    w = opened(load(tiny))
+    key("u")
+    w.pump()
+    assert "no moment" in w._hint[0]
+    for _ in range(3):
+        w.advance()
+    key("s", "s")
+    w.pump()
+    assert len(list((tmp_path / "recordings").glob("*.dream"))) == 2  # two in a second have two names
+    saved = w.session.picture
+    for _ in range(2):
+        w.advance()
+    key("u")
+    w.pump()
+    assert w.session.frames == 3 and np.array_equal(w.session.picture, saved)
+
+
+def test_real_game_and_dream_in_the_window(opened: Any, tiny: Path) -> None:
+    from game_wm.checkpoint import load
+
+    w = opened(load(tiny))
+    key("c", "up")
+    w.pump()
+    w.advance()
+    session = w.session
+    assert session.view == "both" and session.real.moment.action.tolist() == [1, 0, 0, 0]
+    w.hud = False
+    w._hint = ("", 0.0)
+    w.draw()
+    shown = pygame.surfarray.array3d(w.surface)
+    half = shown.shape[0] // 2
+    middle = shown.shape[1] // 2
+    assert (shown[: half - 2, middle] != shown[half + 2 :, middle]).any()
+    key("g")
+    w.pump()
+    assert session.view == "real" and "real game" in w._hint[0]
+    key("s")
+    w.pump()
+    assert "only a dream" in w._hint[0]
+    key("g")
+    w.pump()
+    assert session.view == "dream" and session.linked
+    w = opened(replace(load(tiny), game="gym:Nowhere-v0"))
+    key("c")
+    w.pump()
+    assert w.session.view == "dream" and "Nowhere" in w._hint[0]
+
+
+def test_latents_and_times_are_shown(opened: Any, tiny: Path) -> None:
+    from game_wm.checkpoint import load
+
+    w = opened(load(tiny))
+    w.advance()
+    w.draw()
+    before = pygame.surfarray.array3d(w.surface)
+    key("z", "f")
+    w.pump()
+    w.draw()
+    after = pygame.surfarray.array3d(w.surface)
+    changed = (before != after).any(-1)
+    assert w.latents and w.graph and changed[: changed.shape[0] // 2].any() and not changed[-20:].any()
+
+
+def test_a_bad_moment_is_marked(opened: Any, tmp_path: Path) -> None:
+    w = opened(seed=2)
+    for _ in range(3):
+        w.advance()
+    key("x")
+    w.pump()
+    w.advance()
+    key("x")
+    w.pump()
+    first, second = map(json.loads, (tmp_path / "recordings" / "marks.jsonl").read_text().splitlines())
+    assert {"checkpoint", "time", "seconds", "calls"} < set(first)
+    assert (first["frame"], first["context"], first["seed"]) == (3, 2, 2) and second["frame"] == 4
+    assert first["actions"] == second["actions"] and len(read_actions(second["actions"], MAZE)) == second["step"] == 4
+
+
+def test_data_is_recorded_by_a_key(opened: Any, tmp_path: Path) -> None:
+    from data_collect.verify import verify
+
+    w = opened()
+    key("k")
+    w.pump()
+    for _ in range(3):
+        w.advance()
+    key("k")
+    w.pump()
+    (folder,) = (tmp_path / "recordings").glob("*-data")
+    assert "sound" in verify(folder) and w.session.data is None
+    key("k")
+    w.pump()
+    w.advance()
+    w._leave()  # closing the window finishes it
+    assert len(list((tmp_path / "recordings").glob("*-data*"))) == 2
+
+
+def test_another_model_and_saved_dreams_are_chosen(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    from game_wm.checkpoint import load
+
+    monkeypatch.setattr(window, "FOLDER", tmp_path / "recordings")
+    for name in ("first", "second"):
+        shutil.copy(tiny, tmp_path / f"{name}.safetensors")
+    (tmp_path / "second.json").write_text('{"parameters": 2e6, "fidelity": {"psnr": {"1": 30.0}}}')
+    (tmp_path / "broken.safetensors").write_text("nothing")
+
+    def opener(path: Path) -> Any:
+        return lambda report: Session(load(path))
+
+    path = tmp_path / "first.safetensors"
+    w = window.Window("first", opener(path), opener, [tmp_path])
+    assert w.load()
+    w.begin()
+    for _ in range(2):
+        w.advance()
+    key("s", "o")
+    w.pump()
+    assert w.chooser is not None and [entry.name for entry in w.chooser.entries[:2]] == ["first", "second"]
+    assert w.chooser.entries[1].lines == ("maze · 2.0 M parameters", "PSNR 30.0 dB")
+    assert w._pause(time.perf_counter()) == window.IDLE  # the game waits
+    w.draw()
+    key("right", "return")
+    w.pump()
+    assert w.name == "second" and w.session.checkpoint.path == tmp_path / "second.safetensors" and not w.chooser
+    key("o")
+    w.pump()
+    w.draw()
+    dream = w.chooser._tiles[2]
+    pygame.event.post(pygame.event.Event(pygame.MOUSEBUTTONDOWN, button=1, pos=dream.center))
+    w.pump()
+    assert w.session.frames == 2 and w.session.picture.shape == (64, 64, 3)
+    (tmp_path / "third.safetensors").write_bytes(tiny.read_bytes())
+    key("o")
+    w.pump()
+    (tmp_path / "third.safetensors").write_text("damaged")
+    w.chooser.chosen = 2
+    key("return")
+    w.pump()
+    assert "third" in w._hint[0] and w.name == "second" and w.session.frames == 2  # what was played goes on
+    key("o")
+    w.pump()
+    key("escape")
+    w.pump()
+    assert w.chooser is None and w.running
+    pygame.display.quit()
+
+
+def test_full_screen_and_back(opened: Any) -> None:
+    w = opened()
+    size = w.surface.get_size()
+    key("f11")
+    w.pump()
+    assert w._windowed == size
+    w.draw()
+    key("f11")
+    w.pump()
+    assert w._windowed is None and w.surface.get_size() == size
+
+
+def test_a_gamepad_and_the_mouse_move_axes(opened: Any) -> None:
+    w = opened(fake(CAR))
+
+    def post(kind: int, **fields: Any) -> None:
+        pygame.event.post(pygame.event.Event(kind, **fields))
+        w.pump()
+        w.advance()
+
+    post(pygame.JOYAXISMOTION, axis=0, value=-0.5)
+    assert w.session.action.tolist() == [-0.5, 0]
+    post(pygame.JOYAXISMOTION, axis=0, value=0.05)
+    post(pygame.JOYAXISMOTION, axis=1, value=-1.0)
+    assert w.session.action.tolist() == [0, 1]
+    post(pygame.JOYAXISMOTION, axis=1, value=0.0)
+    width, height = w.surface.get_size()
+    post(pygame.MOUSEBUTTONDOWN, button=1, pos=(int(width * 0.65), height // 2))
+    assert w.session.action[0] == pytest.approx(0.5, abs=0.01)
+    post(pygame.MOUSEMOTION, buttons=(1, 0, 0), pos=(width // 2, 0))
+    assert w.session.action.tolist() == [0, 1]
+    post(pygame.MOUSEBUTTONUP, button=1, pos=(0, 0))
+    assert w.session.action.tolist() == [0, 0]
+    post(pygame.MOUSEMOTION, buttons=(0, 0, 0), pos=(0, 0))
+    assert w.session.action.tolist() == [0, 0]
+
+    w = opened(fake(ATARI))
+    post(pygame.JOYHATMOTION, value=(0, 1))
+    post(pygame.JOYBUTTONDOWN, button=0)
+    assert w.session.action.tolist() == [3]  # UPFIRE
+    post(pygame.JOYBUTTONUP, button=0)
+    post(pygame.JOYHATMOTION, value=(0, 0))
+    assert w.session.action.tolist() == [0]
+    pygame.event.post(pygame.event.Event(pygame.JOYBUTTONDOWN, button=4))
+    w.pump()
+    assert w.rewinding
+
+
+def test_a_film_keeps_its_size() -> None:
+    picture = np.full((10, 15, 3), 9, np.uint8)
+    assert fitted(picture, None) is picture and fitted(picture, (10, 15)) is picture
+    wide = fitted(picture, (10, 30))
+    assert wide.shape == (10, 30, 3) and (wide[:, 7:22] == 9).all() and not wide[:, :7].any()
+    small = fitted(np.full((20, 30, 3), 9, np.uint8), (10, 30))
+    assert small.shape == (10, 30, 3) and (small[:, 8:22] == 9).all() and not small[:, :7].any()
+
+
+def test_a_gif_is_filmed(tmp_path: Path) -> None:
+    from PIL import Image
+
+    with VideoWriter(tmp_path / "a.gif", fps=20) as video:
+        for level in (0, 100, 200):
+            video.write(np.full((33, 47, 3), level, np.uint8))
+    with Image.open(tmp_path / "a.gif") as film:
+        film.seek(2)
+        assert (film.n_frames, film.info["duration"]) == (3, 50)
+        assert abs(int(np.asarray(film.convert("RGB")).mean()) - 200) < 4
+    assert os.listdir(tmp_path) == ["a.gif"]
+
+
 def test_closing_the_window_finishes_the_film(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "dream.mp4"
 
@@ -397,11 +700,39 @@ def test_an_error_while_loading_reaches_the_user() -> None:
 
 def test_a_key_of_the_game_is_never_a_command() -> None:
     commands = keymap.command_keys(ATARI)
-    assert "p" not in commands and commands["f3"] == "pause"
-    assert ("f3", "pause") in keymap.shown_keys(ATARI)
+    assert "p" not in commands and commands["ctrl+p"] == "pause"
+    assert ("ctrl+p", "pause") in keymap.shown_keys(ATARI, "Time")
+    assert "s" not in keymap.command_keys(MAZE_WASD) and keymap.command_keys(MAZE_WASD)["ctrl+s"] == "save"
     assert set(keymap.command_keys(MAZE).values()) == {command.name for command in keymap.COMMANDS}
     for command in keymap.COMMANDS:
         assert callable(getattr(window.Window, f"_do_{command.name}"))
+
+
+def test_keys_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "keys.yaml"
+    path.write_text("game: {w: forward, e: turn_right}\nwindow: {rewind: left shift, pause: [1, home]}\n")
+    schema, commands = keymap.read(path, MAZE, app.key_names())
+    keys = keymap.command_keys(schema, commands)
+    assert schema.keys == {"w": "forward", "e": "turn_right"} and schema.names == MAZE.names
+    assert (keys["left shift"], keys["1"], keys["home"]) == ("rewind", "pause", "pause") and "backspace" not in keys
+    (tmp_path / "keys.json").write_text('{"window": {"help": "f2"}}')
+    schema, commands = keymap.read(tmp_path / "keys.json", MAZE, app.key_names())
+    assert schema == MAZE and keymap.key_of(schema, "help", commands) == "f2"
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("game: {w: fly}", "fly"), ("game: {hyper: forward}", "hyper"), ("game: [w]", "action for each key"),
+        ("window: {jump: w}", "jump"), ("window: {pause: up}", "key of the game"), ("window: {pause: r}", "both"),
+        ("window: {pause: []}", "no key"), ("keys: {}", "keys"), ("{", "cannot be read"), ("", "must hold"),
+    ],
+)  # fmt: skip
+def test_a_faulty_key_map_is_told_in_a_sentence(text: str, word: str, tmp_path: Path) -> None:
+    (tmp_path / "keys.yaml").write_text(text)
+    with pytest.raises(UserError, match=word) as error:
+        keymap.read(tmp_path / "keys.yaml", MAZE, app.key_names())
+    assert "keys.yaml" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_keys_light_up_by_the_action_whoever_chose_it() -> None:
@@ -641,6 +972,9 @@ def test_bad_options(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "keyboard" in sentence(capsys, *headless_run, "--player", "keyboard")
     assert "nowhere" in sentence(capsys, *headless_run, "--player", "policy:nowhere:f")
     assert "0 to 2" in sentence(capsys, *headless_run, "--context", 3)
+    assert "--view" in sentence(capsys, *headless_run, "--json", "--view", "both")
+    assert "say where to begin" in sentence(capsys, *headless_run, "--context", 1, "--picture", "a.png")
+    assert "keys.yaml" in sentence(capsys, *headless_run, "--keys", tmp_path / "keys.yaml")
     assert "65" in sentence(capsys, *headless_run, "--steps", 65)
     assert "--headless" in sentence(capsys, saved, "--frames", 3)
     assert "folder" in sentence(capsys, *headless_run, "--video", tmp_path)

@@ -47,12 +47,17 @@ def tiny_world(actions: int = 4, side: int = 64, seed: int = 0, **options: Any) 
     return model.eval().requires_grad_(False)
 
 
-def tiny_checkpoint(path: Path, contexts: int = 3, prompt: int = 5, side: int = 64, **options: Any) -> Path:
-    """Write a playable checkpoint of the tiny model with random seed contexts."""
+def tiny_checkpoint(
+    path: Path, contexts: int = 3, prompt: int = 5, side: int = 64, endless: bool = False, **options: Any
+) -> Path:
+    """Write a playable checkpoint of the tiny model with random seed contexts; `endless`: no episode of it ends."""
     keys = dict(zip(("up", "down", "left", "right"), MAZE_BUTTONS))
     schema = ActionSchema("multibinary", MAZE_BUTTONS, keys=keys, fps=20)
     generator = torch.Generator().manual_seed(1)
     frames = torch.randint(0, 256, (contexts, prompt, side, side, 3), dtype=torch.uint8, generator=generator)
     actions = torch.randint(0, 2, (contexts, prompt - 1, 4), generator=generator).float()
-    save(path, Checkpoint(tiny_world(side=side, **options), schema, "maze", frames, actions, {"frames": 0}, "tiny"))
+    world = tiny_world(side=side, **options)
+    if endless:
+        world.dynamics.context.outcome.bias[0] = -50
+    save(path, Checkpoint(world, schema, "maze", frames, actions, {"frames": 0}, "tiny"))
     return path

@@ -28,6 +28,7 @@ from data_collect.errors import UserError
 # Imported when asked for: a game must not need what another one needs.
 GAMES = {"maze": "data_collect.games.maze:Maze", "doom": "data_collect.games.doom:Doom"}
 GYM = "data_collect.games.gym:Gym"
+DREAM = "dream:"  # the game of a recording that was played in a dream
 # What must be said wherever a game's pictures, or what learnt from them, are passed on.
 NOTICES = {
     "doom": "Levels, textures and sprites are Freedoom's (https://freedoom.github.io), copyright 2001-2024 the "
@@ -50,6 +51,8 @@ def make(game_id: str, **options: Any) -> gymnasium.Env:
     name, written = parse(game_id)
     if name.startswith("gym:"):
         target, arguments = GYM, [name.removeprefix("gym:")]
+    elif name.startswith(DREAM):
+        raise UserError(f"{name!r} is what a model dreamt, not a game: only its checkpoint can play it (play.py)")
     elif name in GAMES:
         target, arguments = GAMES[name], []
     else:

@@ -52,6 +52,14 @@ class ActionLog:
         """Append one raw action (D,), or several (T, D)."""
         self._actions += np.ascontiguousarray(raw, self.schema.dtype).tobytes()
 
+    def drop(self) -> None:
+        """Take the last action back."""
+        del self._actions[-self.schema.width * self.schema.dtype.itemsize :]
+
+    def last(self, steps: int) -> np.ndarray:
+        """The last raw actions (steps, D)."""
+        return self.actions[len(self) - steps :]
+
     def save(self, path: str | Path, checkpoint: str, steps: int) -> None:
         """Write an .npz; `checkpoint` and `steps` say what it was played on."""
         path = Path(path)

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from game_wm.ui.session import Session
 
 DEFAULT = Path(__file__).resolve().parents[2] / "checkpoints" / "maze.safetensors"
+BEGINNINGS = ("context", "picture", "recording", "load", "replay")
 FRAMES = 1000  # of a headless run that was given neither a number nor an action file
 
 
@@ -29,6 +31,14 @@ def main(argv: list[str] | None = None) -> int:
         for name in ("frames", "actions", "video", "json"):
             if getattr(options, name):
                 raise UserError(f"--{name} needs --headless (to film in the window: --record FILE.mp4)")
+    given = [name for name in BEGINNINGS if getattr(options, name) is not None]
+    if len(given) > 1:
+        raise UserError(f"--{given[0]} and --{given[1]} both say where to begin: give one of them")
+    if options.json and options.view != "dream":
+        raise UserError("--json tells what a frame of the dream costs: leave out --view")
+    for name in ("load", "replay"):
+        if getattr(options, name) is not None and (options.view != "dream" or options.actions):
+            raise UserError(f"--{name} goes on in a saved dream: leave out --view and --actions")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that a film in hand is finished
     return _headless(options) if options.headless else _window(options)
 
@@ -47,7 +57,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="chooses the noise, and the place to begin in")
     p.add_argument("--context", type=int, metavar="K", help="begin in seed context K, whatever the seed")
     p.add_argument("--player", help="keyboard (in the window), random (without one) or policy:MODULE:FUNCTION")
-    p.add_argument("--record", type=Path, metavar="FILE.mp4", help="film what is played, from the first frame")
+    p.add_argument("--view", choices=("dream", "real", "both"), default="dream",
+                   help="the dream, the real game, or both from the same moment by the same keys")  # fmt: skip
+    p.add_argument("--record", type=Path, metavar="FILE.mp4", help="film what is played (.mp4 or .gif)")
+    p.add_argument("--keys", type=Path, metavar="FILE", help="a key map of your own: YAML or JSON")
+    b = p.add_argument_group("where to begin")
+    b.add_argument("--picture", type=Path, metavar="FILE", help="in a picture of your own")
+    b.add_argument("--recording", type=Path, metavar="DIR", help="in the episodes of a recording")
+    b.add_argument("--load", type=Path, metavar="FILE.dream", help="where a dream was saved")
+    b.add_argument("--replay", type=Path, metavar="FILE.dream", help="at the start of a saved dream, played again")
     h = p.add_argument_group("without a window")
     h.add_argument("--headless", action="store_true", help="play as fast as it goes, without a display")
     h.add_argument("--frames", type=positive, metavar="N", help=f"how many (default: all of --actions, else {FRAMES})")
@@ -71,19 +89,41 @@ def load_session(options: argparse.Namespace, report: Callable[[str, float], Non
     report(f"Reading {path.name}", 0.6)
     from game_wm import checkpoint
     from game_wm.acceleration import prepare
+    from game_wm.ui import keymap, saved, starts
+    from game_wm.ui.rewind import LIMIT
     from game_wm.ui.session import Session
 
     loaded = checkpoint.load(path, device)
+    commands: tuple[keymap.Command, ...] = keymap.COMMANDS
+    if options.keys:
+        schema, commands = keymap.read(options.keys, loaded.schema, key_names())
+        loaded = replace(loaded, schema=schema)
+    if options.picture:
+        loaded = starts.from_picture(loaded, options.picture)
+    if options.recording:
+        loaded = starts.from_recording(loaded, options.recording)
+    file = options.load or options.replay
+    dream = saved.load(file, loaded) if file else None
     prepare(loaded.model, options.precision, device)
     report("Looking at the first frames", 0.9)
     player = options.player or ("random" if options.headless else "keyboard")
     session = Session(
-        loaded, seed=options.seed, context=options.context, steps=options.steps, fps=options.fps, player=player
-    )
+        loaded, seed=options.seed, context=options.context, steps=options.steps, fps=options.fps, player=player,
+        view=options.view, dream=dream, commands=commands, rewind=0 if options.headless else LIMIT,
+    )  # fmt: skip
+    if options.replay and dream is not None and not options.headless:
+        session.replay(dream)
     if options.record and not options.headless:
         session.record(options.record)
     report("Ready", 1.0)
     return session
+
+
+def key_names() -> set[str]:
+    """pygame's names of keys."""
+    import pygame
+
+    return {pygame.key.name(getattr(pygame, name)) for name in dir(pygame) if name.startswith("K_")} - {""}
 
 
 def checkpoint_path(given: Path | None) -> Path:
@@ -108,7 +148,15 @@ def _window(options: argparse.Namespace) -> int:
 
     require_display()
     path = checkpoint_path(options.checkpoint)
-    Window(path.stem, lambda report: load_session(options, report)).run()
+
+    def opener(chosen: Path) -> Callable[[Callable[[str, float], None]], Session]:
+        """Another checkpoint with the same options, but for those that belong to the first one alone."""
+        alone = dict.fromkeys((*BEGINNINGS, "record", "steps"))
+        other = argparse.Namespace(**{**vars(options), **alone, "checkpoint": chosen, "view": "dream"})
+        return lambda report: load_session(other, report)
+
+    folders = list(dict.fromkeys([path.resolve().parent, DEFAULT.parent]))
+    Window(path.stem, lambda report: load_session(options, report), opener, folders).run()
     return 0
 
 
@@ -126,16 +174,28 @@ def _headless(options: argparse.Namespace) -> int:
 
 def _play(options: argparse.Namespace) -> dict[str, Any]:
     session = load_session(options, lambda stage, fraction: None)
-    from game_wm.ui import headless
+    from game_wm.ui import headless, saved
     from game_wm.ui.actions import read_actions
     from game_wm.ui.video import VideoWriter
 
     replay = read_actions(options.actions, session.schema) if options.actions else None
-    frames = options.frames or (FRAMES if replay is None else len(replay))
+    if options.replay and session.beginning is not None:
+        frames = len(session.beginning.actions)
+        if options.frames or not frames:
+            raise UserError(f"--replay plays the {frames} frames that {options.replay} holds: leave out --frames")
+    else:
+        frames = options.frames or (FRAMES if replay is None else len(replay))
     path = options.video or options.record
     with contextlib.ExitStack() as stack:
         video = stack.enter_context(VideoWriter(path, session.fps or session.schema.fps)) if path else None
-        return headless.play(session, frames, replay, video, _progress(frames))
+        cost = headless.play(session, frames, replay, video, _progress(frames), again=bool(options.replay))
+    if options.replay and session.beginning is not None:
+        print(saved.compared(session.dream(), session.beginning))
+    if session.psnr:
+        parted = f"first below {session.PARTED:.0f} dB at frame {session.parted}" if session.parted else "not parted"
+        mean = sum(session.psnr) / len(session.psnr)
+        print(f"dream against real game, the last {len(session.psnr)} frames: {mean:.1f} dB in the mean, {parted}")
+    return cost
 
 
 def _progress(frames: int) -> Callable[[int], None]:

@@ -29,13 +29,26 @@ def scaled_to_fit(size: tuple[int, int], room: tuple[int, int]) -> pygame.Rect:
     return pygame.Rect((room[0] - width) // 2, (room[1] - height) // 2, width, height)
 
 
-def picture(target: pygame.Surface, image: np.ndarray, dimmed: bool = False) -> None:
-    """The dream, uint8 (H, W, 3), in whole pixels on a dark ground."""
-    height, width = image.shape[:2]
-    where = scaled_to_fit((width, height), target.get_size())
+def places(target: pygame.Surface, shapes: list[tuple[int, ...]]) -> list[pygame.Rect]:
+    """Where one picture (H, W) goes, in whole pixels, or two side by side, as large as they can be."""
+    gap = 2 if len(shapes) > 1 else 0
+    room = (target.get_width() - gap * (len(shapes) - 1)) // len(shapes)
+    found = []
+    for height, width, *_ in shapes:
+        where = scaled_to_fit((width, height), (room, target.get_height()))
+        if gap:
+            scale = min(room / width, target.get_height() / height)
+            where = where.inflate(width * scale - where.width, height * scale - where.height)
+        found.append(where)
+    return [where.move(i * (room + gap), 0) for i, where in enumerate(found)]
+
+
+def pictures(target: pygame.Surface, images: list[np.ndarray], dimmed: bool = False) -> None:
+    """One picture or two side by side, uint8 (H, W, 3), on a dark ground."""
     target.fill(GROUND)
-    source = pygame.image.frombuffer(np.ascontiguousarray(image).tobytes(), (width, height), "RGB")
-    target.blit(pygame.transform.scale(source, where.size), where)
+    for image, where in zip(images, places(target, [image.shape for image in images])):
+        source = pygame.image.frombuffer(np.ascontiguousarray(image).tobytes(), (image.shape[1], image.shape[0]), "RGB")
+        target.blit(pygame.transform.scale(source, where.size), where)
     if dimmed:
         veil = pygame.Surface(target.get_size(), pygame.SRCALPHA)
         veil.fill((*GROUND, 165))
@@ -49,16 +62,22 @@ class Figures:
         self._texts: dict[str, str] = {}
         self._next = 0.0
 
-    def draw(self, target: pygame.Surface, session: Session, fps: float | None, now: float) -> None:
+    def refresh(self) -> None:
+        """Something else is shown: the figures are not to wait."""
+        self._next = 0.0
+
+    def draw(
+        self, target: pygame.Surface, session: Session, fps: float | None, now: float, rewinding: bool = False
+    ) -> None:
         """Name and place above left, pace above right, keys below left, score below right."""
-        if now >= self._next or session.paused or session.ended:
+        if now >= self._next or session.paused or session.ended or rewinding:
             self._next = now + REFRESH
             self._texts = _figures(session, fps)
         t = self._texts
         width, height = target.get_size()
         s = paint.type_size(target)
         margin, big = round(s * 1.3), round(s * 1.45)
-        band = round(s * 8.5)
+        band = round(s * 11)
         target.blit(paint.shade(width, band, 205, True), (0, 0))
         target.blit(paint.shade(width, band, 205, False), (0, height - band))
 
@@ -72,15 +91,19 @@ class Figures:
         put(target, text(t["score"], big, INK, True), (width - margin, height - margin - s * 1.45), "bottomright")
         put(target, text(t["calls"], s, MUTED), (width - margin, height - margin), "bottomright")
         _caps(target, session, margin, height - margin, s)
-        self._status(target, session, margin, s, big)
+        self._status(target, session, rewinding, margin, s, big)
 
-    def _status(self, target: pygame.Surface, session: Session, margin: int, s: int, big: int) -> None:
+    def _status(self, target: pygame.Surface, session: Session, rewinding: bool, margin: int, s: int, big: int) -> None:
         """Paused, filming, another player: in the middle above."""
         states: list[tuple[str, tuple[int, int, int]]] = []
         if session.video is not None:
             seconds = int(session.video.frames / (session.fps or session.schema.fps))
             states.append((f"filming {seconds // 60}:{seconds % 60:02d}", RED))
-        if session.paused:
+        if session.data is not None:
+            states.append((f"recording data, {session.data.steps} steps", RED))
+        if rewinding:
+            states.append(("backwards", AMBER))
+        elif session.paused:
             states.append(("paused", INK))
         if session.player is not session.keyboard:
             states.append((f"{_player(session.player_name)} plays", AMBER))
@@ -88,6 +111,9 @@ class Figures:
         gap, dot = round(s * 1.6), round(s * 0.28)
         x = (target.get_width() - sum(i.get_width() + 4 * dot for i in images) - gap * max(0, len(images) - 1)) / 2
         y = margin + big * 1.4 + s * 3.2 if target.get_width() < 36 * s else margin + big * 0.6
+        if images:
+            wide = target.get_width() - 2 * x + 2 * s
+            put(target, paint.panel(round(wide), round(s * 2), round(s * 0.6), 150), (x - s, y), "midleft")
         for image, (_, colour) in zip(images, states):
             pygame.draw.circle(target, colour, (x + dot, y + 1), dot)
             put(target, image, (x + 4 * dot, y), "midleft")
@@ -97,15 +123,24 @@ class Figures:
 def _figures(session: Session, fps: float | None) -> dict[str, str]:
     median, late = session.times.quantile_ms(0.5), session.times.quantile_ms(0.95)
     key, key_late = session.latencies.quantile_ms(0.5), session.latencies.quantile_ms(0.95)
-    calls = f"{session.steps} denoiser call{'s' if session.steps > 1 else ''}"
+    calls = f" · {session.steps} denoiser call{'s' if session.steps > 1 else ''}" if session.view != "real" else ""
     return {
-        "place": f"place {session.context + 1} of {session.contexts}",
+        "place": _place(session),
         "pace": f"{fps:.0f} frames/s" if fps else "– frames/s",
         "frame": "" if median is None or late is None else f"frame {median:.0f} ms, 95% in {late:.0f}",
         "latency": "" if key is None or key_late is None else f"key to picture {key:.0f} ms, 95% in {key_late:.0f}",
         "score": f"score {session.score + 0.0:.1f}".replace("-0.0", "0.0"),
-        "calls": f"frame {session.frames} · {calls}",
+        "calls": f"frame {session.frames}{calls}",
     }
+
+
+def _place(session: Session) -> str:
+    if session.view != "dream" and session.real is not None:
+        what = "the real game" if session.view == "real" else "real game and dream"
+        return f"{what}, episode {session.real.number + 1}"
+    if session.context < 0:
+        return "begun in the real game"
+    return f"place {session.context + 1} of {session.contexts}"
 
 
 def _player(name: str) -> str:
@@ -142,93 +177,67 @@ def _level(value: float) -> int:
     return round(8 * min(1.0, value))
 
 
-def memory(target: pygame.Surface, session: Session) -> None:
-    """What memory gave for the frame that is shown: the view it drew, the pictures it drew from with their ages, and
-    where the frames that it keeps were seen, the player in the middle looking up."""
-    found, s = session.remembered, paint.type_size(target)
-    side, gap, line = round(s * 7.2), round(s * 0.7), round(s * 1.5)
-    small = (side - gap) // 2
-    count = 0 if found is None else len(found.ages)
-    rows = (count + 1) // 2
-    sheet = paint.panel(side + 2 * gap, 2 * (line + side) + rows * (small + line) + 3 * gap, round(s * 0.6))
-    y = gap
-    put(sheet, text("memory", s, INK, True), (gap, y))
-    y += line
-    if found is None or not count:
-        put(sheet, text("nothing yet", s, MUTED), (gap, y))
-    else:
-        drawn = found.view.numpy() * found.known[..., None].numpy()
-        sheet.blit(_tile(drawn, side), (gap, y))
-    y += side + gap
-    for i in range(count):
-        assert found is not None
-        at = (gap + (i % 2) * (small + gap), y + (i // 2) * (small + line))
-        sheet.blit(_tile(found.pictures[i].numpy(), small), at)
-        age = f"{int(found.ages[i]) / session.schema.fps:.1f} s ago"
-        put(sheet, text(age, max(8, round(s * 0.8)), MUTED), (at[0], at[1] + small))
-    y += rows * (small + line)
-    put(sheet, text("its map", s, MUTED), (gap, y))
-    _trail(sheet, found.trail.numpy() if found is not None else np.zeros((0, 2)), (gap, y + line, side, side), s)
-    room = target.get_size()
-    if sheet.get_height() > room[1] - 8:
-        sheet = pygame.transform.smoothscale_by(sheet, (room[1] - 8) / sheet.get_height())
-    put(target, sheet, (room[0] - gap, room[1] / 2), "midright")
-
-
-def _tile(image: np.ndarray, width: int) -> pygame.Surface:
-    """A picture uint8 (H, W, 3) in a square of `width`, its proportions kept."""
-    high, wide = image.shape[:2]
-    source = pygame.image.frombuffer(np.ascontiguousarray(image).tobytes(), (wide, high), "RGB")
-    tile = pygame.Surface((width, width))
-    tile.fill(GROUND)
-    size = (width, width * high // wide)
-    tile.blit(pygame.transform.scale(source, size), (0, (width - size[1]) // 2))
-    return tile
-
-
-def _trail(sheet: pygame.Surface, trail: np.ndarray, box: tuple[int, int, int, int], s: int) -> None:
-    left, top, width, height = box
-    middle = (left + width / 2, top + height / 2)
-    reach = max(4.0, float(np.abs(trail).max(initial=0.0)))
-    for right, ahead in (trail / reach * (width / 2 - 2)).tolist():
-        pygame.draw.circle(sheet, MUTED, (middle[0] + right, middle[1] - ahead), max(1, s // 12))
-    x, y, r = *middle, s * 0.45
-    pygame.draw.polygon(sheet, AMBER, ((x, y - r), (x - r * 0.7, y + r * 0.7), (x + r * 0.7, y + r * 0.7)))
+HELP = (("Play", "Record"), ("Time",), ("See",))  # groups of commands, in columns
 
 
 def help_sheet(target: pygame.Surface, session: Session) -> None:
-    """The key map: what the game's keys do, and the window's."""
-    s = paint.type_size(target)
-    groups: list[tuple[str, list[tuple[tuple[str, ...], str]]]] = [
-        ("Play", keymap.game_keys(session.schema)[:18]),
-        ("Window", [((key,), words) for key, words in keymap.shown_keys(session.schema)]),
-    ]
-    line, pad, gutter = round(s * 2.3), round(s * 2.2), round(s * 3)
-    columns = []
-    for title, rows in groups:
-        caps = [_row([paint.cap(keymap.shown(key), s) for key in keys[:3]], round(s * 0.3)) for keys, _ in rows]
-        words = [text(words, s, MUTED) for _, words in rows]
-        indent = max((c.get_width() for c in caps), default=0) + round(s * 0.9)
-        columns.append((title, caps, words, indent, indent + max((w.get_width() for w in words), default=0)))
-    rows_height = max(len(column[1]) for column in columns) * line
-    head = round(s * 3)
-    about = _about(session)
-    width = max(sum(c[4] for c in columns) + gutter, text(about, s).get_width()) + 2 * pad
-    sheet = paint.panel(width, head + rows_height + round(s * 3) + 2 * pad - round(s), round(s * 0.9))
-    x: float = pad
-    for title, caps, words, indent, column_width in columns:
-        put(sheet, text(title, round(s * 1.45), INK, True), (x, pad))
-        for i, (cap, word) in enumerate(zip(caps, words)):
-            y = pad + head + i * line + s * 0.95
-            put(sheet, cap, (x, y), "midleft")
-            put(sheet, word, (x + indent, y), "midleft")
-        x += column_width + gutter
-    put(sheet, text(about, s, MUTED), (pad, sheet.get_height() - pad), "bottomleft")
-    room = target.get_size()
-    if sheet.get_width() > room[0] - 8 or sheet.get_height() > room[1] - 8:
-        factor = min((room[0] - 8) / sheet.get_width(), (room[1] - 8) / sheet.get_height())
+    """The key map: what the game's keys do, and the window's; in the largest letters that fit."""
+    room = target.get_width() - 8, target.get_height() - 8
+    for s in range(paint.type_size(target), 7, -1):
+        sheet = _help(session, s)
+        if sheet.get_width() <= room[0] and sheet.get_height() <= room[1]:
+            break
+    else:
+        factor = min(room[0] / sheet.get_width(), room[1] / sheet.get_height(), 1)
         sheet = pygame.transform.smoothscale_by(sheet, factor)
-    put(target, sheet, (room[0] / 2, room[1] / 2), "center")
+    put(target, sheet, (target.get_width() / 2, target.get_height() / 2), "center")
+
+
+def _help(session: Session, s: int) -> pygame.Surface:
+    columns = []
+    for names in HELP:
+        groups = []
+        for name in names:
+            rows = keymap.game_keys(session.schema)[:12] if name == "Play" else []
+            commands = keymap.shown_keys(session.schema, name, session.commands)
+            groups.append(_group(name, [*rows, *(((key,), words) for key, words in commands)], s))
+        columns.append(_stack(groups, round(s * 1.4)))
+    pad, gutter = round(s * 2), round(s * 2.4)
+    about = text(_about(session), s, MUTED)
+    inside = max(sum(c.get_width() for c in columns) + gutter * (len(columns) - 1), about.get_width())
+    tall = max(c.get_height() for c in columns)
+    sheet = paint.panel(inside + 2 * pad, tall + round(s * 2.6) + 2 * pad, round(s * 0.9), 240)
+    x: float = pad
+    for column in columns:
+        x = put(sheet, column, (x, pad)).right + gutter
+    put(sheet, about, (pad, sheet.get_height() - pad), "bottomleft")
+    return sheet
+
+
+def _group(title: str, rows: list[tuple[tuple[str, ...], str]], s: int) -> pygame.Surface:
+    """A title, and under it keys and what they do."""
+    line, head = round(s * 2.25), round(s * 2.5)
+    caps = [_row([paint.cap(keymap.shown(key), s) for key in keys[:3]], round(s * 0.3)) for keys, _ in rows]
+    images = [text(words, s, MUTED) for _, words in rows]
+    indent = max(cap.get_width() for cap in caps) + round(s * 0.8)
+    width = indent + max(image.get_width() for image in images)
+    sheet = pygame.Surface((width, head + line * len(rows)), pygame.SRCALPHA)
+    put(sheet, text(title, round(s * 1.35), INK, True), (0, 0))
+    for i, (cap, image) in enumerate(zip(caps, images)):
+        y = head + (i + 0.5) * line
+        put(sheet, cap, (0, y), "midleft")
+        put(sheet, image, (indent, y), "midleft")
+    return sheet
+
+
+def _stack(images: list[pygame.Surface], gap: int) -> pygame.Surface:
+    """Images below each other."""
+    height = sum(image.get_height() for image in images) + gap * (len(images) - 1)
+    stack = pygame.Surface((max(image.get_width() for image in images), height), pygame.SRCALPHA)
+    y = 0
+    for image in images:
+        y = put(stack, image, (0, y)).bottom + gap
+    return stack
 
 
 def _row(images: list[pygame.Surface], gap: int) -> pygame.Surface:
@@ -256,21 +265,13 @@ def notice(target: pygame.Surface, words: str, below: str = "") -> None:
         put(target, text(below, s, MUTED), (x, y + s * 0.6), "midtop")
 
 
-def hint(target: pygame.Surface, words: str) -> None:
-    """A line that passes: where a file went, what went wrong, how to find the keys."""
+def hint(target: pygame.Surface, words: str, lifted: bool = False) -> None:
+    """A line that passes: where a file went, what went wrong, how to find the keys; `lifted` over what is below."""
     s = paint.type_size(target)
-    image = _shortened(words, s, target.get_width() - 6 * s)
+    image = paint.shortened(words, s, target.get_width() - 6 * s)
     sheet = paint.panel(image.get_width() + 2 * s, round(s * 2.2), round(s * 0.6), 190)
     put(sheet, image, (sheet.get_width() / 2, sheet.get_height() / 2), "center")
-    put(target, sheet, (target.get_width() / 2, target.get_height() - s * 7.2), "midbottom")
-
-
-def _shortened(words: str, s: int, room: int) -> pygame.Surface:
-    image = text(words, s)
-    while image.get_width() > room and len(words) > 8:
-        words = words[: int(len(words) * 0.9) - 1].rstrip() + "…"
-        image = text(words, s)
-    return image
+    put(target, sheet, (target.get_width() / 2, target.get_height() - s * (14 if lifted else 7.2)), "midbottom")
 
 
 def loading(target: pygame.Surface, name: str, stage: str, fraction: float) -> None:

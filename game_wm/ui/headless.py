@@ -40,8 +40,11 @@ def play(
     replay: ActionLog | None = None,
     video: VideoWriter | None = None,
     report: Callable[[int], None] = lambda done: None,
+    again: bool = False,
 ) -> dict[str, Any]:
     """Play `frames` frames unpaced, by the session's player or as recorded in `replay`; returns the `cost` object.
+
+    With `again`, the saved dream that the session begins with is dreamt once more.
 
     first_frame_s is the age of this process, so it means something only in the first session of one.
     """
@@ -52,6 +55,8 @@ def play(
     for _ in range(min(WARM_UP, frames) - 1):
         session.tick()
     session.reset()  # so that what is played does not depend on the warm-up
+    if again and session.beginning is not None:
+        session.replay(session.beginning)
 
     seconds, resident = np.zeros(frames), np.zeros(frames, np.int64)
     actions = replay.actions if replay is not None else None
@@ -59,17 +64,19 @@ def play(
     for i in range(frames):
         started = time.perf_counter()
         if i in episodes:
+            if episodes[i][0] < 0:
+                raise UserError(f"action {i} of the file begins in the real game: save such a dream, and --replay it")
             session.begin(*episodes[i])
         if actions is None:
-            frame = session.tick()
+            session.tick()
         else:
             if session.ended:
                 session.begin(session.context + 1)
-            frame = session.step(session.schema.action(actions[i]))
+            session.step(session.schema.action(actions[i]))
         seconds[i] = time.perf_counter() - started
         resident[i] = resident_bytes()
         if video is not None:
-            video.write(frame.picture)
+            video.write(session.film)
         report(i + 1)
     return summary(seconds, resident) | {
         "first_frame_s": round(first_frame, 2),

@@ -1,17 +1,27 @@
 """Which key does what: the game's own keys from the action schema, the window's commands on keys that are left.
 
-Keys are pygame's names ("left", "space", "page down").
+Keys are pygame's names ("left", "space", "page down"). A command whose keys the game uses has them with Ctrl: "ctrl+p".
+A file changes them:
+
+    game: {w: forward, s: back, a: turn_left, d: turn_right}    # these keys, and no others
+    window: {rewind: left shift, pause: [p, home]}
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 
 ARROWS = ("up", "down", "left", "right")
+CTRL = "ctrl+"
 
 
 @dataclass(frozen=True)
@@ -21,46 +31,124 @@ class Command:
     name: str
     text: str
     keys: tuple[str, ...]
+    group: str
 
 
 COMMANDS = (
-    Command("pause", "pause", ("p", "f3")),
-    Command("single", "one frame at a time", (".", "f4")),
-    Command("restart", "start this place again", ("r", "f5")),
-    Command("next", "next place", ("n", "f6", "page down")),
-    Command("previous", "previous place", ("b", "f7", "page up")),
-    Command("take_over", "let another player play", ("t", "f8")),
-    Command("record", "film, and stop filming", ("v", "f9")),
-    Command("save_log", "save the actions", ("l", "f10")),
-    Command("memory", "what memory shows", ("m", "f11")),
-    Command("fewer", "fewer denoiser calls", ("-", "[")),
-    Command("more", "more denoiser calls", ("=", "+", "]")),
-    Command("hud", "hide what is written here", ("tab", "f2")),
-    Command("help", "these keys", ("h", "f1")),
-    Command("quit", "leave", ("escape", "f12")),
+    Command("pause", "pause", ("p",), "Time"),
+    Command("single", "one frame at a time", (".",), "Time"),
+    Command("rewind", "hold: time runs backwards", ("backspace",), "Time"),
+    Command("restart", "start this place again", ("r",), "Time"),
+    Command("next", "next place", ("n", "page down"), "Time"),
+    Command("previous", "previous place", ("b", "page up"), "Time"),
+    Command("save", "save the dream", ("s",), "Time"),
+    Command("back", "back to the saved moment", ("u",), "Time"),
+    Command("open", "models and saved dreams", ("o",), "Time"),
+    Command("switch", "dream or real game", ("g",), "See"),
+    Command("beside", "both, side by side", ("c",), "See"),
+    Command("memory", "what memory shows", ("m",), "See"),
+    Command("latents", "the latent picture", ("z",), "See"),
+    Command("graph", "times of the frames", ("f",), "See"),
+    Command("fewer", "fewer denoiser calls", ("-", "["), "See"),
+    Command("more", "more denoiser calls", ("=", "+", "]"), "See"),
+    Command("hud", "hide what is written here", ("tab",), "See"),
+    Command("full_screen", "full screen", ("f11",), "See"),
+    Command("record", "film, and stop filming", ("v",), "Record"),
+    Command("record_data", "record data to train on", ("k",), "Record"),
+    Command("save_log", "save the actions", ("l",), "Record"),
+    Command("mark", "mark a bad moment", ("x",), "Record"),
+    Command("take_over", "let another player play", ("t",), "Play"),
+    Command("help", "these keys", ("h", "f1"), "Play"),
+    Command("quit", "leave", ("escape",), "Play"),
 )
 
 
-def command_keys(schema: ActionSchema) -> dict[str, str]:
+def keys_of(schema: ActionSchema, command: Command) -> list[str]:
+    """The keys of a command that the game leaves free; all of them with Ctrl where it leaves none."""
+    return [key for key in command.keys if key not in schema.keys] or [CTRL + key for key in command.keys]
+
+
+def command_keys(schema: ActionSchema, commands: tuple[Command, ...] = COMMANDS) -> dict[str, str]:
     """Key -> command name, without the keys of the game."""
-    return {key: command.name for command in COMMANDS for key in command.keys if key not in schema.keys}
+    return {key: command.name for command in commands for key in keys_of(schema, command)}
 
 
-def shown_keys(schema: ActionSchema) -> list[tuple[str, str]]:
-    """(key, text) of every command, under the first of its keys that the game leaves free."""
-    free = [(next((k for k in command.keys if k not in schema.keys), None), command.text) for command in COMMANDS]
-    return [(key, text) for key, text in free if key]
+def shown_keys(schema: ActionSchema, group: str, commands: tuple[Command, ...] = COMMANDS) -> list[tuple[str, str]]:
+    """(key, text) of every command of a group, under the first of its keys."""
+    return [(keys_of(schema, command)[0], command.text) for command in commands if command.group == group]
 
 
-def key_of(schema: ActionSchema, name: str) -> str:
+def key_of(schema: ActionSchema, name: str, commands: tuple[Command, ...] = COMMANDS) -> str:
     """The shown key of one command."""
-    command = next(c for c in COMMANDS if c.name == name)
-    return next((key for key in command.keys if key not in schema.keys), "")
+    return keys_of(schema, next(c for c in commands if c.name == name))[0]
+
+
+def read(path: Path, schema: ActionSchema, known: Collection[str]) -> tuple[ActionSchema, tuple[Command, ...]]:
+    """The schema and the commands with a file's keys, YAML or JSON; `known` are the names of keys beside characters.
+
+    `UserError`: missing, neither YAML nor JSON, an unknown key, action or command, or a key that stands for two.
+    """
+    try:
+        content = _content(path)
+        if unknown := sorted(set(content) - {"game", "window"}):
+            raise ValueError(f"{unknown[0]!r} is neither game nor window")
+        game, window = content.get("game"), content.get("window") or {}
+        if game is not None:
+            if not isinstance(game, dict):
+                raise ValueError("game must name an action for each key")
+            schema = replace(schema, keys={_key(key, known): str(name) for key, name in game.items()})
+        names = [command.name for command in COMMANDS]
+        if not isinstance(window, dict) or (unknown := sorted(set(map(str, window)) - set(names))):
+            what = "window must name keys" if not isinstance(window, dict) else f"{unknown[0]!r} is no command"
+            raise ValueError(f"{what}; commands are {', '.join(names)}")
+        commands = []
+        for command in COMMANDS:
+            given = window.get(command.name, command.keys)
+            keys = tuple(_key(key, known) for key in (given if isinstance(given, list | tuple) else [given]))
+            if not keys:
+                raise ValueError(f"{command.name} has no key")
+            if command.name in window and (taken := next((key for key in keys if key in schema.keys), None)):
+                raise ValueError(f"{taken!r} is a key of the game ({schema.keys[taken]}), not free for {command.name}")
+            commands.append(replace(command, keys=keys))
+        owner: dict[str, str] = {}
+        for command in commands:
+            for key in keys_of(schema, command):
+                if owner.setdefault(key, command.name) != command.name:
+                    raise ValueError(f"{key!r} stands for both {owner[key]} and {command.name}")
+    except (ValueError, UserError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is no key map: {reason}; see the key map in README.md") from None
+    return schema, tuple(commands)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        text = path.read_text()
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, yaml.YAMLError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"it cannot be read ({reason})") from None
+    if not isinstance(content, dict):
+        raise ValueError("it must hold `game` or `window`")
+    return content
+
+
+def _key(key: Any, known: Collection[str]) -> str:
+    """A key's name as pygame spells it; YAML reads digits as numbers."""
+    name = str(key).lower()
+    if len(name) != 1 and name not in known:
+        raise ValueError(f"{name!r} is no key (as in: w, left, space, left shift, page down, f5)")
+    return name
 
 
 def shown(key: str) -> str:
     """A key's name as it stands on the key."""
-    return {"escape": "esc", "-": "−"}.get(key, key.upper() if len(key) == 1 else key)
+    if key.startswith(CTRL):
+        return f"Ctrl {shown(key.removeprefix(CTRL))}"
+    function = key[:1] == "f" and key[1:].isdecimal()
+    return {"escape": "esc", "-": "−"}.get(key, key.upper() if len(key) == 1 or function else key)
 
 
 def pretty(name: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import pygame
 
 INK = (243, 242, 238)
@@ -102,3 +103,25 @@ def panel(width: int, height: int, radius: int, alpha: int = 226) -> pygame.Surf
 def type_size(target: pygame.Surface) -> int:
     """The text size that suits a window."""
     return max(10, min(20, round(min(target.get_size()) / 50)))
+
+
+def tile(image: np.ndarray, size: tuple[int, int]) -> pygame.Surface:
+    """A picture uint8 (H, W, 3) in the middle of a surface of `size`, its proportions kept."""
+    high, wide = image.shape[:2]
+    scale = min(size[0] / wide, size[1] / high)
+    source = pygame.image.frombuffer(np.ascontiguousarray(image).tobytes(), (wide, high), "RGB")
+    sheet = pygame.Surface(size)
+    sheet.fill(GROUND)
+    put(sheet, pygame.transform.scale(source, (wide * scale, high * scale)), (size[0] / 2, size[1] / 2), "center")
+    return sheet
+
+
+def shortened(
+    words: str, size: int, room: float, colour: tuple[int, int, int] = INK, bold: bool = False
+) -> pygame.Surface:
+    """Rendered words, cut so that they are no wider than `room`."""
+    image = text(words, size, colour, bold)
+    while image.get_width() > room and len(words) > 8:
+        words = words[: int(len(words) * 0.9) - 1].rstrip() + "…"
+        image = text(words, size, colour, bold)
+    return image

@@ -61,3 +61,11 @@ def first_size(shape: tuple[int, ...]) -> tuple[int, int]:
     desktop = pygame.display.get_desktop_sizes()[0]
     room = (min(LARGEST[0], int(desktop[0] * 0.9)), min(LARGEST[1], int(desktop[1] * 0.85)))
     return scaled_to_fit((shape[1], shape[0]), room).size
+
+
+def full(surface: pygame.Surface, windowed: tuple[int, int] | None) -> tuple[pygame.Surface, tuple[int, int] | None]:
+    """To full screen, or back to a window of the size `windowed`; the surface, and the size to come back to."""
+    if windowed is not None:
+        return pygame.display.set_mode(windowed, pygame.RESIZABLE), None
+    size = surface.get_size()
+    return pygame.display.set_mode((0, 0), pygame.FULLSCREEN), size

@@ -2,8 +2,12 @@
 
     session = Session(checkpoint.load("checkpoints/maze.safetensors"), seed=1)
     frame = session.tick()                  # asks the player for an action and dreams one frame of it
+    session.rewind()                        # takes it back
 
 The window and the headless run share it; it draws nothing and waits for nothing.
+
+What is shown is the dream, the real game (`real.py`), or both. As long as they are `linked`, the same actions go to
+both, from the same moment on.
 """
 
 from __future__ import annotations
@@ -16,12 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from data_collect.errors import UserError
-from game_wm.ui import players
+from data_collect.games import DREAM
+from game_wm.evaluation.metrics import psnr
+from game_wm.ui import players, saved
 from game_wm.ui.actions import ActionLog
+from game_wm.ui.keymap import COMMANDS, Command
+from game_wm.ui.real import LiveGame, Moment
+from game_wm.ui.rewind import LIMIT, Undo
+from game_wm.ui.shards import ShardRecording
 from game_wm.ui.timing import Timings
-from game_wm.ui.video import VideoWriter
+from game_wm.ui.video import VideoWriter, fitted
 
 if TYPE_CHECKING:
     from game_wm.checkpoint import Checkpoint
@@ -29,11 +40,13 @@ if TYPE_CHECKING:
 
 ENDED = 0.5  # predicted probability from which on an episode has ended, as in the dream's environment
 MOST_STEPS = 64
+LOOKBACK = 256  # frames of the real game that a dream with episodic memory begins with, where there are so many
+ELSEWHERE = -1  # the context of a dream that began in none of the checkpoint's
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One dreamt step: the raw action (D,), the picture it led to (uint8, H, W, 3) and what the model says of it."""
+    """One step: the raw action (D,), the picture it led to (uint8, H, W, 3) and what was said of it."""
 
     picture: np.ndarray
     action: np.ndarray
@@ -45,8 +58,12 @@ class Session:
     """One player in one dream.
 
     `seed` chooses the seed context (modulo their number) and the noise, as `DreamEnv.reset(seed=)` does; `context`
-    overrides the former. `steps` are the denoiser calls a frame, `fps` is the pace (0: as fast as it goes).
+    overrides the former, and `dream`, a saved one, both. `steps` are the denoiser calls a frame, `fps` is the pace
+    (0: as fast as it goes), `view` what is shown ("dream", "real" or "both"), `commands` the window's key
+    map, `rewind` the bytes that going back in time may take (0: it cannot).
     """
+
+    PARTED = 20.0  # dB: below it the dream has parted from the real game
 
     def __init__(
         self,
@@ -57,11 +74,17 @@ class Session:
         steps: int | None = None,
         fps: float | None = None,
         player: str = "keyboard",
+        view: str = "dream",
+        dream: saved.Dream | None = None,
+        commands: tuple[Command, ...] = COMMANDS,
+        rewind: int = LIMIT,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.checkpoint, self.model, self.schema = checkpoint, checkpoint.model, checkpoint.schema
         self.contexts = len(checkpoint.contexts_frames)
         self._first = (seed % self.contexts if context is None else context, seed)
+        self.beginning, self.commands = dream, commands
+        self._view, self._limit = view, rewind
         self.steps = self.model.steps if steps is None else steps
         self.fps = self.schema.fps if fps is None else fps
         if steps is not None:
@@ -77,13 +100,84 @@ class Session:
         self.watching = False  # whether what memory gives is kept to be shown
         self.remembered: Remembered | None = None
         self.video: VideoWriter | None = None
+        self.data: ShardRecording | None = None
         self.times = Timings()  # player, model and decoding, one duration a frame
         self.latencies = Timings()  # key pressed or released -> its picture shown
         self._clock = clock
         self._unanswered: float | None = None
+        self.real: LiveGame | None = None
+        self.view, self.linked = "dream", False
         self.reset()
         if player != "keyboard":
             self.take_over(player)
+
+    # --- what is shown ------------------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> Moment:
+        """The frame that is shown; of both, the dream's."""
+        return self.real.moment if self.view == "real" and self.real is not None else self.moment
+
+    @property
+    def picture(self) -> np.ndarray:
+        return self.now.picture
+
+    @property
+    def action(self) -> np.ndarray:
+        return self.now.action
+
+    @property
+    def score(self) -> float:
+        return self.now.score
+
+    @property
+    def frames(self) -> int:
+        return self.now.frames
+
+    @property
+    def ended(self) -> bool:
+        """Whether the episode that is shown is over; of both, either."""
+        return self.now.ended or (self.view == "both" and self.real is not None and self.real.moment.ended)
+
+    @property
+    def film(self) -> np.ndarray:
+        """The picture that a film gets: of both, the real one and the dream's side by side."""
+        if self.view == "both" and self.real is not None:
+            return np.concatenate([self.real.moment.picture, self.moment.picture], 1)
+        return self.picture
+
+    def show(self, view: str) -> None:
+        """Show the dream, the real game or both, from the same moment. `UserError` where the game is missing.
+
+        The real game goes on where it has followed the dream's actions, else in an episode of its own; a dream of what
+        the real game shows begins anew, from its last frames.
+        """
+        if view == self.view:
+            return
+        if view == "dream" and self.view == "both":
+            self.view = view
+            return
+        if self.real is None:
+            self.real = LiveGame(self.checkpoint, self.seed)
+        self.stop_data()
+        if view == "dream":
+            self._from_real()
+        elif view == "real" and not self.linked:
+            self.real.begin(self.real.number + 1)
+        elif view == "both" and not self.linked:
+            if self.view == "dream":
+                self.real.begin(self.real.number + 1)
+            self._from_real()
+        # Alone, the real game leaves the dream behind.
+        self.linked = self.linked and view != "real"
+        self.view = view
+
+    def _from_real(self) -> None:
+        """A dream of the moment at which the real game stands."""
+        assert self.real is not None
+        lookback = LOOKBACK if self.state.episodic is not None else None
+        self._start(*self.real.prompt(lookback), ELSEWHERE)
+        self._linked_at, self.linked = self.real.moment.frames, True
 
     # --- episodes -----------------------------------------------------------------------------------------------
 
@@ -92,55 +186,126 @@ class Session:
         self.log = ActionLog(self.schema)
         self.episodes = 0
         self.context, self.seed = self._first
-        self.begin()
+        self.view = "dream"
+        if self.beginning is None:
+            self.begin()
+        else:
+            self.restore(self.beginning)
+        if self.real is not None:
+            self.real.number = -1
+        self.show(self._view)
 
     def begin(self, context: int | None = None, seed: int | None = None) -> None:
-        """Start an episode from a seed context (default: the present one again; counted modulo their number)."""
-        self.context = (self.context if context is None else context) % self.contexts
+        """Start a dream from a seed context (default: the present one again; counted modulo their number)."""
+        context = (self.context if context is None else context) % self.contexts
         self.seed = self.seed if seed is None else seed
-        frames_PHWC = self.checkpoint.contexts_frames[self.context]
+        frames, actions = self.checkpoint.contexts_frames[context], self.checkpoint.contexts_actions[context]
+        self._start(frames, actions, context)
+
+    def again(self) -> None:
+        """Start the present episode again."""
+        self._restart(0)
+
+    def move(self, places: int) -> None:
+        """Start another episode, so many places on."""
+        self._restart(places)
+
+    def _restart(self, places: int) -> None:
+        if self.real is not None and self.linked and places == 0 and self.real.replayable:
+            self.real.seek(self._linked_at)
+            self._from_real()
+        elif self.real is not None and self.view != "dream":
+            # Episodes of a recording are numbered in their order.
+            number = max(0, self.real.number + places)
+            self.real.begin(number if self.real.data is None else self.real.data.episode + 1)
+            if self.view == "both":
+                self._from_real()
+            else:
+                self._anew()
+        elif places == 0:
+            self._start(*self.prompt, self.context)
+        else:
+            self.begin((self.context if self.context != ELSEWHERE else min(0, -places)) + places)
+
+    def _start(self, frames_PHWC: Tensor, actions_PA: Tensor, context: int) -> None:
+        """A dream from real frames and the actions between them."""
+        self.prompt, self.context = (frames_PHWC, actions_PA), context
         device = next(self.model.parameters()).device
-        self.state = self.model.start(
-            frames_PHWC[None].to(device),
-            self.checkpoint.contexts_actions[self.context][None].to(device),
-            torch.tensor([self.seed], device=device),
+        state = self.model.start(
+            frames_PHWC[None].to(device), actions_PA[None].to(device), torch.tensor([self.seed], device=device)
         )
-        self.picture = frames_PHWC[-1].cpu().numpy()
-        self.action = self.schema.raw(self.schema.noop())
-        self.score, self.frames, self.ended = 0.0, 0, False
+        self._enter(state, Moment(frames_PHWC[-1].cpu().numpy(), self.schema.raw(self.schema.noop())))
+        self._anew()
+
+    def _enter(self, state: Any, moment: Moment) -> None:
+        """The dream is at this moment, and can go back no further."""
+        self.state, self.moment = state, moment
+        self.undo = Undo(state, self._limit) if self._limit else None
+        self.calls = bytearray()  # denoiser calls of each frame
+        self.psnr: list[float] = []  # of each frame since the real game was at the same moment, in dB
+        self.parted: int | None = None  # the first of these frames below PARTED
+        self.linked, self._linked_at = False, 0
         self.remembered = None
         self.log.begin(self.context, self.seed)
+        if self.data is not None and self.data is not getattr(self.real, "data", None):
+            self.data.end()
+
+    def _anew(self) -> None:
+        """An episode begins: nobody is to answer for the last one."""
         self.episodes += 1
         self.keyboard.forget()
         self.take_over(self.player_name)
 
     def step(self, action: Any) -> Frame:
-        """Dream one frame of `action`. `UserError` when it is no action of this game."""
+        """One frame of `action`, of whatever is shown. `UserError` when it is no action of this game."""
         raw = self.schema.raw(action)
+        if self.view == "real" and self.real is not None:
+            moment = self.real.step(raw)
+            return Frame(moment.picture, raw, self.real.reward, moment.ended)
         vector_BA = torch.from_numpy(self.schema.encode(raw))[None].to(next(self.model.parameters()).device)
         self.remembered = self.model.remembered(self.state, vector_BA) if self.watching else None
         outcome, self.state = self.model.step(self.state, vector_BA, self.steps)
-        self.picture = outcome.frames[0].cpu().numpy()
-        reward = float(outcome.rewards[0])
-        self.score += reward
-        self.frames += 1
-        self.ended = float(outcome.terminated[0]) > ENDED
-        self.action = raw
+        before, reward = self.moment, float(outcome.rewards[0])
+        ended = float(outcome.terminated[0]) > ENDED
+        picture = outcome.frames[0].cpu().numpy()
+        self.moment = Moment(picture, raw, before.score + reward, before.frames + 1, ended)
+        if self.undo is not None:
+            self.undo.note(self.state, before)
         self.log.add(raw)
-        return Frame(self.picture, raw, reward, self.ended)
+        self.calls.append(self.steps)
+        if self.linked and self.real is not None:
+            self._follow(self.real, raw)
+        if self.data is not None and self.data is not getattr(self.real, "data", None):
+            if not self.data.playing:
+                self.data.begin(before.picture, {})
+            self.data.step(raw, reward, ended, picture, {})
+        return Frame(picture, raw, reward, ended)
+
+    def _follow(self, real: LiveGame, raw: np.ndarray) -> None:
+        """The real game does what the dream did."""
+        if real.moment.ended:
+            self.linked = False
+            return
+        pictures = real.step(raw).picture, self.moment.picture
+        self.psnr.append(float(psnr(*(torch.from_numpy(picture)[None] for picture in pictures))))
+        if self.parted is None and self.psnr[-1] < self.PARTED:
+            self.parted = len(self.psnr)
 
     def tick(self) -> Frame:
-        """Ask the player and dream one frame; where the last episode has ended, in a new one from the next context."""
+        """Ask the player and play one frame; where the last episode has ended, in a new one from the next place."""
         if self.ended:
-            self.begin(self.context + 1)
+            self.move(1)
         started = self._clock()
         self._unanswered = self.keyboard.pressed_at if self.player is self.keyboard else None
         action = self.player.act(self.picture, {})
         self.keyboard.forget()
-        frame = self.step(action)
+        try:
+            frame = self.step(action)
+        except UserError:
+            self._drop_broken_data()
+            raise
         self.times.add(self._clock() - started)
-        if self.video is not None:
-            self._record(frame.picture)
+        self._record()
         return frame
 
     def shown(self) -> None:
@@ -149,14 +314,76 @@ class Session:
             self.latencies.add(self._clock() - self._unanswered)
             self._unanswered = None
 
+    # --- back in time -------------------------------------------------------------------------------------------
+
+    def rewind(self) -> bool:
+        """Take the last frame back; False where the episode began, or where memory of it ends."""
+        try:
+            if self.view == "real" and self.real is not None:
+                gone = self.real.back()
+            else:
+                gone = bool(self.undo)
+                if self.undo:
+                    self._back(self.undo)
+        except UserError:
+            self._drop_broken_data()
+            raise
+        if gone:
+            self._record()
+        return gone
+
+    def _back(self, undo: Undo) -> None:
+        self.moment = undo.back(self.state)
+        self.log.drop()
+        self.calls.pop()
+        self.remembered = None
+        if self.data is not None:
+            self.data.end()
+        if self.linked and self.real is not None and self.psnr:
+            self.psnr.pop()
+            if self.parted is not None and self.parted > len(self.psnr):
+                self.parted = None
+            self.linked = self.real.back()
+            if not self.linked:
+                self.view = "dream"  # a game that cannot go back stays behind
+
+    def dream(self) -> saved.Dream:
+        """What `saved.save` writes: this dream, at this moment. `UserError` where the real game is what is shown."""
+        if self.view == "real":
+            raise UserError("this is the real game: only a dream can be saved")
+        now = self.moment
+        about = saved.About(
+            self.checkpoint.name, self.checkpoint.digest, saved.executable(self.model), self.context, self.seed,
+            now.score, now.ended,
+        )  # fmt: skip
+        actions, steps = self.log.last(now.frames), np.frombuffer(bytes(self.calls), np.uint8)
+        return saved.Dream(about, *self.prompt, actions, steps, now.picture, self.state.clone())
+
+    def restore(self, dream: saved.Dream) -> None:
+        """Go on where a dream was saved; the dream itself stays as it is, so that it can branch again."""
+        about = dream.about
+        self.view, self.prompt = "dream", (dream.prompt_frames, dream.prompt_actions)
+        self.context, self.seed = about.context, about.seed
+        raw = dream.actions[-1] if len(dream.actions) else self.schema.raw(self.schema.noop())
+        self._enter(dream.state.clone(), Moment(dream.picture, raw, about.score, len(dream.actions), about.ended))
+        self.log.add(dream.actions)
+        self.calls[:] = dream.steps.tobytes()
+        self._anew()
+
+    def replay(self, dream: saved.Dream) -> None:
+        """Dream all of a saved dream again, from its prompt; then the keyboard plays on."""
+        self.view, self.seed = "dream", dream.about.seed
+        self._start(dream.prompt_frames, dream.prompt_actions, dream.about.context)
+        self.player, self.player_name = players.Replay(self, dream.actions, dream.steps), "replay"
+
     # --- players ------------------------------------------------------------------------------------------------
 
     def take_over(self, name: str | None = None) -> None:
         """Give the controls to `name`; without one, swap between the keyboard and the other player."""
         if name is None:
             name = self._other if self.player is self.keyboard else "keyboard"
-        if name == "keyboard":
-            self.player = self.keyboard
+        if name in ("keyboard", "replay"):  # a replay is over when another episode begins
+            name, self.player = "keyboard", self.keyboard
         else:
             # Another seed for each episode, or a random player would do the same things in all of them.
             self.player = players.make(name, self.schema, self.picture, self.seed + self.episodes - 1)
@@ -178,13 +405,38 @@ class Session:
         video.close()
         return video.path if video.frames else None
 
-    def _record(self, picture: np.ndarray) -> None:
-        assert self.video is not None
+    def _record(self) -> None:
+        if self.video is None:
+            return
         try:
-            self.video.write(picture)
+            self.video.write(fitted(self.film, self.video.shape))
         except UserError:
             self.video = None  # it has cleaned up after itself; the dream goes on if the caller likes
             raise
+
+    def record_data(self, folder: str | Path) -> None:
+        """Record what is played as shards: a dream from here on, the real game from an episode that begins now, so that
+        `verify` can play it again."""
+        real = self.real if self.view == "real" else None
+        game = f"{DREAM}{self.checkpoint.name}" if real is None else real.game
+        self.data = ShardRecording(folder, game, self.schema, abs(self.seed) if real is None else real.seed)
+        if real is not None:
+            real.data = self.data
+            self.move(0)
+
+    def stop_data(self) -> Path | None:
+        """Finish the shards; their folder, or None where nothing was recorded."""
+        data, self.data = self.data, None
+        if self.real is not None:
+            self.real.data = None
+        return None if data is None else data.close()
+
+    def _drop_broken_data(self) -> None:
+        """A recording that cannot go on is over; what is played goes on."""
+        if self.data is not None and self.data.broken:
+            self.data = None
+            if self.real is not None:
+                self.real.data = None
 
     def save_log(self, path: str | Path) -> None:
         """Write every action since the session began, with the episodes' contexts and seeds."""

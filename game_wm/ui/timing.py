@@ -22,6 +22,11 @@ class Timings:
         self._ring[self.count % len(self._ring)] = seconds
         self.count += 1
 
+    def last(self, count: int) -> np.ndarray:
+        """The last `count` durations in seconds, or as many as there are, in order."""
+        kept = np.arange(max(0, self.count - min(count, len(self._ring))), self.count)
+        return self._ring[kept % len(self._ring)]
+
     def quantile_ms(self, q: float) -> float | None:
         """The q-quantile in milliseconds, None before the first duration."""
         kept = self._ring[: self.count]

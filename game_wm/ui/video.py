@@ -1,4 +1,4 @@
-"""What is played, as an mp4: one video frame for each dreamt one, enlarged without smoothing.
+"""What is played, as an mp4 or a GIF: one video frame for each dreamt one, enlarged without smoothing.
 
 with VideoWriter("dream.mp4", fps=20) as video:
     video.write(picture)            # uint8 (H, W, 3)
@@ -15,23 +15,43 @@ from typing import Any
 import numpy as np
 
 from data_collect.errors import UserError
+from data_collect.games.resize import resize
 
-TARGET = 512  # pixels of the shorter side, about: players smooth small videos
+TARGET = {"mp4": 512, "gif": 256}  # pixels of the shorter side, about: players smooth small videos, GIFs are large
+
+
+def fitted(picture: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
+    """A picture uint8 (H, W, 3) in the middle of one of `shape`, made smaller where it must: a film keeps its size."""
+    if shape is None or picture.shape[:2] == shape:
+        return picture
+    height, width = picture.shape[:2]
+    scale = min(1.0, shape[0] / height, shape[1] / width)
+    small = resize(picture, max(1, int(width * scale)), max(1, int(height * scale)))
+    whole = np.zeros((*shape, 3), np.uint8)
+    top, left = (shape[0] - small.shape[0]) // 2, (shape[1] - small.shape[1]) // 2
+    whole[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return whole
 
 
 class VideoWriter:
     """Writes beside `path` and renames when whole, so that a file under that name always plays.
 
-    H.264 where PyAV has it, else MPEG-4. `UserError` when the file cannot be written (folder, rights, full disk).
+    The name says which: .gif, or else mp4 (H.264 where PyAV has it, else MPEG-4). `shape` is (H, W) of what was written
+    first. `UserError` when the file cannot be written (folder, rights, full disk).
     """
 
     def __init__(self, path: str | Path, fps: float) -> None:
         self.path = Path(path)
         self.frames = 0
-        self._fps = Fraction(fps).limit_denominator(1001) or Fraction(20)
+        self.shape: tuple[int, int] | None = None
+        self.format = "gif" if self.path.suffix.lower() == ".gif" else "mp4"
+        # A GIF counts hundredths of a second.
+        self._fps = Fraction(100, max(2, round(100 / fps))) if self.format == "gif" else Fraction(fps)
+        self._fps = self._fps.limit_denominator(1001) or Fraction(20)
         self._part = self.path.with_name(f".{self.path.name}.part")
         self._container: Any = None
         self._stream: Any = None
+        self._colours: Any = None
         if self.path.is_dir():
             raise UserError(f"{self.path} is a folder: name a file such as {self.path / 'dream.mp4'}")
         try:
@@ -52,6 +72,10 @@ class VideoWriter:
             # 4:2:0 needs even sides: repeat the last row or column of an odd picture.
             image = np.pad(image, ((0, height * self._scale % 2), (0, width * self._scale % 2), (0, 0)), mode="edge")
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            if self._colours is not None:
+                frame.pts, frame.time_base = self.frames, 1 / self._fps
+                self._colours.push(frame)
+                frame = self._colours.pull()
             self._container.mux(self._stream.encode(frame))
         except OSError as error:  # PyAV's errors are OSErrors with errno
             self._abandon()
@@ -81,14 +105,20 @@ class VideoWriter:
     def _open(self, height: int, width: int) -> None:
         import av
 
-        self._scale = max(1, TARGET // min(height, width))
-        self._container = av.open(str(self._part), "w", format="mp4")
-        codec = next(name for name in ("libx264", "mpeg4") if name in av.codecs_available)
-        quality = {"preset": "veryfast", "crf": "17"} if codec == "libx264" else {"q": "3"}
-        self._stream = self._container.add_stream(codec, rate=self._fps, options=quality)
-        self._stream.width = width * self._scale + width * self._scale % 2
-        self._stream.height = height * self._scale + height * self._scale % 2
-        self._stream.pix_fmt = "yuv420p"
+        self.shape = (height, width)
+        self._scale = max(1, TARGET[self.format] // min(height, width))
+        wide, tall = (side * self._scale + side * self._scale % 2 for side in (width, height))
+        self._container = av.open(str(self._part), "w", format=self.format)
+        if self.format == "gif":
+            self._stream = self._container.add_stream("gif", rate=self._fps)
+            self._stream.pix_fmt = "pal8"
+            self._colours = _palettes(wide, tall, self._fps)
+        else:
+            codec = next(name for name in ("libx264", "mpeg4") if name in av.codecs_available)
+            quality = {"preset": "veryfast", "crf": "17"} if codec == "libx264" else {"q": "3"}
+            self._stream = self._container.add_stream(codec, rate=self._fps, options=quality)
+            self._stream.pix_fmt = "yuv420p"
+        self._stream.width, self._stream.height = wide, tall
         self._stream.codec_context.thread_count = 1  # the model needs the other cores
 
     def _abandon(self) -> None:
@@ -99,3 +129,20 @@ class VideoWriter:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return UserError(f"the disk is full while writing {self.path}; free some space or record elsewhere")
         return UserError(f"{self.path} cannot be written ({error.strerror or error}); name another file")
+
+
+def _palettes(width: int, height: int, fps: Fraction) -> Any:
+    """A filter that gives every frame of a GIF the 256 colours that suit it."""
+    import av
+
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgb24"), time_base=1 / fps)
+    split, use, sink = graph.add("split"), graph.add("paletteuse", "new=1:dither=none"), graph.add("buffersink")
+    palette = graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
+    source.link_to(split)
+    split.link_to(use, 0, 0)
+    split.link_to(palette, 1)
+    palette.link_to(use, 0, 1)
+    use.link_to(sink)
+    graph.configure()
+    return graph

@@ -3,16 +3,18 @@
     window = Window("maze", load=lambda report: Session(...))
     window.run()
 
-Keys come as events (SDL's dummy driver and other programs post them so). While paused it sleeps until one comes.
+Keys come as events (SDL's dummy driver and other programs post them so). While paused it sleeps until one comes. An
+event does not say when it happened, only that it was not there when the window last looked: latencies count from then.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,33 +22,52 @@ from typing import TYPE_CHECKING
 import pygame
 
 from data_collect.errors import UserError
-from game_wm.ui import display, keymap, screen
+from game_wm.ui import display, keymap, paint, screen, views
+from game_wm.ui.gamepad import Gamepad
 from game_wm.ui.timing import Pacer, Timings
 
 if TYPE_CHECKING:
+    from game_wm.ui.chooser import Chooser
     from game_wm.ui.session import Session
 
 Report = Callable[[str, float], None]
-FOLDER = Path("recordings")  # films and action files that were not given a name
+Load = Callable[[Report], "Session"]
+FOLDER = Path("recordings")  # films, dreams, data and action files that were not given a name
+MARKS = "marks.jsonl"
 NOTICE = 1.6  # seconds that the end of an episode is shown
 HINT = 4.0
 IDLE = 0.25  # seconds asleep at most while paused, so that Ctrl-C is heard
 
 
 class Window:
-    """One window and the session in it; `load` makes the session in a thread while a bar fills."""
+    """One window and the session in it; `load` makes the session in a thread while a bar fills.
 
-    def __init__(self, name: str, load: Callable[[Report], Session]) -> None:
+    `opener(path)` gives the `load` of another checkpoint, which `folders` are searched for.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        load: Load,
+        opener: Callable[[Path], Load] | None = None,
+        folders: Sequence[Path] = (),
+    ) -> None:
         self.surface = screen.open_screen(f"{name} – game_wm")
         self.name = name
         self.session: Session
         self.running, self.hud, self.help = True, True, False
-        self._load = load
+        self.latents, self.graph, self.rewinding = False, False, False
+        self.chooser: Chooser | None = None
+        self._load, self._opener, self._folders = load, opener, folders
         self._figures = display.Figures()
         self._periods = Timings(60)
         self._last_shown: float | None = None
+        self._looked = time.perf_counter()
         self._resume_at = 0.0
         self._hint = ("", 0.0)
+        self._saved: Path | None = None
+        self._windowed: tuple[int, int] | None = None  # the size to come back to from full screen
+        self._log: Path | None = None
 
     def run(self) -> None:
         """Load, then play until the window is closed; films are finished whatever happens."""
@@ -57,7 +78,7 @@ class Window:
                     self.turn()
         finally:
             if hasattr(self, "session"):
-                self._stop_film()
+                self._leave()
             pygame.display.quit()
 
     # --- loading ------------------------------------------------------------------------------------------------
@@ -95,11 +116,50 @@ class Window:
     def begin(self) -> None:
         """The session is there: choose the keys, show the first picture."""
         session = self.session
-        self._commands = keymap.command_keys(session.schema)
+        self._commands = keymap.command_keys(session.schema, session.commands)
+        self._pad = Gamepad(session.schema)
         self._pacer = Pacer(session.fps)
+        self._log = None
         self.surface = screen.fit(self.surface, session.picture.shape[:2])
-        self._say(f"{keymap.shown(keymap.key_of(session.schema, 'help'))} shows the keys")
+        self._say(f"{keymap.shown(keymap.key_of(session.schema, 'help', session.commands))} shows the keys")
         self.draw()
+
+    def open(self, path: Path) -> None:
+        """Play another checkpoint, or go on in a saved dream; where that fails, what was played goes on."""
+        from game_wm.ui import chooser, saved
+
+        dream = path if path.suffix == saved.SUFFIX else None
+        try:
+            if dream is not None:
+                about, _ = saved.look(dream)
+                if about.digest == self.session.checkpoint.digest:
+                    self.session.restore(saved.load(dream, self.session.checkpoint))
+                    self._saved = dream
+                    return
+                found = chooser.checkpoints(self._folders)
+                path = next((entry.path for entry in found if entry.name == about.checkpoint), path)
+                if path == dream:
+                    raise UserError(f"{dream} was dreamt by {about.checkpoint}, which is not here: get that file first")
+            if self._opener is None:
+                raise UserError("this window plays one checkpoint only")
+            before, self._load = self._load, self._opener(path)
+            playing, name = self.session, self.name
+            self.name = path.stem
+            try:
+                if not self.load():
+                    return
+            except UserError:
+                self._load, self.session, self.name = before, playing, name
+                raise
+            self._leave(playing)
+            pygame.display.set_caption(f"{self.name} – game_wm")
+            self._saved = None
+            if dream is not None:
+                self.session.restore(saved.load(dream, self.session.checkpoint))
+                self._saved = dream
+            self.begin()
+        except UserError as error:
+            self._say(str(error))
 
     # --- the loop -----------------------------------------------------------------------------------------------
 
@@ -110,81 +170,151 @@ class Window:
         if not self.running:
             return
         if self._pause(now) == 0:
-            self.advance()
+            if self.rewinding:
+                self.rewind()
+            else:
+                self.advance()
         elif seen or (self._hint[0] and now > self._hint[1]):
             self.draw()
 
     def _pause(self, now: float) -> float:
         """Seconds until the next frame."""
-        if self.session.paused or self.help:
+        if self.help or self.chooser or (self.session.paused and not self.rewinding):
             return IDLE
-        return max(self._pacer.wait(now), self._resume_at - now if self.session.ended else 0.0)
+        waiting = self._resume_at - now if self.session.ended and not self.rewinding else 0.0
+        return max(self._pacer.wait(now), waiting)
 
     def pump(self, wait: float = 0.0) -> bool:
         """Handle what has happened, waiting at most `wait` seconds for something; True when anything did."""
         events = pygame.event.get()
+        at = self._looked if events else None  # it came while nobody looked: since when cannot be told
         if not events and wait > 0:
             first = pygame.event.wait(math.ceil(wait * 1000))
             events = [] if first.type == pygame.NOEVENT else [first, *pygame.event.get()]
-        now = time.perf_counter()
+        now = self._looked = time.perf_counter()
         for event in events:
-            self._handle(event, now)
+            self._handle(event, now if at is None else at)
         return bool(events)
 
     def advance(self) -> None:
-        """Dream one frame and show it."""
+        """Play one frame and show it."""
         started = time.perf_counter()
         self._pacer.advance(started)
-        filmed = self.session.video
+        session = self.session
+        filmed, recorded = session.video, session.data
         try:
-            self.session.tick()
+            session.tick()
         except UserError as error:
-            # A full disk ends the film, a faulty player its turn; the dream goes on.
+            # A full disk ends the film or the recording, a faulty player its turn; the dream goes on.
             self._say(str(error))
-            if self.session.video is filmed:
-                self.session.take_over("keyboard")
-        if self.session.ended:
+            if session.video is filmed and session.data is recorded:
+                session.take_over("keyboard")
+        if session.ended:
             self._resume_at = started + NOTICE
         self.draw()
-        self.session.shown()
+        session.shown()
         now = time.perf_counter()
         if self._last_shown is not None:
             self._periods.add(now - self._last_shown)
         self._last_shown = now
 
+    def rewind(self) -> None:
+        """Show the frame before."""
+        self._pacer.advance(time.perf_counter())
+        try:
+            if not self.session.rewind():
+                self._say("no further back: the episode began here, or memory of it ends")
+        except UserError as error:
+            self._say(str(error))
+        self._break()
+        self.draw()
+
     def draw(self) -> None:
         """Everything that is on the screen."""
         session, now = self.session, time.perf_counter()
-        display.picture(self.surface, session.picture, dimmed=session.ended or self.help)
-        if self.hud and not self.help:
-            period = self._periods.mean()
-            self._figures.draw(self.surface, session, 1 / period if period else None, now)
-        if session.watching and not self.help:
-            display.memory(self.surface, session)
-        if self.help:
-            display.help_sheet(self.surface, session)
-        elif session.ended:
+        self.surface = pygame.display.get_surface() or self.surface  # its size is the window's
+        if self.chooser:
+            self.chooser.draw(self.surface)
+        else:
+            self._draw_play(session, now)
+        if session.ended and not self.help and not self.chooser and not self.rewinding:
             display.notice(self.surface, "The episode has ended", "another one begins")
         words, until = self._hint
         if words and now < until and not self.help:
-            display.hint(self.surface, words)
+            display.hint(self.surface, words, lifted=session.view == "both" and not self.chooser)
         elif words:
             self._hint = ("", 0.0)
         pygame.display.flip()
 
+    def _draw_play(self, session: Session, now: float) -> None:
+        both = session.view == "both" and session.real is not None
+        shown = [session.real.moment.picture, session.moment.picture] if both and session.real else [session.picture]
+        over = session.ended and not self.rewinding
+        display.pictures(self.surface, shown, dimmed=over or self.help)
+        if self.help:
+            display.help_sheet(self.surface, session)
+            return
+        if self.hud:
+            period = self._periods.mean()
+            self._figures.draw(self.surface, session, 1 / period if period else None, now, self.rewinding)
+        if both and not over:
+            views.likeness(self.surface, session)
+        size = paint.type_size(self.surface)
+        sheets = [views.latents(session, size)] if self.latents and session.view != "real" else []
+        sheets += [views.times(session, size)] if self.graph else []
+        views.left(self.surface, sheets)
+        if session.watching and session.view != "real":
+            views.memory(self.surface, session)
+
     # --- events -------------------------------------------------------------------------------------------------
 
-    def _handle(self, event: pygame.event.Event, now: float) -> None:
+    def _handle(self, event: pygame.event.Event, at: float) -> None:
+        keyboard = self.session.keyboard
         if event.type == pygame.QUIT:
             self.running = False
+        elif self.chooser:
+            self._choose(event)
         elif event.type == pygame.KEYDOWN:
             key = pygame.key.name(event.key)
-            if not self.session.keyboard.press(key, now) and key in self._commands:
+            held = keymap.CTRL + key if getattr(event, "mod", 0) & pygame.KMOD_CTRL else key
+            if held in self._commands and held != key:
+                self._obey(self._commands[held])
+            elif not keyboard.press(key, at) and key in self._commands:
                 self._obey(self._commands[key])
         elif event.type == pygame.KEYUP:
-            self.session.keyboard.release(pygame.key.name(event.key), now)
+            key = pygame.key.name(event.key)
+            keyboard.release(key, at)
+            if "rewind" in (self._commands.get(key), self._commands.get(keymap.CTRL + key)):
+                self.rewinding = False
         elif event.type == pygame.WINDOWFOCUSLOST:
-            self.session.keyboard.release_all()  # their KEYUP goes to another window
+            keyboard.release_all()  # their KEYUP goes to another window
+            self.rewinding = False
+        if command := self._pad.command(event):
+            if event.type == pygame.JOYBUTTONDOWN:
+                self._obey(command)
+            elif command == "rewind":
+                self.rewinding = False
+        for key, level in self._pad.press(event, self.surface.get_size()):
+            if level:
+                keyboard.press(key, at, level)
+            else:
+                keyboard.release(key, at)
+
+    def _choose(self, event: pygame.event.Event) -> None:
+        """An event while the page of checkpoints and dreams is shown."""
+        assert self.chooser is not None
+        chosen = event.type == pygame.MOUSEBUTTONDOWN and event.button == 1 and self.chooser.at(event.pos)
+        if event.type == pygame.KEYDOWN:
+            key = pygame.key.name(event.key)
+            chosen = key in ("return", "enter", "space")
+            if self._commands.get(key) in ("quit", "open"):
+                self._do_open()
+                return
+            self.chooser.key(key)
+        if chosen:
+            path = self.chooser.entry.path
+            self._do_open()
+            self.open(path)
 
     def _obey(self, command: str) -> None:
         try:
@@ -215,31 +345,129 @@ class Window:
         self.advance()
         self._last_shown = None
 
+    def _do_rewind(self) -> None:
+        self.rewinding = True
+        self._resume_at = 0.0
+
     def _do_restart(self) -> None:
-        self.session.begin()
+        self.session.again()
         self.draw()
 
     def _do_next(self) -> None:
-        self.session.begin(self.session.context + 1)
+        self.session.move(1)
         self.draw()
 
     def _do_previous(self) -> None:
-        self.session.begin(self.session.context - 1)
+        self.session.move(-1)
         self.draw()
+
+    def _do_save(self) -> None:
+        from game_wm.ui import saved
+
+        path = self._new_file(saved.SUFFIX)
+        saved.save(path, self.session.dream())
+        self._saved = path
+        key = keymap.shown(keymap.key_of(self.session.schema, "back", self.session.commands))
+        self._say(f"saved {path}; {key} comes back to this moment")
+        self._break()
+
+    def _do_back(self) -> None:
+        from game_wm.ui import saved
+
+        if self._saved is None:
+            self._say("no moment is saved yet")
+            return
+        self.session.restore(saved.load(self._saved, self.session.checkpoint))
+        self._break()
+        self.draw()
+
+    def _do_open(self) -> None:
+        from game_wm.ui.chooser import Chooser, checkpoints, dreams
+
+        if self.chooser:
+            self.chooser = None
+        else:
+            entries = checkpoints(self._folders) + dreams(FOLDER)
+            if entries:
+                self.chooser = Chooser(entries, self.session.checkpoint.path)
+                self.session.keyboard.release_all()
+            else:
+                self._say("there is nothing else to open yet")
+        self._break()
+
+    def _do_switch(self) -> None:
+        self._show("dream" if self.session.view == "real" else "real")
+
+    def _do_beside(self) -> None:
+        self._show("dream" if self.session.view == "both" else "both")
+
+    def _show(self, view: str) -> None:
+        data, came_from = self.session.data, self.session.view
+        if came_from == "real":
+            self._say("the dream looks back over what was played …")  # a second, in a model with memory
+            self.draw()
+        self.session.show(view)
+        if data is not None and self.session.data is None and data.steps:
+            self._say(f"saved {data.folder}")
+        elif view == "real":
+            key = keymap.shown(keymap.key_of(self.session.schema, "switch", self.session.commands))
+            self._say(f"the real game; {key} dreams on from where it stands")
+        elif came_from == "real":
+            self._say(f"a dream of the last {len(self.session.prompt[0])} real frames")
+        self._break()
+        self.draw()
+
+    def _do_latents(self) -> None:
+        self.latents = not self.latents
+
+    def _do_graph(self) -> None:
+        self.graph = not self.graph
+
+    def _do_full_screen(self) -> None:
+        self.surface, self._windowed = screen.full(self.surface, self._windowed)
 
     def _do_take_over(self) -> None:
         self.session.take_over()
 
     def _do_record(self) -> None:
         if self.session.video is None:
-            self.session.record(self._new_file("mp4"))
+            self.session.record(self._new_file(".mp4"))
         else:
             self._stop_film()
 
+    def _do_record_data(self) -> None:
+        if self.session.data is None:
+            self.session.record_data(self._new_file("-data"))
+            self._break()
+        else:
+            self._stop_data()
+
     def _do_save_log(self) -> None:
-        path = self._new_file("npz")
+        path = self._new_file(".npz")
         self.session.save_log(path)
         self._say(f"saved {path}")
+
+    def _do_mark(self) -> None:
+        """A line in `marks.jsonl`, and the actions that lead there."""
+        session = self.session
+        if session.view == "real":
+            self._say("this is the real game: only a dream has bad moments to mark")
+            return
+        self._log = self._log or self._new_file("-marked.npz")
+        session.save_log(self._log)
+        path = FOLDER / MARKS
+        mark = {
+            "checkpoint": session.checkpoint.name, "frame": session.frames,
+            "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "seconds": round(session.frames / session.schema.fps, 2), "context": session.context, "seed": session.seed,
+            "calls": session.steps, "actions": str(self._log), "step": len(session.log),
+        }  # fmt: skip
+        try:
+            with path.open("a") as file:
+                file.write(json.dumps(mark) + "\n")
+        except OSError as error:
+            raise UserError(f"{path} cannot be written ({error.strerror})") from None
+        self._say(f"marked frame {session.frames} in {path}")
 
     def _do_memory(self) -> None:
         self.session.watching = not self.session.watching
@@ -265,10 +493,24 @@ class Window:
     def _break(self) -> None:
         """What lies between is neither a slow frame nor a slow answer."""
         self._last_shown = None
+        self._figures.refresh()
         self.session.keyboard.forget()
 
-    def _stop_film(self) -> None:
-        path = self.session.stop_recording()
+    def _leave(self, session: Session | None = None) -> None:
+        """Finish what a session (by default the present one) was recording."""
+        session = session or self.session
+        self._stop_film(session)
+        self._stop_data(session)
+        if session.real is not None:
+            session.real.close()
+
+    def _stop_film(self, session: Session | None = None) -> None:
+        self._tell((session or self.session).stop_recording())
+
+    def _stop_data(self, session: Session | None = None) -> None:
+        self._tell((session or self.session).stop_data())
+
+    def _tell(self, path: Path | None) -> None:
         if path is not None:
             print(f"saved {path}", file=sys.stderr)
             self._say(f"saved {path}")
@@ -277,4 +519,7 @@ class Window:
         self._hint = (words, time.perf_counter() + HINT)
 
     def _new_file(self, suffix: str) -> Path:
-        return FOLDER / f"{self.name}-{datetime.now():%Y%m%d-%H%M%S}.{suffix}"
+        """A name that is free, by the second and by number within it."""
+        stem = f"{self.name}-{datetime.now():%Y%m%d-%H%M%S}"
+        names = (f"{stem}{suffix}", *(f"{stem}-{i}{suffix}" for i in range(2, 1000)))
+        return next(FOLDER / name for name in names if not (FOLDER / name).exists())

@@ -1,0 +1,159 @@
+"""A dream as a file: where it began, everything that was pressed, and the state it has reached.
+
+    save("walk.dream", dream)
+    dream = load("walk.dream", checkpoint)          # checked against the checkpoint that it was dreamt by
+
+A safetensors file: `state.*`, `prompt.frames`, `prompt.actions`, `actions`, `steps`, `picture`, and metadata. Going on
+from the state, or dreaming all of it again from the prompt, is exact to the bit on the executable that it names; on
+another one (bits, threads, device, batch width) values are rounded otherwise, and dreams part after a while.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from data_collect.errors import UserError, disk_full
+from game_wm.evaluation.metrics import psnr
+from game_wm.world import WorldState
+
+if TYPE_CHECKING:
+    from game_wm.checkpoint import Checkpoint
+
+FORMAT = "game_wm dream/1"
+SUFFIX = ".dream"
+
+
+@dataclass(frozen=True)
+class About:
+    """What a dream says of itself. `context` is the seed context, -1 where it began elsewhere."""
+
+    checkpoint: str
+    digest: str
+    executable: str
+    context: int
+    seed: int
+    score: float
+    ended: bool
+
+
+@dataclass
+class Dream:
+    """`prompt_frames` uint8 (P, H, W, 3), `prompt_actions` float32 (P - 1, A), raw `actions` (T, D), denoiser calls of
+    each frame `steps` uint8 (T,), the last `picture` uint8 (H, W, 3), and the `state` of one player."""
+
+    about: About
+    prompt_frames: Tensor
+    prompt_actions: Tensor
+    actions: np.ndarray
+    steps: np.ndarray
+    picture: np.ndarray
+    state: WorldState
+
+
+def executable(model: Any) -> str:
+    """What the arithmetic ran on, for whoever wants the same bits again."""
+    device = next(model.parameters()).device.type
+    bits = "bfloat16" if model.low_precision else "float32"
+    return f"torch {torch.__version__}, {device}, {bits}, {torch.get_num_threads()} threads, batch of 1"
+
+
+def save(path: str | Path, dream: Dream) -> None:
+    """Write the file under a temporary name and rename it when whole. `UserError` when it cannot be written."""
+    path = Path(path)
+    tensors = {f"state.{name}": value.cpu() for name, value in dream.state.to_dict().items()}
+    tensors |= {"prompt.frames": dream.prompt_frames.cpu(), "prompt.actions": dream.prompt_actions.cpu()}
+    tensors |= {name: torch.tensor(getattr(dream, name)) for name in ("actions", "steps", "picture")}
+    tensors = {name: value.contiguous() for name, value in tensors.items()}
+    about = json.dumps(asdict(dream.about))
+    metadata = {"format": FORMAT, "about": about, "sha256": _digest(about, tensors)}
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, metadata)
+        part.chmod(0o644)  # safetensors makes files that only their owner can read
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        full = "No space left" in str(error)
+        raise UserError(
+            disk_full(path) if full else f"{path} cannot be written ({_first(error)}); name another file"
+        ) from None
+    finally:
+        if part.exists():
+            part.unlink()
+
+
+def load(path: str | Path, checkpoint: Checkpoint) -> Dream:
+    """Read a dream for this checkpoint. `UserError`: missing, damaged, no dream, or another checkpoint's."""
+    path = Path(path)
+    about, _ = look(path)
+    if about.digest != checkpoint.digest:
+        raise UserError(
+            f"{path} was dreamt by another checkpoint, {about.checkpoint}, and this one, {checkpoint.name}, is no "
+            "exact copy of it: open it with the file that it was saved from"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if _digest(file.metadata()["about"], tensors) != file.metadata()["sha256"]:
+                raise ValueError("its content differs from its hash")
+        device = next(checkpoint.model.parameters()).device
+        values = {k.removeprefix("state."): v.to(device) for k, v in tensors.items() if k.startswith("state.")}
+        actions, steps, picture = (tensors[name].numpy() for name in ("actions", "steps", "picture"))
+        prompt = tensors["prompt.frames"], tensors["prompt.actions"]
+        return Dream(about, *prompt, actions, steps, picture, WorldState.from_dict(values))
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from None
+
+
+def compared(again: Dream, dream: Dream) -> str:
+    """A sentence on a dream that was dreamt again: whether every bit of its state and its picture is the same."""
+    was, now = dream.state.to_dict(), again.state.to_dict()
+    same = np.array_equal(dream.picture, again.picture) and all(torch.equal(now[name], was[name]) for name in was)
+    if same:
+        return "dreamt again: the same, bit for bit"
+    pictures = (torch.from_numpy(x)[None] for x in (dream.picture, again.picture))
+    words = f"dreamt again: not the same, the last pictures are {float(psnr(*pictures)):.1f} dB alike"
+    if again.about.executable != dream.about.executable:
+        words += f" (saved on {dream.about.executable}; now {again.about.executable})"
+    return words
+
+
+def look(path: Path) -> tuple[About, np.ndarray]:
+    """What a dream says of itself, and its last picture, without reading the rest. `UserError` as in `load`."""
+    if not path.is_file():
+        raise UserError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: name a saved dream ({SUFFIX})")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise UserError(f"{path} is no saved dream: name a {SUFFIX} file that the player has saved")
+            return About(**json.loads(metadata["about"])), file.get_tensor("picture").numpy()
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} is not a whole dream ({_first(error)}); restore it from a copy, or save another one")
+
+
+def _first(error: Exception) -> str:
+    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+
+
+def _digest(about: str, tensors: dict[str, Tensor]) -> str:
+    """Hash of what it says of itself, and of names, types, shapes and bytes."""
+    found = hashlib.sha256(about.encode())
+    for name, value in sorted(tensors.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()

@@ -1,0 +1,91 @@
+"""What is played, as shards: data to train on, which `python -m data_collect verify` accepts.
+
+    data = ShardRecording("recordings/maze-data", "maze", schema, seed=0)
+    data.begin(picture, info); data.step(raw, reward, ended, picture, info); data.close()
+
+A real game's episodes begin with the seeds of a recording, so that `verify` can play them again; a dream's game is
+called `dream:NAME`, which nothing can play again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_collect.chunk import Chunk
+from data_collect.dataset import CARD
+from data_collect.errors import UserError
+from data_collect.record import EPISODE_FRAMES, publish
+from data_collect.recorder import EpisodeWriter, seeds
+from data_collect.schema import ActionSchema
+from data_collect.shards import ShardWriter, write_atomic
+
+
+class ShardRecording:
+    """A new folder of shards. `UserError` when it cannot be made, or when the disk is full."""
+
+    def __init__(self, folder: str | Path, game: str, schema: ActionSchema, seed: int) -> None:
+        self.folder, self.game, self.episode, self.steps = Path(folder), game, -1, 0
+        self.broken = False  # a full disk: what was written stays, and nothing more is
+        self._settings: dict[str, Any] = {
+            "game": game, "player": "human", "recording_seed": seed, "episode_frames": EPISODE_FRAMES,
+            "schema": schema.to_json(),
+        }  # fmt: skip
+        try:
+            self.folder.mkdir(parents=True)
+        except OSError as error:
+            raise UserError(f"{folder} cannot be made ({error.strerror}); record to another folder") from None
+        write_atomic(self.folder / CARD, json.dumps(self._settings, indent=1))
+        self._writer = ShardWriter(self.folder)
+        self._playing: EpisodeWriter | None = None
+
+    @property
+    def playing(self) -> bool:
+        """Whether an episode is being recorded."""
+        return self._playing is not None
+
+    def begin(self, picture: np.ndarray, info: dict[str, Any]) -> None:
+        """Another episode, from this picture, uint8 (H, W, 3); `info` may hold its pose."""
+        self.end()
+        self.episode += 1
+        env_seed, player_seed = seeds(self._settings["recording_seed"], self.episode)
+        meta = self._settings | {"episode": self.episode, "seed": env_seed, "player_seed": player_seed}
+        self._playing = EpisodeWriter(meta, self._add, picture, info)
+
+    def step(self, raw: np.ndarray, reward: float, ended: bool, picture: np.ndarray, info: dict[str, Any]) -> None:
+        """One step of the episode; what follows its end is not recorded until another one begins."""
+        if self._playing is None:
+            return
+        self._playing.step(raw, reward, ended, False, picture, info)
+        self.steps += 1
+        if ended:
+            self._playing = None
+
+    def end(self) -> None:
+        """The episode goes on, but not in this recording."""
+        playing, self._playing = self._playing, None
+        if playing is not None:
+            if playing.frames == 1:
+                self.episode -= 1  # nothing was played in it
+            playing.end()
+
+    def _add(self, chunk: Chunk) -> None:
+        try:
+            self._writer.add(chunk)
+        except UserError:
+            self.broken, self._playing = True, None
+            raise
+
+    def close(self) -> Path | None:
+        """Finish shards, index and card; the folder, or None where nothing was played (then it is gone)."""
+        self.end()
+        self._writer.close()
+        if not self.steps:
+            (self.folder / CARD).unlink()
+            self.folder.rmdir()
+            return None
+        publish(self.folder)
+        return self.folder
