@@ -99,6 +99,25 @@ class Dynamics(nn.Module):
         termination, reward = self.context.outcomes(tokens)
         return expected_reward(reward), termination.float().sigmoid()
 
+    def denoise(
+        self,
+        state: DynamicsState,
+        action_BA: Tensor,
+        noisy_BCHW: Tensor,
+        level_B: Tensor,
+        stride_B: Tensor,
+        drawn_BMhw: Tensor | None = None,
+    ) -> Tensor:
+        """The next clean latent (B, C, h, w) by one call of the denoiser; the state is read, not written.
+
+        `drawn` holds the views that the denoiser reads (`denoiser.py`), if there are any.
+        """
+        actions = torch.cat((state.actions[:, 1:], action_BA[:, None]), dim=1)
+        quiet = torch.zeros(len(action_BA), device=action_BA.device)
+        history = compress(state.latents, self.config.history, self.config.compressed)
+        reader = RingReader(state.bottleneck)
+        return self.denoiser(noisy_BCHW, history, actions, level_B, stride_B, quiet, reader, drawn_BMhw)
+
     def generate(
         self,
         state: DynamicsState,
@@ -108,18 +127,10 @@ class Dynamics(nn.Module):
         objective: FlowMatching,
         drawn_BMhw: Tensor | None = None,
     ) -> Tensor:
-        """The next clean latent (B, C, h, w); the state is read, not written.
-
-        `drawn` holds the views that the denoiser reads (`denoiser.py`), if there are any.
-        """
-        actions = torch.cat((state.actions[:, 1:], action_BA[:, None]), dim=1)
-        reader = RingReader(state.bottleneck)
-        quiet = torch.zeros(len(action_BA), device=action_BA.device)
-        history = compress(state.latents, self.config.history, self.config.compressed)
+        """The same by a walk of `steps` calls from pure noise."""
 
         def predict(noisy: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
-            args = (noisy[:, 0], history, actions, level[:, 0], stride[:, 0], quiet, reader, drawn_BMhw)
-            return self.denoiser(*args)[:, None]
+            return self.denoise(state, action_BA, noisy[:, 0], level[:, 0], stride[:, 0], drawn_BMhw)[:, None]
 
         return objective.sample(predict, noise_BCHW[:, None], steps)[:, 0]
 

@@ -258,15 +258,17 @@ class WorldModel(nn.Module):
     def draw(self, state: WorldState, action_BA: Tensor) -> Tensor | None:
         """The views (B, V * (C + COVER), h, w) that memory and the last frames give of the frame that this action leads
         to; None in a network that is shown none."""
-        return self._draw(state, action_BA)[0]
+        return self.look(state, action_BA)[0]
 
-    def _draw(self, state: WorldState, action_BA: Tensor) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None]:
-        """The same, and which frames of memory it is drawn from."""
+    # --- with `Dynamics.denoise` the parts of a frame, in place of which `acceleration/compile.py` puts compiled ones ---
+
+    def look(self, state: WorldState, action_BA: Tensor) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None]:
+        """What is drawn for a frame, as `draw` gives it, and which frames of memory it is drawn from."""
         views, found = [], None
         if self.geometry is not None and state.recent is not None:
             step = state.recent.to_come(self.geometry, action_BA)
             if state.episodic is not None:
-                which, poses, there = self._look(state, step)[1]
+                which, poses, there = self._choose(state, step)[1]
                 found = which, there
                 views.append(Sources(*state.episodic.frames(which), poses, there))
             if self.config.dynamics.warp:
@@ -276,7 +278,35 @@ class WorldModel(nn.Module):
         with self.autocast():
             return as_latents(self.tokenizer, draw(views, self.geometry.focal)), found
 
-    def _look(self, state: WorldState, step_B3: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    def finish(
+        self,
+        state: WorldState,
+        clean_BCHW: Tensor,
+        action_BA: Tensor,
+        found: tuple[Tensor, Tensor] | None,
+        decoded: bool = True,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Read a finished latent into the state, in place; all but keeping the frame in episodic memory.
+
+        Returns its frames (empty where neither the geometry nor `decoded` asks for them), rewards and terminations.
+        """
+        now, before = state.dynamics.context.working.count.clone(), state.dynamics.latents[:, -1].clone()
+        with self.autocast():
+            rewards, terminated = self.dynamics.encode_context(state.dynamics, clean_BCHW, action_BA)
+            if not decoded and self.geometry is None:
+                return clean_BCHW.new_zeros(0), rewards, terminated
+            frames = self.tokenizer.decode(clean_BCHW)
+            if self.geometry is not None and state.recent is not None:
+                picture = frames.permute(0, 3, 1, 2)
+                step = state.recent.push(self.geometry, before, clean_BCHW, action_BA, picture)
+        if self.geometry is not None and state.recent is not None and state.episodic is not None:
+            disparity, focal = state.recent.disparity[:, -1], self.geometry.focal
+            state.episodic.settle(self.places, step, picture, disparity, now, focal, found)
+        return frames, rewards, terminated
+
+    # -------------------------------------------------------------------------------------------------------------
+
+    def _choose(self, state: WorldState, step_B3: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """The pose that a step will lead to, and what `EpisodicMemory.choose` finds for it."""
         memory, geometry = state.episodic, self.geometry
         assert memory is not None and geometry is not None
@@ -290,7 +320,7 @@ class WorldModel(nn.Module):
         if memory is None or geometry is None or state.recent is None:
             return None
         step = state.recent.to_come(geometry, action_BA.to(state.dynamics.actions))
-        pose, (which, poses, there) = self._look(state, step)
+        pose, (which, poses, there) = self._choose(state, step)
         pictures, disparity = memory.frames(which)
         ((view, known),) = draw([Sources(pictures, disparity, poses, there)], geometry.focal)
         found = there[player]
@@ -323,19 +353,14 @@ class WorldModel(nn.Module):
             expected = (len(state), self.config.dynamics.actions)
             raise ValueError(f"actions must have the shape {expected}, not {tuple(action_BA.shape)}")
         action_BA = action_BA.to(past.actions)
-        now, before = past.context.working.count.clone(), past.latents[:, -1].clone()
+        now = past.context.working.count.clone()
         noise = frame_noise(state.seeds, now, self.latent_shape).to(past.latents)
-        drawn, found = self._draw(state, action_BA)
+        drawn, found = self.look(state, action_BA)
         steps = steps or self.steps
         with self.autocast():
             clean = self.dynamics.generate(past, action_BA, noise, steps, self.config.objective, drawn).float()
-            rewards, terminated = self.dynamics.encode_context(past, clean, action_BA)
-        frames = self.decode(clean) if decoded or self.geometry is not None else clean.new_zeros(0)
-        if self.geometry is not None and state.recent is not None:
-            picture = frames.permute(0, 3, 1, 2)
-            with self.autocast():
-                step = state.recent.push(self.geometry, before, clean, action_BA, picture)
-            if state.episodic is not None:
-                disparity = state.recent.disparity[:, -1]
-                state.episodic.arrive(self.places, step, picture, disparity, now, self.geometry.focal, found)
+        frames, rewards, terminated = self.finish(state, clean, action_BA, found, decoded)
+        if state.episodic is not None and state.recent is not None:
+            picture, disparity = frames.permute(0, 3, 1, 2), state.recent.disparity[:, -1]
+            state.episodic.write(self.places, picture, disparity, state.episodic.pose, now)
         return frames, clean, rewards, terminated
