@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from threading import Thread
 from typing import Any, NamedTuple
 
 import torch
@@ -171,6 +172,8 @@ class WorldModel(nn.Module):
         self.geometry = Geometry(config.memory) if config.memory else None
         self.steps = config.steps
         self.low_precision = False  # see `acceleration/precision.py`
+        self.compiling: Thread | None = None  # see `acceleration/compilation.py`
+        self.compiled = False
 
     def autocast(self) -> torch.autocast:
         """What the networks run under."""
@@ -260,7 +263,7 @@ class WorldModel(nn.Module):
         to; None in a network that is shown none."""
         return self.look(state, action_BA)[0]
 
-    # --- with `Dynamics.denoise` the parts of a frame, in place of which `acceleration/compile.py` puts compiled ones ---
+    # --- with `Dynamics.denoise` the parts of a frame, which `acceleration/compilation.py` replaces ---
 
     def look(self, state: WorldState, action_BA: Tensor) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None]:
         """What is drawn for a frame, as `draw` gives it, and which frames of memory it is drawn from."""

@@ -1,10 +1,21 @@
 """Each acceleration plays the same model."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from tiny import tiny_world
 
-from game_wm.acceleration import pack, precision
+from game_wm.acceleration import compilation, pack, precision
+from game_wm.world import WorldModel, WorldState
+
+
+def prompted(model: WorldModel, players: int = 1) -> tuple[WorldState, torch.Tensor]:
+    """A state after six frames of noise, and actions (T, B, A) to go on with."""
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (players, 6, 64, 64, 3), dtype=torch.uint8, generator=generator)
+    actions = torch.rand(8, players, 4, generator=generator).round()
+    return model.start(frames, actions[:5].transpose(0, 1), torch.arange(players)), actions
 
 
 @pytest.mark.parametrize("recall", [False, True], ids=["working memory", "episodic memory"])
@@ -40,3 +51,56 @@ def test_packed_convolutions_dream_the_same(precision_: str) -> None:
         state = model.start(frames, actions, seeds)
         pictures.append(model.step(state, actions[:, 0])[0].frames.float())
     assert (pictures[0] - pictures[1]).abs().max() <= 1
+
+
+def test_compiled_code_dreams_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAME_WM_CACHE", str(tmp_path))
+    plain, compiled, said = tiny_world(), tiny_world(), []
+    state, actions = prompted(plain)
+    compilation.compile(compiled, tell=said.append)
+    before = compiled.step(state.clone(), actions[5])[0].frames  # play does not wait
+    assert compiled.compiling is not None
+    compiled.compiling.join()
+    assert compiled.compiled and said == ["from here on compiled"]
+    dream = state.clone()
+    for action in actions[5:]:
+        dreamt = compiled.step(dream, action, steps=2)[0].frames.float()
+        assert (dreamt - plain.step(state, action, steps=2)[0].frames.float()).abs().max() <= 1
+    for name, value in state.to_dict().items():
+        torch.testing.assert_close(dream.to_dict()[name], value, atol=1e-3, rtol=0)
+    assert before.shape == (1, 64, 64, 3)
+    # What has been made once is found again; another number of players is played as before.
+    again = compilation.compile(tiny_world(), tell=said.append)
+    assert again.compiling is not None
+    again.compiling.join()
+    assert said[1:] == ["from here on compiled"] and len(list((tmp_path / "compiled").iterdir())) == 1
+    state, actions = prompted(plain, players=2)
+    dreams = [model.step(state.clone(), actions[5])[0].frames for model in (again, plain)]
+    assert torch.equal(*dreams)
+
+
+def test_the_parts_that_are_compiled_are_functions_of_tensors() -> None:
+    model = tiny_world(recall=True)
+    for name, part, arguments in compilation.parts(model, 2):
+        with torch.no_grad():
+            made = torch.export.export(part, arguments, strict=False).module()(*compilation.copied(arguments))
+            torch.testing.assert_close(made, part(*compilation.copied(arguments)), atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_without_a_compiler_play_goes_on_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    said: list[str] = []
+    model = compilation.compile(tiny_world(), tell=said.append)
+    assert len(said) == 1 and "g++" in said[0] and "uncompiled" in said[0] and not model.compiled
+    state, actions = prompted(model)
+    model.step(state, actions[5])
+
+
+def test_code_that_cannot_be_made_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GAME_WM_CACHE", str(tmp_path / "file"))
+    said: list[str] = []
+    model = compilation.compile(tiny_world(), tell=said.append)
+    assert model.compiling is not None
+    model.compiling.join()
+    assert len(said) == 1 and str(tmp_path / "file") in said[0] and not model.compiled

@@ -58,7 +58,7 @@ class FakeModel(torch.nn.Module):
     """The place is written in the red channel; "forward" (or the first axis) brightens the green one."""
 
     steps = 1
-    low_precision = False
+    low_precision, compiling, compiled = False, None, False
 
     def __init__(self, end: int | None = None) -> None:
         super().__init__()

@@ -42,6 +42,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--threads", type=positive, help="processor threads (default: all cores)")
     p.add_argument("--precision", choices=("auto", "16", "32"), default="auto",
                    help="bits of the arithmetic (default: 16 where the machine has bfloat16)")  # fmt: skip
+    p.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the model in the background (a minute or two, the first time) and play on with that",
+    )
     p.add_argument("--steps", type=positive, help="denoiser calls a frame (default: the checkpoint's)")
     p.add_argument("--fps", type=rate, help="frames a second (default: the game's own; 0: as fast as it goes)")
     p.add_argument("--seed", type=int, default=0, help="chooses the noise, and the place to begin in")
@@ -74,7 +79,7 @@ def load_session(options: argparse.Namespace, report: Callable[[str, float], Non
     from game_wm.ui.session import Session
 
     loaded = checkpoint.load(path, device)
-    prepare(loaded.model, options.precision, device)
+    prepare(loaded.model, options.precision, device, options.compile)
     report("Looking at the first frames", 0.9)
     player = options.player or ("random" if options.headless else "keyboard")
     session = Session(
