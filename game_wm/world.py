@@ -172,6 +172,7 @@ class WorldModel(nn.Module):
         self.geometry = Geometry(config.memory) if config.memory else None
         self.steps = config.steps
         self.low_precision = False  # see `acceleration/precision.py`
+        self.quantised = False  # see `acceleration/quantisation.py`
         self.compiling: Thread | None = None  # see `acceleration/compilation.py`
         self.compiled = False
 

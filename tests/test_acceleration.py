@@ -6,7 +6,8 @@ import pytest
 import torch
 from tiny import tiny_world
 
-from game_wm.acceleration import compilation, pack, precision
+from data_collect.errors import UserError
+from game_wm.acceleration import compilation, pack, precision, quantisation
 from game_wm.world import WorldModel, WorldState
 
 
@@ -31,6 +32,38 @@ def test_sixteen_bits_dream_the_same_but_for_rounding(recall: bool) -> None:
         assert all(x.dtype != torch.bfloat16 for x in state.to_dict().values())
         pictures.append(outcome.frames.float())
     assert (pictures[0] - pictures[1]).abs().mean() < 0.05 * pictures[0].std() + 1
+
+
+@pytest.mark.parametrize("recall", [False, True], ids=["working memory", "episodic memory"])
+def test_eight_bits_stay_within_their_error(recall: bool) -> None:
+    plain, quantised = tiny_world(recall=recall), precision.choose(tiny_world(recall=recall), "8")
+    pack(quantised)
+    layers = [m for m in quantised.modules() if isinstance(m, quantisation.Quantised)]
+    assert {type(m) for m in layers} == {quantisation.QuantisedConvolution, quantisation.QuantisedLinear}
+    assert all(m.weight.dtype == torch.int8 for m in layers) and quantised.quantised
+    assert sum(p.numel() for p in quantised.parameters()) == sum(p.numel() for p in plain.parameters())
+    state, actions = prompted(plain, players=2)
+    dreams = [model.step(state.clone(), actions[5])[0].frames.float() for model in (plain, quantised)]
+    assert 0 < (dreams[0] - dreams[1]).abs().mean() < 0.05 * dreams[0].std()
+
+
+@pytest.mark.parametrize("kind", ["convolution", "linear"])
+def test_a_layer_in_eight_bits_is_off_by_half_a_step_at_most(kind: str) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(32, 16, 3, padding=1) if kind == "convolution" else torch.nn.Linear(32, 16)
+    x = torch.randn(2, 32, 8, 8) if kind == "convolution" else torch.randn(5, 3, 32)
+    made = (quantisation.QuantisedConvolution if kind == "convolution" else quantisation.QuantisedLinear)(layer)  # type: ignore[arg-type]
+    weight = layer.weight.abs().flatten(1)
+    steps = weight.amax(1) / quantisation.LEVELS, (x.max() - x.min()) / 255
+    # Every product is off by half a step of either factor, and what is rounded is as large as it gets at most.
+    bound = (weight.sum(1).max() * steps[1] + weight.shape[1] * x.abs().max() * steps[0].max()) / 2
+    with torch.inference_mode():
+        assert 0 < (made(x) - layer(x)).abs().max() < bound * 1.1
+
+
+def test_eight_bits_on_a_gpu_say_what_to_take() -> None:
+    with pytest.raises(UserError, match="--precision 16"):
+        quantisation.quantise(tiny_world().to("meta"))
 
 
 def test_precision_is_chosen_as_asked() -> None:

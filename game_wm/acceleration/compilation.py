@@ -1,6 +1,6 @@
 """Compiled play: the parts of a frame as machine code, made in the background while play has already begun.
 
-    model = compile(model)          # in place; returns at once, and frames come uncompiled until it is ready
+    model = compile(model)          # in place, before `pack`; returns at once, frames come uncompiled until it is ready
     model.compiling.join()          # waits for it
 
 A frame is thousands of operations of a few microseconds each; PyTorch's compiler (Ansel et al., 2024) fuses them and
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import io
 import logging
 import os
 import shutil
@@ -37,7 +38,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from game_wm.dynamics import DynamicsState
 from game_wm.memory.working import WorkingMemory
-from game_wm.world import WorldConfig, WorldModel, WorldState
+from game_wm.world import WorldModel, WorldState
 
 FORMAT = 1  # of what is kept in the folder; another one when the parts change
 
@@ -58,8 +59,9 @@ def compile(model: WorldModel, players: int = 1, tell: Callable[[str], None] = s
     if model.config.memory is not None and model.config.memory.growing:
         tell("playing uncompiled: compiled code is for memories that do not grow (memory.growing)")
         return model
-    weights = {k: v.detach().cpu() for k, v in model.state_dict().items()}
-    model.compiling = threading.Thread(target=_compile, args=(model, weights, players, tell), daemon=True)
+    copy = io.BytesIO()
+    torch.save(model, copy)  # here, since what a thread reads may be changed meanwhile
+    model.compiling = threading.Thread(target=_compile, args=(model, copy.getvalue(), players, tell), daemon=True)
     model.compiling.start()
     return model
 
@@ -69,15 +71,15 @@ def cache() -> Path:
     return Path(os.environ.get("GAME_WM_CACHE", Path.home() / ".cache" / "game_wm")) / "compiled"
 
 
-def key(model: WorldModel, weights: dict[str, Tensor], players: int) -> str:
+def key(model: WorldModel, players: int) -> str:
     """The name of all that the code depends on."""
     device = next(model.parameters()).device
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     about = (FORMAT, torch.__version__, where, torch.get_num_threads(), players, model.low_precision, model.config)
     digest = hashlib.sha256(repr(about).encode())
-    for name, value in weights.items():
+    for name, value in model.state_dict().items():
         digest.update(name.encode())
-        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+        digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:24]
 
 
@@ -127,26 +129,24 @@ def read_by_denoiser(state: DynamicsState) -> tuple[Tensor, ...]:
 # --- in the process that plays ---------------------------------------------------------------------------------------
 
 
-def _compile(model: WorldModel, weights: dict[str, Tensor], players: int, tell: Callable[[str], None]) -> None:
+def _compile(model: WorldModel, copy: bytes, players: int, tell: Callable[[str], None]) -> None:
     try:
-        folder = cache() / key(model, weights, players)
+        folder = cache() / key(torch.load(io.BytesIO(copy), weights_only=False), players)
         if not folder.exists():
-            _build(model, weights, players, folder)
+            _build(copy, players, folder)
         _install(model, players, folder)
         tell("from here on compiled")
     except (OSError, RuntimeError) as error:
         tell(f"playing uncompiled: {' '.join(str(error).split())[:300]}")
 
 
-def _build(model: WorldModel, weights: dict[str, Tensor], players: int, folder: Path) -> None:
+def _build(model: bytes, players: int, folder: Path) -> None:
     """Have another process compile into the folder; RuntimeError with its last words if it cannot."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="making-") as name:
-        device, threads = str(next(model.parameters()).device), torch.get_num_threads()
-        task = (model.config.to_dict(), weights, model.low_precision, players, device, threads)
-        torch.save(task, Path(name, "task.pt"))
-        code = "import sys; from game_wm.acceleration.compilation import build; build(sys.argv[1])"
-        command = [sys.executable, "-c", code, name]
+        Path(name, "model.pt").write_bytes(model)
+        code = "import sys; from game_wm.acceleration.compilation import build; build(*sys.argv[1:])"
+        command = [sys.executable, "-c", code, name, str(players), str(torch.get_num_threads())]
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
@@ -160,7 +160,7 @@ def _build(model: WorldModel, weights: dict[str, Tensor], players: int, folder: 
         atexit.unregister(stop)
         if process.returncode:
             raise RuntimeError(said.splitlines()[-1] if said else f"the compiler ended with {process.returncode}")
-        Path(name, "task.pt").unlink()
+        Path(name, "model.pt").unlink()
         with suppress(OSError):  # another process has made the same meanwhile
             Path(name).rename(folder)
         Path(name).mkdir(exist_ok=True)
@@ -212,8 +212,8 @@ def _install(model: WorldModel, players: int, folder: Path) -> None:
 # --- in the process that compiles ------------------------------------------------------------------------------------
 
 
-def build(folder: str) -> None:
-    """Compile what `task.pt` in this folder describes, into the same folder."""
+def build(folder: str, players: str, threads: str) -> None:
+    """Compile the model in `model.pt` in this folder, into the same folder."""
     from torch._inductor import config, graph, mkldnn_ir
 
     # Two faults of PyTorch 2.14: a convolution's result may be added to a frozen weight in place, which is another one
@@ -222,15 +222,11 @@ def build(folder: str) -> None:
     same = graph.is_same_tensor
     graph.is_same_tensor = lambda data, value: not value.is_mkldnn and same(data, value)
     os.nice(5)  # play goes first
-    sizes, weights, half, players, device, threads = torch.load(Path(folder, "task.pt"), weights_only=True)
-    torch.set_num_threads(threads)
-    model = WorldModel(WorldConfig.from_dict(sizes))
-    model.load_state_dict(weights, assign=True)
-    model.low_precision = half
-    model.to(device).eval().requires_grad_(False)
+    torch.set_num_threads(int(threads))
+    model = torch.load(Path(folder, "model.pt"), weights_only=False)  # our own: the process that plays wrote it
     config.freezing = True
     with torch.no_grad():
-        for name, part, arguments in parts(model, players):
+        for name, part, arguments in parts(model, int(players)):
             program = torch.export.export(part, arguments, strict=False)
             path = torch._inductor.aoti_compile_and_package(program, package_path=str(Path(folder, f"{name}.pt2")))
             check(name, torch._inductor.aoti_load_package(path), part, arguments)

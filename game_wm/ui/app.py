@@ -40,13 +40,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("checkpoint", nargs="?", type=Path, help="a .safetensors file (checkpoints/maze.safetensors)")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     p.add_argument("--threads", type=positive, help="processor threads (default: all cores)")
-    p.add_argument("--precision", choices=("auto", "16", "32"), default="auto",
-                   help="bits of the arithmetic (default: 16 where the machine has bfloat16)")  # fmt: skip
-    p.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile the model in the background (a minute or two, the first time) and play on with that",
-    )
+    p.add_argument("--precision", choices=("auto", "8", "16", "32"), default="auto",
+                   help="bits of the arithmetic (default: 16 where there is bfloat16; 8 is for --compile)")  # fmt: skip
+    p.add_argument("--compile", action="store_true",
+                   help="compile in the background (a minute or two, the first time), then play on faster")  # fmt: skip
     p.add_argument("--steps", type=positive, help="denoiser calls a frame (default: the checkpoint's)")
     p.add_argument("--fps", type=rate, help="frames a second (default: the game's own; 0: as fast as it goes)")
     p.add_argument("--seed", type=int, default=0, help="chooses the noise, and the place to begin in")

@@ -103,9 +103,9 @@ def device_name(model: Any) -> str:
     if device.type == "cuda":
         return f"cuda, {torch.cuda.get_device_name(device)}"
     threads = torch.get_num_threads()
-    bits = ", bfloat16" if model.low_precision else ""
-    made = ", compiled" if model.compiled else ""
-    return f"{device.type}, {threads} thread{'s' if threads > 1 else ''}{bits}{made}"
+    how = {"bfloat16": model.low_precision, "int8": model.quantised, "compiled": model.compiled}
+    name = f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"
+    return ", ".join([name, *(word for word, so in how.items() if so)])
 
 
 def measure(
