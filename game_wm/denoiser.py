@@ -148,6 +148,28 @@ class Denoiser(nn.Module):
         """Keys and values (..., N, H, D) of context tokens for the bottleneck: computed once a frame."""
         return self.bottleneck[0].context.keys_values(context_BNC)  # type: ignore[union-attr,operator]
 
+    def trunk(self, x_BCHW: Tensor, condition_BE: Tensor, context: ContextReader) -> Tensor:
+        """All blocks, (B, widths[0], h, w) to the same."""
+        return self.rest(self.down[0][0](x_BCHW, condition_BE), condition_BE, context)  # type: ignore[index]
+
+    def rest(self, x: Tensor, condition: Tensor, context: ContextReader) -> Tensor:
+        """All blocks but the first: see `acceleration/caching.py`."""
+        skips, first = [], self.down[0][0]  # type: ignore[index]
+        for blocks, shrink in zip(self.down, self.shrink, strict=True):
+            for block in blocks:  # type: ignore[attr-defined]
+                x = x if block is first else block(x, condition)
+            skips.append(x)
+            x = shrink(x)
+        x = x + self.positions
+        for block in self.bottleneck:
+            x = block(x, condition, context)
+        for blocks, grow in zip(reversed(self.up), reversed(self.grow), strict=True):  # type: ignore[call-overload]
+            skip = skips.pop()
+            x = torch.cat((grow(F.interpolate(x, size=skip.shape[-2:], mode="nearest")), skip), dim=1)
+            for block in blocks:  # type: ignore[attr-defined]
+                x = block(x, condition)
+        return x
+
     def forward(
         self,
         noisy_BCHW: Tensor,
@@ -174,20 +196,7 @@ class Denoiser(nn.Module):
             seen.append(empty if drawn_BMhw is None else drawn_BMhw)
         seen.append(older.flatten(1, 2))
         x = self.enter(torch.cat(seen, dim=1).contiguous(memory_format=torch.channels_last))
-        skips = []
-        for blocks, shrink in zip(self.down, self.shrink, strict=True):
-            for block in blocks:  # type: ignore[attr-defined]
-                x = block(x, condition)
-            skips.append(x)
-            x = shrink(x)
-        x = x + self.positions
-        for block in self.bottleneck:
-            x = block(x, condition, context)
-        for blocks, grow in zip(reversed(self.up), reversed(self.grow), strict=True):  # type: ignore[call-overload]
-            skip = skips.pop()
-            x = torch.cat((grow(F.interpolate(x, size=skip.shape[-2:], mode="nearest")), skip), dim=1)
-            for block in blocks:  # type: ignore[attr-defined]
-                x = block(x, condition)
+        x = self.trunk(x, condition, context)
         x, last = F.silu(self.norm(x)), history_BPCHW[:, -1]
         clean = last + self.leave(x).float()
         if self.gate is not None and drawn_BMhw is not None:

@@ -11,7 +11,7 @@ P history frames, S frames kept for it, M channels of the views that are drawn f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +58,7 @@ class Dynamics(nn.Module):
         self.config = config
         self.context = ContextStream(config)
         self.denoiser = Denoiser(config)
+        self.cache: Any = None  # see `acceleration/caching.py`
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def start(self, latents_BTCHW: Tensor, actions_BTA: Tensor) -> DynamicsState:

@@ -7,7 +7,7 @@ import torch
 from tiny import tiny_world
 
 from data_collect.errors import UserError
-from game_wm.acceleration import compilation, pack, precision, quantisation
+from game_wm.acceleration import caching, compilation, pack, precision, quantisation
 from game_wm.world import WorldModel, WorldState
 
 
@@ -137,3 +137,34 @@ def test_code_that_cannot_be_made_is_told_of(tmp_path: Path, monkeypatch: pytest
     assert model.compiling is not None
     model.compiling.join()
     assert len(said) == 1 and str(tmp_path / "file") in said[0] and not model.compiled
+
+
+@pytest.mark.parametrize("bound", [0.0, 0.05, 0.3])
+def test_step_caching_keeps_its_bound(bound: float) -> None:
+    plain, cached = tiny_world(), caching.cache(tiny_world(), bound)
+    kept = cached.dynamics.cache
+    state, actions = prompted(plain, players=2)
+    changes = []
+    with torch.inference_mode():
+        for action in actions[5:]:
+            before = kept.ran, kept.spared
+            latents = [model.step_latents(state.clone(), action, steps=8)[0] for model in (plain, cached)]
+            assert kept.ran + kept.spared - sum(before) == 8 and kept.ran > before[0]  # nothing from another frame
+            changes.append(caching.change(latents[1], latents[0]))
+            plain.step(state, action)
+    assert max(changes) <= bound
+    assert bound or not kept.spared
+
+
+def test_step_caching_spares_more_with_a_wider_bound() -> None:
+    spared = []
+    for bound in (0.02, 0.1, 0.9):
+        model = caching.cache(tiny_world(), bound)
+        state, actions = prompted(model)
+        model.step(state, actions[5], steps=16)
+        spared.append(model.dynamics.cache.spared)
+        model.step(state, actions[5], steps=1)
+        assert model.dynamics.cache.spared == spared[-1]  # a single call has nothing to take over
+    assert spared == sorted(spared) and spared[-1] == 15
+    with pytest.raises(UserError, match="bound"):
+        caching.cache(tiny_world(), 1.5)

@@ -59,6 +59,9 @@ def compile(model: WorldModel, players: int = 1, tell: Callable[[str], None] = s
     if model.config.memory is not None and model.config.memory.growing:
         tell("playing uncompiled: compiled code is for memories that do not grow (memory.growing)")
         return model
+    if model.dynamics.cache is not None:
+        tell("playing uncompiled: compiled code has no branches, and so no step caching")
+        return model
     copy = io.BytesIO()
     torch.save(model, copy)  # here, since what a thread reads may be changed meanwhile
     model.compiling = threading.Thread(target=_compile, args=(model, copy.getvalue(), players, tell), daemon=True)

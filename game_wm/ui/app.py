@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     p.add_argument("--threads", type=positive, help="processor threads (default: all cores)")
     p.add_argument("--precision", choices=("auto", "8", "16", "32"), default="auto",
-                   help="bits of the arithmetic (default: 16 where there is bfloat16; 8 is for --compile)")  # fmt: skip
+                   help="bits of the arithmetic (default: 16 where the machine has bfloat16, else 32)")  # fmt: skip
     p.add_argument("--compile", action="store_true",
                    help="compile in the background (a minute or two, the first time), then play on faster")  # fmt: skip
     p.add_argument("--steps", type=positive, help="denoiser calls a frame (default: the checkpoint's)")
