@@ -14,6 +14,7 @@ class DynamicsConfig:
     a window as long as an episode it is full causal attention), "sparse" (of the window's blocks of `block` frames the
     two last and the `top` that fit best), "linear" (the gated delta rule instead); `kv_heads`: heads of keys and values
     that the queries' `heads` share; `glance`: frames back that the denoiser's bottleneck looks, `window` if None.
+    `hidden`: channels inside the denoiser's residual blocks, a level each, `widths` if None (`pruning.py`).
     `history`: last latents the denoiser sees whole, `compressed`: levels of those before them (`memory/compressed.py`);
     `window`: frames of working memory; `recurrent`: whether it has
     recurrent memory; `recall`: whether it reads the view that episodic memory draws for a frame; `warp`: whether it
@@ -29,6 +30,7 @@ class DynamicsConfig:
     window: int = 32
     widths: tuple[int, ...] = (192, 256)
     blocks: tuple[int, ...] = (2, 3)
+    hidden: tuple[int, ...] | None = None
     condition: int = 256
     context_width: int = 192
     context_blocks: int = 2
@@ -47,6 +49,8 @@ class DynamicsConfig:
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.blocks) or len(self.widths) < 2:
             raise ValueError("widths and blocks must have the same number of levels, two at least")
+        if len(self.inside) != len(self.widths):
+            raise ValueError("hidden must have as many levels as widths")
         if self.heads % (self.kv_heads or self.heads):
             raise ValueError(f"{self.kv_heads} heads of keys and values cannot be shared by {self.heads}")
         if not 0 <= self.sink < self.window:
@@ -60,6 +64,11 @@ class DynamicsConfig:
         for _ in range(halvings):
             height, width = (height + 1) // 2, (width + 1) // 2
         return height, width
+
+    @property
+    def inside(self) -> tuple[int, ...]:
+        """Channels inside the residual blocks of each level."""
+        return self.hidden or self.widths
 
     @property
     def span(self) -> int:

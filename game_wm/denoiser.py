@@ -33,7 +33,7 @@ class BottleneckBlock(nn.Module):
     def __init__(self, config: DynamicsConfig, first: bool) -> None:
         super().__init__()
         width = config.widths[-1]
-        self.convolution = ResidualBlock(width, width, config.condition)
+        self.convolution = ResidualBlock(width, width, config.condition, config.inside[-1])
         self.space = SpatialAttention(width, config.heads) if first else None
         self.context = Projections(width, config.heads, source=config.context_width) if first else None
 
@@ -120,7 +120,8 @@ class Denoiser(nn.Module):
         inputs = config.channels * (1 + config.history + config.compressed) + self.drawn
         self.enter = nn.Conv2d(inputs, config.widths[0], 3, padding=1)
         self.down = nn.ModuleList(
-            nn.ModuleList(ResidualBlock(w, w, e) for _ in range(d)) for w, d in zip(outer, depths, strict=True)
+            nn.ModuleList(ResidualBlock(w, w, e, hidden) for _ in range(d))
+            for w, d, hidden in zip(outer, depths, config.inside[:-1], strict=True)
         )
         self.shrink = nn.ModuleList(
             nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(outer, config.widths[1:], strict=True)
@@ -129,8 +130,8 @@ class Denoiser(nn.Module):
         self.bottleneck = nn.ModuleList(BottleneckBlock(config, i == 0) for i in range(depth_inner))
         self.grow = nn.ModuleList(nn.Conv2d(b, a, 3, padding=1) for a, b in zip(outer, config.widths[1:], strict=True))
         self.up = nn.ModuleList(
-            nn.ModuleList(ResidualBlock(2 * w if i == 0 else w, w, e) for i in range(d))
-            for w, d in zip(outer, depths, strict=True)
+            nn.ModuleList(ResidualBlock(2 * w if i == 0 else w, w, e, hidden) for i in range(d))
+            for w, d, hidden in zip(outer, depths, config.inside[:-1], strict=True)
         )
         self.norm = nn.GroupNorm(groups(config.widths[0]), config.widths[0])
         self.leave = nn.Conv2d(config.widths[0], config.channels, 3, padding=1)
