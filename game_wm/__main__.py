@@ -2,6 +2,7 @@
 
 python -m game_wm play [CHECKPOINT] …         # the same as play.py
 python -m game_wm evaluate CHECKPOINT …       # measure it and write its card
+python -m game_wm export CHECKPOINT --out DIR # its networks as ONNX files
 python -m game_wm prune CHECKPOINT --out FILE # a smaller one, to be trained on
 """
 
@@ -14,7 +15,12 @@ from importlib import import_module
 from data_collect.errors import UserError, main_guard
 
 # A command's module is imported when it is asked for: evaluation brings more with it than playing.
-COMMANDS = {"play": "game_wm.ui.app", "evaluate": "game_wm.evaluation", "prune": "game_wm.acceleration.pruning"}
+COMMANDS = {
+    "play": "game_wm.ui.app",
+    "evaluate": "game_wm.evaluation",
+    "export": "game_wm.acceleration.export",
+    "prune": "game_wm.acceleration.pruning",
+}
 
 
 def main(argv: list[str]) -> int:

@@ -1,17 +1,19 @@
 """Each acceleration plays the same model."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from tiny import tiny_checkpoint, tiny_config, tiny_world
 
 from data_collect.errors import UserError
-from game_wm.acceleration import caching, compilation, pack, precision, pruning, quantisation
+from game_wm.acceleration import caching, compilation, export, pack, precision, pruning, quantisation
 from game_wm.checkpoint import load, save
-from game_wm.world import WorldModel, WorldState
+from game_wm.world import WorldModel, WorldState, frame_noise
 
 
 def prompted(model: WorldModel, players: int = 1) -> tuple[WorldState, torch.Tensor]:
@@ -223,3 +225,34 @@ def test_the_prune_command(tmp_path: Path) -> None:
     save(given, checkpoint)
     assert pruning.main([str(given), "--share", "0.5", "--out", str(out)]) == 0
     assert load(out).model.config.dynamics.hidden == (16, 16)
+
+
+@pytest.mark.parametrize("recall", [False, True], ids=["working memory", "episodic memory"])
+def test_exported_networks_give_the_same_frames(tmp_path: Path, recall: bool) -> None:
+    pytest.importorskip("onnxscript", reason="needs pip install -e '.[export]'")
+    runtime = pytest.importorskip("onnxruntime", reason="needs pip install -e '.[export]'")
+    model = tiny_world(recall=recall)
+    export.export(model, tmp_path)
+    run = {name: runtime.InferenceSession(tmp_path / f"{name}.onnx").run for name in ("decoder", "denoiser", "context")}
+    state, actions = prompted(model)
+    kept = {k: v.numpy() for k, v in state.to_dict().items() if k.startswith("dynamics.")}
+    read = ["dynamics.latents", "dynamics.actions", *export.RING]
+    for action in actions[5:]:
+        noisy = frame_noise(state.seeds, state.dynamics.context.working.count, model.latent_shape).numpy()
+        told = {"action": action.numpy(), "noisy": noisy, "level": np.zeros(1, "f"), "stride": np.ones(1, "f")}
+        if recall:
+            told["drawn"] = model.draw(state, action).numpy()
+        (clean,) = run["denoiser"](None, {**{k: kept[k] for k in read}, **told})
+        (frame,) = run["decoder"](None, {"latents": clean})
+        reward, termination, *after = run["context"](None, {**kept, "clean": clean, "action": action.numpy()})
+        outcome, state = model.step(state, action)
+        assert np.abs(frame.astype(int) - outcome.frames.numpy()).max() <= 1
+        np.testing.assert_allclose(reward, outcome.rewards, atol=1e-4)
+        np.testing.assert_allclose(termination, outcome.terminated, atol=1e-4)
+        kept = dict(zip(kept, after))
+
+
+def test_export_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(UserError, match="pip install"):
+        export.export(tiny_world(), tmp_path)
