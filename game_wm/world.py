@@ -5,7 +5,7 @@ Legend: B players, P prompt frames, H, W pixels, C channels and h, w grid of a l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from threading import Thread
 from typing import Any, NamedTuple
@@ -282,6 +282,12 @@ class WorldModel(nn.Module):
         with self.autocast():
             return as_latents(self.tokenizer, draw(views, self.geometry.focal)), found
 
+    def decoding(self, clean_BCHW: Tensor) -> Callable[[], Tensor]:
+        """What gives the frames (B, H, W, 3) of latents when it is called: see `acceleration/pipelining.py`."""
+        with self.autocast():
+            frames = self.tokenizer.decode(clean_BCHW)
+        return lambda: frames
+
     def finish(
         self,
         state: WorldState,
@@ -295,11 +301,10 @@ class WorldModel(nn.Module):
         Returns its frames (empty where neither the geometry nor `decoded` asks for them), rewards and terminations.
         """
         now, before = state.dynamics.context.working.count.clone(), state.dynamics.latents[:, -1].clone()
+        shown = self.decoding(clean_BCHW) if decoded or self.geometry is not None else lambda: clean_BCHW.new_zeros(0)
         with self.autocast():
             rewards, terminated = self.dynamics.encode_context(state.dynamics, clean_BCHW, action_BA)
-            if not decoded and self.geometry is None:
-                return clean_BCHW.new_zeros(0), rewards, terminated
-            frames = self.tokenizer.decode(clean_BCHW)
+            frames = shown()
             if self.geometry is not None and state.recent is not None:
                 picture = frames.permute(0, 3, 1, 2)
                 step = state.recent.push(self.geometry, before, clean_BCHW, action_BA, picture)

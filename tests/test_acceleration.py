@@ -1,6 +1,7 @@
 """Each acceleration plays the same model."""
 
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import torch.nn.functional as F
 from tiny import tiny_checkpoint, tiny_config, tiny_world
 
 from data_collect.errors import UserError
-from game_wm.acceleration import caching, compilation, export, pack, precision, pruning, quantisation
+from game_wm.acceleration import caching, compilation, export, pack, pipelining, precision, pruning, quantisation
+from game_wm.acceleration.batching import Batch
 from game_wm.checkpoint import load, save
 from game_wm.world import WorldModel, WorldState, frame_noise
 
@@ -256,3 +258,52 @@ def test_export_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(UserError, match="pip install"):
         export.export(tiny_world(), tmp_path)
+
+
+@pytest.mark.parametrize("recall", [False, True], ids=["working memory", "episodic memory"])
+def test_a_pipelined_model_dreams_the_same(recall: bool) -> None:
+    plain, pipelined = tiny_world(recall=recall), tiny_world(recall=recall)
+    threads = set()
+    decode = pipelined.tokenizer.decode
+
+    def watched(latents: torch.Tensor) -> torch.Tensor:
+        threads.add(threading.current_thread())
+        return decode(latents)
+
+    state, actions = prompted(plain, players=2)
+    pipelining.pipeline(pipelined).tokenizer.decode = watched  # type: ignore[method-assign]
+    other = state.clone()
+    for action in actions[5:]:
+        frames = plain.step(state, action)[0].frames
+        assert torch.equal(pipelined.step(other, action)[0].frames, frames)
+    assert threads and threading.main_thread() not in threads
+    for name, value in state.to_dict().items():
+        assert torch.equal(other.to_dict()[name], value), name
+
+
+def test_players_join_and_leave_a_batch() -> None:
+    model = tiny_world(recall=True)
+    states, actions = prompted(model, players=3)
+    alone = [states[i : i + 1] for i in range(3)]
+    batch, names = Batch(model), {}
+
+    def everybody_plays(action: torch.Tensor, there: list[int]) -> None:
+        outcomes = batch.step({names[i]: action[i] for i in there})
+        for i in there:
+            own, alone[i] = model.step(alone[i], action[i : i + 1])
+            assert (outcomes[names[i]].frames.int() - own.frames[0].int()).abs().max() <= 1
+
+    assert batch.step({}) == {}
+    names = {i: batch.join(alone[i]) for i in (0, 1)}
+    everybody_plays(actions[5], [0, 1])
+    left = batch.leave(names[0])
+    assert torch.equal(left.dynamics.context.working.count, alone[0].dynamics.context.working.count)
+    names[2] = batch.join(alone[2])
+    everybody_plays(actions[6], [1, 2])
+    names[0] = batch.join(left)
+    assert len(set(names.values())) == 3 and batch.players == [names[1], names[2], names[0]]
+    everybody_plays(actions[7], [0, 1, 2])
+    with pytest.raises(KeyError, match="not in the batch"):
+        batch.step({99: actions[7][0]})
+    with pytest.raises(ValueError, match="one player"):
+        batch.join(states)

@@ -59,8 +59,8 @@ def compile(model: WorldModel, players: int = 1, tell: Callable[[str], None] = s
     if model.config.memory is not None and model.config.memory.growing:
         tell("playing uncompiled: compiled code is for memories that do not grow (memory.growing)")
         return model
-    if model.dynamics.cache is not None:
-        tell("playing uncompiled: compiled code has no branches, and so no step caching")
+    if model.dynamics.cache is not None or "decoding" in vars(model):
+        tell("playing uncompiled: step caching and pipelining are for uncompiled models")
         return model
     copy = io.BytesIO()
     torch.save(model, copy)  # here, since what a thread reads may be changed meanwhile
@@ -155,8 +155,10 @@ def _build(model: bytes, players: int, folder: Path) -> None:
         )
 
         def stop() -> None:
+            """Play ends first."""
             with suppress(ProcessLookupError):  # it has ended by itself
                 os.killpg(process.pid, signal.SIGKILL)
+            shutil.rmtree(name, ignore_errors=True)
 
         atexit.register(stop)
         said = process.communicate()[1].strip()
