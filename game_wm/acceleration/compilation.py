@@ -21,6 +21,7 @@ import hashlib
 import io
 import logging
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -39,8 +40,6 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from game_wm.dynamics import DynamicsState
 from game_wm.memory.working import WorkingMemory
 from game_wm.world import WorldModel, WorldState
-
-FORMAT = 1  # of what is kept in the folder; another one when the parts change
 
 
 def say(sentence: str) -> None:
@@ -75,15 +74,28 @@ def cache() -> Path:
 
 
 def key(model: WorldModel, players: int) -> str:
-    """The name of all that the code depends on."""
-    device = next(model.parameters()).device
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    about = (FORMAT, torch.__version__, where, torch.get_num_threads(), players, model.low_precision, model.config)
+    """The name of all that the code depends on: weights, program, machine."""
+    about = (torch.__version__, machine(model), torch.get_num_threads(), players, model.low_precision, model.config)
     digest = hashlib.sha256(repr(about).encode())
+    here = Path(__file__).parent
+    for folder in (here, here.parent, here.parent / "memory"):
+        for path in sorted(folder.glob("*.py")):
+            digest.update(path.read_bytes())
     for name, value in model.state_dict().items():
         digest.update(name.encode())
         digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:24]
+
+
+def machine(model: WorldModel) -> str:
+    """What runs the code, which is made for it: the GPU's name, or what the processor can do."""
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    path = Path("/proc/cpuinfo")
+    rows = path.read_text().splitlines() if path.exists() else [platform.machine(), platform.processor()]
+    can = [row for row in rows if row.startswith(("flags", "Features"))][:1] or rows
+    return torch.backends.cpu.get_cpu_capability() + "".join(can)
 
 
 # --- the parts as functions of tensors alone -------------------------------------------------------------------------
@@ -94,8 +106,11 @@ class Look(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, state: dict[str, Tensor], action_BA: Tensor) -> Any:
-        return self.model.look(WorldState.from_dict(state), action_BA)
+    def forward(self, state: dict[str, Tensor], action_BA: Tensor) -> tuple[Tensor | None, ...]:
+        """What is drawn, and where there is episodic memory which of its frames that is from; no None beside it, of
+        which PyTorch 2.14 would ask how it lies in memory."""
+        drawn, found = self.model.look(WorldState.from_dict(state), action_BA)
+        return drawn, *(found or ())
 
 
 class Denoise(nn.Module):
@@ -189,7 +204,8 @@ def _install(model: WorldModel, players: int, folder: Path) -> None:
     def compiled_look(state: WorldState, action_BA: Tensor) -> Any:
         if len(state) != players:
             return look(state, action_BA)
-        return run["look"](contiguous(state.to_dict()), action_BA.contiguous())
+        drawn, *found = run["look"](*contiguous((state.to_dict(), action_BA)))
+        return drawn, tuple(found) or None
 
     def compiled_denoise(state: DynamicsState, *arguments: Tensor | None) -> Tensor:
         if len(state.latents) != players:
