@@ -2,6 +2,8 @@
 
 python -m game_wm play [CHECKPOINT] …         # the same as play.py
 python -m game_wm evaluate CHECKPOINT …       # measure it and write its card
+python -m game_wm export CHECKPOINT --out DIR # its networks as ONNX files
+python -m game_wm prune CHECKPOINT --out FILE # a smaller one, to be trained on
 """
 
 from __future__ import annotations
@@ -13,7 +15,12 @@ from importlib import import_module
 from data_collect.errors import UserError, main_guard
 
 # A command's module is imported when it is asked for: evaluation brings more with it than playing.
-COMMANDS = {"play": "game_wm.ui.app", "evaluate": "game_wm.evaluation"}
+COMMANDS = {
+    "play": "game_wm.ui.app",
+    "evaluate": "game_wm.evaluation",
+    "export": "game_wm.acceleration.export",
+    "prune": "game_wm.acceleration.pruning",
+}
 
 
 def main(argv: list[str]) -> int:
@@ -23,7 +30,7 @@ def main(argv: list[str]) -> int:
         return 0
     command, *rest = argv
     if command not in COMMANDS:
-        raise UserError(f"{command!r} is not a command of game_wm: it has {' and '.join(COMMANDS)}")
+        raise UserError(f"{command!r} is not a command of game_wm: it has {', '.join(COMMANDS)}")
     return import_module(COMMANDS[command]).main(rest)
 
 

@@ -16,6 +16,7 @@ class DynamicsConfig:
     a window as long as an episode it is full causal attention), "sparse" (of the window's blocks of `block` frames the
     two last and the `top` that fit best), "linear" (the gated delta rule instead); `kv_heads`: heads of keys and values
     that the queries' `heads` share; `glance`: frames back that the denoiser's bottleneck looks, `window` if None.
+    `hidden`: channels inside the denoiser's residual blocks, a level each, `widths` if None (`pruning.py`).
     `history`: last latents the denoiser sees whole, `compressed`: levels of those before them (`memory/compressed.py`);
     `window`: frames of working memory; `recurrent`: whether it has recurrent memory; `recall`: whether it reads the
     view that episodic memory draws for a frame; `warp`: whether it reads the last frames as they look from where the
@@ -33,6 +34,7 @@ class DynamicsConfig:
     window: int = 32
     widths: tuple[int, ...] = (192, 256)
     blocks: tuple[int, ...] = (2, 3)
+    hidden: tuple[int, ...] | None = None
     condition: int = 256
     context_width: int = 192
     context_blocks: int = 2
@@ -57,6 +59,8 @@ class DynamicsConfig:
             raise ValueError("a transformer trunk needs codes, of a tokenizer with levels (configs/lab/tokenizer.yaml)")
         if self.trunk == "transformer" and (self.recall or self.warp):
             raise ValueError("a transformer trunk is shown no views: set recall and warp to false")
+        if len(self.inside) != len(self.widths):
+            raise ValueError("hidden must have as many levels as widths")
         if self.heads % (self.kv_heads or self.heads):
             raise ValueError(f"{self.kv_heads} heads of keys and values cannot be shared by {self.heads}")
         if not 0 <= self.sink < self.window:
@@ -70,6 +74,11 @@ class DynamicsConfig:
         for _ in range(halvings):
             height, width = (height + 1) // 2, (width + 1) // 2
         return height, width
+
+    @property
+    def inside(self) -> tuple[int, ...]:
+        """Channels inside the residual blocks of each level."""
+        return self.hidden or self.widths
 
     @property
     def span(self) -> int:

@@ -15,16 +15,20 @@ def groups(channels: int) -> int:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions behind group normalisations; `condition` > 0 makes them adaptive (scale and shift)."""
+    """Two 3x3 convolutions behind group normalisations; `condition` > 0 makes them adaptive (scale and shift).
 
-    def __init__(self, inputs: int, outputs: int, condition: int = 0) -> None:
+    `hidden`: channels between the two, `outputs` if None.
+    """
+
+    def __init__(self, inputs: int, outputs: int, condition: int = 0, hidden: int | None = None) -> None:
         super().__init__()
+        hidden = hidden or outputs
         self.norm1 = nn.GroupNorm(groups(inputs), inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm2 = nn.GroupNorm(groups(outputs), outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.conv1 = nn.Conv2d(inputs, hidden, 3, padding=1)
+        self.norm2 = nn.GroupNorm(groups(hidden), hidden)
+        self.conv2 = nn.Conv2d(hidden, outputs, 3, padding=1)
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
-        self.film = nn.Linear(condition, 2 * outputs) if condition else None
+        self.film = nn.Linear(condition, 2 * hidden) if condition else None
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
 

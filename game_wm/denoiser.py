@@ -35,7 +35,7 @@ class BottleneckBlock(nn.Module):
     def __init__(self, config: DynamicsConfig, first: bool) -> None:
         super().__init__()
         width = config.widths[-1]
-        self.convolution = ResidualBlock(width, width, config.condition)
+        self.convolution = ResidualBlock(width, width, config.condition, config.inside[-1])
         self.space = SpatialAttention(width, config.heads) if first else None
         self.context = Projections(width, config.heads, source=config.context_width) if first else None
 
@@ -129,7 +129,8 @@ class Denoiser(nn.Module):
         inputs = config.channels * (1 + config.history + config.compressed) + self.drawn
         self.enter = nn.Conv2d(inputs, config.widths[0], 3, padding=1)
         self.down = nn.ModuleList(
-            nn.ModuleList(ResidualBlock(w, w, e) for _ in range(d)) for w, d in zip(outer, depths, strict=True)
+            nn.ModuleList(ResidualBlock(w, w, e, hidden) for _ in range(d))
+            for w, d, hidden in zip(outer, depths, config.inside[:-1], strict=True)
         )
         self.shrink = nn.ModuleList(
             nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(outer, config.widths[1:], strict=True)
@@ -138,8 +139,8 @@ class Denoiser(nn.Module):
         self.bottleneck = nn.ModuleList(BottleneckBlock(config, i == 0) for i in range(depth_inner))
         self.grow = nn.ModuleList(nn.Conv2d(b, a, 3, padding=1) for a, b in zip(outer, config.widths[1:], strict=True))
         self.up = nn.ModuleList(
-            nn.ModuleList(ResidualBlock(2 * w if i == 0 else w, w, e) for i in range(d))
-            for w, d in zip(outer, depths, strict=True)
+            nn.ModuleList(ResidualBlock(2 * w if i == 0 else w, w, e, hidden) for i in range(d))
+            for w, d, hidden in zip(outer, depths, config.inside[:-1], strict=True)
         )
         self.norm = nn.GroupNorm(groups(config.widths[0]), config.widths[0])
         self.leave = nn.Conv2d(config.widths[0], config.channels, 3, padding=1)
@@ -176,6 +177,28 @@ class Denoiser(nn.Module):
 
         return predict
 
+    def trunk(self, x_BCHW: Tensor, condition_BE: Tensor, context: ContextReader) -> Tensor:
+        """All blocks, (B, widths[0], h, w) to the same."""
+        return self.rest(self.down[0][0](x_BCHW, condition_BE), condition_BE, context)  # type: ignore[index]
+
+    def rest(self, x: Tensor, condition: Tensor, context: ContextReader) -> Tensor:
+        """All blocks but the first: see `acceleration/caching.py`."""
+        skips, first = [], self.down[0][0]  # type: ignore[index]
+        for blocks, shrink in zip(self.down, self.shrink, strict=True):
+            for block in blocks:  # type: ignore[attr-defined]
+                x = x if block is first else block(x, condition)
+            skips.append(x)
+            x = shrink(x)
+        x = x + self.positions
+        for block in self.bottleneck:
+            x = block(x, condition, context)
+        for blocks, grow in zip(reversed(self.up), reversed(self.grow), strict=True):  # type: ignore[call-overload]
+            skip = skips.pop()
+            x = torch.cat((grow(F.interpolate(x, size=skip.shape[-2:], mode="nearest")), skip), dim=1)
+            for block in blocks:  # type: ignore[attr-defined]
+                x = block(x, condition)
+        return x
+
     def forward(
         self,
         noisy_BCHW: Tensor,
@@ -202,20 +225,7 @@ class Denoiser(nn.Module):
             seen.append(empty if drawn_BMhw is None else drawn_BMhw)
         seen.append(older.flatten(1, 2))
         x = self.enter(torch.cat(seen, dim=1).contiguous(memory_format=torch.channels_last))
-        skips = []
-        for blocks, shrink in zip(self.down, self.shrink, strict=True):
-            for block in blocks:  # type: ignore[attr-defined]
-                x = block(x, condition)
-            skips.append(x)
-            x = shrink(x)
-        x = x + self.positions
-        for block in self.bottleneck:
-            x = block(x, condition, context)
-        for blocks, grow in zip(reversed(self.up), reversed(self.grow), strict=True):  # type: ignore[call-overload]
-            skip = skips.pop()
-            x = torch.cat((grow(F.interpolate(x, size=skip.shape[-2:], mode="nearest")), skip), dim=1)
-            for block in blocks:  # type: ignore[attr-defined]
-                x = block(x, condition)
+        x = self.trunk(x, condition, context)
         x, last = F.silu(self.norm(x)), history_BPCHW[:, -1]
         clean = last + self.leave(x).float()
         if self.gate is not None and drawn_BMhw is not None:

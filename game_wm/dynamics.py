@@ -62,6 +62,7 @@ class Dynamics(nn.Module):
         self.config = config
         self.context = ContextStream(config)
         self.denoiser = Denoiser(config) if config.trunk == "unet" else FrameTransformer(config)
+        self.cache: Any = None  # see `acceleration/caching.py`
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def start(self, latents_BTCHW: Tensor, actions_BTA: Tensor) -> DynamicsState:
@@ -103,6 +104,25 @@ class Dynamics(nn.Module):
         termination, reward = self.context.outcomes(tokens)
         return expected_reward(reward), termination.float().sigmoid()
 
+    def denoise(
+        self,
+        state: DynamicsState,
+        action_BA: Tensor,
+        noisy_BCHW: Tensor,
+        level_B: Tensor,
+        stride_B: Tensor,
+        drawn_BMhw: Tensor | None = None,
+    ) -> Tensor:
+        """The next clean latent (B, C, h, w) by one call of the denoiser; the state is read, not written.
+
+        `drawn` holds the views that the denoiser reads (`denoiser.py`), if there are any.
+        """
+        actions = torch.cat((state.actions[:, 1:], action_BA[:, None]), dim=1)
+        quiet = torch.zeros(len(action_BA), device=action_BA.device)
+        history = compress(state.latents, self.config.history, self.config.compressed)
+        reader = RingReader(state.bottleneck)
+        return self.denoiser(noisy_BCHW, history, actions, level_B, stride_B, quiet, reader, drawn_BMhw)
+
     def generate(
         self,
         state: DynamicsState,
@@ -112,17 +132,19 @@ class Dynamics(nn.Module):
         objective: Objective,
         drawn_BMhw: Tensor | None = None,
     ) -> Tensor:
-        """The next clean latent (B, C, h, w); the state is read, not written.
+        """The same by a walk of `steps` calls from pure noise."""
+        if self.config.trunk == "unet":
 
-        `drawn` holds the views that the denoiser reads (`denoiser.py`), if there are any.
-        """
+            def predict(noisy: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
+                return self.denoise(state, action_BA, noisy[:, 0], level[:, 0], stride[:, 0], drawn_BMhw)[:, None]
+
+            return objective.sample(predict, noise_BCHW[:, None], steps)[:, 0]
         actions = torch.cat((state.actions[:, 1:], action_BA[:, None]), dim=1)
         quiet = torch.zeros(len(action_BA), 1, device=action_BA.device)
         history = compress(state.latents, self.config.history, self.config.compressed)
-        drawn = None if drawn_BMhw is None else drawn_BMhw[:, None]
         reader = RingReader(state.bottleneck)
-        predict = self.denoiser.predictor(history[:, None], actions[:, None], quiet, reader, drawn)
-        return objective.sample(predict, noise_BCHW[:, None], steps)[:, 0]
+        predictor = self.denoiser.predictor(history[:, None], actions[:, None], quiet, reader)
+        return objective.sample(predictor, noise_BCHW[:, None], steps)[:, 0]
 
     def forward(
         self,

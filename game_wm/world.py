@@ -5,15 +5,18 @@ Legend: B players, P prompt frames, H, W pixels, C channels and h, w grid of a l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from threading import Thread
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from data_collect.errors import UserError
 from game_wm.config import DynamicsConfig
 from game_wm.context import ContextMemory
+from game_wm.denoiser import Denoiser
 from game_wm.dynamics import Dynamics, DynamicsState
 from game_wm.memory.camera import Sources, draw
 from game_wm.memory.episodic import EpisodicMemory, Places
@@ -177,6 +180,9 @@ class WorldModel(nn.Module):
         self.geometry = Geometry(config.memory) if config.memory else None
         self.steps = config.steps
         self.low_precision = False  # see `acceleration/precision.py`
+        self.quantised = False  # see `acceleration/quantisation.py`
+        self.compiling: Thread | None = None  # see `acceleration/compilation.py`
+        self.compiled = False
 
     def autocast(self) -> torch.autocast:
         """What the networks run under."""
@@ -264,15 +270,17 @@ class WorldModel(nn.Module):
     def draw(self, state: WorldState, action_BA: Tensor) -> Tensor | None:
         """The views (B, V * (C + COVER), h, w) that memory and the last frames give of the frame that this action leads
         to; None in a network that is shown none."""
-        return self._draw(state, action_BA)[0]
+        return self.look(state, action_BA)[0]
 
-    def _draw(self, state: WorldState, action_BA: Tensor) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None]:
-        """The same, and which frames of memory it is drawn from."""
+    # --- with `Dynamics.denoise` the parts of a frame, which `acceleration/compilation.py` replaces ---
+
+    def look(self, state: WorldState, action_BA: Tensor) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None]:
+        """What is drawn for a frame, as `draw` gives it, and which frames of memory it is drawn from."""
         views, found = [], None
         if self.geometry is not None and state.recent is not None:
             step = state.recent.to_come(self.geometry, action_BA)
             if state.episodic is not None:
-                which, poses, there = self._look(state, step)[1]
+                which, poses, there = self._choose(state, step)[1]
                 found = which, there
                 views.append(Sources(*state.episodic.frames(which), poses, there))
             if self.config.dynamics.warp:
@@ -282,7 +290,40 @@ class WorldModel(nn.Module):
         with self.autocast():
             return as_latents(self.tokenizer, draw(views, self.geometry.focal)), found
 
-    def _look(self, state: WorldState, step_B3: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    def decoding(self, clean_BCHW: Tensor) -> Callable[[], Tensor]:
+        """What gives the frames (B, H, W, 3) of latents when it is called: see `acceleration/pipelining.py`."""
+        with self.autocast():
+            frames = self.tokenizer.decode(clean_BCHW)
+        return lambda: frames
+
+    def finish(
+        self,
+        state: WorldState,
+        clean_BCHW: Tensor,
+        action_BA: Tensor,
+        found: tuple[Tensor, Tensor] | None,
+        decoded: bool = True,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Read a finished latent into the state, in place; all but keeping the frame in episodic memory.
+
+        Returns its frames (empty where neither the geometry nor `decoded` asks for them), rewards and terminations.
+        """
+        now, before = state.dynamics.context.working.count.clone(), state.dynamics.latents[:, -1].clone()
+        shown = self.decoding(clean_BCHW) if decoded or self.geometry is not None else lambda: clean_BCHW.new_zeros(0)
+        with self.autocast():
+            rewards, terminated = self.dynamics.encode_context(state.dynamics, clean_BCHW, action_BA)
+            frames = shown()
+            if self.geometry is not None and state.recent is not None:
+                picture = frames.permute(0, 3, 1, 2)
+                step = state.recent.push(self.geometry, before, clean_BCHW, action_BA, picture)
+        if self.geometry is not None and state.recent is not None and state.episodic is not None:
+            disparity, focal = state.recent.disparity[:, -1], self.geometry.focal
+            state.episodic.settle(self.places, step, picture, disparity, now, focal, found)
+        return frames, rewards, terminated
+
+    # -------------------------------------------------------------------------------------------------------------
+
+    def _choose(self, state: WorldState, step_B3: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """The pose that a step will lead to, and what `EpisodicMemory.choose` finds for it."""
         memory, geometry = state.episodic, self.geometry
         assert memory is not None and geometry is not None
@@ -297,7 +338,7 @@ class WorldModel(nn.Module):
         if memory is None or geometry is None or state.recent is None:
             return None
         step = state.recent.to_come(geometry, action_BA.to(state.dynamics.actions))
-        pose, (which, poses, there) = self._look(state, step)
+        pose, (which, poses, there) = self._choose(state, step)
         pictures, disparity = memory.frames(which)
         ((view, known),) = draw([Sources(pictures, disparity, poses, there)], geometry.focal)
         found = there[player]
@@ -330,19 +371,22 @@ class WorldModel(nn.Module):
             expected = (len(state), self.config.dynamics.actions)
             raise ValueError(f"actions must have the shape {expected}, not {tuple(action_BA.shape)}")
         action_BA = action_BA.to(past.actions)
-        now, before = past.context.working.count.clone(), past.latents[:, -1].clone()
+        now = past.context.working.count.clone()
         noise = frame_noise(state.seeds, now, self.latent_shape).to(past.latents)
-        drawn, found = self._draw(state, action_BA)
+        drawn, found = self.look(state, action_BA)
         steps = steps or self.steps
         with self.autocast():
             clean = self.dynamics.generate(past, action_BA, noise, steps, self.config.objective, drawn).float()
-            rewards, terminated = self.dynamics.encode_context(past, clean, action_BA)
-        frames = self.decode(clean) if decoded or self.geometry is not None else clean.new_zeros(0)
-        if self.geometry is not None and state.recent is not None:
-            picture = frames.permute(0, 3, 1, 2)
-            with self.autocast():
-                step = state.recent.push(self.geometry, before, clean, action_BA, picture)
-            if state.episodic is not None:
-                disparity = state.recent.disparity[:, -1]
-                state.episodic.arrive(self.places, step, picture, disparity, now, self.geometry.focal, found)
+        frames, rewards, terminated = self.finish(state, clean, action_BA, found, decoded)
+        if state.episodic is not None and state.recent is not None:
+            picture, disparity = frames.permute(0, 3, 1, 2), state.recent.disparity[:, -1]
+            state.episodic.write(self.places, picture, disparity, state.episodic.pose, now)
         return frames, clean, rewards, terminated
+
+
+def unet(model: WorldModel) -> Denoiser:
+    """The denoiser of a model that has one; `UserError` for one of tokens."""
+    denoiser = model.dynamics.denoiser
+    if not isinstance(denoiser, Denoiser):
+        raise UserError("this model draws frames token by token with a transformer: what was asked for is for U-Nets")
+    return denoiser

@@ -72,7 +72,8 @@ class FakeModel(torch.nn.Module):
     """The place is written in the red channel; "forward" (or the first axis) brightens the green one."""
 
     steps = 1
-    low_precision = False
+    low_precision = quantised = compiled = False
+    compiling = None
 
     def __init__(self, end: int | None = None) -> None:
         super().__init__()

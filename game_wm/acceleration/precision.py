@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from game_wm.acceleration.quantisation import quantise
 from game_wm.world import WorldModel
 
 
@@ -29,8 +30,11 @@ def supported(device: str = "cpu") -> bool:
 
 
 def choose(model: WorldModel, precision: str, device: str = "cpu") -> WorldModel:
-    """`half` for "16", and for "auto" where it is `supported`; as it is for "32"."""
-    return half(model) if precision == "16" or (precision == "auto" and supported(device)) else model
+    """`half` for "16", and for "auto" where it is `supported`; as it is for "32"; `quantise` for "8", the rest of it as
+    for "auto". Raises UserError for "8" on a GPU."""
+    if precision == "16" or (precision in ("8", "auto") and supported(device)):
+        model = half(model)
+    return quantise(model) if precision == "8" else model
 
 
 def half(model: WorldModel) -> WorldModel:

@@ -314,7 +314,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--window", type=Path, help="revisit compares with this checkpoint (default: "
                         "NAME-window.safetensors beside the checkpoint, if it is there)")  # fmt: skip
     parser.add_argument("--device", default="cpu", help="where the model runs (default: %(default)s)")
-    parser.add_argument("--precision", choices=("auto", "16", "32"), default="auto", help="bits of the arithmetic "
+    parser.add_argument("--precision", choices=("auto", "8", "16", "32"), default="auto", help="bits of the arithmetic "
                         "(default: 16 where the machine has bfloat16, as in play)")  # fmt: skip
     parser.add_argument("--out", type=Path, help="folder of the card (default: beside the checkpoint)")
     parser.add_argument("--json", metavar="FILE", help="write the card there too; - is standard output")
@@ -349,7 +349,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare(checkpoint.model, arguments.precision, arguments.device)
     path = writable(arguments.out or arguments.checkpoint.parent) / f"{arguments.checkpoint.stem}.json"
     card = read(path)
-    tokens, bits = checkpoint.model.config.dynamics.tokens, 16 if checkpoint.model.low_precision else 32
+    tokens, model = checkpoint.model.config.dynamics.tokens, checkpoint.model
+    bits = 8 if model.quantised else 16 if model.low_precision else 32
     print(
         f"evaluating {arguments.checkpoint} ({checkpoint.game}): {checkpoint.parameters / 1e6:.2f} M parameters, "
         f"{tokens} tokens and {options.steps or checkpoint.model.steps} denoiser calls a frame; "

@@ -133,10 +133,23 @@ class EpisodicMemory:
         disparity_Bhw: Tensor,
         times_B: Tensor,
         focal: Tensor,
+    ) -> None:
+        """A frame is finished, which this step led to: the players `settle`, and it is kept."""
+        self.settle(places, step_B3, pictures_B3HW, disparity_Bhw, times_B, focal)
+        self.write(places, pictures_B3HW, disparity_Bhw, self.pose, times_B)
+
+    def settle(
+        self,
+        places: Places,
+        step_B3: Tensor,
+        pictures_B3HW: Tensor,
+        disparity_Bhw: Tensor,
+        times_B: Tensor,
+        focal: Tensor,
         found: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        """A frame is finished, which this step led to: the players move, are put right by what is known of where they
-        are, and the frame is kept. `found` is what was chosen for its view, and whether there is one."""
+        """The players move by this step and are put right by what is known of where they are. `found` is what was
+        chosen for the frame's view, and whether there is one."""
         self.pose = move(self.pose, step_B3)
         if found is None:
             which, _, there = self.choose(places, self.pose, times_B, ALIGNED, focal)
@@ -144,14 +157,14 @@ class EpisodicMemory:
             which, there = (x[:, :ALIGNED] for x in found)
         # Where nobody has moved, nothing has gone wrong: or a dream that changes a little would pull him along.
         most = step_B3[:, :2].norm(dim=1, keepdim=True) * MENDED
-        if (there & (most > 0)).any():
+        # A compiled frame has no branches; the correction is zero where there is none to make.
+        if torch.compiler.is_compiling() or (there & (most > 0)).any():
             pictures, disparity = self.frames(which)
             sources = self.seen_from(places, self.pose, which)
             then, now = pictures.float() / 127.5 - 1, pictures_B3HW.float() / 127.5 - 1
             off = align(now, disparity_Bhw, then, disparity, sources, there, focal) * places.side
             off = off * (most / off.norm(dim=1, keepdim=True).clamp_min(1e-9)).clamp_max(1)
             self.pose = move(self.pose, F.pad(off, (0, 1)))
-        self.write(places, pictures_B3HW, disparity_Bhw, self.pose, times_B)
 
     def choose(
         self, places: Places, pose_B3: Tensor, now_B: Tensor, views: int, focal: Tensor | float, young: int = YOUNG

@@ -50,8 +50,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("checkpoint", nargs="?", type=Path, help="a .safetensors file (checkpoints/maze.safetensors)")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     p.add_argument("--threads", type=positive, help="processor threads (default: all cores)")
-    p.add_argument("--precision", choices=("auto", "16", "32"), default="auto",
-                   help="bits of the arithmetic (default: 16 where the machine has bfloat16)")  # fmt: skip
+    p.add_argument("--precision", choices=("auto", "8", "16", "32"), default="auto",
+                   help="bits of the arithmetic (default: 16 where the machine has bfloat16, else 32)")  # fmt: skip
+    p.add_argument("--compile", action="store_true",
+                   help="compile in the background (a minute or two, the first time), then play on faster")  # fmt: skip
     p.add_argument("--steps", type=positive, help="denoiser calls a frame (default: the checkpoint's)")
     p.add_argument("--fps", type=rate, help="frames a second (default: the game's own; 0: as fast as it goes)")
     p.add_argument("--seed", type=int, default=0, help="chooses the noise, and the place to begin in")
@@ -104,7 +106,7 @@ def load_session(options: argparse.Namespace, report: Callable[[str, float], Non
         loaded = starts.from_recording(loaded, options.recording)
     file = options.load or options.replay
     dream = saved.load(file, loaded) if file else None
-    prepare(loaded.model, options.precision, device)
+    prepare(loaded.model, options.precision, device, options.compile)
     report("Looking at the first frames", 0.9)
     player = options.player or ("random" if options.headless else "keyboard")
     session = Session(

@@ -7,7 +7,8 @@ The `cost` object (megabytes are 10^6 bytes, times include choosing the action, 
 starting another episode counts for the frame that waits for it; writing a video does not count):
 fps_median = 1000 / p50_ms, p50_ms and p95_ms over all counted frames, `*_first` and `*_last` over the first and last
 200, first_frame_s from the start of the process to the first dreamt frame, state_mb the `WorldState` of one player.
-WARM_UP frames of another episode go before and are not counted.
+WARM_UP frames of another episode go before and are not counted, nor are those until compiled code is in place, if it is
+asked for.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def play(
         raise UserError(f"--frames {frames} is more than the {len(replay)} actions of the file")
     session.tick()
     first_frame = process_age()
+    while (compiling := session.model.compiling) and compiling.is_alive():
+        session.tick()
     for _ in range(min(WARM_UP, frames) - 1):
         session.tick()
     session.reset()  # so that what is played does not depend on the warm-up
@@ -107,8 +110,9 @@ def device_name(model: Any) -> str:
     if device.type == "cuda":
         return f"cuda, {torch.cuda.get_device_name(device)}"
     threads = torch.get_num_threads()
-    bits = ", bfloat16" if model.low_precision else ""
-    return f"{device.type}, {threads} thread{'s' if threads > 1 else ''}{bits}"
+    how = {"bfloat16": model.low_precision, "int8": model.quantised, "compiled": model.compiled}
+    name = f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"
+    return ", ".join([name, *(word for word, so in how.items() if so)])
 
 
 def measure(

@@ -1,0 +1,287 @@
+"""Compiled play: the parts of a frame as machine code, made in the background while play has already begun.
+
+    model = compile(model)          # in place, before `pack`; returns at once, frames come uncompiled until it is ready
+    model.compiling.join()          # waits for it
+
+A frame is thousands of operations of a few microseconds each; PyTorch's compiler (Ansel et al., 2024) fuses them and
+lays the convolutions' weights out once. The parts are `WorldModel.look`, `Dynamics.denoise` and `WorldModel.finish`,
+compiled ahead of time by a process of its own, which does not hold up the one that plays, into a folder where later
+starts find them (`~/.cache/game_wm/compiled`, or below what GAME_WM_CACHE names).
+
+Frames differ from uncompiled ones by rounding, as 16 bits differ from 32: by less than half a level of 255 on average,
+one frame on. The code is for one number of players; any other is played uncompiled.
+
+Legend: B players, C channels, h, w latent grid, M channels of the views drawn for a frame, A action vector.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import io
+import logging
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from game_wm.dynamics import DynamicsState
+from game_wm.memory.working import WorkingMemory
+from game_wm.world import WorldModel, WorldState
+
+
+def say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def compile(model: WorldModel, players: int = 1, tell: Callable[[str], None] = say) -> WorldModel:
+    """The same model, changed in place: compiled code takes over when it is ready.
+
+    `tell` is given a sentence then, or why there will be none: no C++ compiler, a full disk, a memory that grows, code
+    that cannot be made.
+    """
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        tell("playing uncompiled: there is no C++ compiler; install g++ (apt install g++) or name another one in CXX")
+        return model
+    if model.config.memory is not None and model.config.memory.growing:
+        tell("playing uncompiled: compiled code is for memories that do not grow (memory.growing)")
+        return model
+    if model.config.dynamics.trunk != "unet":
+        tell("playing uncompiled: compiled code is for models with a U-Net, not for those of tokens")
+        return model
+    if model.dynamics.cache is not None or "decoding" in vars(model):
+        tell("playing uncompiled: step caching and pipelining are for uncompiled models")
+        return model
+    copy = io.BytesIO()
+    torch.save(model, copy)  # here, since what a thread reads may be changed meanwhile
+    model.compiling = threading.Thread(target=_compile, args=(model, copy.getvalue(), players, tell), daemon=True)
+    model.compiling.start()
+    return model
+
+
+def cache() -> Path:
+    """Where compiled code is kept; any of its folders may be deleted."""
+    return Path(os.environ.get("GAME_WM_CACHE", Path.home() / ".cache" / "game_wm")) / "compiled"
+
+
+def key(model: WorldModel, players: int) -> str:
+    """The name of all that the code depends on: weights, program, machine."""
+    about = (torch.__version__, machine(model), torch.get_num_threads(), players, model.low_precision, model.config)
+    digest = hashlib.sha256(repr(about).encode())
+    here = Path(__file__).parent
+    for folder in (here, here.parent, here.parent / "memory"):
+        for path in sorted(folder.glob("*.py")):
+            digest.update(path.read_bytes())
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:24]
+
+
+def machine(model: WorldModel) -> str:
+    """What runs the code, which is made for it: the GPU's name, or what the processor can do."""
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    path = Path("/proc/cpuinfo")
+    rows = path.read_text().splitlines() if path.exists() else [platform.machine(), platform.processor()]
+    can = [row for row in rows if row.startswith(("flags", "Features"))][:1] or rows
+    return torch.backends.cpu.get_cpu_capability() + "".join(can)
+
+
+# --- the parts as functions of tensors alone -------------------------------------------------------------------------
+
+
+class Look(nn.Module):
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, state: dict[str, Tensor], action_BA: Tensor) -> tuple[Tensor | None, ...]:
+        """What is drawn, and where there is episodic memory which of its frames that is from; no None beside it, of
+        which PyTorch 2.14 would ask how it lies in memory."""
+        drawn, found = self.model.look(WorldState.from_dict(state), action_BA)
+        return drawn, *(found or ())
+
+
+class Denoise(nn.Module):
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, read: tuple[Tensor, ...], *arguments: Tensor | None) -> Tensor:
+        latents, actions, *ring = read
+        state = DynamicsState(latents, actions, None, WorkingMemory(*ring))  # type: ignore[arg-type]
+        with self.model.autocast():
+            return self.model.dynamics.denoise(state, *arguments)  # type: ignore[arg-type]
+
+
+class Finish(nn.Module):
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, tensors: dict[str, Tensor], clean_BCHW: Tensor, action_BA: Tensor, found: tuple[Tensor, Tensor] | None
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, Tensor]]:
+        """What `WorldModel.finish` returns, and the tensors of the state that are new; others are written in place."""
+        state = WorldState.from_dict(tensors)
+        shown = self.model.finish(state, clean_BCHW, action_BA, found)
+        return shown, {k: v for k, v in state.to_dict().items() if v is not tensors[k]}
+
+
+def read_by_denoiser(state: DynamicsState) -> tuple[Tensor, ...]:
+    ring = state.bottleneck
+    return state.latents, state.actions, ring.keys, ring.values, ring.sums, ring.count
+
+
+# --- in the process that plays ---------------------------------------------------------------------------------------
+
+
+def _compile(model: WorldModel, copy: bytes, players: int, tell: Callable[[str], None]) -> None:
+    try:
+        folder = cache() / key(torch.load(io.BytesIO(copy), weights_only=False), players)
+        if not folder.exists():
+            _build(copy, players, folder)
+        _install(model, players, folder)
+        tell("from here on compiled")
+    except (OSError, RuntimeError) as error:
+        tell(f"playing uncompiled: {' '.join(str(error).split())[:300]}")
+
+
+def _build(model: bytes, players: int, folder: Path) -> None:
+    """Have another process compile into the folder; RuntimeError with its last words if it cannot."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="making-") as name:
+        Path(name, "model.pt").write_bytes(model)
+        code = "import sys; from game_wm.acceleration.compilation import build; build(*sys.argv[1:])"
+        command = [sys.executable, "-c", code, name, str(players), str(torch.get_num_threads())]
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+        def stop() -> None:
+            """Play ends first."""
+            with suppress(ProcessLookupError):  # it has ended by itself
+                os.killpg(process.pid, signal.SIGKILL)
+            shutil.rmtree(name, ignore_errors=True)
+
+        atexit.register(stop)
+        said = process.communicate()[1].strip()
+        atexit.unregister(stop)
+        if process.returncode:
+            raise RuntimeError(said.splitlines()[-1] if said else f"the compiler ended with {process.returncode}")
+        Path(name, "model.pt").unlink()
+        with suppress(OSError):  # another process has made the same meanwhile
+            Path(name).rename(folder)
+        Path(name).mkdir(exist_ok=True)
+
+
+def contiguous(tensors: Any) -> Any:
+    """Compiled code takes for granted how its arguments lie in memory."""
+    return tree_map_only(Tensor, Tensor.contiguous, tensors)
+
+
+def copied(tensors: Any) -> Any:
+    return tree_map_only(Tensor, Tensor.clone, tensors)
+
+
+def _install(model: WorldModel, players: int, folder: Path) -> None:
+    """Put the compiled parts in place of the model's own, for this number of players."""
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # "no CUDA", where none is wanted
+    run = {path.stem: torch._inductor.aoti_load_package(str(path)) for path in folder.glob("*.pt2")}
+    look, denoise, finish = model.look, model.dynamics.denoise, model.finish
+
+    def compiled_look(state: WorldState, action_BA: Tensor) -> Any:
+        if len(state) != players:
+            return look(state, action_BA)
+        drawn, *found = run["look"](*contiguous((state.to_dict(), action_BA)))
+        return drawn, tuple(found) or None
+
+    def compiled_denoise(state: DynamicsState, *arguments: Tensor | None) -> Tensor:
+        if len(state.latents) != players:
+            return denoise(state, *arguments)  # type: ignore[arg-type]
+        return run["denoise"](*contiguous((read_by_denoiser(state), *arguments)))
+
+    def compiled_finish(
+        state: WorldState, clean_BCHW: Tensor, action_BA: Tensor, found: Any, decoded: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if len(state) != players or not (decoded or model.geometry):
+            return finish(state, clean_BCHW, action_BA, found, decoded)
+        tensors = contiguous(state.to_dict())
+        shown, new = run["finish"](tensors, *contiguous((clean_BCHW, action_BA, found)))
+        changed = WorldState.from_dict(tensors | new)
+        state.dynamics, state.episodic, state.recent = changed.dynamics, changed.episodic, changed.recent
+        return shown
+
+    if "look" in run:
+        model.look = compiled_look  # type: ignore[method-assign]
+    model.dynamics.denoise = compiled_denoise  # type: ignore[method-assign,assignment]
+    model.finish = compiled_finish  # type: ignore[method-assign]
+    model.compiled = True
+
+
+# --- in the process that compiles ------------------------------------------------------------------------------------
+
+
+def build(folder: str, players: str, threads: str) -> None:
+    """Compile the model in `model.pt` in this folder, into the same folder."""
+    from torch._inductor import config, graph, mkldnn_ir
+
+    # Two faults of PyTorch 2.14: a convolution's result may be added to a frozen weight in place, which is another one
+    # from then on; and a packed weight is asked for the storage that it has not, where a plain one is as large.
+    mkldnn_ir.ConvolutionBinaryInplace.create = mkldnn_ir.ConvolutionBinary.create  # type: ignore[method-assign]
+    same = graph.is_same_tensor
+    graph.is_same_tensor = lambda data, value: not value.is_mkldnn and same(data, value)
+    os.nice(5)  # play goes first
+    torch.set_num_threads(int(threads))
+    model = torch.load(Path(folder, "model.pt"), weights_only=False)  # our own: the process that plays wrote it
+    config.freezing = True
+    with torch.no_grad():
+        for name, part, arguments in parts(model, int(players)):
+            program = torch.export.export(part, arguments, strict=False)
+            path = torch._inductor.aoti_compile_and_package(program, package_path=str(Path(folder, f"{name}.pt2")))
+            check(name, torch._inductor.aoti_load_package(path), part, arguments)
+
+
+def check(name: str, made: Callable[..., Any], meant: Callable[..., Any], arguments: Any) -> None:
+    """RuntimeError where compiled code does something else, or another thing the second time."""
+    for _ in range(2):
+        results = (tree_leaves(f(*copied(arguments))) for f in (made, meant))
+        for got, wanted in zip(*results, strict=True):
+            if wanted is None or wanted.dtype == torch.long:  # indices of memory may differ where there is a tie
+                continue
+            off, size = (got.double() - wanted.double()).norm(), wanted.double().norm()
+            if not off <= 0.05 * size + 1e-3:
+                raise RuntimeError(f"the compiler made something else of {name} ({off:.3g} off, of {size:.3g})")
+
+
+def parts(model: WorldModel, players: int) -> list[tuple[str, nn.Module, tuple[Any, ...]]]:
+    """Name, function and example arguments of what is compiled."""
+    device, config = next(model.parameters()).device, model.config.dynamics
+    frames = torch.randint(256, (players, 6, model.height, model.width, 3), dtype=torch.uint8, device=device)
+    actions = torch.rand(players, 6, config.actions, device=device)
+    state = model.start(frames, actions[:, 1:], torch.arange(players, device=device))
+    action, noisy = actions[:, 0].clone(), torch.randn(players, *model.latent_shape, device=device)
+    model.step(state, action)  # fills what is kept from call to call
+    state = WorldState.from_dict(copied(state.to_dict()))
+    drawn, found = model.look(state, action)
+    level, stride = (torch.full((players,), x, device=device) for x in (0.25, 0.5))
+    denoised = read_by_denoiser(state.dynamics), action, noisy, level, stride, drawn
+    made: list[tuple[str, nn.Module, tuple[Any, ...]]] = [
+        ("denoise", Denoise(model), contiguous(denoised)),
+        ("finish", Finish(model), contiguous((state.to_dict(), noisy, action, found))),
+    ]
+    return [*made, ("look", Look(model), contiguous((state.to_dict(), action)))] if config.views else made

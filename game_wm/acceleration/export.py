@@ -1,0 +1,119 @@
+"""Export: the networks of a checkpoint as ONNX files, for programs without PyTorch.
+
+    python -m game_wm export checkpoints/maze.safetensors --out runs/onnx       # needs: pip install -e '.[export]'
+
+`decoder.onnx`: latents -> frames; `denoiser.onnx`: one call; `context.onnx`: reads a finished frame, and gives reward,
+termination and the next state of the dynamics (`NAME.next`, what is `NAME` in the call after). Names are those of
+`WorldState.to_dict`. What ties a frame together (noise, the walk of several calls, episodic memory and the views that
+it draws) is the caller's: see `WorldModel.step`.
+
+Legend: B players, C channels, h, w latent grid, A action vector, M channels of the views drawn for a frame.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data_collect.errors import UserError
+from game_wm.acceleration.compilation import Denoise, contiguous, copied, read_by_denoiser
+from game_wm.world import WorldModel, WorldState, unet
+
+RING = [f"dynamics.bottleneck.{part}" for part in ("keys", "values", "sums", "count")]
+
+
+class Decode(nn.Module):
+    """Latents (B, C, h, w) -> uint8 (B, H, W, 3)."""
+
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.tokenizer = model.tokenizer
+
+    def forward(self, latents_BCHW: Tensor) -> Tensor:
+        return self.tokenizer.decode(latents_BCHW)
+
+
+class Context(nn.Module):
+    """A finished latent and the action that led to it, into the state of the dynamics."""
+
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.dynamics = model.dynamics
+
+    def forward(self, state: dict[str, Tensor], latents_BCHW: Tensor, action_BA: Tensor) -> tuple[Any, ...]:
+        """Rewards (B,), terminations (B,), and the state's tensors in order."""
+        state = {name: value.clone() for name, value in state.items()}  # what is written in place is given back
+        whole = WorldState.from_dict({**state, "seeds": latents_BCHW})  # not looked at
+        rewards, terminated = self.dynamics.encode_context(whole.dynamics, latents_BCHW, action_BA)
+        after = whole.to_dict()
+        return rewards, terminated, *(after[name] for name in state)
+
+
+def parts(model: WorldModel, players: int) -> list[tuple[str, nn.Module, tuple[Any, ...], list[str], list[str]]]:
+    """Of each network its name, function, example arguments, and the names of what goes in and comes out."""
+    unet(model)
+    frames = torch.randint(256, (players, 6, model.height, model.width, 3), dtype=torch.uint8)
+    actions = torch.rand(players, 6, model.config.dynamics.actions)
+    state = model.start(frames, actions[:, 1:], torch.arange(players))
+    action, latents = actions[:, 0].clone(), torch.randn(players, *model.latent_shape)
+    drawn, level, stride = model.draw(state, action), torch.full((players,), 0.25), torch.full((players,), 0.5)
+    kept = {k: v for k, v in contiguous(copied(state.to_dict())).items() if k.startswith("dynamics.")}
+    changed = [f"{name}.next" for name in kept]
+    denoised = contiguous(copied((read_by_denoiser(state.dynamics), action, latents, level, stride, drawn)))
+    told = [
+        "dynamics.latents",
+        "dynamics.actions",
+        *RING,
+        "action",
+        "noisy",
+        "level",
+        "stride",
+        *(["drawn"] if drawn is not None else []),
+    ]
+    return [
+        ("decoder", Decode(model), (latents,), ["latents"], ["frames"]),
+        ("denoiser", Denoise(model), denoised, told, ["clean"]),
+        ("context", Context(model), (kept, latents, action), [*kept, "clean", "action"],
+         ["reward", "termination", *changed]),
+    ]  # fmt: skip
+
+
+def export(model: WorldModel, folder: Path, players: int = 1) -> list[Path]:
+    """Write the ONNX files for so many players into the folder, from a model in 32 bits; their paths.
+
+    Raises UserError where the packages that write them are not installed.
+    """
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise UserError("writing ONNX files needs the package onnxscript: pip install -e '.[export]'") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, part, arguments, given, found in parts(model, players):
+        paths.append(folder / f"{name}.onnx")
+        # With gradients on, attention is plain matrix products, which ONNX has for any number of axes.
+        with torch.enable_grad():
+            program = torch.export.export(part, arguments, strict=False)
+        made = torch.onnx.export(program, input_names=given, output_names=found, dynamo=True, verbose=False)
+        assert made is not None
+        made.save(paths[-1])
+    return paths
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export a checkpoint."""
+    from game_wm import checkpoint
+
+    parser = argparse.ArgumentParser(prog="python -m game_wm export", description="Write a checkpoint as ONNX files.")
+    parser.add_argument("checkpoint", type=Path, help="a .safetensors file")
+    parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
+    parser.add_argument("--players", type=int, default=1, help="in a batch (%(default)s)")
+    options = parser.parse_args(argv)
+    for path in export(checkpoint.load(options.checkpoint).model, options.out, options.players):
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
