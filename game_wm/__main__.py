@@ -2,6 +2,7 @@
 
 python -m game_wm play [CHECKPOINT] …         # the same as play.py
 python -m game_wm evaluate CHECKPOINT …       # measure it and write its card
+python -m game_wm doctor                      # what this machine can play, and what keeps it from more
 python -m game_wm export CHECKPOINT --out DIR # its networks as ONNX files
 python -m game_wm prune CHECKPOINT --out FILE # a smaller one, to be trained on
 """
@@ -18,6 +19,7 @@ from data_collect.errors import UserError, main_guard
 COMMANDS = {
     "play": "game_wm.ui.app",
     "evaluate": "game_wm.evaluation",
+    "doctor": "game_wm.doctor",
     "export": "game_wm.acceleration.export",
     "prune": "game_wm.acceleration.pruning",
 }

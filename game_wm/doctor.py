@@ -1,0 +1,183 @@
+"""What this machine can play, and what keeps it from more: each finding with its remedy.
+
+    python -m game_wm doctor              # or with --json; --quick measures no checkpoint
+
+Exit status 0 when everything can be played, 1 when something keeps a model from being played at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from data_collect.errors import UserError
+
+State = Literal["good", "poor", "bad"]
+SIGN = {"good": "ok", "poor": "..", "bad": "!!"}
+
+FRAMES = 120  # of a checkpoint that are measured, after a warm-up
+PLAYING, TRAINING = 2, 8  # GiB of memory that playing and training the maze's model want
+DISK = 10  # GiB: a recording, its latents and a run
+# Distribution, what is wrong with which versions, and what to do about it.
+KNOWN_BAD = {
+    ("lightning", "2.6.2"): "carried malware: pip install -U lightning, and change every secret it could read",
+    ("lightning", "2.6.3"): "carried malware: pip install -U lightning, and change every secret it could read",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at, what was found, and what to do where it is not good."""
+
+    about: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+def python() -> Iterator[Finding]:
+    """The interpreter and the packages that are known to go wrong."""
+    yield Finding("python", "good", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    for (name, version), remedy in KNOWN_BAD.items():
+        if installed(name) == version:
+            yield Finding(name, "bad", f"{version} {remedy.split(':')[0]}", remedy.split(": ", 1)[1])
+    if not installed("torch"):
+        remedy = "pip install '.[model]'"
+        yield Finding("PyTorch", "bad", "not installed: this machine records, and does not play", remedy)
+    if installed("pygame") and installed("pygame-ce"):
+        remedy = "pip uninstall -y pygame pygame-ce && pip install pygame-ce"
+        yield Finding("pygame", "bad", "pygame and pygame-ce lie over each other", remedy)
+
+
+def installed(name: str) -> str | None:
+    """The version of a distribution, None where it is not there."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def processor() -> Iterator[Finding]:
+    """PyTorch against the processor: cores, threads, sixteen bits."""
+    import torch
+
+    from game_wm.acceleration import precision
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads, level = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+    found = f"PyTorch {torch.__version__}, {threads} of {cores} cores, {level}"
+    if threads < cores and "OMP_NUM_THREADS" in os.environ:
+        yield Finding("processor", "poor", found, "unset OMP_NUM_THREADS, or name more with play.py --threads")
+    else:
+        yield Finding("processor", "good", found)
+    if precision.supported("cpu"):
+        yield Finding("precision", "good", "bfloat16 is arithmetic of the processor's own, and is used")
+    else:
+        yield Finding("precision", "poor", "no bfloat16 in the processor: models play in 32 bits, somewhat slower")
+    if shutil.which(os.environ.get("CXX", "g++")):
+        yield Finding("compiler", "good", "a C++ compiler: play.py --compile can be used")
+    else:
+        yield Finding("compiler", "poor", "no C++ compiler, which play.py --compile needs", "apt install g++")
+
+
+def graphics_card() -> Iterator[Finding]:
+    """PyTorch's build against the graphics card that is there."""
+    import torch
+
+    if torch.cuda.is_available():
+        name, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory / 2**30
+        yield Finding("GPU", "good", f"{name}, {memory:.0f} GiB, CUDA {torch.version.cuda}")
+    elif Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"):
+        if torch.version.cuda is None:
+            remedy = "pip install torch torchvision --index-url https://download.pytorch.org/whl/cu128"
+            yield Finding("GPU", "poor", "an NVIDIA driver, but PyTorch was built without CUDA", remedy)
+        else:
+            remedy = "update the driver (nvidia-smi must list the card), or install a PyTorch for an older CUDA"
+            yield Finding("GPU", "poor", f"an NVIDIA driver, but CUDA {torch.version.cuda} finds no card", remedy)
+    else:
+        yield Finding("GPU", "good", "none: models play on the processor")
+
+
+def display() -> Iterator[Finding]:
+    """Whether a window can be opened; asked in a process of its own, for SDL may end the one that asks."""
+    code = "import pygame; pygame.display.init(); pygame.display.set_mode((64, 64)); print(pygame.display.get_driver())"
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    driver = asked.stdout.split()[-1] if asked.stdout.split() else ""
+    if asked.returncode == 0 and driver not in ("dummy", "offscreen"):
+        yield Finding("display", "good", f"a window opens ({driver})")
+        return
+    where = "no window can be opened" + (f": SDL has its {driver} driver only" if asked.returncode == 0 else "")
+    remedy = "log in with a desktop, or with ssh -X; without one: play.py --headless --video dream.mp4"
+    yield Finding("display", "poor", where, remedy)
+
+
+def room(folder: Path = Path()) -> Iterator[Finding]:
+    """Memory and disk."""
+    path = Path("/proc/meminfo")
+    if path.exists():
+        rows = dict(line.split(":") for line in path.read_text().splitlines())
+        free = int(rows["MemAvailable"].split()[0]) / 2**20
+        state: State = "good" if free > TRAINING else "poor" if free > PLAYING else "bad"
+        remedy = f"close programs: playing wants {PLAYING} GiB, training {TRAINING}"
+        yield Finding("memory", state, f"{free:.1f} GiB free", "" if state == "good" else remedy)
+    free = shutil.disk_usage(folder).free / 2**30
+    remedy = f"make room, or train with --runs on another disk: {DISK} GiB hold a recording and a run"
+    yield Finding("disk", "good" if free > DISK else "poor", f"{free:.0f} GiB free", "" if free > DISK else remedy)
+
+
+def checkpoints(folder: Path, frames: int = FRAMES) -> Iterator[Finding]:
+    """How fast each model plays here, measured."""
+    from game_wm.checkpoint import load
+    from game_wm.ui.headless import measure
+
+    files = sorted(path for path in folder.glob("*.safetensors") if not path.stem.endswith("-teacher"))
+    if not files:
+        yield Finding("checkpoints", "poor", f"none in {folder}", "train one: make demo")
+    for path in files:
+        try:
+            wanted = load(path).schema.fps
+            cost = measure(path, frames)
+        except UserError as error:
+            yield Finding(path.name, "bad", str(error), "get the file again")
+            continue
+        rate, late = cost["fps_median"], cost["p95_ms"]
+        found = f"{rate:.0f} frames/s, 95 % of them within {late:.0f} ms; the game runs at {wanted:g}"
+        remedy = f"play.py --compile, --precision 8, or slower: --fps {max(1, int(rate))}"
+        yield Finding(path.name, "good" if rate >= wanted else "poor", found, "" if rate >= wanted else remedy)
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m game_wm doctor`."""
+    parser = argparse.ArgumentParser("python -m game_wm doctor", description="What this machine can play.")
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
+    parser.add_argument("--quick", action="store_true", help="measure no checkpoint")
+    parser.add_argument("--json", action="store_true", help="print the findings as a list of objects")
+    options = parser.parse_args(arguments)
+    if not options.checkpoints.is_dir() and not options.quick:
+        raise UserError(f"{options.checkpoints} is no folder: name the one that holds the .safetensors files")
+    looks: list[Callable[[], Iterator[Finding]]] = [python, display, room]
+    if installed("torch"):
+        looks[1:1] = [processor, graphics_card]
+    if not options.quick and installed("torch"):
+        looks.append(lambda: checkpoints(options.checkpoints))
+    findings = []
+    for look in looks:
+        for finding in look():
+            findings.append(finding)
+            if not options.json:
+                print(f"{SIGN[finding.state]}  {finding.about}: {finding.found}", flush=True)
+                if finding.remedy:
+                    print(f"      {finding.remedy}", flush=True)
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1, ensure_ascii=False))
+    return int(any(finding.state == "bad" for finding in findings))
