@@ -84,7 +84,7 @@ class Fake(nn.Module):
     """Dreams the true game ("perfect") or shows the last frame for ever ("frozen"). Its tokenizer loses nothing."""
 
     height = width = SIZE
-    window, steps, low_precision = 4, 1, False
+    window, steps, low_precision, quantised, compiled = 4, 1, False, False, False
     config = SimpleNamespace(dynamics=SimpleNamespace(tokens=7))
 
     def __init__(self, frozen: bool, ends: bool = False) -> None:

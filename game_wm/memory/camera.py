@@ -129,6 +129,7 @@ def draw(each: Sequence[Sources], focal: Tensor | float) -> list[tuple[Tensor, T
     found = F.grid_sample(
         torch.cat((pictures.flatten(0, 1).float() / 127.5 - 1, depths), 1),
         place,
+        mode="bicubic",  # or every frame of a dream would be a little more blurred
         padding_mode="border",
         align_corners=False,
     )
