@@ -210,14 +210,19 @@ def test_after_the_end_comes_the_next_place(path: Path, tmp_path: Path, monkeypa
     run(play())
 
 
-def test_axes_go_part_of_the_way(path: Path) -> None:
+def car(path: Path) -> Checkpoint:
+    """The same model with a steering wheel."""
     keys = {"left": "steer-", "right": "steer+", "up": "gas+", "down": "brake+"}
     low, high = (-1, 0, 0, 0), (1, 1, 1, 1)
-    car = ActionSchema("box", ("steer", "gas", "brake", "horn"), low=low, high=high, keys=keys, fps=50)
+    schema = ActionSchema("box", ("steer", "gas", "brake", "horn"), low=low, high=high, keys=keys, fps=50)
+    return replace(load(path), schema=schema)
+
+
+def test_axes_go_part_of_the_way(path: Path) -> None:
     seen = []
 
     async def play() -> None:
-        async with served(replace(load(path), schema=car)) as table:
+        async with served(car(path)) as table:
             page = await table.sit()
             assert (await page.about())["axes"]
             await page.say(key="left", level=0.25, at=1)
@@ -558,7 +563,12 @@ async def chromium(session: aiohttp.ClientSession, profile: Path) -> AsyncIterat
             await process.wait()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason=f"no browser: install chromium (looked for {', '.join(BROWSERS)})")
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason=f"no browser: install chromium (looked for {', '.join(BROWSERS)})"
+)
+
+
+@needs_chromium
 def test_in_chromium(loaded: Checkpoint, tmp_path: Path) -> None:
     frame = "+document.body?.dataset.frame"
     pixels = "Array.from(document.querySelector('canvas').getContext('2d').getImageData(0,0,16,16).data).join()"
@@ -605,5 +615,32 @@ def test_in_chromium(loaded: Checkpoint, tmp_path: Path) -> None:
             await cid.until("document.body?.textContent.includes('as many as can')")
             await bob.kill()
             await table.seats(1)
+
+    run(play())
+
+
+@needs_chromium
+def test_dragging_on_the_picture_in_chromium(path: Path, tmp_path: Path) -> None:
+    async def play() -> None:
+        async with served(car(path)) as table, chromium(table.session, tmp_path / "profile") as browser:
+            ann = await browser.open(table.http)
+            await ann.until("+document.body?.dataset.frame > 3")
+            box = json.loads(
+                await ann.value("JSON.stringify(document.querySelector('canvas').getBoundingClientRect())")
+            )
+            middle = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2, "button": "left"}
+            await ann.call("Input.dispatchMouseEvent", type="mousePressed", clickCount=1, **middle)
+            away = middle | {"x": middle["x"] + 0.15 * box["width"], "y": middle["y"] - 0.45 * box["height"]}
+            await ann.call("Input.dispatchMouseEvent", type="mouseMoved", buttons=1, **away)
+            keyboard = table.server.players[0].keyboard
+            async with asyncio.timeout(SOON):
+                while set(keyboard.held) != {"right", "up"}:
+                    await asyncio.sleep(0.01)
+            steer, gas, brake, horn = keyboard.act(np.zeros(0), {}).tolist()
+            assert 0.45 < steer < 0.55 and (gas, brake, horn) == (1, 0, 0)
+            await ann.call("Input.dispatchMouseEvent", type="mouseReleased", clickCount=1, **away)
+            async with asyncio.timeout(SOON):
+                while keyboard.held:
+                    await asyncio.sleep(0.01)
 
     run(play())

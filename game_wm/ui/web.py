@@ -14,6 +14,7 @@ as JSON, then pictures: four bytes with the length of a JSON object (`Player.sta
 from __future__ import annotations
 
 import asyncio
+import html
 import io
 import ipaddress
 import json
@@ -60,7 +61,7 @@ HEADERS = {
 FULL = """<!doctype html><html lang="en"><meta charset="utf-8"><title>full – game_wm</title>
 <meta name="viewport" content="width=device-width"><meta http-equiv="refresh" content="5">
 <body style="background:#0d0e11;color:#f3f2ee;font:18px system-ui,sans-serif;text-align:center;padding-top:30vh">
-<h1>Full</h1><p>{name} is played by {limit} already, which is as many as can. This page looks again every 5 seconds.</p>
+<h1>Full</h1><p>{name} is played by {limit} already, as many as can.<br>This page looks again every 5 seconds.</p>
 """
 
 
@@ -296,7 +297,7 @@ class Server:
 
     async def _page(self, request: web.Request) -> web.Response:
         if len(self.players) >= self.limit:
-            page = FULL.format(name=self.about["name"], limit=self.limit)
+            page = FULL.format(name=html.escape(self.about["name"]), limit=self.limit)
             return web.Response(
                 status=503, text=page, content_type="text/html", headers={**HEADERS, "Retry-After": "5"}
             )
