@@ -435,11 +435,12 @@ def test_a_taken_port_is_one_sentence(path: Path, capsys: pytest.CaptureFixture[
     with web.listen("127.0.0.1", 0) as listening:
         port = listening.getsockname()[1]
         said = sentence(capsys, path, "--web", "--port", port)
-    assert f"port {port} of 127.0.0.1" in said and "--port" in said
+    assert f"port {port} of 127.0.0.1 is taken" in said and "--port" in said
 
 
 def test_bad_options(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--host" in sentence(capsys, path, "--web", "--host", "192.0.2.1.example.invalid")
+    assert "--host" in sentence(capsys, path, "--web", "--host", "192.0.2.1")
     assert "--web" in sentence(capsys, path, "--port", 8080)
     assert "--headless" in sentence(capsys, path, "--web", "--headless")
     assert "--record" in sentence(capsys, path, "--web", "--record", "a.mp4")

@@ -14,11 +14,13 @@ as JSON, then pictures: four bytes with the length of a JSON object (`Player.sta
 from __future__ import annotations
 
 import asyncio
+import errno
 import html
 import io
 import ipaddress
 import json
 import math
+import os
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Mapping
@@ -383,16 +385,15 @@ def pack(status: dict[str, Any], picture: np.ndarray) -> bytes:
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket (port 0: any that is free); `UserError` where there can be none."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        family = found[0][0]
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        if isinstance(error, socket.gaierror):
-            raise UserError(f"--host {host} is no address of this machine: 127.0.0.1 is, and 0.0.0.0 is all") from None
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"port {port} of {host} cannot be listened on ({reason}): name another one with --port"
-        ) from None
+    except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise UserError(
+                f"--host {host} is no address of this machine: give 127.0.0.1, or 0.0.0.0 for all"
+            ) from None
+        what = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be had ({os.strerror(error.errno or 0)})"
+        raise UserError(f"port {port} of {host} {what}: name another one with --port") from None
 
 
 def address(listening: socket.socket, host: str, token: str | None) -> str:
