@@ -318,13 +318,13 @@ def test_a_killed_connection_frees_its_place(loaded: Checkpoint) -> None:
 
 def test_a_page_that_does_not_answer_loses_its_place(loaded: Checkpoint) -> None:
     async def play() -> None:
-        async with served(loaded, heartbeat=0.2) as table:
+        async with served(loaded, heartbeat=0.8) as table:
             await table.sit(autoping=False)  # as behind a line that was cut: open, and silent
             await table.seats(1)
             await table.seats(0)
             there = await table.sit()
             await there.about()
-            await there.until(lambda status: status["frame"] >= 50)  # who answers stays for many heartbeats
+            await there.until(lambda status: status["frame"] >= 80)  # who answers stays
 
     run(play())
 

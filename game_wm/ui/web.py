@@ -241,7 +241,7 @@ class Server:
         self._came = 0
         self._lines: set[web.WebSocketResponse] = set()
         self._wake = asyncio.Event()
-        self.about = _about(checkpoint, commands) | {"fps": self.fps, "limit": players}
+        self.about = _about(checkpoint, commands) | {"limit": players}
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._guard])
