@@ -1,4 +1,5 @@
-"""Playing a dream: a window, a headless run, and the session that they share. Start reading at `session.py`.
+"""Playing a dream: a window, a headless run, and the session that they share; a page for browsers (`web.py`). Start
+reading at `session.py`.
 
 python play.py checkpoints/maze.safetensors
 """

@@ -1,12 +1,14 @@
-"""The command line of play.py: reads the options, then opens the window or plays without one."""
+"""The command line of play.py: reads the options, then opens the window, serves a page or plays without."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import math
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Callable
@@ -17,10 +19,14 @@ from typing import TYPE_CHECKING, Any
 from data_collect.errors import UserError
 
 if TYPE_CHECKING:
+    from game_wm.checkpoint import Checkpoint
+    from game_wm.ui.keymap import Command
     from game_wm.ui.session import Session
 
 DEFAULT = Path(__file__).resolve().parents[2] / "checkpoints" / "maze.safetensors"
 BEGINNINGS = ("context", "picture", "recording", "load", "replay")
+WINDOW_ONLY = ("player", "record", "load", "replay")  # --web has none of these
+HOST, PORT, PLAYERS = "127.0.0.1", 8080, 2  # of --web
 FRAMES = 1000  # of a headless run that was given neither a number nor an action file
 
 
@@ -31,6 +37,17 @@ def main(argv: list[str] | None = None) -> int:
         for name in ("frames", "actions", "video", "json"):
             if getattr(options, name):
                 raise UserError(f"--{name} needs --headless (to film in the window: --record FILE.mp4)")
+    for name in ("host", "port", "players"):
+        if getattr(options, name) is not None and not options.web:
+            raise UserError(f"--{name} needs --web")
+    if options.web:
+        if options.headless:
+            raise UserError("--web and --headless: give one of them")
+        for name in WINDOW_ONLY:
+            if getattr(options, name) is not None:
+                raise UserError(f"--{name} is for the window: leave it out, or leave out --web")
+        if options.view != "dream":
+            raise UserError("--view is for the window: leave it out, or leave out --web")
     given = [name for name in BEGINNINGS if getattr(options, name) is not None]
     if len(given) > 1:
         raise UserError(f"--{given[0]} and --{given[1]} both say where to begin: give one of them")
@@ -40,6 +57,8 @@ def main(argv: list[str] | None = None) -> int:
         if getattr(options, name) is not None and (options.view != "dream" or options.actions):
             raise UserError(f"--{name} goes on in a saved dream: leave out --view and --actions")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that a film in hand is finished
+    if options.web:
+        return _web(options)
     return _headless(options) if options.headless else _window(options)
 
 
@@ -68,6 +87,11 @@ def parser() -> argparse.ArgumentParser:
     b.add_argument("--recording", type=Path, metavar="DIR", help="in the episodes of a recording")
     b.add_argument("--load", type=Path, metavar="FILE.dream", help="where a dream was saved")
     b.add_argument("--replay", type=Path, metavar="FILE.dream", help="at the start of a saved dream, played again")
+    w = p.add_argument_group("in browsers")
+    w.add_argument("--web", action="store_true", help="serve a page to play on, here or from another machine")
+    w.add_argument("--host", help=f"address to listen on ({HOST}; others ask for a token, which is printed)")
+    w.add_argument("--port", type=port, help=f"port to listen on ({PORT}; 0: any that is free)")
+    w.add_argument("--players", type=positive, metavar="N", help=f"how many may play at once ({PLAYERS})")
     h = p.add_argument_group("without a window")
     h.add_argument("--headless", action="store_true", help="play as fast as it goes, without a display")
     h.add_argument("--frames", type=positive, metavar="N", help=f"how many (default: all of --actions, else {FRAMES})")
@@ -77,8 +101,11 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def load_session(options: argparse.Namespace, report: Callable[[str, float], None]) -> Session:
-    """Load the checkpoint and begin an episode; `report(stage, fraction)` feeds the progress bar."""
+def load_checkpoint(
+    options: argparse.Namespace, report: Callable[[str, float], None]
+) -> tuple[Checkpoint, tuple[Command, ...]]:
+    """The checkpoint, with the places to begin in, and the window's keys; `report(stage, fraction)` feeds the progress
+    bar. It is not yet prepared for play."""
     path = checkpoint_path(options.checkpoint)
     report("Starting PyTorch", 0.1)
     import torch  # a second on its own: only here, when the window stands already
@@ -90,13 +117,10 @@ def load_session(options: argparse.Namespace, report: Callable[[str, float], Non
         torch.set_num_threads(options.threads)
     report(f"Reading {path.name}", 0.6)
     from game_wm import checkpoint
-    from game_wm.acceleration import prepare
-    from game_wm.ui import keymap, saved, starts
-    from game_wm.ui.rewind import LIMIT
-    from game_wm.ui.session import Session
+    from game_wm.ui import keymap, starts
 
     loaded = checkpoint.load(path, device)
-    commands: tuple[keymap.Command, ...] = keymap.COMMANDS
+    commands: tuple[Command, ...] = keymap.COMMANDS
     if options.keys:
         schema, commands = keymap.read(options.keys, loaded.schema, key_names())
         loaded = replace(loaded, schema=schema)
@@ -104,9 +128,27 @@ def load_session(options: argparse.Namespace, report: Callable[[str, float], Non
         loaded = starts.from_picture(loaded, options.picture)
     if options.recording:
         loaded = starts.from_recording(loaded, options.recording)
+    return loaded, commands
+
+
+def prepare(options: argparse.Namespace, loaded: Checkpoint) -> None:
+    """Make the model as fast as the options ask, in place."""
+    from game_wm import acceleration
+
+    device = next(loaded.model.parameters()).device.type
+    acceleration.prepare(loaded.model, options.precision, device, options.compile)
+
+
+def load_session(options: argparse.Namespace, report: Callable[[str, float], None]) -> Session:
+    """Load the checkpoint and begin an episode; `report` as in `load_checkpoint`."""
+    loaded, commands = load_checkpoint(options, report)
+    from game_wm.ui import saved
+    from game_wm.ui.rewind import LIMIT
+    from game_wm.ui.session import Session
+
     file = options.load or options.replay
     dream = saved.load(file, loaded) if file else None
-    prepare(loaded.model, options.precision, device, options.compile)
+    prepare(options, loaded)
     report("Looking at the first frames", 0.9)
     player = options.player or ("random" if options.headless else "keyboard")
     session = Session(
@@ -159,6 +201,29 @@ def _window(options: argparse.Namespace) -> int:
 
     folders = list(dict.fromkeys([path.resolve().parent, DEFAULT.parent]))
     Window(path.stem, lambda report: load_session(options, report), opener, folders).run()
+    return 0
+
+
+def _web(options: argparse.Namespace) -> int:
+    try:
+        from game_wm.ui import web
+    except ImportError as error:
+        raise UserError(f"{error.name} is missing: pip install 'game_wm[model]'") from None
+
+    host = options.host or HOST
+    listening = web.listen(host, PORT if options.port is None else options.port)  # before a model is loaded in vain
+    with listening:
+        loaded, commands = load_checkpoint(options, lambda stage, fraction: None)
+        prepare(options, loaded)
+        token = None if web.is_loopback(host) else secrets.token_urlsafe(16)
+        players = options.players or PLAYERS
+        server = web.Server(
+            loaded, players=players, seed=options.seed, context=options.context, steps=options.steps, fps=options.fps,
+            commands=commands, token=token,
+        )  # fmt: skip
+        print(f"{loaded.name}, {players} player{'s' if players > 1 else ''} at most; Ctrl-C ends it", file=sys.stderr)
+        where = web.address(listening, host, token)
+        asyncio.run(web.serve(server, listening, ready=lambda: print(where, flush=True)))
     return 0
 
 
@@ -226,6 +291,13 @@ def positive(words: str) -> int:
     value = int(words)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{words} is not a positive number")
+    return value
+
+
+def port(words: str) -> int:
+    value = int(words)
+    if not 0 <= value < 65536:
+        raise argparse.ArgumentTypeError(f"{words} is not a port (0 to 65535)")
     return value
 
 

@@ -54,6 +54,17 @@ class Frame:
     ended: bool
 
 
+def check(checkpoint: Checkpoint, steps: int | None, context: int | None) -> None:
+    """`UserError` for denoiser calls a frame, or a seed context, that the checkpoint has not."""
+    if steps is not None:
+        checkpoint.check_steps(steps)
+        if not 1 <= steps <= MOST_STEPS:
+            raise UserError(f"--steps {steps} is not between 1 and {MOST_STEPS}")
+    contexts = len(checkpoint.contexts_frames)
+    if context is not None and not 0 <= context < contexts:
+        raise UserError(f"--context {context}: this checkpoint has seed contexts 0 to {contexts - 1}")
+
+
 class Session:
     """One player in one dream.
 
@@ -87,12 +98,7 @@ class Session:
         self._view, self._limit = view, rewind
         self.steps = self.model.steps if steps is None else steps
         self.fps = self.schema.fps if fps is None else fps
-        if steps is not None:
-            checkpoint.check_steps(steps)
-            if not 1 <= steps <= MOST_STEPS:
-                raise UserError(f"--steps {steps} is not between 1 and {MOST_STEPS}")
-        if context is not None and not 0 <= context < self.contexts:
-            raise UserError(f"--context {context}: this checkpoint has seed contexts 0 to {self.contexts - 1}")
+        check(checkpoint, steps, context)
         self.keyboard = players.Keyboard(self.schema)
         self.player: Any = self.keyboard
         self.player_name, self._other = "keyboard", player if player != "keyboard" else "random"
