@@ -301,6 +301,12 @@ def test_a_perfect_model_outranks_a_frozen_one(results: dict[str, tuple[dict[str
     assert len(list((tmp_path / "cache").glob("inverse-*.safetensors"))) == 1
 
 
+def test_other_seeds_are_other_episodes(toy: None, tmp_path: Path) -> None:
+    options = evaluation.Options(("fidelity",), episodes=2, cache=tmp_path / "cache", first=70_000)
+    fidelity = evaluation.evaluate(checkpoint(Fake(frozen=True)), options)[0]["fidelity"]
+    assert list(fidelity["psnr_by_seed"]) == ["70000", "70001"]
+
+
 def test_stability_ranks_perfect_and_frozen(toy: None, features: FeatureDistance) -> None:
     cards_ = {}
     for frozen in (False, True):
@@ -440,6 +446,7 @@ def test_what_is_no_number_is_absent() -> None:
         (["--suite", "speed"], "unknown suite speed"),
         (["--suite", ""], "unknown suite"),
         (["--episodes", "0"], "--episodes"),
+        (["--first-seed", "-1"], "--first-seed"),
     ],
 )
 def test_wrong_arguments_are_refused(tmp_path: Path, arguments: list[str], sentence: str) -> None:

@@ -55,6 +55,7 @@ class Options:
     window: Path | None = None  # revisit compares with this file; None: NAME-window.safetensors, if it is there
     gem_walks: int | None = None  # of the gem detector's training; None: the protocol's
     gem_updates: int | None = None
+    first: int | None = None  # the first held-out seed; None: FIRST_SEED, which the committed cards are of
     precision: str = "auto"  # of the window-only model and of the cost run; the model itself comes as it is
 
     def __post_init__(self) -> None:
@@ -65,9 +66,17 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name} must be at least 1, got {value}")
-
+        if self.first is not None and not 0 <= self.first < 2**31 - 1000:
+            raise UserError(f"--first-seed must lie between 0 and 2147482647, got {self.first}")
         if self.prompts is not None and min(self.prompts, default=0) < 1:
             raise UserError("--prompts takes numbers of frames, such as 256,1024")
+
+    def seeds(self, count: int) -> range:
+        """So many held-out seeds. Training's are drawn at random of 2^31."""
+        from game_wm.evaluation.rollout import FIRST_SEED
+
+        first = FIRST_SEED if self.first is None else self.first
+        return range(first, first + count)
 
     @property
     def runs(self) -> int:
@@ -105,7 +114,7 @@ def evaluate(checkpoint: Checkpoint, options: Options) -> tuple[dict[str, Any], 
     Raises UserError when the game cannot be made or makes frames of another size.
     """
     from game_wm.evaluation.features import FeatureDistance
-    from game_wm.evaluation.rollout import FIRST_SEED, RealGame, device_of
+    from game_wm.evaluation.rollout import RealGame, device_of
 
     model, results = checkpoint.model, dict[str, Any]()
     pictures: dict[str, Image.Image] = {}
@@ -127,7 +136,7 @@ def evaluate(checkpoint: Checkpoint, options: Options) -> tuple[dict[str, Any], 
             if "stability" in options.suites:
                 from game_wm.evaluation.stability import budget, stability
 
-                seeds = range(FIRST_SEED, FIRST_SEED + options.dreams)
+                seeds = options.seeds(options.dreams)
                 with _progress("stability", budget(options.dreams, options.long)) as tick:
                     assert features is not None
                     results["stability"] = stability(
@@ -150,11 +159,11 @@ def _rollouts(
     from game_wm.evaluation.control import Control
     from game_wm.evaluation.fidelity import HORIZONS, Fidelity
     from game_wm.evaluation.outcomes import Outcomes
-    from game_wm.evaluation.rollout import BATCH, FIRST_SEED, roll, stack
+    from game_wm.evaluation.rollout import BATCH, roll, stack
     from game_wm.evaluation.sheet import draw
 
     model, frames = checkpoint.model, HORIZONS[-1]
-    seeds = range(FIRST_SEED, FIRST_SEED + options.episodes)
+    seeds = options.seeds(options.episodes)
     fidelity = Fidelity(features) if "fidelity" in options.suites else None
     outcomes, control = Outcomes(), None
     if "control" in options.suites:
@@ -215,9 +224,9 @@ def _revisit(
     from game_wm.checkpoint import load
     from game_wm.evaluation.plot import plot, sheet
     from game_wm.evaluation.revisit import PROMPTS, budget, revisit
-    from game_wm.evaluation.rollout import FIRST_SEED, device_of
+    from game_wm.evaluation.rollout import device_of
 
-    if "surface" not in game.env.reset(seed=FIRST_SEED)[1]:
+    if "surface" not in game.env.reset(seed=options.seeds(1)[0])[1]:
         print(
             f"revisit: left out, for {checkpoint.game} does not number the surfaces behind its pixels", file=sys.stderr
         )
@@ -228,7 +237,7 @@ def _revisit(
         prepare(window, options.precision, str(device_of(checkpoint.model)))
     if window is not None and (window.height, window.width) != (checkpoint.model.height, checkpoint.model.width):
         raise UserError(f"{file} dreams frames of another size than {checkpoint.path}: name another one with --window")
-    seeds = range(FIRST_SEED, FIRST_SEED + options.episodes)
+    seeds = options.seeds(options.episodes)
     with _progress("revisit", budget(options.episodes, prompts)) as tick:
         card, returns = revisit(checkpoint.model, game, features, seeds, prompts, window, options.steps, tick)
     return {"revisit": card}, {"-revisit": plot(card), "-returns": sheet(returns)}
@@ -237,7 +246,6 @@ def _revisit(
 def _dream(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int) -> dict[str, Any]:
     from game_wm.evaluation.dream import budget, dream
     from game_wm.evaluation.gems import UPDATES, WALKS, Bare, gem_detector, has_gems
-    from game_wm.evaluation.rollout import FIRST_SEED
     from game_wm.evaluation.trips import lacking
 
     if reason := lacking(game):
@@ -249,7 +257,7 @@ def _dream(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int
         with _progress("gem detector", walks + max(1, walks // 5) + updates) as tick:
             detector = gem_detector(game, checkpoint.game, options.cache, tick, walks, updates)
         gems = (Bare(game, checkpoint.game), detector)
-    seeds = range(FIRST_SEED, FIRST_SEED + options.runs)
+    seeds = options.seeds(options.runs)
     with _progress("dream", budget(options.runs, gems=gems is not None)) as tick:
         card, notes = dream(checkpoint.model, game, namer, seeds, prompt, gems, steps=options.steps, tick=tick)
     for note in notes:
@@ -262,7 +270,6 @@ def make_card(checkpoint: Checkpoint, options: Options, results: dict[str, Any],
     from data_collect import games
     from game_wm.evaluation.card import SUITES as KEYS
     from game_wm.evaluation.card import file_hash
-    from game_wm.evaluation.rollout import FIRST_SEED
 
     assert checkpoint.path is not None
     line = f"python -m game_wm evaluate {checkpoint.path} --suite {{suites}}"
@@ -271,6 +278,7 @@ def make_card(checkpoint: Checkpoint, options: Options, results: dict[str, Any],
     line += f" --steps {options.steps}" if options.steps else ""
     line += f" --prompts {','.join(map(str, options.prompts))}" if options.prompts else ""
     line += f" --window {options.window}" if options.window else ""
+    line += f" --first-seed {options.first}" if options.first is not None else ""
     line += f" --precision {options.precision}" if options.precision != "auto" else ""
     line += f" --out {out}" if out else ""
     last = {"fidelity": options.episodes, "control": options.episodes, "stability": 2 * options.dreams}
@@ -283,7 +291,8 @@ def make_card(checkpoint: Checkpoint, options: Options, results: dict[str, Any],
         if suite == "revisit" and (window := window_only(checkpoint, options)):
             runs[suite] |= {"window": window.name, "window_weights": file_hash(window)}
         if suite in last:
-            runs[suite]["seeds"] = f"{FIRST_SEED}-{FIRST_SEED + last[suite] - 1}"
+            seeds = options.seeds(last[suite])
+            runs[suite]["seeds"] = f"{seeds[0]}-{seeds[-1]}"
     teacher = checkpoint.path.with_name(f"{checkpoint.path.stem}-teacher.json")
     head = {
         "checkpoint": checkpoint.path.stem,
@@ -307,6 +316,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("checkpoint", type=Path, help="a .safetensors file")
     parser.add_argument("--suite", default=",".join(SUITES), help="comma-separated (default: %(default)s)")
     parser.add_argument("--episodes", type=int, default=EPISODES, help="held-out seeds (default: %(default)s)")
+    parser.add_argument("--first-seed", type=int, help="the first of them (default: 90000, which the committed cards "
+                        "are of)")  # fmt: skip
     parser.add_argument("--frames", type=int, help="frames of the stability and cost runs (default: 10000, "
                         "fewer for less than 16 episodes)")  # fmt: skip
     parser.add_argument("--steps", type=int, help="denoiser calls a frame (default: the checkpoint's)")
@@ -331,6 +342,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.steps,
         prompts=prompts,
         window=arguments.window,
+        first=arguments.first_seed,
         precision=arguments.precision,
     )
 
