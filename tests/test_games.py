@@ -264,6 +264,21 @@ def test_doom_replays_exactly_in_another_instance(doom: Any) -> None:
     assert not np.array_equal(frames[0], play(doom, 3, 1)[0][0])
 
 
+def test_doom_holds_its_head_still_unless_asked(doom: Any) -> None:
+    frames, poses = [], []
+    with games.make("doom?bob=1") as other:
+        for env in (doom, other):
+            frame, info = env.reset(seed=5)
+            shown = [frame.copy()]
+            for _ in range(4):
+                frame, *_, info = env.step(held(env, "forward"))
+                shown.append(frame.copy())
+            frames.append(shown)
+            poses.append(info["pose"])
+    assert np.array_equal(poses[0], poses[1]) and np.array_equal(frames[0][0], frames[1][0])
+    assert not np.array_equal(frames[0][4], frames[1][4])
+
+
 def test_doom_map_is_where_one_can_walk(doom: Any) -> None:
     _, info = doom.reset(seed=0)
     plan = info["map"]

@@ -52,7 +52,8 @@ class Doom(gymnasium.Env[np.ndarray, np.ndarray]):
 
     `map` picks another level than the first of a WAD; `turn` is in degrees a step; `timeout` in steps truncates an
     episode (0: never); `weapon` shows the weapon (by default where there is something to attack), `hud` the status
-    bar; `buttons` (comma-separated names) replaces the scenario's. Reward and termination are the scenario's.
+    bar; `bob` lets the view rise and fall with every stride, by up to five pixels, which no pose tells; `buttons`
+    (comma-separated names) replaces the scenario's. Reward and termination are the scenario's.
     `UserError`: unknown scenario, map or button, impossible size, vizdoom missing.
     """
 
@@ -60,7 +61,8 @@ class Doom(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def __init__(
         self, *, scenario: str = "my_way_home", map: str = "", width: int = 128, height: int = 96, skip: int = 2,
-        turn: float = 4.5, timeout: int = 0, weapon: bool | None = None, hud: bool = False, buttons: str = "",
+        turn: float = 4.5, timeout: int = 0, weapon: bool | None = None, hud: bool = False, bob: bool = False,
+        buttons: str = "",
     ) -> None:  # fmt: skip
         try:
             import vizdoom
@@ -101,6 +103,8 @@ class Doom(gymnasium.Env[np.ndarray, np.ndarray]):
             getattr(game, f"set_{extra}_buffer_enabled")(False)
         game.set_sectors_info_enabled(True)
         game.set_episode_timeout(0)
+        if not bob:
+            game.add_game_args("+movebob 0")
         self._game = game
         folder = tempfile.mkdtemp(prefix="game_wm-doom-")
         self._end = weakref.finalize(self, _end, game, folder)
