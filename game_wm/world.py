@@ -232,18 +232,20 @@ class WorldModel(nn.Module):
         if tuple(actions_BPA.shape) != expected or len(seeds) != batch:
             raise ValueError(f"a prompt of {prompt} frames needs actions of shape {expected} and {batch} seeds")
         latents = torch.cat([self.encode(part) for part in frames_BPHWC.flatten(0, 1).split(64)])
-        return self.start_latents(latents.unflatten(0, (batch, prompt)), actions_BPA, seeds)
+        return self.start_latents(latents.unflatten(0, (batch, prompt)), actions_BPA, seeds, frames_BPHWC)
 
     @torch.inference_mode()
-    def start_latents(self, latents_BPCHW: Tensor, actions_BPA: Tensor, seeds: Tensor) -> WorldState:
-        """The same from latents (B, P, C, h, w)."""
+    def start_latents(
+        self, latents_BPCHW: Tensor, actions_BPA: Tensor, seeds: Tensor, frames_BPHWC: Tensor | None = None
+    ) -> WorldState:
+        """The same from latents (B, P, C, h, w). Memory keeps their frames, or what they decode to."""
         with self.autocast():
             dynamics = self.dynamics.start(latents_BPCHW, actions_BPA)
         state = WorldState(dynamics, seeds.to(latents_BPCHW.device).clone())
         if self.geometry is not None:
             whole = latents_BPCHW.float()
             with self.autocast():
-                frames = RecentFrames.read(self.geometry, self.decode, whole, actions_BPA)
+                frames = RecentFrames.read(self.geometry, self.decode, whole, actions_BPA, frames_BPHWC)
             state.recent = frames.before(whole.shape[1])
             if self.config.dynamics.recall:
                 state.episodic = self._remember(self.geometry, frames)

@@ -44,15 +44,21 @@ class RecentFrames:
 
     @classmethod
     def read(
-        cls, geometry: Geometry, decode: Callable[[Tensor], Tensor], latents_BTChw: Tensor, actions_BTA: Tensor
+        cls,
+        geometry: Geometry,
+        decode: Callable[[Tensor], Tensor],
+        latents_BTChw: Tensor,
+        actions_BTA: Tensor,
+        frames_BTHWC: Tensor | None = None,
     ) -> RecentFrames:
-        """Of a sequence of any length, whose first frame is at pose zero: `decode` shows latents as uint8 (N, H, W, 3);
-        `actions[:, t]` led from frame t to t + 1."""
+        """Of a sequence of any length, whose first frame is at pose zero: `decode` shows latents as uint8 (N, H, W, 3),
+        where their frames are not given; `actions[:, t]` led from frame t to t + 1."""
         batch, time = latents_BTChw.shape[:2]
         before, parts = torch.cat((latents_BTChw[:, :1], latents_BTChw[:, :-1]), 1), []
         for part in torch.arange(time).split(PART):
             past, now = before[:, part].flatten(0, 1), latents_BTChw[:, part].flatten(0, 1)
-            found = decode(now).permute(0, 3, 1, 2), geometry.depth(now).float(), features(geometry, past, now)
+            shown = decode(now) if frames_BTHWC is None else frames_BTHWC[:, part].flatten(0, 1)
+            found = shown.permute(0, 3, 1, 2), geometry.depth(now).float(), features(geometry, past, now)
             parts.append([x.unflatten(0, (batch, len(part))) for x in found])
         pictures, disparity, pairs = (torch.cat(x, 1) for x in zip(*parts, strict=True))
         pose = step = torch.zeros(batch, 3, device=pairs.device)
