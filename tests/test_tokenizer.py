@@ -15,7 +15,7 @@ from data_collect.errors import UserError
 from data_collect.record import record
 from game_wm.tokenizer import Shortcut, Tokenizer, TokenizerConfig, earlier
 from game_wm.world import WorldConfig, WorldModel
-from train import encode
+from train import encode, reconstruction
 from train.__main__ import main
 from train.frames import CachedFrames, PooledFrames, Recording
 from train.tokenizer import TokenizerModule, load_tokenizer
@@ -167,11 +167,14 @@ def test_frames_come_behind_those_before_them(kind: Any, recording: Path) -> Non
 
 
 def test_a_lab_tokenizer_trains_encodes_and_is_measured(
-    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names, places = ["temporal", "32"], []
-    for name in names:
+    monkeypatch.setattr(reconstruction, "REPEATS", 3)
+    places = []
+    for name, levels in (("temporal", 3), ("32", 5)):
+        widths = json.dumps([16] * levels)
         flags = ["--config", str(LAB / f"tokenizer-{name}.yaml"), "--runs", str(tmp_path), "--minutes", "null", *TINY]
+        flags += ["--model.tokenizer.encoder_widths", widths, "--model.tokenizer.decoder_widths", widths]
         assert main(["tokenizer", *flags, "--steps", "2", "--data.data", f"[{recording}]"]) == 0
         places.append(str(tmp_path / f"tokenizer-{name}" / "tokenizer" / "last.ckpt"))
     tokenizer, out = load_tokenizer(places[0]), tmp_path / "latents"

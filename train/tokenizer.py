@@ -55,6 +55,8 @@ class TokenizerModule(pl.LightningModule):
         self.scale_penalty, self.equivariance, self.halved = scale_penalty, equivariance, halved
         if tokenizer.levels and (equivariance or halved):
             raise UserError("between cells there are no codes: with levels, leave equivariance and halved at 0")
+        if halved and any(cells % 2 for cells in tokenizer.grid):
+            raise UserError(f"two by two cells do not divide a grid of {tokenizer.grid}: leave --model.halved at 0")
         self.tokenizer = Tokenizer(tokenizer)
         # In a list, so that the frozen network, which comes from its package, is no part of the checkpoint.
         self.features = [Features()] if perceptual else []
@@ -78,7 +80,7 @@ class TokenizerModule(pl.LightningModule):
             factor = self.tokenizer.config.factor
             dy, dx = torch.randint(-2 * factor, 2 * factor + 1, (2,)).tolist()
             moved = shift(noisy[:shifted].float().flatten(1, 2), dy / factor, dx / factor).to(noisy.dtype)
-            noisy = torch.cat((moved.view_as(noisy[:shifted]), noisy[shifted:]))
+            noisy = torch.cat((moved.unflatten(1, noisy.shape[1:3]), noisy[shifted:]))
             images = torch.cat((shift(images[:shifted], float(dy), float(dx)), images[shifted:]))
         decoded = self.tokenizer.draw(noisy).float()
         reconstruction = (decoded - images).abs().mean()
