@@ -34,8 +34,8 @@ class Decode(nn.Module):
         super().__init__()
         self.tokenizer = model.tokenizer
 
-    def forward(self, *latents_BCHW: Tensor) -> Tensor:
-        return self.tokenizer.decode(*latents_BCHW)
+    def forward(self, latents_BCHW: Tensor, before_BCHW: Tensor | None = None) -> Tensor:
+        return self.tokenizer.decode(latents_BCHW, before_BCHW)
 
 
 class Context(nn.Module):
