@@ -79,7 +79,7 @@ def parts(model: WorldModel, players: int) -> list[tuple[str, nn.Module, tuple[A
         *(["drawn"] if drawn is not None else []),
     ]
     return [
-        ("decoder", Decode(model), (latents,) * seen, ["latents", "before"][:seen], ["frames"]),
+        ("decoder", Decode(model), (latents, latents.clone())[:seen], ["latents", "before"][:seen], ["frames"]),
         ("denoiser", Denoise(model), denoised, told, ["clean"]),
         ("context", Context(model), (kept, latents, action), [*kept, "clean", "action"],
          ["reward", "termination", *changed]),
