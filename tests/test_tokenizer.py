@@ -86,6 +86,20 @@ def test_what_comes_back_beats_a_blur(kind: str) -> None:
     assert error < 0.95 * blur
 
 
+@pytest.mark.parametrize("kind", ["8", "temporal"])
+def test_latents_are_shifted_and_halved_with_their_pictures(kind: str) -> None:
+    torch.manual_seed(0)
+    module, said = TokenizerModule(config(kind, 32), perceptual=0.0, equivariance=0.5, halved=0.5), dict[str, Any]()
+    module.log = said.__setitem__  # type: ignore[method-assign,assignment]
+    module.log_dict = lambda values, **_: said.update(values)  # type: ignore[method-assign,assignment]
+    frames = pictures(8, side=32)
+    module.training_step(frames if kind == "temporal" else frames[:, -1], 0).backward()
+    assert said["halved"] > 0 and said["loss"].isfinite()
+    assert all(p.grad is not None for p in module.parameters())
+    with pytest.raises(UserError, match="two by two cells"):
+        TokenizerModule(replace(config(kind, 32), width=40), perceptual=0.0, halved=0.5)
+
+
 def test_a_shortcut_keeps_what_goes_in() -> None:
     """Without its layer: four pixels to their channels' means, and back to four equal pixels."""
     x = torch.randn(2, 8, 4, 4)
