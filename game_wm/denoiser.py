@@ -19,6 +19,7 @@ from game_wm.config import DynamicsConfig
 from game_wm.convolution import ResidualBlock, groups
 from game_wm.memory.recollection import COVER
 from game_wm.memory.working import WorkingMemory
+from game_wm.objectives.cascade import double, halve
 from game_wm.objectives.flow import Predict
 
 
@@ -189,7 +190,9 @@ class Denoiser(nn.Module):
                 x = x if block is first else block(x, condition)
             skips.append(x)
             x = shrink(x)
-        x = x + self.positions
+        height, width = x.shape[2:]
+        same = (height, width) == tuple(self.positions.shape[2:])
+        x = x + (self.positions if same else F.adaptive_avg_pool2d(self.positions, (height, width)))
         for block in self.bottleneck:
             x = block(x, condition, context)
         for blocks, grow in zip(reversed(self.up), reversed(self.grow), strict=True):  # type: ignore[call-overload]
@@ -210,7 +213,8 @@ class Denoiser(nn.Module):
         context: ContextReader,
         drawn_BMhw: Tensor | None = None,
     ) -> Tensor:
-        """Clean latent (B, C, h, w) from one at noise level `level` (0 noise, 1 clean) and the step size `stride`.
+        """Clean latent (B, C, h, w) from one at noise level `level` (0 noise, 1 clean) and the step size `stride`; at
+        half the grid, as the cascade's coarse stage has it, from half of it.
 
         `history` holds compressed frames and those seen whole, the last one last; `actions[:, -1]` is the action that
         leads from it to the one predicted; `drawn`
@@ -219,14 +223,18 @@ class Denoiser(nn.Module):
         levels = [embed_level(level, self.levels) for level in (level_B, stride_B, context_noise_B)]
         condition = self.condition(torch.cat((actions_BPA.flatten(1), *levels), dim=-1))
         older, recent = history_BPCHW[:, : self.older], history_BPCHW[:, self.older :]
+        last, coarse = history_BPCHW[:, -1], noisy_BCHW.shape[2:] != history_BPCHW.shape[3:]
+        noisy_BCHW = double(noisy_BCHW) if coarse else noisy_BCHW
         seen = [noisy_BCHW, recent.flatten(1, 2)]
         if self.drawn:
             empty = noisy_BCHW.new_zeros(len(noisy_BCHW), self.drawn, *noisy_BCHW.shape[2:])
             seen.append(empty if drawn_BMhw is None else drawn_BMhw)
         seen.append(older.flatten(1, 2))
         x = self.enter(torch.cat(seen, dim=1).contiguous(memory_format=torch.channels_last))
-        x = self.trunk(x, condition, context)
-        x, last = F.silu(self.norm(x)), history_BPCHW[:, -1]
+        if coarse:  # all of the past has been seen, by one convolution
+            x, last = halve(x).contiguous(memory_format=torch.channels_last), halve(last)
+            drawn_BMhw = None if drawn_BMhw is None else halve(drawn_BMhw)
+        x = F.silu(self.norm(self.trunk(x, condition, context)))
         clean = last + self.leave(x).float()
         if self.gate is not None and drawn_BMhw is not None:
             gates = self.gate(x).float().unbind(1)

@@ -50,15 +50,13 @@ class FrameBlock(nn.Module):
         self.feed_forward = SwiGLU(width)
 
     def forward(
-        self, x_BnE: Tensor, context: ContextReader, causal: bool, cache: FrameCache | None, layer: int
+        self, x_BnE: Tensor, context: ContextReader, mask: Tensor | None, cache: FrameCache | None, layer: int
     ) -> Tensor:
         p, x = self.space, x_BnE
         normed = p.norm(x)
         q, (k, v) = p.queries(normed), p.keys_values(normed)
         if cache is not None:
             k, v = cache.add(layer, k, v)
-        new, seen = q.shape[1], k.shape[1]
-        mask = torch.ones(new, seen, dtype=torch.bool, device=x.device).tril(seen - new) if causal and new > 1 else None
         x = x + p.out(attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask).transpose(1, 2).flatten(-2))
         if self.context is not None:
             x = x + self.context.out(context.read(self.context.queries(self.context.norm(x))))
@@ -126,12 +124,19 @@ class FrameTransformer(nn.Module):
         known = (ids_Bn < self.codebook.size)[..., None]
         codes = self.digits(self._rows(ids_Bn.clamp_max(self.codebook.size - 1))).sum(-2)
         x = told_BnE + torch.where(known, codes, self.unknown)
-        for layer, block in enumerate(self.blocks):
-            x = block(x, context, causal, cache, layer)
-        if cache is not None:
-            cache.count += ids_Bn.shape[1]
-        x = self.norm(x)
+        x = self.norm(self.through(x, context, causal, cache))
         return self.leave(x) + self.leave_digits(x) @ self.table
+
+    def through(self, x_BnE: Tensor, context: ContextReader, causal: bool, cache: FrameCache | None) -> Tensor:
+        """All blocks: see `acceleration/merging.py`."""
+        x, new, known, mask = x_BnE, x_BnE.shape[1], cache.count if cache else 0, None
+        if causal and new > 1:
+            mask = torch.ones(new, known + new, dtype=torch.bool, device=x.device).tril(known)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, context, mask, cache, layer)
+        if cache is not None:
+            cache.count += new
+        return x
 
 
 class TokenPredictor:

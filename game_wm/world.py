@@ -27,7 +27,7 @@ from game_wm.memory.recollection import as_latents
 from game_wm.memory.recurrent import RecurrentMemory
 from game_wm.memory.working import WorkingMemory
 from game_wm.objectives import FlowMatching, Objective, make_objective, objective_entries
-from game_wm.tokenizer import Tokenizer, TokenizerConfig
+from game_wm.tokenizer import Tokenizer, TokenizerConfig, earlier
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class WorldConfig:
             raise ValueError("a network that is shown views needs a geometry, and the configuration has no memory")
         if self.dynamics.levels != self.tokenizer.levels:
             raise ValueError("the dynamics was trained on latents of another tokenizer")
+        if self.tokenizer.temporal and self.memory is not None:
+            raise ValueError("memory draws single frames, which a temporal tokenizer does not code: leave one out")
         if self.dynamics.trunk not in self.objective.trunks:
             raise ValueError(
                 f"{self.objective.kind} takes the trunk {' or '.join(self.objective.trunks)}, not {self.dynamics.trunk}"
@@ -208,16 +210,16 @@ class WorldModel(nn.Module):
         return d.channels, d.height, d.width
 
     @torch.inference_mode()
-    def encode(self, frames_BHWC: Tensor) -> Tensor:
-        """uint8 (B, H, W, 3) -> latents (B, C, h, w)."""
+    def encode(self, frames_BHWC: Tensor, before_BHWC: Tensor | None = None) -> Tensor:
+        """uint8 (B, H, W, 3) -> latents (B, C, h, w); `before` as in `Tokenizer`."""
         with self.autocast():
-            return self.tokenizer.encode(frames_BHWC)
+            return self.tokenizer.encode(frames_BHWC, before_BHWC)
 
     @torch.inference_mode()
-    def decode(self, latents_BCHW: Tensor) -> Tensor:
-        """Latents (B, C, h, w) -> uint8 (B, H, W, 3)."""
+    def decode(self, latents_BCHW: Tensor, before_BCHW: Tensor | None = None) -> Tensor:
+        """Latents (B, C, h, w) -> uint8 (B, H, W, 3); `before` as in `Tokenizer`."""
         with self.autocast():
-            return self.tokenizer.decode(latents_BCHW)
+            return self.tokenizer.decode(latents_BCHW, before_BCHW)
 
     @torch.inference_mode()
     def start(self, frames_BPHWC: Tensor, actions_BPA: Tensor, seeds: Tensor) -> WorldState:
@@ -231,7 +233,8 @@ class WorldModel(nn.Module):
         expected = (batch, prompt - 1, self.config.dynamics.actions)
         if tuple(actions_BPA.shape) != expected or len(seeds) != batch:
             raise ValueError(f"a prompt of {prompt} frames needs actions of shape {expected} and {batch} seeds")
-        latents = torch.cat([self.encode(part) for part in frames_BPHWC.flatten(0, 1).split(64)])
+        parts = zip(*(x.flatten(0, 1).split(64) for x in (frames_BPHWC, earlier(frames_BPHWC))), strict=True)
+        latents = torch.cat([self.encode(*part) for part in parts])
         return self.start_latents(latents.unflatten(0, (batch, prompt)), actions_BPA, seeds, frames_BPHWC)
 
     @torch.inference_mode()
@@ -292,10 +295,10 @@ class WorldModel(nn.Module):
         with self.autocast():
             return as_latents(self.tokenizer, draw(views, self.geometry.focal)), found
 
-    def decoding(self, clean_BCHW: Tensor) -> Callable[[], Tensor]:
+    def decoding(self, clean_BCHW: Tensor, before_BCHW: Tensor) -> Callable[[], Tensor]:
         """What gives the frames (B, H, W, 3) of latents when it is called: see `acceleration/pipelining.py`."""
         with self.autocast():
-            frames = self.tokenizer.decode(clean_BCHW)
+            frames = self.tokenizer.decode(clean_BCHW, before_BCHW)
         return lambda: frames
 
     def finish(
@@ -311,7 +314,8 @@ class WorldModel(nn.Module):
         Returns its frames (empty where neither the geometry nor `decoded` asks for them), rewards and terminations.
         """
         now, before = state.dynamics.context.working.count.clone(), state.dynamics.latents[:, -1].clone()
-        shown = self.decoding(clean_BCHW) if decoded or self.geometry is not None else lambda: clean_BCHW.new_zeros(0)
+        wanted = decoded or self.geometry is not None
+        shown = self.decoding(clean_BCHW, before) if wanted else lambda: clean_BCHW.new_zeros(0)
         with self.autocast():
             rewards, terminated = self.dynamics.encode_context(state.dynamics, clean_BCHW, action_BA)
             frames = shown()

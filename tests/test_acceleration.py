@@ -266,9 +266,9 @@ def test_a_pipelined_model_dreams_the_same(recall: bool) -> None:
     threads = set()
     decode = pipelined.tokenizer.decode
 
-    def watched(latents: torch.Tensor) -> torch.Tensor:
+    def watched(*latents: torch.Tensor) -> torch.Tensor:
         threads.add(threading.current_thread())
-        return decode(latents)
+        return decode(*latents)
 
     state, actions = prompted(plain, players=2)
     pipelining.pipeline(pipelined).tokenizer.decode = watched  # type: ignore[method-assign]

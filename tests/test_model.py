@@ -147,6 +147,35 @@ def test_rotation_depends_on_the_difference_of_positions_only() -> None:
     assert abs(near - far) < 1e-4
 
 
+def test_a_network_trained_on_32_frames_runs_on_128() -> None:
+    """The same weights with a window of 128: no position is learnt, and what is read depends on how far away it is."""
+    torch.manual_seed(0)
+    short = Dynamics(replace(tiny_config(side=32).dynamics, window=32))
+    for p in short.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    latents, actions = sequences(short, 129, batch=1)
+    optimiser = torch.optim.SGD(short.parameters(), 1e-3)
+    reading = short(latents[:, :32], actions[:, :32], torch.arange(4, 32), torch.zeros(1), latents[:, :32])
+    FlowMatching().loss(reading.predict, reading.goals)[0].mean().backward()
+    optimiser.step()
+    long = Dynamics(replace(short.config, window=128))
+    long.load_state_dict(short.state_dict())
+    noise, quiet, last = torch.randn_like(latents[:, 0]), torch.zeros(1), torch.tensor([128])
+    with torch.no_grad():
+        whole = long.context(latents, actions)
+        assert (whole[:, :32] - short.context(latents[:, :32], actions[:, :32])).abs().max() < 1e-5
+        assert (long.context(latents, actions, first=5000) - whole).abs().max() < 1e-4
+        assert whole[:, 32:].std() < 1.5 * whole[:, :32].std()
+        state = long.start(latents[:, :128], actions[:, :127])
+        made = long.generate(state, actions[:, 127], noise, 1, FlowMatching())
+        uncached = FlowMatching().sample(long(latents, actions, last, quiet, latents).predict, noise[:, None], 1)[:, 0]
+        assert made.isfinite().all() and (made - uncached).abs().max() < 1e-4
+        latents[:, 0] += 1  # 127 frames ago: in reach of the one and not of the other
+        reached = [(d.context(latents, actions)[:, 127] - d.context(latents[:, 1:], actions[:, 1:])[:, 126]) for d in
+                   (long, short)]  # fmt: skip
+    assert reached[0].abs().max() > 1e-4 > reached[1].abs().max()
+
+
 def test_window_mask() -> None:
     time = torch.arange(5)
     assert window_mask(time, time, 2).sum(1).tolist() == [1, 2, 2, 2, 2]

@@ -516,7 +516,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["diffusion", "shortcut", "autoregressive", "masked"])
+@pytest.mark.parametrize("name", ["diffusion", "shortcut", "cascade", "autoregressive", "masked"])
 def test_a_lab_configuration_trains_and_its_file_plays(
     name: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -527,7 +527,7 @@ def test_a_lab_configuration_trains_and_its_file_plays(
     assert run_command(["export", "--run", str(runs / name), "--prompt", "4", "--contexts", "2", *places]) == 0
     path = tmp_path / f"{name}.safetensors"
     checkpoint = load(path)
-    wanted = {"diffusion": 3, "shortcut": 1, "autoregressive": 64, "masked": 8}
+    wanted = {"diffusion": 3, "shortcut": 1, "cascade": 2, "autoregressive": 64, "masked": 8}
     assert checkpoint.model.steps == wanted[name]
     assert checkpoint.model.config.tokenizer.levels == checkpoint.model.config.dynamics.levels == (7, 5, 5, 5, 5)
     assert main([str(path), "--headless", "--frames", "3"]) == 0

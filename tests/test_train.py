@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from PIL import Image
 
 from data_collect.errors import UserError
 from data_collect.record import record
-from game_wm.checkpoint import load
+from game_wm.acceleration import pruning
+from game_wm.checkpoint import load, save
 from game_wm.evaluation import context_cost
 from game_wm.tokenizer import Tokenizer, TokenizerConfig
+from game_wm.world import WorldModel
 from tests.tiny import tiny_checkpoint
 from train import bench, encode, pipeline
 from train.__main__ import main
@@ -237,15 +240,18 @@ class Killed(Exception):
     """Stands for a process that is gone."""
 
 
-@pytest.mark.parametrize("stage", ["dynamics", "distill"])
+@pytest.mark.parametrize("kind", ["dynamics", "distill", "progressive"])
 def test_killed_and_resumed_has_the_same_losses(
-    stage: str, latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    stage = "dynamics" if kind == "dynamics" else "distill"
     teacher, half_steps = [], ["--model.objective.bootstrap", "0.25"]
     if stage == "distill":
         assert run_stage("dynamics", [*stage_flags(latents, tmp_path, "teacher"), "--steps", "2"]) == 0
         teacher = ["--init", str(tmp_path / "teacher" / "dynamics" / "last.ckpt"), "--model.teacher_steps", "2"]
         teacher += ["--model.distribution", "0.5", "--model.adversarial", "0.03"]
+    if kind == "progressive":
+        teacher = [*teacher[:2], "--model.progressive", "true", "--model.teacher_steps", "4"]
 
     def run(name: str, *flags: str) -> int:
         flags = (*teacher, *half_steps, "--steps", "9", *flags)
@@ -269,6 +275,8 @@ def test_killed_and_resumed_has_the_same_losses(
     folders = [tmp_path / name / stage for name in ("whole", "cut")]
     losses = [read_figures(folder, "loss") for folder in folders]
     assert losses[0] == losses[1] and [step for step, _ in losses[0]] == list(range(9))
+    if kind == "progressive":  # two rounds: of 4 steps 2, of 2 one
+        assert [calls for _, calls in read_figures(folders[1], "calls")] == [2] * 5 + [1] * 4
     ends = [torch.load(folder / "last.ckpt", weights_only=True) for folder in folders]
     for part in ("state_dict", "current_model_state"):
         assert all(torch.equal(value, ends[1][part][name]) for name, value in ends[0][part].items())
@@ -323,6 +331,30 @@ def test_start_from_other_weights(latents: Path, tmp_path: Path) -> None:
         run_stage("dynamics", [*flags, "--name", "misfit", "--model.dynamics.widths", "[32,32]"])
 
 
+def test_a_pruned_model_is_healed(tmp_path: Path) -> None:
+    """Trained on and distilled with the widths that pruning left, without naming them."""
+    given, pruned = tiny_checkpoint(tmp_path / "tiny.safetensors", prompt=12), tmp_path / "pruned.safetensors"
+    whole = load(given)
+    sizes = replace(whole.model.config.dynamics, hidden=(32, 32))
+    whole.model = WorldModel(replace(whole.model.config, dynamics=sizes))
+    save(given, whole)
+    assert pruning.main([str(given), "--share", "0.5", "--out", str(pruned)]) == 0
+    encode.write_synthetic(tmp_path / "latents", (4, 8, 8), actions=4, episodes=10, frames=40)
+    index = json.loads((tmp_path / "latents" / "index.json").read_text())
+    index["schema"]["names"] = list(whole.schema.names)
+    (tmp_path / "latents" / "index.json").write_text(json.dumps(index))
+    for stage in ("dynamics", "distill"):
+        flags = stage_flags(tmp_path / "latents", tmp_path, "healed", stage)
+        mine = [flag for i, flag in enumerate(flags) if "--model.dynamics." not in flag + flags[i - 1]]
+        assert run_stage(stage, [*mine, "--steps", "1", "--init", str(pruned)]) == 0
+        last = check_card(tmp_path / "healed" / stage / "last.ckpt")
+        before = load(pruned).model.dynamics.state_dict()
+        assert tuple(last["config"]["dynamics"]["hidden"]) == (16, 16)
+        trained = {k.removeprefix("dynamics."): v for k, v in last["current_model_state"].items()}
+        moved = [name for name, value in before.items() if not torch.equal(trained[name], value)]
+        assert "denoiser.down.0.0.conv1.weight" in moved and "context.positions" in moved
+
+
 def test_what_the_user_gets_wrong(latents: Path, tmp_path: Path) -> None:
     flags = stage_flags(latents, tmp_path, "wrong")
     student = [*stage_flags(latents, tmp_path, "wrong", "distill"), "--steps", "1"]
@@ -335,6 +367,8 @@ def test_what_the_user_gets_wrong(latents: Path, tmp_path: Path) -> None:
         (["dynamics", *flags, "--steps", "1", "--model.objective.finest", "6"], "power of two"),
         (["distill", *student, "--model.objective.kind", "diffusion"], "distillation is of flow matching alone"),
         (["distill", *student, "--model.distribution", "1", "--model.objective.finest", "1"], "compares noise levels"),
+        (["distill", *student, "--model.progressive", "true", "--model.teacher_steps", "6"], "powers of two"),
+        (["distill", *student, "--model.progressive", "true", "--model.adversarial", "1"], "a loss of its own"),
         (["dynamics", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["dynamics", *flags, "--steps", "1", "--init", str(tmp_path / "none.ckpt")], "does not exist"),
         (["distill", *student], "--init"),

@@ -10,6 +10,7 @@ python -m train distill --config configs/maze/distill.yaml --init runs/maze/dyna
 python -m train export --run runs/maze --name maze --out checkpoints
 python -m train trial configs/trials/maze.yaml --only base muon                  # candidates, after equal minutes
 python -m train bench dynamics --config configs/maze/dynamics.yaml               # speed, against the machine's own
+python -m train bench reconstruction runs/*/tokenizer/last.ckpt --data runs/maze/data   # tokenizers side by side
 
 Every argument of a stage's configuration file is also a flag: `python -m train dynamics --help`.
 """
@@ -40,8 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
 
         if rest[:1] == ["attention"]:
             return bench_attention(rest[1:])
+        if rest[:1] == ["reconstruction"]:
+            from train.reconstruction import main as reconstruction
+
+            return reconstruction(rest[1:])
         if not rest or rest[0] not in ("tokenizer", "dynamics", "distill"):
-            raise UserError("bench what? dynamics, tokenizer or distill (with --config ...), or attention")
+            raise UserError(
+                "bench what? dynamics, tokenizer or distill (with --config ...), attention or reconstruction"
+            )
         return bench(rest[0], rest[1:])
     if command == "pipeline":
         from train.pipeline import main as pipeline

@@ -92,6 +92,7 @@ class FrameDataModule(StreamDataModule):
         pool_frames: frames of a pool.
         validation_frames: held-out frames to validate on, evenly spread.
         game: refuse a recording of another game (its id without options).
+        row: of the model: frames come in rows of so many, (B, row, H, W, 3), where that is more than one.
 
     Raises `UserError` when a recording is missing, damaged, or its frames differ in size from the others'.
     """
@@ -106,18 +107,20 @@ class FrameDataModule(StreamDataModule):
         pool_frames: int = 16384,
         validation_frames: int = 512,
         game: str | None = None,
+        row: int = 1,
     ) -> None:
         super().__init__(batch_size, seed)
         self.source: FrameSource = open_frames(
             [data] if isinstance(data, str) else list(data), seed, held_out, cache_gib, pool_frames
         )
+        self.source.row = row
         self.game, self.schema = self.source.game, self.source.schema
         self.height, self.width = self.source.height, self.source.width
         self.validation_frames = validation_frames
         check_game(self.game, game, str(data))
 
     def batch(self, first: int, size: int) -> Tensor:
-        """Frames uint8 (size, H, W, 3) of these items."""
+        """Frames uint8 (size, [row,] H, W, 3) of these items."""
         return torch.from_numpy(self.source.items(np.arange(first, first + size, dtype=np.int64)))
 
     def val_dataloader(self) -> DataLoader | list[Any]:

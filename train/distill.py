@@ -12,6 +12,9 @@ on pairs of latents and the action between them may be added, which holds the st
 ones, and to what was pressed; or distribution matching (Yin et al., 2024), which moves what the student draws from
 where its own frames are dense to where the teacher's are.
 
+Or the steps are halved, again and again (`progressive`; Salimans & Ho, 2022): a student of half as many steps learns to
+do in one what its teacher does in two, and becomes the teacher of the next.
+
 Legend: B windows, K targets, C channels, h, w latent grid.
 """
 
@@ -30,6 +33,7 @@ from game_wm.convolution import ResidualBlock
 from game_wm.dynamics import Dynamics
 from game_wm.memory.recollection import COVER
 from game_wm.objectives.flow import FlowMatching, Predict, advance, mix
+from train.callbacks import average_of, budget_of
 from train.dynamics import Batch, DynamicsModule
 from train.optimizer import configure
 
@@ -72,6 +76,25 @@ def distribution_loss(made_BKCHW: Tensor, teach: Predict, fake: Predict, finest:
     return 0.5 * (made_BKCHW - goal).square().mean(), (told - made).square().mean()
 
 
+def progressive_loss(clean_BKCHW: Tensor, student: Predict, teach: Predict, flow: FlowMatching, steps: int) -> Tensor:
+    """Progressive distillation (Salimans & Ho, 2022, algorithm 2): the loss of a student that takes so many steps, and
+    learns from a teacher that takes twice as many.
+
+    From where noised data lies on the student's own walk, two steps of the teacher end somewhere; the clean latent that
+    one step must point at to end there as well is the student's goal. Late steps weigh more, as in the flow's own loss.
+    """
+    batch, targets = clean_BKCHW.shape[:2]
+    level = torch.randint(steps, (batch, targets), device=clean_BKCHW.device) / steps
+    told, half = (torch.full_like(level, x) for x in (flow.told(2 * steps), 0.5 / steps))
+    part = slice(0, targets)
+    noisy = mix(torch.randn_like(clean_BKCHW), clean_BKCHW, level)
+    with torch.no_grad():
+        goal = flow.two_steps(lambda x, at, _, part: teach(x, at, told, part), noisy, level, half, part)
+    made = student(noisy, level, torch.full_like(level, flow.told(steps)), part)
+    weight = 1 - flow.ramp * (1 - level)
+    return (weight * (made - goal).float().square().mean((2, 3, 4))).mean()
+
+
 class DistillModule(DynamicsModule):
     """Trains the student in place of the network that it started from (`--init`, required).
 
@@ -85,6 +108,8 @@ class DistillModule(DynamicsModule):
         adversarial: weight of the discriminator's judgement; 0 builds none.
         distribution: weight of distribution matching; 0 builds no network that learns the student's frames.
         consistency: weight of the distance to the teacher's endpoint.
+        progressive: halve the steps from `teacher_steps` to `student_steps` instead, in rounds of equal parts of the
+            budget; both must be powers of two. The network then serves that one number of steps: there is no anchor.
     """
 
     def __init__(
@@ -101,6 +126,7 @@ class DistillModule(DynamicsModule):
         adversarial: float = 0.0,
         distribution: float = 0.0,
         consistency: float = 1.0,
+        progressive: bool = False,
         **dynamics: Any,
     ) -> None:
         super().__init__(latent_shape, lr=lr, context_noise=context_noise, rollout=rollout, **dynamics)
@@ -112,7 +138,14 @@ class DistillModule(DynamicsModule):
             raise UserError(f"student_steps must lie between 1 and teacher_steps {teacher_steps}, not {student_steps}")
         self.teacher_steps, self.student_steps = teacher_steps, student_steps
         self.own, self.near, self.anchor, self.adversarial = own, near, anchor, adversarial
-        self.distribution, self.consistency = distribution, consistency
+        self.distribution, self.consistency, self.progressive = distribution, consistency, progressive
+        if progressive and (student_steps == teacher_steps or any(n & (n - 1) for n in (student_steps, teacher_steps))):
+            raise UserError("to halve the steps, teacher_steps and student_steps must be different powers of two")
+        if progressive and (adversarial or distribution):
+            raise UserError("progressive distillation has a loss of its own: set adversarial and distribution to 0")
+        if progressive:  # how often the student has become the teacher
+            self.halvings: Tensor
+            self.register_buffer("halvings", torch.zeros((), dtype=torch.long))
         # The student's own step is taught by the teacher, and, with bootstrap, by the teacher's half steps.
         self.flow = replace(self.objective, one_call=0.0)
         self.teacher: Dynamics | None = None
@@ -125,6 +158,22 @@ class DistillModule(DynamicsModule):
         if self.fake is not None:
             self.fake.load_state_dict(self.dynamics.denoiser.state_dict())
 
+    @property
+    def steps(self) -> int:
+        """The student's steps as of now: half of the teacher's in a round of progressive distillation."""
+        return self.teacher_steps >> int(self.halvings) + 1 if self.progressive else self.student_steps
+
+    def halve(self) -> None:
+        """Begin the next round where the budget says so: what the student has learnt is the teacher from then on."""
+        assert self.teacher is not None
+        rounds = (self.teacher_steps // self.student_steps).bit_length() - 1
+        if int(self.halvings) < min(rounds - 1, int(budget_of(self.trainer).progress(self.trainer) * rounds)):
+            self.halvings += 1
+            average = average_of(self.trainer)
+            learnt = average.dynamics if isinstance(average, DistillModule) else self.dynamics
+            self.teacher.load_state_dict(learnt.state_dict())
+            self.dynamics.load_state_dict(learnt.state_dict())
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = configure(self.dynamics, self.optimizer_kind, self.lr, self.weight_decay)
         for network in (self.discriminator, self.fake):
@@ -135,11 +184,13 @@ class DistillModule(DynamicsModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         if self.teacher is None:
             raise UserError("distillation needs a teacher: name a dynamics checkpoint with --init")
+        if self.progressive:
+            self.halve()
         latents, actions = batch["latents"], batch["actions"]
         time = latents.shape[1]
         seen, first, views = latents, self.config.history, self.views(batch)
         if float(torch.rand(())) < self.own:
-            seen, views = self.roll_out(latents, actions, self.rollout, self.student_steps, views)
+            seen, views = self.roll_out(latents, actions, self.rollout, self.steps, views)
             first = time - self.rollout
         targets = first + torch.randperm(time - first, device=self.device)[: self.targets].sort().values
         drawn = None if views is None else views[:, targets]
@@ -149,8 +200,16 @@ class DistillModule(DynamicsModule):
         noised = seen + noise[:, None, None, None, None] * torch.randn_like(seen)
         reading = self.dynamics.read(noised, actions, targets, noise, latents, drawn)
         goals = reading.goals
+        outcome = self.outcome_loss(self.dynamics.context.outcomes(reading.tokens), batch)
         with torch.no_grad():
             teach = self.teacher.read(noised, actions, targets, noise, latents, drawn).predict
+        if self.progressive:
+            halved = progressive_loss(goals, reading.predict, teach, self.flow, self.steps)
+            loss = halved + self.outcome * outcome
+            self.log_dict({"halved": halved.detach(), "calls": float(self.steps)}, prog_bar=True)
+            self.log("loss", loss.detach())
+            return loss
+        with torch.no_grad():
             taught = self.objective.sample(teach, start, self.teacher_steps)
             known = (taught - goals).square().mean(2, keepdim=True) < self.near
             for view in [] if drawn is None else drawn.split(goals.shape[2] + COVER, 2):
@@ -160,7 +219,6 @@ class DistillModule(DynamicsModule):
         made = self.student(reading.predict, start)
         distance = (made - taught).square().mean()
         self.log("distance", distance.detach(), prog_bar=True)
-        outcome = self.outcome_loss(self.dynamics.context.outcomes(reading.tokens), batch)
         loss = self.consistency * distance + self.outcome * outcome
         if self.pixels:
             loss = loss + self.pixels * self.pixel_loss(made, taught)

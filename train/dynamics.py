@@ -26,7 +26,7 @@ from game_wm.memory.geometry import Geometry
 from game_wm.memory.recent import KEPT, RecentFrames
 from game_wm.memory.recollection import COVER, as_latents
 from game_wm.objectives import FlowMatching, Objective, make_objective, objective_entries
-from game_wm.tokenizer import Tokenizer
+from game_wm.tokenizer import Tokenizer, earlier
 from game_wm.world import build
 from train.callbacks import average_of, budget_of
 from train.geometry import load_geometry
@@ -84,6 +84,10 @@ class DynamicsModule(pl.LightningModule):
             self.config = replace(dynamics, **shape, trunk=self.objective.trunks[0])
         except ValueError as error:
             raise UserError(f"{self.objective.kind}: {error}") from None
+        if self.objective.kind == "cascade" and (height % 2 or width % 2):
+            raise UserError(
+                f"a cascade halves the grid, which {width}x{height} latents have not: take another objective"
+            )
         self.dynamics = Dynamics(self.config)
         self.lr, self.weight_decay, self.optimizer_kind = lr, weight_decay, optimizer
         self.targets, self.context_noise, self.outcome = targets, context_noise, outcome
@@ -98,6 +102,8 @@ class DynamicsModule(pl.LightningModule):
             raise UserError("a loss on pixels is flow matching's alone: leave --model.pixels at 0")
         if self.config.warp and not (tokenizer and geometry):
             raise UserError("to warp the last frame, set --model.tokenizer and --model.geometry")
+        if self.frozen and self.frozen[0].config.temporal and (pixels or self.config.views):
+            raise UserError("a temporal tokenizer decodes no single frames: set pixels to 0, recall and warp to false")
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -236,18 +242,22 @@ class DynamicsModule(pl.LightningModule):
     def validation_step(self, batch: Batch, index: int) -> None:
         latents, actions = batch["latents"], batch["actions"]
         frames = min(16, latents.shape[1] - self.config.history)
-        made = self.roll_out(latents, actions, frames, views=self.views(batch))[0][:, -frames:]
-        truth, last = latents[:, -frames:], latents[:, -frames - 1]
+        made = self.roll_out(latents, actions, frames, views=self.views(batch))[0]
+        began = latents.shape[1] - frames
         for frame in sorted({1, 4, frames}):
-            now = slice(frame - 1, frame)
-            self._compare(f"val_{frame}", made[:, now].flatten(0, 1), truth[:, now].flatten(0, 1), last)
+            at = [(made, began + frame - 1), (latents, began + frame - 1), (latents, began - 1)]
+            self._compare(f"val_{frame}", [(x[:, t], x[:, max(0, t - 1)]) for x, t in at])
 
-    def _compare(self, name: str, made: Tensor, truth: Tensor, last: Tensor) -> None:
-        """Log PSNR and sharpness against the tokenised truth, and the PSNR of repeating the last frame."""
+    def _compare(self, name: str, pairs: list[tuple[Tensor, Tensor]]) -> None:
+        """Log PSNR and sharpness against the tokenised truth, and the PSNR of repeating the last frame.
+
+        `pairs`: latents of what was made, of the truth and of the last frame, each with those before it.
+        """
+        made, truth = pairs[0][0], pairs[1][0]
         if self.tokenizer is None:
             self.log(f"{name}_latent", (made - truth).square().mean(), batch_size=len(truth))
             return
-        images = [self.tokenizer.decode_images(x.float()).float().clamp(-1, 1) for x in (made, truth, last)]
+        images = [self.tokenizer.decode_images(*(x.float() for x in pair)).float().clamp(-1, 1) for pair in pairs]
         error, repeat = ((x - images[1]).square().mean((1, 2, 3)) for x in (images[0], images[2]))
         slope = [(x[..., 1:] - x[..., :-1]).abs().mean() for x in images[:2]]
         values = {"psnr": psnr(error).mean(), "repeat": psnr(repeat).mean(), "sharpness": slope[0] / slope[1]}
@@ -260,7 +270,8 @@ class DynamicsModule(pl.LightningModule):
             return torch.zeros(2, 1, 16, 16, 3, dtype=torch.uint8)
         views = self.views({name: value[:4] for name, value in batch.items()})
         made = self.roll_out(latents, actions, min(16, latents.shape[1] - self.config.history), views=views)[0]
-        rows = [self.tokenizer.decode(x[:, -16:].flatten(0, 1)).unflatten(0, (len(x), -1)) for x in (latents, made)]
+        shown = [[part[:, -16:].flatten(0, 1) for part in (x, earlier(x))] for x in (latents, made)]
+        rows = [self.tokenizer.decode(*each).unflatten(0, (len(latents), -1)) for each in shown]
         return torch.stack(rows, dim=1).flatten(0, 1)
 
 

@@ -143,23 +143,29 @@ class Encoder:
         self.half = seconds[True] < 0.85 * seconds[False]
 
     @torch.inference_mode()
-    def __call__(self, frames: Tensor) -> Tensor:
-        """uint8 (F, H, W, 3) -> float16 (F, C, h, w) on the CPU."""
+    def __call__(self, frames: Tensor, last: Tensor | None = None) -> Tensor:
+        """uint8 (F, H, W, 3) in a row, behind the frame `last` (H, W, 3) if there is one -> float16 (F, C, h, w) on the
+        CPU."""
+        before = torch.cat((frames[:1] if last is None else last[None], frames[:-1]))
+        parts = zip(frames.split(BATCH), before.split(BATCH))
         with torch.autocast(self.device.type, torch.bfloat16) if self.half else nullcontext():
-            parts = [self.tokenizer.encode(part.to(self.device)) for part in frames.split(BATCH)]
-        return torch.cat(parts).to("cpu", torch.float16)
+            latents = [self.tokenizer.encode(*(x.to(self.device) for x in part)) for part in parts]
+        return torch.cat(latents).to("cpu", torch.float16)
 
 
 def _encode_episode(recording: Recording, refs: list[ChunkRef], encoder: Encoder, task: Task) -> dict[str, np.ndarray]:
     """Arrays of one episode with a row a frame; what follows its last frame (no action) is zero."""
     columns: dict[str, list[np.ndarray]] = {}
+    last: Tensor | None = None
     with ThreadPoolExecutor(1) as thread:
         coming = [thread.submit(recording.dataset.read, ref) for ref in refs[:2]]
         for i in range(len(refs)):
             chunk = coming.pop(0).result()
             if i + 2 < len(refs):
                 coming.append(thread.submit(recording.dataset.read, refs[i + 2]))
-            columns.setdefault("latents", []).append(encoder(torch.from_numpy(chunk.frames)).numpy())
+            frames = torch.from_numpy(chunk.frames)
+            columns.setdefault("latents", []).append(encoder(frames, last).numpy())
+            last = frames[-1]
             columns.setdefault("actions", []).append(recording.dataset.schema.encode(chunk.actions))
             columns.setdefault("rewards", []).append(chunk.rewards)
             columns.setdefault("terminated", []).append(chunk.terminated)
@@ -167,11 +173,11 @@ def _encode_episode(recording: Recording, refs: list[ChunkRef], encoder: Encoder
                 columns.setdefault("pose", []).append(chunk.pose)
             task.advance(len(chunk.frames))
     arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
-    frames = len(arrays["latents"])
+    count = len(arrays["latents"])
     for name in ("actions", "rewards", "terminated"):
         # The step after the last frame, if its result was never recorded, is dropped with the same stroke.
-        rows = np.zeros((frames, *arrays[name].shape[1:]), np.float32)
-        rows[:-1] = arrays[name][: frames - 1]
+        rows = np.zeros((count, *arrays[name].shape[1:]), np.float32)
+        rows[:-1] = arrays[name][: count - 1]
         arrays[name] = rows
     return arrays
 

@@ -2,6 +2,7 @@
 
     source = open_frames([Path("runs/maze/data")], seed=0)
     frames = source.items(np.arange(64))        # uint8 (64, H, W, 3); item i is a pure function of (seed, i)
+    source.row = 3                              # from now on (64, 3, H, W, 3): each with the two frames before it
 
 A recording whose decoded frames fit the budget is decoded once into `.cache/frames.npy` beside its shards and read
 from there at random, which costs training nothing. A larger one is read in pools: some thousands of frames out of
@@ -91,7 +92,7 @@ class FrameSource:
                     f"{other.dataset.folder} has frames of {other.width}x{other.height}, {first.dataset.folder} of "
                     f"{first.width}x{first.height}: train on recordings of one size"
                 )
-        self.recordings, self.seed = recordings, seed
+        self.recordings, self.seed, self.row = recordings, seed, 1
         self.game, self.schema = first.dataset.game, first.dataset.schema
         self.height, self.width = first.height, first.width
         self.lengths = [n for recording in recordings for n in recording.lengths]
@@ -107,7 +108,17 @@ class FrameSource:
         if count < 1 or not self.held_out:
             return np.empty((0, self.height, self.width, 3), np.uint8)
         every = self.rows(self.held_out)
-        return self.read(every[mixed(len(every), count)])
+        return self.in_rows(every[mixed(len(every), count)])
+
+    def in_rows(self, rows: np.ndarray) -> np.ndarray:
+        """The frames with these numbers, each behind the `row` - 1 before it, where that is more than none; before an
+        episode's first frame it repeats."""
+        if self.row == 1:
+            return self.read(rows)
+        starts = np.cumsum([0, *self.lengths])
+        first = starts[np.searchsorted(starts, rows, side="right") - 1]
+        every = np.maximum(rows[:, None] - np.arange(self.row)[::-1], first[:, None])
+        return self.read(every.ravel()).reshape(len(rows), self.row, self.height, self.width, 3)
 
     def rows(self, spans: list[Span]) -> np.ndarray:
         """Numbers of the spans' frames in the row of all recordings' frames."""
@@ -138,7 +149,7 @@ class CachedFrames(FrameSource):
 
     def items(self, items: np.ndarray) -> np.ndarray:
         """See `FrameSource`."""
-        return self.read(self.training[random_below(len(self.training), self.seed, items, 0)])
+        return self.in_rows(self.training[random_below(len(self.training), self.seed, items, 0)])
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """See `FrameSource`; nothing is decoded."""
@@ -178,7 +189,10 @@ class PooledFrames(FrameSource):
         count = 0
         for i in random.permutation(len(self.chunks)):
             recording, ref, first, last = self.chunks[i]
-            frames.append(recording.dataset.read(ref).frames[first:last])
+            chunk = recording.dataset.read(ref).frames[first:last]
+            if self.row > 1:  # before a chunk's first frame it repeats, as before an episode's
+                chunk = chunk[np.maximum(np.arange(len(chunk))[:, None] - np.arange(self.row)[::-1], 0)]
+            frames.append(chunk)
             count += last - first
             if count >= self.pool_frames:
                 break

@@ -70,6 +70,8 @@ class GeometryModule(pl.LightningModule):
         self.distant, self.steps = distant, steps
         # In a list, so that the frozen tokenizer is no part of the checkpoint.
         self.frozen = [load_tokenizer(tokenizer)]
+        if self.frozen[0].config.temporal:
+            raise UserError("geometry looks at single frames: train it with a tokenizer that is not temporal")
 
     @property
     def tokenizer(self) -> Tokenizer:

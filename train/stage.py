@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,9 @@ class StageCLI(LightningCLI):
         add("--wandb", type=str, default="offline", help="offline, online or off")
         for source, target in LINKS[self.stage]:
             parser.link_arguments(f"data.{source}", f"model.{target}", apply_on="instantiate")
+        if self.stage == "tokenizer":
+            rows: Callable[[bool], int] = lambda temporal: 3 if temporal else 1  # noqa: E731
+            parser.link_arguments("model.tokenizer.temporal", "data.row", compute_fn=rows)
         if self.stage in ("dynamics", "distill"):
             shown = ("model.dynamics.recall", "model.dynamics.warp")
             parser.link_arguments(shown, "data.views", compute_fn=lambda recall, warp: recall or warp)

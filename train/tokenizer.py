@@ -16,13 +16,14 @@ from torch import Tensor
 
 from data_collect.errors import UserError
 from game_wm.features import Features, feature_distance
+from game_wm.objectives.cascade import halve
 from game_wm.tokenizer import Tokenizer, TokenizerConfig
 from game_wm.world import build
 from train.optimizer import Kind, configure
 
 
 class TokenizerModule(pl.LightningModule):
-    """Trains a `Tokenizer` on batches of uint8 frames (B, H, W, 3).
+    """Trains a `Tokenizer` on batches of uint8 frames (B, H, W, 3), of a temporal one in rows of three (B, 3, H, W, 3).
 
     Args:
         tokenizer: sizes of the network; set height and width to those of the recording.
@@ -31,6 +32,8 @@ class TokenizerModule(pl.LightningModule):
         edges: weight of the L1 distance between picture gradients.
         scale_penalty: weight of the latents' mean square, which keeps them near unit scale against the noise.
         equivariance: share of every batch whose latents and target are shifted together by a part of a latent cell.
+        halved: share of every batch whose latents, two by two cells averaged, must decode to the frame at half its
+            resolution (EQ-VAE, Kouzelis et al., 2025), as the coarse stage of a cascade asks for.
     """
 
     def __init__(
@@ -44,13 +47,16 @@ class TokenizerModule(pl.LightningModule):
         edges: float = 0.5,
         scale_penalty: float = 1e-3,
         equivariance: float = 0.0,
+        halved: float = 0.0,
     ) -> None:
         super().__init__()
         self.lr, self.weight_decay, self.optimizer_kind = lr, weight_decay, optimizer
         self.perceptual, self.perceptual_share, self.edges = perceptual, perceptual_share, edges
-        self.scale_penalty, self.equivariance = scale_penalty, equivariance
-        if tokenizer.levels and equivariance:
-            raise UserError("between cells there are no codes: with --model.tokenizer.levels, leave equivariance at 0")
+        self.scale_penalty, self.equivariance, self.halved = scale_penalty, equivariance, halved
+        if tokenizer.levels and (equivariance or halved):
+            raise UserError("between cells there are no codes: with levels, leave equivariance and halved at 0")
+        if halved and any(cells % 2 for cells in tokenizer.grid):
+            raise UserError(f"two by two cells do not divide a grid of {tokenizer.grid}: leave --model.halved at 0")
         self.tokenizer = Tokenizer(tokenizer)
         # In a list, so that the frozen network, which comes from its package, is no part of the checkpoint.
         self.features = [Features()] if perceptual else []
@@ -62,22 +68,21 @@ class TokenizerModule(pl.LightningModule):
         return configure(self.tokenizer, self.optimizer_kind, self.lr, self.weight_decay)
 
     def training_step(self, frames_BHWC: Tensor, index: int) -> Tensor:
-        images = Tokenizer.to_unit(frames_BHWC)
-        latents = self.tokenizer.encoder(images)
+        images, latents = self.coded(frames_BHWC)
         scale = latents.float().square().mean()
         shifted = round(self.equivariance * len(images))
         if self.tokenizer.codebook:
             noisy = self.tokenizer.quantise(latents)
         else:
-            self.tokenizer.track(latents.detach().float())
+            self.tokenizer.track(latents.detach().float().flatten(0, 1))
             noisy = latents + self.tokenizer.config.noise * torch.randn_like(latents)
         if shifted:
             factor = self.tokenizer.config.factor
             dy, dx = torch.randint(-2 * factor, 2 * factor + 1, (2,)).tolist()
-            moved = shift(noisy[:shifted].float(), dy / factor, dx / factor).to(noisy.dtype)
-            noisy = torch.cat((moved, noisy[shifted:]))
+            moved = shift(noisy[:shifted].float().flatten(1, 2), dy / factor, dx / factor).to(noisy.dtype)
+            noisy = torch.cat((moved.unflatten(1, noisy.shape[1:3]), noisy[shifted:]))
             images = torch.cat((shift(images[:shifted], float(dy), float(dx)), images[shifted:]))
-        decoded = self.tokenizer.decoder(noisy).float()
+        decoded = self.tokenizer.draw(noisy).float()
         reconstruction = (decoded - images).abs().mean()
         edges = sum((d(decoded) - d(images)).abs().mean() for d in (_across, _down))
         loss = reconstruction + self.edges * edges + self.scale_penalty * scale
@@ -91,19 +96,36 @@ class TokenizerModule(pl.LightningModule):
                 distance = feature_distance(features(decoded[part] / 2 + 0.5), truth).mean()
             loss = loss + self.perceptual * distance
             self.log("feature_distance", distance)
+        if count := round(self.halved * len(images)):
+            small = self.tokenizer.draw(halve(noisy[:count])).float()
+            distance = (small - halve(images[:count])).abs().mean()
+            loss = loss + self.halved * distance
+            self.log("halved", distance.detach())
         mse = (decoded - images).detach().square().mean()
         self.log_dict({"loss": loss, "psnr": psnr(mse), "latent_scale": scale.sqrt()}, prog_bar=True)
         return loss
 
+    def coded(self, frames_BHWC: Tensor) -> tuple[Tensor, Tensor]:
+        """The images (B, 3, H, W) that are to be drawn, and their raw latents (B, T, C, h, w) with those before."""
+        row = Tokenizer.to_unit(frames_BHWC if frames_BHWC.ndim == 5 else frames_BHWC[:, None])
+        still = len(row) // 8 * self.tokenizer.config.temporal
+        if still:  # as at an episode's beginning, where a frame is its own past
+            row = torch.cat((row[:still, -1:].expand_as(row[:still]), row[still:]))
+        return row[:, -1].contiguous(memory_format=torch.channels_last), self.tokenizer.raw(row)
+
+    def drawn(self, frames_BHWC: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) and their reconstruction, in [-1, 1]."""
+        row = Tokenizer.to_unit(frames_BHWC if frames_BHWC.ndim == 5 else frames_BHWC[:, None])
+        return row[:, -1], self.tokenizer(row).float().clamp(-1, 1)
+
     def sample(self, frames_BHWC: Tensor) -> Tensor:
         """uint8 (2 B, 1, H, W, 3): truth and reconstruction in turn, of eight frames."""
-        frames = frames_BHWC[:: max(1, len(frames_BHWC) // 8)][:8]
-        decoded = Tokenizer.to_frames(self.tokenizer(Tokenizer.to_unit(frames)))
-        return torch.stack((frames, decoded), dim=1).flatten(0, 1)[:, None]
+        pairs = self.drawn(frames_BHWC[:: max(1, len(frames_BHWC) // 8)][:8])
+        return torch.stack([Tokenizer.to_frames(x) for x in pairs], dim=1).flatten(0, 1)[:, None]
 
     def validation_step(self, frames_BHWC: Tensor, index: int) -> None:
-        decoded = self.tokenizer(Tokenizer.to_unit(frames_BHWC)).clamp(-1, 1)
-        error = (decoded.float() - Tokenizer.to_unit(frames_BHWC)).square().mean((1, 2, 3))
+        truth, decoded = self.drawn(frames_BHWC)
+        error = (decoded - truth).square().mean((1, 2, 3))
         self.log("val_psnr", psnr(error).mean(), prog_bar=True, batch_size=len(frames_BHWC))
 
 

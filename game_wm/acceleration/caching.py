@@ -55,12 +55,14 @@ def change(now_BCHW: Tensor, before_BCHW: Tensor) -> float:
 def cache(model: WorldModel, bound: float) -> WorldModel:
     """The same model with a `StepCache` as `model.dynamics.cache`, changed in place.
 
-    Raises UserError for a bound that is no bound, and for a model that is compiled.
+    Raises UserError for a bound that is no bound, and for a model that is compiled or a cascade.
     """
     if not 0 <= bound < 1:
         raise UserError(f"a bound of {bound:g} for reusing what blocks gave: take one from 0 (never) to 1 (excluded)")
     if model.compiling is not None:
         raise UserError("compiled code has no branches, and so no step caching: take one or the other")
+    if model.config.objective.kind == "cascade":
+        raise UserError("from a cascade's coarse call to its fine one there is nothing to take over: play it uncached")
     dynamics = model.dynamics
     kept = dynamics.cache = StepCache(unet(model), bound)
     generate = dynamics.generate

@@ -61,6 +61,9 @@ def compile(model: WorldModel, players: int = 1, tell: Callable[[str], None] = s
     if model.config.dynamics.trunk != "unet":
         tell("playing uncompiled: compiled code is for models with a U-Net, not for those of tokens")
         return model
+    if model.config.objective.kind == "cascade":
+        tell("playing uncompiled: compiled code is for one grid, and a cascade has two")
+        return model
     if model.dynamics.cache is not None or "decoding" in vars(model):
         tell("playing uncompiled: step caching and pipelining are for uncompiled models")
         return model

@@ -2,10 +2,10 @@
 
     python -m game_wm export checkpoints/maze.safetensors --out runs/onnx       # needs: pip install -e '.[export]'
 
-`decoder.onnx`: latents -> frames; `denoiser.onnx`: one call; `context.onnx`: reads a finished frame, and gives reward,
-termination and the next state of the dynamics (`NAME.next`, what is `NAME` in the call after). Names are those of
-`WorldState.to_dict`. What ties a frame together (noise, the walk of several calls, episodic memory and the views that
-it draws) is the caller's: see `WorldModel.step`.
+`decoder.onnx`: latents -> frames (a temporal tokenizer's asks for those of the frame before as well); `denoiser.onnx`:
+one call; `context.onnx`: reads a finished frame, and gives reward, termination and the next state of the dynamics
+(`NAME.next`, what is `NAME` in the call after). Names are those of `WorldState.to_dict`. What ties a frame together
+(noise, the walk of several calls, episodic memory and the views that it draws) is the caller's: see `WorldModel.step`.
 
 Legend: B players, C channels, h, w latent grid, A action vector, M channels of the views drawn for a frame.
 """
@@ -28,14 +28,14 @@ RING = [f"dynamics.bottleneck.{part}" for part in ("keys", "values", "sums", "co
 
 
 class Decode(nn.Module):
-    """Latents (B, C, h, w) -> uint8 (B, H, W, 3)."""
+    """Latents (B, C, h, w), and those before where the tokenizer is temporal -> uint8 (B, H, W, 3)."""
 
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
         self.tokenizer = model.tokenizer
 
-    def forward(self, latents_BCHW: Tensor) -> Tensor:
-        return self.tokenizer.decode(latents_BCHW)
+    def forward(self, latents_BCHW: Tensor, before_BCHW: Tensor | None = None) -> Tensor:
+        return self.tokenizer.decode(latents_BCHW, before_BCHW)
 
 
 class Context(nn.Module):
@@ -57,6 +57,8 @@ class Context(nn.Module):
 def parts(model: WorldModel, players: int) -> list[tuple[str, nn.Module, tuple[Any, ...], list[str], list[str]]]:
     """Of each network its name, function, example arguments, and the names of what goes in and comes out."""
     unet(model)
+    if model.config.objective.kind == "cascade":
+        raise UserError("the ONNX denoiser is of one grid, and a cascade has two: export a model of another objective")
     frames = torch.randint(256, (players, 6, model.height, model.width, 3), dtype=torch.uint8)
     actions = torch.rand(players, 6, model.config.dynamics.actions)
     state = model.start(frames, actions[:, 1:], torch.arange(players))
@@ -65,6 +67,7 @@ def parts(model: WorldModel, players: int) -> list[tuple[str, nn.Module, tuple[A
     kept = {k: v for k, v in contiguous(copied(state.to_dict())).items() if k.startswith("dynamics.")}
     changed = [f"{name}.next" for name in kept]
     denoised = contiguous(copied((read_by_denoiser(state.dynamics), action, latents, level, stride, drawn)))
+    seen = 1 + model.config.tokenizer.temporal
     told = [
         "dynamics.latents",
         "dynamics.actions",
@@ -76,7 +79,7 @@ def parts(model: WorldModel, players: int) -> list[tuple[str, nn.Module, tuple[A
         *(["drawn"] if drawn is not None else []),
     ]
     return [
-        ("decoder", Decode(model), (latents,), ["latents"], ["frames"]),
+        ("decoder", Decode(model), (latents, latents.clone())[:seen], ["latents", "before"][:seen], ["frames"]),
         ("denoiser", Denoise(model), denoised, told, ["clean"]),
         ("context", Context(model), (kept, latents, action), [*kept, "clean", "action"],
          ["reward", "termination", *changed]),

@@ -30,12 +30,12 @@ def pipeline(model: WorldModel) -> WorldModel:
         raise UserError("in compiled code decoding and reading are one part: take pipelining or compilation")
     pool = ThreadPoolExecutor(1, thread_name_prefix="decoder")
 
-    def decode(clean_BCHW: Tensor, threads: int) -> Tensor:
+    def decode(clean_BCHW: Tensor, before_BCHW: Tensor, threads: int) -> Tensor:
         torch.set_num_threads(threads)  # a new thread begins with its own number
-        return model.decode(clean_BCHW)
+        return model.decode(clean_BCHW, before_BCHW)
 
-    def decoding(clean_BCHW: Tensor) -> Callable[[], Tensor]:
-        return pool.submit(decode, clean_BCHW, torch.get_num_threads()).result
+    def decoding(clean_BCHW: Tensor, before_BCHW: Tensor) -> Callable[[], Tensor]:
+        return pool.submit(decode, clean_BCHW, before_BCHW, torch.get_num_threads()).result
 
     model.decoding = decoding  # type: ignore[method-assign]
     return model

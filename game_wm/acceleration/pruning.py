@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from data_collect.errors import UserError
 from game_wm.convolution import ResidualBlock
+from game_wm.tokenizer import earlier
 from game_wm.world import WorldModel, unet
 
 GROUP = 16  # channels that are normalised together, see `convolution.py`
@@ -104,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     loaded = checkpoint.load(options.checkpoint)
     model, frames = loaded.model, loaded.contexts_frames
-    latents = torch.stack([model.encode(each) for each in frames])
+    latents = torch.stack([model.encode(*each) for each in zip(frames, earlier(frames))])
     found = importance(model, latents, loaded.contexts_actions)
     before = loaded.parameters
     loaded.model = prune(model, options.share, found)

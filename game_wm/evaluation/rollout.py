@@ -276,6 +276,6 @@ def device_of(model: Any) -> torch.device:
 
 @torch.no_grad()
 def round_trip(model: Any, frames_BHWC: Tensor) -> Tensor:
-    """Frames (B, H, W, 3) as the tokenizer shows them: the ceiling of every dream."""
+    """Frames (B, H, W, 3) as the tokenizer shows them, each by itself: the ceiling of every dream."""
     device = device_of(model)
     return torch.cat([model.decode(model.encode(part.to(device))).cpu() for part in frames_BHWC.split(64)])

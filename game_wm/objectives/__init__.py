@@ -14,6 +14,7 @@ from torch import Tensor
 
 from game_wm.config import Trunk
 from game_wm.objectives.autoregressive import Autoregressive
+from game_wm.objectives.cascade import Cascade
 from game_wm.objectives.diffusion import Diffusion
 from game_wm.objectives.flow import FlowMatching
 from game_wm.objectives.masked import Masked
@@ -44,7 +45,7 @@ class Objective(Protocol):
         ...
 
 
-KINDS: dict[str, type[Any]] = {kind.kind: kind for kind in (FlowMatching, Diffusion, Autoregressive, Masked)}
+KINDS: dict[str, type[Any]] = {kind.kind: kind for kind in (FlowMatching, Diffusion, Cascade, Autoregressive, Masked)}
 
 
 def make_objective(entries: dict[str, Any]) -> Objective:

@@ -85,15 +85,15 @@ class FlowMatching:
             with torch.no_grad():
                 part = slice(0, coarse)
                 goal = clean_BKCHW.clone()
-                goal[:, part] = self._two_steps(
+                goal[:, part] = self.two_steps(
                     slow or predict, noisy[:, part], level[:, part], stride[:, part] / 2, part
                 )
         predicted = predict(noisy, level, stride, slice(0, targets))
         return weight * (predicted - goal).float().square().mean(dim=(2, 3, 4)), predicted
 
     @staticmethod
-    def _two_steps(predict: Predict, noisy: Tensor, level: Tensor, half: Tensor, part: slice) -> Tensor:
-        """The clean latent that two steps of half the stride point at, from where they start."""
+    def two_steps(predict: Predict, noisy: Tensor, level: Tensor, half: Tensor, part: slice) -> Tensor:
+        """The clean latent that two steps of half the stride point at: one whole step towards it ends where they do."""
         first = advance(noisy, predict(noisy, level, half, part), level, half)
         last = advance(first, predict(first, level + half, half, part), level + half, half)
         return noisy + (last - noisy) * expand((1 - level) / (2 * half), noisy)
