@@ -77,6 +77,8 @@ def play(
                 session.begin(session.context + 1)
             session.step(session.schema.action(actions[i]))
         seconds[i] = time.perf_counter() - started
+        if words := session.hold(seconds[i]):
+            print(f"frame {i + 1}: {words}", file=sys.stderr)
         resident[i] = resident_bytes()
         if video is not None:
             video.write(session.film)
@@ -85,7 +87,7 @@ def play(
         "first_frame_s": round(first_frame, 2),
         "state_mb": round(session.state.nbytes / 1e6, 3),
         "frames": frames,
-        "device": device_name(session.model),
+        "device": device_name(session.model) + (f", {session.quality.name}" if session.quality else ""),
     }
 
 
@@ -123,11 +125,14 @@ def measure(
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
-    precision: str = "auto",
+    precision: str | None = None,
+    quality: str | None = None,
 ) -> dict[str, Any]:
     """The `cost` object from a fresh process, which alone can tell first_frame_s; `UserError` with what it said."""
     command = [sys.executable, "-m", "game_wm", "play", str(checkpoint), "--headless", "--json"]
-    command += ["--frames", str(frames), "--seed", str(seed), "--device", device, "--precision", precision]
+    command += ["--frames", str(frames), "--seed", str(seed), "--device", device]
+    command += [] if precision is None else ["--precision", precision]
+    command += [] if quality is None else ["--quality", quality]
     command += [] if steps is None else ["--steps", str(steps)]
     command += [] if threads is None else ["--threads", str(threads)]
     run = subprocess.run(command, capture_output=True, text=True)
