@@ -125,14 +125,11 @@ def measure(
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
-    precision: str | None = None,
-    quality: str | None = None,
+    precision: str = "auto",
 ) -> dict[str, Any]:
     """The `cost` object from a fresh process, which alone can tell first_frame_s; `UserError` with what it said."""
     command = [sys.executable, "-m", "game_wm", "play", str(checkpoint), "--headless", "--json"]
-    command += ["--frames", str(frames), "--seed", str(seed), "--device", device]
-    command += [] if precision is None else ["--precision", precision]
-    command += [] if quality is None else ["--quality", quality]
+    command += ["--frames", str(frames), "--seed", str(seed), "--device", device, "--precision", precision]
     command += [] if steps is None else ["--steps", str(steps)]
     command += [] if threads is None else ["--threads", str(threads)]
     run = subprocess.run(command, capture_output=True, text=True)
