@@ -222,6 +222,32 @@ def test_the_real_game_costs_no_quality(path: Path) -> None:
     assert not any(session.hold(1.0) for _ in range(10 * ONE))
 
 
+def test_players_in_browsers_share_one_quality(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from game_wm.ui import web
+
+    checkpoint = load(path)
+    play = Quality(checkpoint.model, "auto", 20)
+    dreams = web.Dreams(checkpoint, None, play)
+    dreams.turn({player: web.Begin(0, player) for player in (0, 1)})
+    first, idle = play.model, checkpoint.schema.raw(checkpoint.schema.noop())
+    assert dreams.batch.model is first and dreams.steps == 1
+    monkeypatch.setattr(Quality, "saw", lambda self, seconds: self.set("best") or "quality changed")
+    for _ in range(2):
+        assert len(dreams.turn({0: idle, 1: idle})) == 2
+    assert dreams.batch.model is play.model is not first and dreams.steps == 2
+    assert "quality changed" in capsys.readouterr().err
+
+
+def test_a_replay_is_left_as_it_is(path: Path) -> None:
+    checkpoint = load(path)
+    session = Session(checkpoint, quality=Quality(checkpoint.model, "auto", 20))
+    session.tick()
+    session.replay(session.dream())
+    assert not any(session.hold(1.0) for _ in range(10 * ONE))
+
+
 @pytest.mark.parametrize("name", ["balanced", "best"])
 def test_the_cost_object_says_which_quality_ran(
     path: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -342,7 +342,7 @@ class Session:
 
     def hold(self, seconds: float) -> str | None:
         """A frame took so long, all in all: a sentence where the quality changes for it."""
-        if self.quality is None or self.view == "real":
+        if self.quality is None or self.view == "real" or self.player_name == "replay":
             return None
         words = self.quality.saw(seconds)
         if words:
