@@ -100,7 +100,7 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_each_level_does_what_the_table_says(uncompiled: list[Any]) -> None:
     for level in LEVELS.values():
         play = Quality(tiny_world(), level.name)
-        assert play.calls == level.calls and play.name == level.name
+        assert play.calls == 1 and play.name == level.name
         assert play.model.low_precision == (level.precision == "auto" and precision.supported())
         assert (play.model in uncompiled) == level.compiled
     assert [level.compiled for level in LEVELS.values()] == [True, False, False]
@@ -164,16 +164,10 @@ def test_a_dream_goes_on_at_another_quality(path: Path, uncompiled: list[Any]) -
         session.tick()
         session.tick()
     changed, kept = sessions
-    changed.change_quality()  # "best": two calls
-    assert changed.steps == 2 and len(changed.log) == 2
-    assert not np.array_equal(changed.tick().picture, kept.tick().picture)
-    assert list(changed.calls) == [1, 1, 2]
-    assert changed.dream().about.executable == kept.dream().about.executable  # the same bits: calls are told for each
-    again = Session(checkpoint, dream=changed.dream(), quality=Quality(checkpoint.model, "balanced", precision="32"))
-    again.replay(changed.dream())
-    for _ in range(3):
-        again.tick()
-    assert np.array_equal(again.picture, changed.picture)
+    changed.change_quality()
+    assert changed.quality is not None and changed.quality.name == "best" and len(changed.log) == 2
+    assert np.array_equal(changed.tick().picture, kept.tick().picture)  # of the same bits
+    assert changed.dream().about.executable == kept.dream().about.executable
 
 
 @pytest.mark.skipif(not precision.supported(), reason="the processor has no bfloat16")
@@ -232,11 +226,11 @@ def test_players_in_browsers_share_one_quality(
     dreams = web.Dreams(checkpoint, None, play)
     dreams.turn({player: web.Begin(0, player) for player in (0, 1)})
     first, idle = play.model, checkpoint.schema.raw(checkpoint.schema.noop())
-    assert dreams.batch.model is first and dreams.steps == 1
+    assert dreams.batch.model is first
     monkeypatch.setattr(Quality, "saw", lambda self, seconds: self.set("best") or "quality changed")
     for _ in range(2):
         assert len(dreams.turn({0: idle, 1: idle})) == 2
-    assert dreams.batch.model is play.model is not first and dreams.steps == 2
+    assert dreams.batch.model is play.model is not first
     assert "quality changed" in capsys.readouterr().err
 
 

@@ -6,8 +6,8 @@
     quality.saw(seconds)                        # "auto" lowers it where frames come too late, and says so
 
 A state goes on under any of them: they differ in how a frame is computed, not in what is remembered. What no level
-does, since it costs more than it gives where it was measured (docs/decisions.md, "Play"): eight bits, pruning, step
-caching (a compiled walk is faster), pipelining (it wants a core that has nothing else to do).
+does, since it costs more than it gives where it was measured (docs/decisions.md, "Play"): more denoiser calls than the
+checkpoint's, eight bits, pruning, step caching (a compiled walk is faster), pipelining (it wants a core that is idle).
 """
 
 from __future__ import annotations
@@ -22,11 +22,9 @@ from game_wm.world import WorldModel
 
 @dataclass(frozen=True)
 class Level:
-    """`calls`: denoiser calls a frame, times the checkpoint's own; `precision`: see `precision.choose`; `compiled`:
-    whether it has itself compiled while play goes on."""
+    """`precision`: see `precision.choose`; `compiled`: whether it has itself compiled while play goes on."""
 
     name: str
-    calls: int
     precision: str
     compiled: bool
 
@@ -34,27 +32,19 @@ class Level:
 LEVELS = {
     level.name: level
     for level in (
-        Level("fast", calls=1, precision="auto", compiled=True),
-        Level("balanced", calls=1, precision="auto", compiled=False),
-        Level("best", calls=2, precision="32", compiled=False),
+        Level("fast", precision="auto", compiled=True),
+        Level("balanced", precision="auto", compiled=False),
+        Level("best", precision="32", compiled=False),
     )
 }
 USUAL = "balanced"
 AUTO = "auto"
-MOST_CALLS = 64
 
 
 def level_of(name: str, precision: str | None = None, compiled: bool = False) -> Level:
     """A row of the table with what was asked for besides."""
     level = LEVELS[name]
     return replace(level, precision=precision or level.precision, compiled=level.compiled or compiled)
-
-
-def calls_of(model: WorldModel, level: Level, steps: int | None = None) -> int:
-    """Denoiser calls of a frame: `steps` where they were asked for, the model's own where they cannot be chosen."""
-    if steps is not None or not model.config.objective.adjustable:
-        return steps or model.steps
-    return min(model.steps * level.calls, MOST_CALLS)
 
 
 def prepare(model: WorldModel, level: Level) -> WorldModel:
@@ -82,11 +72,11 @@ class Quality:
         compiled: bool = False,
         only: bool = False,
     ) -> None:
-        self._plain, self._steps, self._fps, self._only = model, steps, fps, only
+        self._plain, self._fps, self._only = model, fps, only
+        self._usual = steps or model.steps
         self._levels = {name: level_of(name, precision, compiled) for name in LEVELS}
         self._models: dict[tuple[str, bool], WorldModel] = {}
-        usual = calls_of(model, self._levels[USUAL], steps)
-        self.rungs = [("fast", usual), (USUAL, usual)]
+        self.rungs = [("fast", self._usual), (USUAL, self._usual)]
         while steps is None and model.config.objective.adjustable and self.rungs[0][1] > 1:
             self.rungs.insert(0, ("fast", self.rungs[0][1] // 2))
         self.set(wanted)
@@ -95,8 +85,7 @@ class Quality:
         """Play at this level from here on."""
         self.wanted = wanted
         self._control = Controller(len(self.rungs), 1 / self._fps, len(self.rungs) - 1) if self._fps else None
-        name = USUAL if wanted == AUTO else wanted
-        self._take(name, calls_of(self._plain, self._levels[name], self._steps))
+        self._take(USUAL if wanted == AUTO else wanted, self._usual)
 
     def next(self) -> None:
         """Play at the next level, "auto" after the last one."""

@@ -24,7 +24,6 @@ from torch import Tensor
 
 from data_collect.errors import UserError
 from data_collect.games import DREAM
-from game_wm.acceleration.quality import MOST_CALLS, Quality
 from game_wm.evaluation.metrics import psnr
 from game_wm.ui import players, saved
 from game_wm.ui.actions import ActionLog
@@ -36,11 +35,13 @@ from game_wm.ui.timing import Timings
 from game_wm.ui.video import VideoWriter, fitted
 
 if TYPE_CHECKING:
+    from game_wm.acceleration.quality import Quality
     from game_wm.checkpoint import Checkpoint
     from game_wm.world import Remembered
 
 ENDED = 0.5  # predicted probability from which on an episode has ended, as in the dream's environment
 LOOKBACK = 256  # frames of the real game that a dream with episodic memory begins with, where there are so many
+MOST_STEPS = 64
 ELSEWHERE = -1  # the context of a dream that began in none of the checkpoint's
 
 
@@ -58,8 +59,8 @@ def check(checkpoint: Checkpoint, steps: int | None, context: int | None) -> Non
     """`UserError` for denoiser calls a frame, or a seed context, that the checkpoint has not."""
     if steps is not None:
         checkpoint.check_steps(steps)
-        if not 1 <= steps <= MOST_CALLS:
-            raise UserError(f"--steps {steps} is not between 1 and {MOST_CALLS}")
+        if not 1 <= steps <= MOST_STEPS:
+            raise UserError(f"--steps {steps} is not between 1 and {MOST_STEPS}")
     contexts = len(checkpoint.contexts_frames)
     if context is not None and not 0 <= context < contexts:
         raise UserError(f"--context {context}: this checkpoint has seed contexts 0 to {contexts - 1}")
