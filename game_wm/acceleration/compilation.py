@@ -245,7 +245,7 @@ def build(folder: str, players: str, threads: str) -> None:
     mkldnn_ir.ConvolutionBinaryInplace.create = mkldnn_ir.ConvolutionBinary.create  # type: ignore[method-assign]
     same = graph.is_same_tensor
     graph.is_same_tensor = lambda data, value: not value.is_mkldnn and same(data, value)
-    # Written out, the cubic kernel's look-ups took 4.0 of the 6.2 ms of `look`; PyTorch's own take 0.9.
+    # Written out, the loop with the cubic look-ups is 4.0 of the 6.2 ms of `look`; PyTorch's own takes 0.9.
     decomposition.decompositions.pop(torch.ops.aten.grid_sampler_2d.default, None)
     os.nice(5)  # play goes first
     torch.set_num_threads(int(threads))
