@@ -85,9 +85,9 @@ def processor() -> Iterator[Finding]:
     else:
         yield Finding("precision", "poor", "no bfloat16 in the processor: models play in 32 bits, somewhat slower")
     if shutil.which(os.environ.get("CXX", "g++")):
-        yield Finding("compiler", "good", "a C++ compiler: play.py --compile can be used")
+        yield Finding("compiler", "good", "a C++ compiler: play.py --quality fast can be used")
     else:
-        yield Finding("compiler", "poor", "no C++ compiler, which play.py --compile needs", "apt install g++")
+        yield Finding("compiler", "poor", "no C++ compiler, which play.py --quality fast needs", "apt install g++")
 
 
 def graphics_card() -> Iterator[Finding]:
@@ -152,7 +152,7 @@ def checkpoints(folder: Path, frames: int = FRAMES) -> Iterator[Finding]:
             continue
         rate, late = cost["fps_median"], cost["p95_ms"]
         found = f"{rate:.0f} frames/s, 95 % of them within {late:.0f} ms; the game runs at {wanted:g}"
-        remedy = f"play.py --compile, --precision 8, or slower: --fps {max(1, int(rate))}"
+        remedy = f"play.py --quality fast, or slower: --fps {max(1, int(rate))}"
         yield Finding(path.name, "good" if rate >= wanted else "poor", found, "" if rate >= wanted else remedy)
 
 

@@ -25,7 +25,7 @@ import av  # noqa: E402
 
 from data_collect.errors import UserError  # noqa: E402
 from data_collect.schema import ActionSchema  # noqa: E402
-from game_wm.ui import app, headless, keymap, paint, window  # noqa: E402
+from game_wm.ui import app, commands, headless, keymap, paint, window  # noqa: E402
 from game_wm.ui.actions import ActionLog, read_actions  # noqa: E402
 from game_wm.ui.display import scaled_to_fit  # noqa: E402
 from game_wm.ui.session import Session  # noqa: E402
@@ -119,7 +119,7 @@ def broken(frame: np.ndarray, info: dict[str, Any]) -> np.ndarray:
 @pytest.fixture
 def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Opens a window on a checkpoint, past its loading page; its files go to tmp_path."""
-    monkeypatch.setattr(window, "FOLDER", tmp_path / "recordings")
+    monkeypatch.setattr(commands, "FOLDER", tmp_path / "recordings")
 
     def make(checkpoint: Any = None, **options: Any) -> window.Window:
         checkpoint = checkpoint or fake()
@@ -529,7 +529,7 @@ def test_another_model_and_saved_dreams_are_chosen(tiny: Path, tmp_path: Path, m
 
     from game_wm.checkpoint import load
 
-    monkeypatch.setattr(window, "FOLDER", tmp_path / "recordings")
+    monkeypatch.setattr(commands, "FOLDER", tmp_path / "recordings")
     for name in ("first", "second"):
         shutil.copy(tiny, tmp_path / f"{name}.safetensors")
     (tmp_path / "second.json").write_text('{"parameters": 2e6, "fidelity": {"psnr": {"1": 30.0}}}')
@@ -921,7 +921,7 @@ def test_headless_json_is_all_that_is_printed(saved: Path, tmp_path: Path) -> No
                "--precision", 32, SDL_VIDEODRIVER=None)  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     cost = json.loads(done.stdout)
-    assert tuple(cost) == COST and (cost["frames"], cost["device"]) == (4, "cpu, 1 thread")
+    assert tuple(cost) == COST and (cost["frames"], cost["device"]) == (4, "cpu, 1 thread, balanced")
     assert len(frames_of(video)) == 4
 
 

@@ -84,13 +84,12 @@ def carry(disparity_BRhw: Tensor, to_BR3: Tensor, focal: Tensor | float) -> Tens
     # One number ranks by source first and by disparity then.
     rank = MOST * torch.arange(count, 0, -1, device=place.device).repeat(batch)[:, None, None]
     ranked = (disparity.clamp_max(MOST - 1) + rank) * there
-    x, y = ((place[..., i] + 1) * n / 2 - 0.5 for i, n in ((0, w), (1, h)))
-    found = ranked.new_zeros(batch, (h + 2) * (w + 2))  # with a border for what falls outside
-    columns, rows = (torch.stack((a.floor(), a.floor() + 1), -1).clamp(-1, n) + 1 for a, n in ((x, w), (y, h)))
-    cells = (rows[..., :, None] * (w + 2) + columns[..., None, :]).long()
-    spread = ranked[..., None, None].expand_as(cells)
-    found.scatter_reduce_(1, cells.view(batch, -1), spread.reshape(batch, -1), "amax")
-    found = found.view(batch, h + 2, w + 2)[:, 1:-1, 1:-1] % MOST
+    # It falls on four cells: the first of them is marked, and every cell looks at those before it. What falls outside
+    # lies on a border.
+    column, row = ((((place[..., i] + 1) * n / 2 - 0.5).floor().clamp(-2, n) + 2).long() for i, n in ((0, w), (1, h)))
+    found = ranked.new_zeros(batch, (h + 3) * (w + 3))
+    found.scatter_reduce_(1, (row * (w + 3) + column).view(batch, -1), ranked.view(batch, -1), "amax")
+    found = F.max_pool2d(found.view(batch, 1, h + 3, w + 3), 2, 1)[:, 0, 1:-1, 1:-1] % MOST
     return torch.where(found > EMPTY, found, F.max_pool2d(found[:, None], 3, 1, 1)[:, 0])
 
 
@@ -127,7 +126,7 @@ def draw(each: Sequence[Sources], focal: Tensor | float) -> list[tuple[Tensor, T
     place, disparity, seen = project(at, poses.flatten(0, 1), focal)
     depths = F.interpolate(disparities.flatten(0, 1)[:, None], size=(height, width), mode="bilinear")
     found = F.grid_sample(
-        torch.cat((pictures.flatten(0, 1).float() / 127.5 - 1, depths), 1),
+        torch.cat((pictures.flatten(0, 1).float(), depths), 1),
         place,
         mode="bicubic",  # or every frame of a dream would be a little more blurred
         padding_mode="border",
@@ -144,7 +143,7 @@ def draw(each: Sequence[Sources], focal: Tensor | float) -> list[tuple[Tensor, T
     cost = cost + order * torch.arange(count, device=cost.device)[:, None, None]
     weight = (-SHARPNESS * cost).exp() * shown
     total = weight.sum(1)
-    picture = (found[:, :, :-1] * weight[:, :, None]).sum(1) / total.clamp_min(1e-9)[:, None]
+    picture = (found[:, :, :-1] * weight[:, :, None]).sum(1) / total.clamp_min(1e-9)[:, None] / 127.5 - 1
     picture, drawn = surround(picture, total > 0), total > 0
     return list(zip(picture.chunk(len(each)), drawn.chunk(len(each)), strict=True))
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from data_collect.errors import UserError
 
 if TYPE_CHECKING:
+    from game_wm.acceleration.quality import Quality
     from game_wm.checkpoint import Checkpoint
     from game_wm.ui.keymap import Command
     from game_wm.ui.session import Session
@@ -27,6 +28,7 @@ DEFAULT = Path(__file__).resolve().parents[2] / "checkpoints" / "maze.safetensor
 BEGINNINGS = ("context", "picture", "recording", "load", "replay")
 WINDOW_ONLY = ("player", "record", "load", "replay")  # --web has none of these
 HOST, PORT, PLAYERS = "127.0.0.1", 8080, 2  # of --web
+QUALITIES = ("fast", "balanced", "best")  # as in `acceleration/quality.py`, which would bring PyTorch
 FRAMES = 1000  # of a headless run that was given neither a number nor an action file
 
 
@@ -69,11 +71,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("checkpoint", nargs="?", type=Path, help="a .safetensors file (checkpoints/maze.safetensors)")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     p.add_argument("--threads", type=positive, help="processor threads (default: all cores)")
-    p.add_argument("--precision", choices=("auto", "8", "16", "32"), default="auto",
-                   help="bits of the arithmetic (default: 16 where the machine has bfloat16, else 32)")  # fmt: skip
+    p.add_argument("--quality", choices=(*QUALITIES, "auto"),
+                   help="auto: balanced, less where that is too slow (default; headless: balanced)")  # fmt: skip
+    p.add_argument("--precision", choices=("auto", "8", "16", "32"),
+                   help="bits of the arithmetic (auto: 16 where the machine has bfloat16, else 32)")  # fmt: skip
     p.add_argument("--compile", action="store_true",
                    help="compile in the background (a minute or two, the first time), then play on faster")  # fmt: skip
-    p.add_argument("--steps", type=positive, help="denoiser calls a frame (default: the checkpoint's)")
+    p.add_argument("--steps", type=positive, help="denoiser calls a frame (default: the quality's)")
     p.add_argument("--fps", type=rate, help="frames a second (default: the game's own; 0: as fast as it goes)")
     p.add_argument("--seed", type=int, default=0, help="chooses the noise, and the place to begin in")
     p.add_argument("--context", type=int, metavar="K", help="begin in seed context K, whatever the seed")
@@ -131,12 +135,16 @@ def load_checkpoint(
     return loaded, commands
 
 
-def prepare(options: argparse.Namespace, loaded: Checkpoint) -> None:
-    """Make the model as fast as the options ask, in place."""
-    from game_wm import acceleration
+def prepare(options: argparse.Namespace, loaded: Checkpoint) -> Quality:
+    """The model at the quality that the options ask for, and at others."""
+    from game_wm.acceleration.quality import AUTO, USUAL, Quality
 
-    device = next(loaded.model.parameters()).device.type
-    acceleration.prepare(loaded.model, options.precision, device, options.compile)
+    wanted = options.quality or (USUAL if options.headless else AUTO)
+    fps = loaded.schema.fps if options.fps is None else options.fps
+    return Quality(
+        loaded.model, wanted, fps, steps=options.steps, precision=options.precision, compiled=options.compile,
+        only=options.headless and wanted != AUTO,
+    )  # fmt: skip
 
 
 def load_session(options: argparse.Namespace, report: Callable[[str, float], None]) -> Session:
@@ -144,16 +152,17 @@ def load_session(options: argparse.Namespace, report: Callable[[str, float], Non
     loaded, commands = load_checkpoint(options, report)
     from game_wm.ui import saved
     from game_wm.ui.rewind import LIMIT
-    from game_wm.ui.session import Session
+    from game_wm.ui.session import Session, check
 
     file = options.load or options.replay
     dream = saved.load(file, loaded) if file else None
-    prepare(options, loaded)
+    check(loaded, options.steps, options.context)
+    quality = prepare(options, loaded)
     report("Looking at the first frames", 0.9)
     player = options.player or ("random" if options.headless else "keyboard")
     session = Session(
         loaded, seed=options.seed, context=options.context, steps=options.steps, fps=options.fps, player=player,
-        view=options.view, dream=dream, commands=commands, rewind=0 if options.headless else LIMIT,
+        view=options.view, dream=dream, commands=commands, rewind=0 if options.headless else LIMIT, quality=quality,
     )  # fmt: skip
     if options.replay and dream is not None and not options.headless:
         session.replay(dream)
@@ -214,12 +223,12 @@ def _web(options: argparse.Namespace) -> int:
     listening = web.listen(host, PORT if options.port is None else options.port)  # before a model is loaded in vain
     with listening:
         loaded, commands = load_checkpoint(options, lambda stage, fraction: None)
-        prepare(options, loaded)
+        quality = prepare(options, loaded)
         token = None if web.is_loopback(host) else secrets.token_urlsafe(16)
         players = options.players or PLAYERS
         server = web.Server(
             loaded, players=players, seed=options.seed, context=options.context, steps=options.steps, fps=options.fps,
-            commands=commands, token=token,
+            commands=commands, token=token, quality=quality,
         )  # fmt: skip
         print(f"{loaded.name}, {players} player{'s' if players > 1 else ''} at most; Ctrl-C ends it", file=sys.stderr)
         where = web.address(listening, host, token)

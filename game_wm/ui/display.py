@@ -123,14 +123,16 @@ class Figures:
 def _figures(session: Session, fps: float | None) -> dict[str, str]:
     median, late = session.times.quantile_ms(0.5), session.times.quantile_ms(0.95)
     key, key_late = session.latencies.quantile_ms(0.5), session.latencies.quantile_ms(0.95)
-    calls = f" · {session.steps} denoiser call{'s' if session.steps > 1 else ''}" if session.view != "real" else ""
+    calls = f" · {session.steps} denoiser call{'s' if session.steps > 1 else ''}"
+    if session.quality is not None:
+        calls += f" · {session.quality.label}"
     return {
         "place": _place(session),
         "pace": f"{fps:.0f} frames/s" if fps else "– frames/s",
         "frame": "" if median is None or late is None else f"frame {median:.0f} ms, 95% in {late:.0f}",
         "latency": "" if key is None or key_late is None else f"key to picture {key:.0f} ms, 95% in {key_late:.0f}",
         "score": f"score {session.score + 0.0:.1f}".replace("-0.0", "0.0"),
-        "calls": f"frame {session.frames}{calls}",
+        "calls": f"frame {session.frames}{calls if session.view != 'real' else ''}",
     }
 
 

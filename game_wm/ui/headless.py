@@ -77,6 +77,8 @@ def play(
                 session.begin(session.context + 1)
             session.step(session.schema.action(actions[i]))
         seconds[i] = time.perf_counter() - started
+        if words := session.hold(seconds[i]):
+            print(f"frame {i + 1}: {words}", file=sys.stderr)
         resident[i] = resident_bytes()
         if video is not None:
             video.write(session.film)
@@ -85,7 +87,7 @@ def play(
         "first_frame_s": round(first_frame, 2),
         "state_mb": round(session.state.nbytes / 1e6, 3),
         "frames": frames,
-        "device": device_name(session.model),
+        "device": device_name(session.model) + (f", {session.quality.name}" if session.quality else ""),
     }
 
 

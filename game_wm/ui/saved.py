@@ -64,7 +64,8 @@ def executable(model: Any) -> str:
     """What the arithmetic ran on, for whoever wants the same bits again."""
     device = next(model.parameters()).device.type
     bits = "bfloat16" if model.low_precision else "float32"
-    return f"torch {torch.__version__}, {device}, {bits}, {torch.get_num_threads()} threads, batch of 1"
+    compiled = ", compiled" if model.compiled else ""
+    return f"torch {torch.__version__}, {device}, {bits}, {torch.get_num_threads()} threads, batch of 1{compiled}"
 
 
 def save(path: str | Path, dream: Dream) -> None:

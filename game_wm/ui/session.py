@@ -35,12 +35,13 @@ from game_wm.ui.timing import Timings
 from game_wm.ui.video import VideoWriter, fitted
 
 if TYPE_CHECKING:
+    from game_wm.acceleration.quality import Quality
     from game_wm.checkpoint import Checkpoint
     from game_wm.world import Remembered
 
 ENDED = 0.5  # predicted probability from which on an episode has ended, as in the dream's environment
-MOST_STEPS = 64
 LOOKBACK = 256  # frames of the real game that a dream with episodic memory begins with, where there are so many
+MOST_STEPS = 64
 ELSEWHERE = -1  # the context of a dream that began in none of the checkpoint's
 
 
@@ -71,7 +72,8 @@ class Session:
     `seed` chooses the seed context (modulo their number) and the noise, as `DreamEnv.reset(seed=)` does; `context`
     overrides the former, and `dream`, a saved one, both. `steps` are the denoiser calls a frame, `fps` is the pace
     (0: as fast as it goes), `view` what is shown ("dream", "real" or "both"), `commands` the window's key
-    map, `rewind` the bytes that going back in time may take (0: it cannot).
+    map, `rewind` the bytes that going back in time may take (0: it cannot), `quality` what it is played at and can be
+    changed to; without one the checkpoint's model plays as it is.
     """
 
     PARTED = 20.0  # dB: below it the dream has parted from the real game
@@ -89,14 +91,16 @@ class Session:
         dream: saved.Dream | None = None,
         commands: tuple[Command, ...] = COMMANDS,
         rewind: int = LIMIT,
+        quality: Quality | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.checkpoint, self.model, self.schema = checkpoint, checkpoint.model, checkpoint.schema
+        self.checkpoint, self.schema, self.quality = checkpoint, checkpoint.schema, quality
+        self.model = checkpoint.model if quality is None else quality.model
         self.contexts = len(checkpoint.contexts_frames)
         self._first = (seed % self.contexts if context is None else context, seed)
         self.beginning, self.commands = dream, commands
         self._view, self._limit = view, rewind
-        self.steps = self.model.steps if steps is None else steps
+        self.steps = steps or (self.model.steps if quality is None else quality.calls)
         self.fps = self.schema.fps if fps is None else fps
         check(checkpoint, steps, context)
         self.keyboard = players.Keyboard(self.schema)
@@ -248,6 +252,8 @@ class Session:
         self.state, self.moment = state, moment
         self.undo = Undo(state, self._limit) if self._limit else None
         self.calls = bytearray()  # denoiser calls of each frame
+        self.ran: list[str] = []  # what the frames were dreamt on, in order
+        self._running: tuple[Any, bool] | None = None
         self.psnr: list[float] = []  # of each frame since the real game was at the same moment, in dB
         self.parted: int | None = None  # the first of these frames below PARTED
         self.linked, self._linked_at = False, 0
@@ -270,6 +276,7 @@ class Session:
             return Frame(moment.picture, raw, self.real.reward, moment.ended)
         vector_BA = torch.from_numpy(self.schema.encode(raw))[None].to(next(self.model.parameters()).device)
         self.remembered = self.model.remembered(self.state, vector_BA) if self.watching else None
+        self._note_executable()
         outcome, self.state = self.model.step(self.state, vector_BA, self.steps)
         before, reward = self.moment, float(outcome.rewards[0])
         ended = float(outcome.terminated[0]) > ENDED
@@ -286,6 +293,13 @@ class Session:
                 self.data.begin(before.picture, {})
             self.data.step(raw, reward, ended, picture, {})
         return Frame(picture, raw, reward, ended)
+
+    def _note_executable(self) -> None:
+        """What plays the next frame is part of the dream: others round otherwise."""
+        now = self.model, self.model.compiled
+        if now != self._running:
+            self._running, name = now, saved.executable(self.model)
+            self.ran += [name] if self.ran[-1:] != [name] else []
 
     def _follow(self, real: LiveGame, raw: np.ndarray) -> None:
         """The real game does what the dream did."""
@@ -319,6 +333,25 @@ class Session:
         if self._unanswered is not None:
             self.latencies.add(self._clock() - self._unanswered)
             self._unanswered = None
+
+    def change_quality(self) -> None:
+        """Play at the next level; `UserError` where there is but one."""
+        if self.quality is None:
+            raise UserError("this player has one quality only")
+        self.quality.next()
+        self._take_quality(self.quality)
+
+    def hold(self, seconds: float) -> str | None:
+        """A frame took so long, all in all: a sentence where the quality changes for it."""
+        if self.quality is None or self.view == "real" or self.player_name == "replay":
+            return None
+        words = self.quality.saw(seconds)
+        if words:
+            self._take_quality(self.quality)
+        return words
+
+    def _take_quality(self, quality: Quality) -> None:
+        self.model, self.steps = quality.model, quality.calls
 
     # --- back in time -------------------------------------------------------------------------------------------
 
@@ -358,10 +391,10 @@ class Session:
         if self.view == "real":
             raise UserError("this is the real game: only a dream can be saved")
         now = self.moment
+        ran = ", then ".join(self.ran) or saved.executable(self.model)
         about = saved.About(
-            self.checkpoint.name, self.checkpoint.digest, saved.executable(self.model), self.context, self.seed,
-            now.score, now.ended,
-        )  # fmt: skip
+            self.checkpoint.name, self.checkpoint.digest, ran, self.context, self.seed, now.score, now.ended
+        )
         actions, steps = self.log.last(now.frames), np.frombuffer(bytes(self.calls), np.uint8)
         return saved.Dream(about, *self.prompt, actions, steps, now.picture, self.state.clone())
 
@@ -374,6 +407,7 @@ class Session:
         self._enter(dream.state.clone(), Moment(dream.picture, raw, about.score, len(dream.actions), about.ended))
         self.log.add(dream.actions)
         self.calls[:] = dream.steps.tobytes()
+        self.ran = [about.executable] if len(dream.actions) else []
         self._anew()
 
     def replay(self, dream: saved.Dream) -> None:

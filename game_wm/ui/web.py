@@ -23,6 +23,8 @@ import math
 import os
 import secrets
 import socket
+import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -44,6 +46,7 @@ from game_wm.ui.timing import Pacer
 
 if TYPE_CHECKING:
     from data_collect.schema import ActionSchema
+    from game_wm.acceleration.quality import Quality
     from game_wm.checkpoint import Checkpoint
     from game_wm.world import WorldState
 
@@ -89,10 +92,11 @@ class Shown(NamedTuple):
 class Dreams:
     """The dreams of all players, those at rest aside. For one thread."""
 
-    def __init__(self, checkpoint: Checkpoint, steps: int | None) -> None:
-        self.checkpoint, self.steps = checkpoint, steps
+    def __init__(self, checkpoint: Checkpoint, steps: int | None, quality: Quality | None = None) -> None:
+        self.checkpoint, self.steps, self.quality = checkpoint, steps, quality
         self.device = next(checkpoint.model.parameters()).device
         self.batch = Batch(checkpoint.model)
+        self._take_quality()
         self._members: dict[int, int] = {}  # player -> number in the batch
         self._resting: dict[int, WorldState] = {}
 
@@ -113,17 +117,25 @@ class Dreams:
                     self._members[player] = self.batch.join(self._resting.pop(player))
                 vector = self.checkpoint.schema.encode(wish)
                 vectors[self._members[player]] = torch.from_numpy(vector).to(self.device)
+        started = time.perf_counter()
         outcomes = self.batch.step(vectors, self.steps)
+        if vectors and self.quality is not None and (words := self.quality.saw(time.perf_counter() - started)):
+            print(words, file=sys.stderr, flush=True)
+            self._take_quality()
         for player, member in self._members.items():
             outcome = outcomes[member]
             ended = float(outcome.terminated) > ENDED
             shown[player] = Shown(outcome.frames.cpu().numpy(), float(outcome.rewards), ended, False)
         return shown
 
+    def _take_quality(self) -> None:
+        if self.quality is not None:
+            self.batch.model, self.steps = self.quality.model, self.quality.calls
+
     def _begin(self, player: int, begin: Begin) -> Shown:
         frames = self.checkpoint.contexts_frames[begin.context]
         actions = self.checkpoint.contexts_actions[begin.context]
-        self._resting[player] = self.checkpoint.model.start(
+        self._resting[player] = self.batch.model.start(
             frames[None].to(self.device), actions[None].to(self.device), torch.tensor([begin.seed], device=self.device)
         )
         return Shown(frames[-1].cpu().numpy(), 0.0, False, True)
@@ -211,9 +223,9 @@ class Player:
 class Server:
     """The page, and up to `players` who play on it.
 
-    `seed`, `context`, `steps` and `fps` are those of `Session`; the n-th player to come has the noise, and without
-    `context` the place, of seed + n. With a `token`, only addresses that hold it are answered; without one, only those
-    of this machine. `UserError` for what the checkpoint cannot play.
+    `seed`, `context`, `steps`, `fps` and `quality` are those of `Session`; the n-th player to come has the noise, and
+    without `context` the place, of seed + n. With a `token`, only addresses that hold it are answered; without one,
+    only those of this machine. `UserError` for what the checkpoint cannot play.
     """
 
     def __init__(
@@ -227,6 +239,7 @@ class Server:
         fps: float | None = None,
         commands: tuple[keymap.Command, ...] = keymap.COMMANDS,
         token: str | None = None,
+        quality: Quality | None = None,
         heartbeat: float = HEARTBEAT,
     ) -> None:
         check(checkpoint, steps, context)
@@ -236,7 +249,7 @@ class Server:
         self.checkpoint, self.limit, self.token, self.heartbeat = checkpoint, players, token, heartbeat
         self.fps = checkpoint.schema.fps if fps is None else fps
         self.players: dict[int, Player] = {}
-        self._seed, self._context, self._steps = seed, context, steps
+        self._seed, self._context, self._steps, self._quality = seed, context, steps, quality
         self._contexts = len(checkpoint.contexts_frames)
         self._came = 0
         self._lines: set[web.WebSocketResponse] = set()
@@ -252,7 +265,7 @@ class Server:
     async def dream(self) -> None:
         """Dream for those who are there, for ever; nothing is computed while nobody plays."""
         pacer, loop = Pacer(self.fps), asyncio.get_running_loop()
-        dreams = Dreams(self.checkpoint, self._steps)
+        dreams = Dreams(self.checkpoint, self._steps, self._quality)
         known: set[int] = set()
         with ThreadPoolExecutor(1, "model") as model:
             while True:

@@ -9,13 +9,10 @@ event does not say when it happened, only that it was not there when the window 
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +20,7 @@ import pygame
 
 from data_collect.errors import UserError
 from game_wm.ui import display, keymap, paint, screen, views
+from game_wm.ui.commands import Commands
 from game_wm.ui.gamepad import Gamepad
 from game_wm.ui.timing import Pacer, Timings
 
@@ -32,14 +30,12 @@ if TYPE_CHECKING:
 
 Report = Callable[[str, float], None]
 Load = Callable[[Report], "Session"]
-FOLDER = Path("recordings")  # films, dreams, data and action files that were not given a name
-MARKS = "marks.jsonl"
 NOTICE = 1.6  # seconds that the end of an episode is shown
 HINT = 4.0
 IDLE = 0.25  # seconds asleep at most while paused, so that Ctrl-C is heard
 
 
-class Window:
+class Window(Commands):
     """One window and the session in it; `load` makes the session in a thread while a bar fills.
 
     `opener(path)` gives the `load` of another checkpoint, which `folders` are searched for.
@@ -214,6 +210,8 @@ class Window:
         self.draw()
         session.shown()
         now = time.perf_counter()
+        if words := session.hold(now - started):
+            self._say(words)
         if self._last_shown is not None:
             self._periods.add(now - self._last_shown)
         self._last_shown = now
@@ -322,204 +320,11 @@ class Window:
         except UserError as error:
             self._say(str(error))
 
-    def _do_quit(self) -> None:
-        if self.help:
-            self._do_help()
-        else:
-            self.running = False
-
-    def _do_help(self) -> None:
-        self.help = not self.help
-        self._break()
-
-    def _do_hud(self) -> None:
-        self.hud = not self.hud
-
-    def _do_pause(self) -> None:
-        self.session.paused = not self.session.paused
-        self._break()
-
-    def _do_single(self) -> None:
-        self.session.paused = True
-        self.session.keyboard.pressed_at = self._last_shown = None
-        self.advance()
-        self._last_shown = None
-
-    def _do_rewind(self) -> None:
-        self.rewinding = True
-        self._resume_at = 0.0
-
-    def _do_restart(self) -> None:
-        self.session.again()
-        self.draw()
-
-    def _do_next(self) -> None:
-        self.session.move(1)
-        self.draw()
-
-    def _do_previous(self) -> None:
-        self.session.move(-1)
-        self.draw()
-
-    def _do_save(self) -> None:
-        from game_wm.ui import saved
-
-        path = self._new_file(saved.SUFFIX)
-        saved.save(path, self.session.dream())
-        self._saved = path
-        key = keymap.shown(keymap.key_of(self.session.schema, "back", self.session.commands))
-        self._say(f"saved {path}; {key} comes back to this moment")
-        self._break()
-
-    def _do_back(self) -> None:
-        from game_wm.ui import saved
-
-        if self._saved is None:
-            self._say("no moment is saved yet")
-            return
-        self.session.restore(saved.load(self._saved, self.session.checkpoint))
-        self._break()
-        self.draw()
-
-    def _do_open(self) -> None:
-        from game_wm.ui.chooser import Chooser, checkpoints, dreams
-
-        if self.chooser:
-            self.chooser = None
-        else:
-            entries = checkpoints(self._folders) + dreams(FOLDER)
-            if entries:
-                self.chooser = Chooser(entries, self.session.checkpoint.path)
-                self.session.keyboard.release_all()
-            else:
-                self._say("there is nothing else to open yet")
-        self._break()
-
-    def _do_switch(self) -> None:
-        self._show("dream" if self.session.view == "real" else "real")
-
-    def _do_beside(self) -> None:
-        self._show("dream" if self.session.view == "both" else "both")
-
-    def _show(self, view: str) -> None:
-        data, came_from = self.session.data, self.session.view
-        if came_from == "real":
-            self._say("the dream looks back over what was played …")  # a second, in a model with memory
-            self.draw()
-        self.session.show(view)
-        if data is not None and self.session.data is None and data.steps:
-            self._say(f"saved {data.folder}")
-        elif view == "real":
-            key = keymap.shown(keymap.key_of(self.session.schema, "switch", self.session.commands))
-            self._say(f"the real game; {key} dreams on from where it stands")
-        elif came_from == "real":
-            self._say(f"a dream of the last {len(self.session.prompt[0])} real frames")
-        self._break()
-        self.draw()
-
-    def _do_latents(self) -> None:
-        self.latents = not self.latents
-
-    def _do_graph(self) -> None:
-        self.graph = not self.graph
-
-    def _do_full_screen(self) -> None:
-        self.surface, self._windowed = screen.full(self.surface, self._windowed)
-
-    def _do_take_over(self) -> None:
-        self.session.take_over()
-
-    def _do_record(self) -> None:
-        if self.session.video is None:
-            self.session.record(self._new_file(".mp4"))
-        else:
-            self._stop_film()
-
-    def _do_record_data(self) -> None:
-        if self.session.data is None:
-            self.session.record_data(self._new_file("-data"))
-            self._break()
-        else:
-            self._stop_data()
-
-    def _do_save_log(self) -> None:
-        path = self._new_file(".npz")
-        self.session.save_log(path)
-        self._say(f"saved {path}")
-
-    def _do_mark(self) -> None:
-        """A line in `marks.jsonl`, and the actions that lead there."""
-        session = self.session
-        if session.view == "real":
-            self._say("this is the real game: only a dream has bad moments to mark")
-            return
-        self._log = self._log or self._new_file("-marked.npz")
-        session.save_log(self._log)
-        path = FOLDER / MARKS
-        mark = {
-            "checkpoint": session.checkpoint.name, "frame": session.frames,
-            "time": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "seconds": round(session.frames / session.schema.fps, 2), "context": session.context, "seed": session.seed,
-            "calls": session.steps, "actions": str(self._log), "step": len(session.log),
-        }  # fmt: skip
-        try:
-            with path.open("a") as file:
-                file.write(json.dumps(mark) + "\n")
-        except OSError as error:
-            raise UserError(f"{path} cannot be written ({error.strerror})") from None
-        self._say(f"marked frame {session.frames} in {path}")
-
-    def _do_memory(self) -> None:
-        self.session.watching = not self.session.watching
-        if self.session.state.episodic is None:
-            self.session.watching = False
-            self._say(f"{self.name} has no episodic memory")
-        self.draw()
-
-    def _do_fewer(self) -> None:
-        self._set_steps(max(1, self.session.steps // 2))
-
-    def _do_more(self) -> None:
-        self._set_steps(min(64, self.session.steps * 2))
-
-    def _set_steps(self, steps: int) -> None:
-        try:
-            self.session.checkpoint.check_steps(steps)
-        except UserError:
-            self._say(f"{self.name} takes {self.session.steps} calls a frame")
-        else:
-            self.session.steps = steps
-
     def _break(self) -> None:
         """What lies between is neither a slow frame nor a slow answer."""
         self._last_shown = None
         self._figures.refresh()
         self.session.keyboard.forget()
 
-    def _leave(self, session: Session | None = None) -> None:
-        """Finish what a session (by default the present one) was recording."""
-        session = session or self.session
-        self._stop_film(session)
-        self._stop_data(session)
-        if session.real is not None:
-            session.real.close()
-
-    def _stop_film(self, session: Session | None = None) -> None:
-        self._tell((session or self.session).stop_recording())
-
-    def _stop_data(self, session: Session | None = None) -> None:
-        self._tell((session or self.session).stop_data())
-
-    def _tell(self, path: Path | None) -> None:
-        if path is not None:
-            print(f"saved {path}", file=sys.stderr)
-            self._say(f"saved {path}")
-
     def _say(self, words: str) -> None:
         self._hint = (words, time.perf_counter() + HINT)
-
-    def _new_file(self, suffix: str) -> Path:
-        """A name that is free, by the second and by number within it."""
-        stem = f"{self.name}-{datetime.now():%Y%m%d-%H%M%S}"
-        names = (f"{stem}{suffix}", *(f"{stem}-{i}{suffix}" for i in range(2, 1000)))
-        return next(FOLDER / name for name in names if not (FOLDER / name).exists())
