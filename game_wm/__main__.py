@@ -5,6 +5,7 @@ python -m game_wm evaluate CHECKPOINT …       # measure it and write its card
 python -m game_wm doctor                      # what this machine can play, and what keeps it from more
 python -m game_wm export CHECKPOINT --out DIR # its networks as ONNX files
 python -m game_wm prune CHECKPOINT --out FILE # a smaller one, to be trained on
+python -m game_wm compare configs/lab/*.yaml  # methods, each trained as long: quality and milliseconds in one table
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ COMMANDS = {
     "doctor": "game_wm.doctor",
     "export": "game_wm.acceleration.export",
     "prune": "game_wm.acceleration.pruning",
+    "compare": "train.compare",
 }
 
 

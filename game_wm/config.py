@@ -56,7 +56,8 @@ class DynamicsConfig:
         if len(self.widths) != len(self.blocks) or len(self.widths) < 2:
             raise ValueError("widths and blocks must have the same number of levels, two at least")
         if self.trunk == "transformer" and len(self.levels) != self.channels:
-            raise ValueError("a transformer trunk needs codes, of a tokenizer with levels (configs/lab/tokenizer.yaml)")
+            tokenizer = "configs/lab/tokenizer-codes.yaml"
+            raise ValueError(f"a transformer trunk needs codes, of a tokenizer with levels ({tokenizer})")
         if self.trunk == "transformer" and (self.recall or self.warp):
             raise ValueError("a transformer trunk is shown no views: set recall and warp to false")
         if len(self.inside) != len(self.widths):

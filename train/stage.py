@@ -88,6 +88,7 @@ class StageCLI(LightningCLI):
         add("--steps", type=int | None, default=None, help="train for so many steps")
         add("--resume", action="store_true", help="continue the run of this name, exactly, if there is one")
         add("--init", type=str | None, default=None, help="start from the weights of this .ckpt or .safetensors")
+        add("--row", type=dict | None, default=None, help="what `python -m game_wm compare` is told; not of training")
         add("--ema", type=float, default=0.999, help="decay of the averaged weights")
         add("--clip", type=float, default=1.0, help="largest norm of a gradient")
         add("--warmup", type=int, default=100, help="steps over which the learning rate rises")

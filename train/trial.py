@@ -78,7 +78,7 @@ class Protocol:
     config: str
     latents: str
     tokenizer: str
-    candidates: list[Candidate]
+    candidates: list[Candidate] = field(default_factory=list)
     minutes: float = 6.0
     flags: dict[str, Any] = field(default_factory=dict)
     episodes: int = 24
@@ -92,82 +92,133 @@ class Protocol:
 
 
 class Trial:
-    """One candidate under a protocol. `UserError` when what it names is missing or does not belong together."""
+    """One candidate under a protocol. `UserError` when what it names is missing or does not belong together.
+
+    `stage`: what is trained; `steps`: denoiser calls a frame; `init`: the weights that training begins with; `kept`:
+    visits of the revisit suite that have been played (`train/compare.py` has others than these).
+    """
+
+    stage, suffix = "dynamics", ".safetensors"
 
     def __init__(self, protocol: Protocol, candidate: Candidate) -> None:
         self.protocol, self.candidate, self.name = protocol, candidate, candidate.name
+        self.steps, self.init = protocol.steps, list[str]()
+        self.kept: dict[int, Any] | None = None
         self.folder = Path(protocol.runs, f"trial-{self.name}")
-        self.path = self.folder / f"{self.name}.safetensors"
+        self.path = self.folder / f"{self.name}{self.suffix}"
         self.result = Path(protocol.runs, "trials", f"{self.name}.json")
         self.tokenizer = candidate.tokenizer or protocol.tokenizer
         self.store = LatentStore(candidate.latents or protocol.latents)
-        config = read_yaml(protocol.config)
+        self.key = digest(json.dumps([*self.fixed(), candidate.overrides, self.store.index]).encode())
+
+    def fixed(self) -> list[Any]:
+        """What training depends on beside the candidate's flags and the latents."""
+        config, protocol = read_yaml(self.protocol.config), self.protocol
         fixed = [{k: config[k] for k in config if k not in ("name", "minutes")}, protocol.flags, protocol.minutes]
-        fixed += [protocol.geometry, candidate.memory] if protocol.geometry else []
-        self.key = digest(json.dumps([*fixed, candidate.overrides, self.store.index]).encode())
+        return [*fixed, protocol.geometry, self.candidate.memory] if protocol.geometry else fixed
 
     def train(self, again: bool) -> bool:
         """Train, or continue; True when the playable file or the training checkpoint is there, finished."""
+        if self.ready_file(again):
+            return True
+        wanted = self.wanted()
+        wanted |= {"minutes": self.protocol.minutes, "runs": self.protocol.runs, "name": self.folder.name}
+        wanted |= {"wandb": "off", **self.protocol.flags, **self.candidate.overrides}
+        flags = [x for k, v in wanted.items() for x in (f"--{k}", v if isinstance(v, str) else json.dumps(v))]
+        command = [sys.executable, "-m", "train", self.stage, "--config", self.protocol.config, *flags, *self.init]
+        return run([*command, "--resume"]) == 0
+
+    def ready_file(self, again: bool) -> bool:
+        """Whether the playable file is there; else there is a folder for what leads to it."""
         note = self.folder / "trial.json"
         if self.folder.exists() and not note.exists():
             raise UserError(f"{self.folder} is no trial's: move it away, or rename the candidate")
         if note.exists() and (again or json.loads(note.read_text()) != self.key):
             shutil.rmtree(self.folder)
-        if self.path.exists():
-            return True
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(note, json.dumps(self.key))
+        return self.path.exists()
+
+    def wanted(self) -> dict[str, Any]:
+        """Flags that say what is trained on."""
         latents = str(self.store.directory)
         if self.store.index["tokenizer"] != tokenizer_hash(load_tokenizer(self.tokenizer)):
             raise UserError(f"{latents} was not encoded with {self.tokenizer}: name the tokenizer that it was")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(note, json.dumps(self.key))
-        wanted = {"data.latents": latents, "model.tokenizer": self.tokenizer, "minutes": self.protocol.minutes}
-        wanted |= {"runs": self.protocol.runs, "name": self.folder.name, "wandb": "off"}
-        wanted |= {"model.geometry": self.protocol.geometry} if self.protocol.geometry else {}
-        wanted |= {**self.protocol.flags, **self.candidate.overrides}
-        flags = [x for k, v in wanted.items() for x in (f"--{k}", v if isinstance(v, str) else json.dumps(v))]
-        command = [sys.executable, "-m", "train", "dynamics", "--config", self.protocol.config, *flags, "--resume"]
-        return run(command) == 0
+        geometry = {"model.geometry": self.protocol.geometry} if self.protocol.geometry else {}
+        return {"data.latents": latents, "model.tokenizer": self.tokenizer, **geometry}
 
     def export(self, truth: Truth) -> None:
         """The playable file, whose dreams begin with the protocol's own prompts; the training checkpoint goes."""
-        last = self.folder / "dynamics" / "last.ckpt"
+        last = self.folder / self.stage / "last.ckpt"
         tokenizer, (network, objective) = load_tokenizer(self.tokenizer), load_dynamics(last)
         geometry = load_geometry(self.protocol.geometry) if self.protocol.geometry and network.config.views else None
         memory = replace(geometry.config, **self.candidate.memory) if geometry else None
-        calls = self.protocol.steps or objective.calls(network.config.height * network.config.width)
+        state, p = check_card(last), truth.prompt
+        student = state["game_wm"]["settings"]["model"].get("student_steps")
+        calls = self.protocol.steps or student or objective.calls(network.config.height * network.config.width)
         model = WorldModel(WorldConfig(tokenizer.config, network.config, objective, calls, memory))
         if model.geometry is not None and geometry is not None:
             model.geometry.load_state_dict(geometry.state_dict())
         model.tokenizer.load_state_dict(tokenizer.state_dict())
         model.dynamics.load_state_dict(network.state_dict())
-        state, p = check_card(last), truth.prompt
         trained = {**state["game_wm"]["trained"], "steps": state["global_step"]}
         contexts = truth.frames[:8, :p], truth.actions[:8, : p - 1]
         save(self.path, Checkpoint(model, self.store.schema, self.store.game, *contexts, trained, self.name, self.path))
         last.unlink()
 
+    def judge(self, truth: Truth, features: FeatureDistance, key: Any, again: bool) -> dict[str, Any] | None:
+        """Train and evaluate it, and keep the result under this key; None where it could not be trained."""
+        if not self.train(again):
+            say(f"{self.name}: training failed")
+            return None
+        if not self.path.exists():
+            self.export(truth)
+        result = {"key": key, **self.evaluate(truth, features)}
+        write_atomic(self.result, json.dumps(tidy(result), indent=1, ensure_ascii=False))
+        return result
+
+    def found(self, key: Any) -> dict[str, Any] | None:
+        """The result that is kept under this key."""
+        result = json.loads(self.result.read_text()) if self.result.exists() else {}
+        return result if result.get("key") == key else None
+
+    def open(self) -> Checkpoint:
+        """What is judged, in 32 bits."""
+        return load(self.path)
+
+    def accelerate(self, model: WorldModel) -> WorldModel:
+        """The model as it is judged."""
+        return model
+
     def evaluate(self, truth: Truth, features: FeatureDistance) -> dict[str, Any]:
         """Figures of the dreams and of the training."""
-        checkpoint, score = load(self.path), Fidelity(features, self.protocol.horizons)
-        model, dream = checkpoint.model, roll(checkpoint.model, truth, self.protocol.steps)
-        score.add(model, truth, dream)
-        draw(truth, dream).save(self.result.with_suffix(".png"))
+        checkpoint, score = self.open(), Fidelity(features, self.protocol.horizons)
+        model = checkpoint.model
         state = model.start(checkpoint.contexts_frames[:1], checkpoint.contexts_actions[:1], torch.tensor([0]))
         with torch.no_grad(), count_flops() as counter:
-            model.step(state, truth.actions[:1, truth.prompt - 1], self.protocol.steps)
-        names = ("samples_per_second", "machine_gflops", "flow")
-        logged = {name: [value for _, value in read_figures(self.folder / "dynamics", name)] for name in names}
-        logged["flow"] = logged["flow"][-max(1, len(logged["flow"]) // 5) :]  # as it was at the end
+            model.step(state, truth.actions[:1, truth.prompt - 1], self.steps)
+        parameters = sum(p.numel() for p in model.dynamics.parameters())
+        model = self.accelerate(model)
+        dream = roll(model, truth, self.steps)
+        score.add(model, truth, dream)
+        draw(truth, dream).save(self.result.with_suffix(".png"))
         return {
             "candidate": asdict(self.candidate),
             "minutes": self.protocol.minutes,
-            "parameters": sum(p.numel() for p in model.dynamics.parameters()),
+            "parameters": parameters,
             "gflop_per_frame": counter.get_total_flops() / 1e9,
             "steps": checkpoint.trained["steps"],
-            **{name: statistics.median(values) if values else None for name, values in logged.items()},
+            **self.logged("samples_per_second", "frames_per_second", "machine_gflops", "flow"),
             "fidelity": score.result(),
             "revisit": self.revisit(model, features),
         }
+
+    def logged(self, *names: str) -> dict[str, float | None]:
+        """Medians of what training has logged; None of what it has not. The loss is that of the last fifth."""
+        values = {name: [value for _, value in read_figures(self.folder / self.stage, name)] for name in names}
+        if "flow" in values:
+            values["flow"] = values["flow"][-max(1, len(values["flow"]) // 5) :]
+        return {name: statistics.median(found) if found else None for name, found in values.items()}
 
     def revisit(self, model: WorldModel, features: FeatureDistance) -> dict[str, Any]:
         """The card of the revisit suite, {} where the protocol does not ask for it."""
@@ -175,7 +226,7 @@ class Trial:
             return {}
         seeds = range(FIRST_SEED, FIRST_SEED + self.protocol.revisit)
         with RealGame(self.store.game) as game:
-            return revisit(model, game, features, seeds, self.protocol.prompts, steps=self.protocol.steps)[0]
+            return revisit(model, game, features, seeds, self.protocol.prompts, steps=self.steps, kept=self.kept)[0]
 
 
 def run(command: list[str]) -> int:
@@ -231,19 +282,13 @@ def judge(protocol: Protocol, only: list[str], again: bool) -> int:
     features = FeatureDistance()
     for trial in [Trial(protocol, candidate) for candidate in protocol.candidates]:
         key, wanted = [trial.key, asked, protocol.steps or 1], trial.name in only
-        found = json.loads(trial.result.read_text()) if trial.result.exists() else {}
-        if found.get("key") == key and not (wanted and again):
-            results[trial.name] = found
-        elif wanted:
+        found = None if wanted and again else trial.found(key)
+        if found is None and wanted:
             say(f"{trial.name}: {trial.candidate.why}")
-            if not trial.train(again):
-                say(f"{trial.name}: training failed")
-                failed = 1
-                continue
-            if not trial.path.exists():
-                trial.export(truth)
-            results[trial.name] = {"key": key, **trial.evaluate(truth, features)}
-            write_atomic(trial.result, json.dumps(tidy(results[trial.name]), indent=1, ensure_ascii=False))
+            found = trial.judge(truth, features, key, again)
+            failed |= found is None
+        if found is not None:
+            results[trial.name] = found
             write_atomic(folder / "table.md", table(protocol, results))
     write_atomic(folder / "table.md", table(protocol, results))
     say(table(protocol, results))

@@ -131,12 +131,14 @@ def revisit(
     window: Any = None,
     steps: int | None = None,
     tick: Tick = no_tick,
+    kept: dict[int, list[list[Visit]]] | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The card's `revisit` object and, for the sheet, some returns from the longest prompt of at most 1,024 frames.
 
     Args:
         window: the model without long memory to compare with, if there is one.
         tick: told of visits and of mazes dreamt; `budget` says how many to expect.
+        kept: visits by prompt that have been played, for who measures several models; those that are not are added.
 
     A return is {"seed", "prompt", "ages" (N, H, W), "before" (H, W, 3), "truth", "dream" and, with a window-only model,
     "window" (N, H, W, 3)}.
@@ -146,7 +148,9 @@ def revisit(
     for prompt in prompts:
         names = buckets(prompt)
         ours, theirs, ceiling = ByAge(names, features), ByAge(names, features), ByAge(names, None)
-        for batch in visits(game, seeds, prompt, tick):
+        if kept is not None and prompt not in kept:
+            kept[prompt] = list(visits(game, seeds, prompt, tick))
+        for batch in kept[prompt] if kept else visits(game, seeds, prompt, tick):
             made = dream(model, batch, steps)
             other = dream(window, batch) if window is not None else None
             for i, visit in enumerate(batch):

@@ -1,0 +1,152 @@
+"""One method beside the other: every row trained for the same minutes, judged on the same episodes, timed in one pass.
+
+    python -m game_wm compare configs/lab/*.yaml                        # all of it: hours
+    python -m game_wm compare configs/lab/*.yaml --minutes 10 --only masked shortcut
+    python -m game_wm compare configs/lab/*.yaml --measure              # what is finished, timed and written once more
+
+What a row is stands in `train/rows.py`. Training, export and judgement are those of `train/trial.py`; interrupted, the
+same command continues where it was, and what is finished is skipped (`--again`: run the rows named by `--only`, or all,
+anew). When all are done, every row is timed in turn with the default, while nothing is trained. Written are OUT.json (a
+list of rows), OUT.md (tables) and OUT.png (quality against milliseconds); RUNS/trial-NAME/NAME.safetensors plays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_collect.errors import UserError
+from data_collect.shards import write_atomic
+from game_wm.evaluation.card import tidy
+from game_wm.evaluation.features import FeatureDistance
+from train.compare_table import entry, markdown, ratios
+from train.machine import describe, use_all_cores
+from train.pareto import plot
+from train.report import say
+from train.row_trial import Player, Ready, Tokens
+from train.rows import Lab, Row, read_rows, wanted
+from train.speed import BUSY, cores_in_use, in_turn
+from train.trial import digest, real_play
+
+
+class Comparison:
+    """The rows of a protocol. `trials`: those that are finished; `failed`: why others are not."""
+
+    def __init__(self, lab: Lab, rows: list[Row]) -> None:
+        self.lab, self.rows = lab, rows
+        self.trials: dict[str, Player | Tokens] = {}
+        self.failed: dict[str, str] = {}
+
+    def run(self, chosen: set[str], again: set[str]) -> None:
+        """Train and judge what is chosen and not finished; find what else is."""
+        truth, kept, features = real_play(self.lab), dict[int, Any](), FeatureDistance()
+        shown = repr(tuple(self.lab.horizons)).encode()
+        asked = digest(truth.frames.numpy().tobytes(), truth.actions.numpy().tobytes(), shown)
+        for row in self.rows:
+            wanted = row.name in chosen
+            if not wanted and not Path(self.lab.runs, "trials", f"{row.name}.json").exists():
+                continue
+            try:
+                if lacking := [need for need in row.needs if need not in self.trials]:
+                    raise UserError(f"it needs {lacking[0]}, which is not there")
+                trial = self.open(row, kept, wanted)
+                before = trial.start.outcome["key"] if isinstance(trial, Player) and trial.start else None
+                key = json.loads(json.dumps([trial.key, asked, trial.settings, before]))
+                found = None if row.name in again else trial.found(key)
+                if found is None and wanted:
+                    say(f"{row.name}: {row.method}")
+                    found = trial.judge(truth, features, key, row.name in again)
+                    if found is None:
+                        raise UserError("its training failed")
+            except UserError as error:  # the others are not held up
+                if wanted:
+                    self.failed[row.name] = str(error)
+                    say(f"{row.name}: left out: {error}")
+                continue
+            if found is not None:
+                trial.outcome = found
+                self.trials[row.name] = trial
+
+    def open(self, row: Row, kept: dict[int, Any], chosen: bool) -> Player | Tokens:
+        """The row as a trial, with the recording encoded for it where it is to be run."""
+        if row.stage == "tokenizer":
+            return Tokens(self.lab, row)
+        start, tokens = (self.trials.get(name or "") for name in (row.start, row.tokens))
+        assert not isinstance(start, Tokens) and not isinstance(tokens, Player)
+        if tokens and chosen:
+            tokens.encode()
+        return Player(self.lab, row, start, tokens, kept)
+
+    def default(self, row: Row) -> str | None:
+        """The name of the row that this one is compared with."""
+        return self.lab.default_tokenizer if row.stage == "tokenizer" else self.lab.default
+
+    def measure(self) -> list[dict[str, Any]]:
+        """Every finished row timed in turn with the default; the entries of all rows, finished or not."""
+        busy = cores_in_use()
+        if busy > BUSY:
+            say(f"other programs keep {busy:.1f} cores busy: times are of a busy machine, --measure repeats them")
+        machine = {"machine": describe(torch.device("cpu")), "cores_in_use_by_others": round(busy, 2)}
+        entries = {row.name: entry(self.lab, row, None, {}, machine) for row in self.rows}
+        for row, trial, timing in self.timed():
+            entries[row.name] = entry(self.lab, row, trial.outcome, timing, machine)
+        for name, reason in self.failed.items():
+            entries[name]["note"] = reason
+        for row in self.rows:
+            ratios(entries[row.name], entries.get(self.default(row) or ""))
+        return [tidy(entries[row.name]) for row in self.rows]
+
+    def timed(self) -> Iterator[tuple[Row, Player | Tokens, dict[str, Any]]]:
+        """What `entry` is told of the time of every finished row, one after another."""
+        defaults: dict[str, Ready] = {}
+        for row in [row for row in self.rows if row.name in self.trials]:
+            trial, default = self.trials[row.name], self.default(row)
+            try:
+                ready = trial.ready()
+            except UserError as error:
+                say(f"{row.name}: not timed: {error}")
+                yield row, trial, {"note": f"not timed: {error}"}
+                continue
+            if default in self.trials and default not in defaults:
+                defaults[default] = self.trials[default].ready()
+            beside = defaults.get(default or "", ready)
+            took, usual = in_turn(ready.tick, beside.tick, self.lab.timed, self.lab.seconds)
+            say(f"{row.name}: {took:.2f} ms, beside {usual:.2f} of the default")
+            timing = {"ms": took, "calls": ready.calls, "parameters": ready.parameters, "megabytes": ready.megabytes}
+            yield row, trial, timing | ({"ratio": took / usual} if default in defaults else {})
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python -m game_wm compare`; exit status 1 when a row that was asked for is not there."""
+    parser = argparse.ArgumentParser("python -m game_wm compare", description="Methods, judged after equal minutes.")
+    parser.add_argument("rows", nargs="+", help="a file a row (YAML); protocol.yaml lies beside them")
+    parser.add_argument("--minutes", type=float, help="of training for each (default: the protocol's)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these rows, and what they need")
+    parser.add_argument("--again", action="store_true", help="run them anew, even where they are finished")
+    parser.add_argument("--measure", action="store_true", help="train nothing: time what is finished, and write")
+    parser.add_argument("--protocol", help="another protocol's file")
+    parser.add_argument("--out", type=Path, default=Path("docs/efficiency"), help="what the files written are called, "
+                        "without .json, .md, .png (default: %(default)s)")  # fmt: skip
+    options = parser.parse_args(arguments)
+    lab, rows = read_rows(options.rows, options.protocol)
+    lab.minutes = options.minutes or lab.minutes
+    chosen = wanted(lab, rows, options.only)
+    use_all_cores()
+    comparison = Comparison(lab, rows)
+    comparison.run(set() if options.measure else chosen, set(options.only or chosen) if options.again else set())
+    if not comparison.trials:
+        raise UserError("no row is finished, and so there is nothing to compare: run it without --measure")
+    entries = comparison.measure()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(options.out.with_suffix(".json"), json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
+    drawn = plot(entries, lab)
+    if drawn is not None:
+        drawn.save(options.out.with_suffix(".png"))
+    write_atomic(options.out.with_suffix(".md"), markdown(lab, entries, options.out.name if drawn else None))
+    say(f"wrote {options.out}.json, .md" + (" and .png" if drawn else ""))
+    return int(bool(comparison.failed))

@@ -1,0 +1,55 @@
+"""What a frame of several models takes, measured so that they can be compared: in turn with one and the same other one.
+
+    took, beside = in_turn(tick, default, frames=100, seconds=15)       # medians in milliseconds
+
+A machine is faster now and slower then. So frames of a row and of the default are made in turn, and it is the ratio of
+their two medians that counts. Nothing else should run meanwhile: `cores_in_use` says whether something does.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+WARM_UP = 5
+BUSY = 0.3  # cores in use from which on something else must be running
+
+Tick = Callable[[], object]
+
+
+def in_turn(tick: Tick, default: Tick, frames: int, seconds: float) -> tuple[float, float]:
+    """Medians in milliseconds of both, over so many of each, or as many (3 at least) as fit into so many seconds."""
+    took: tuple[list[float], list[float]] = ([], [])
+    for _ in range(WARM_UP):
+        tick()
+        default()
+    end = time.perf_counter() + seconds
+    for count in range(frames):
+        if count >= 3 and time.perf_counter() > end:
+            break
+        for make, kept in zip((tick, default), took, strict=True):
+            began = time.perf_counter()
+            make()
+            kept.append(1e3 * (time.perf_counter() - began))
+    return statistics.median(took[0]), statistics.median(took[1])
+
+
+def cores_in_use(seconds: float = 2.0) -> float:
+    """How many cores other programs keep busy while this one waits so long; where that cannot be told, the load."""
+    before = _ticks()
+    time.sleep(seconds)
+    if before is None or (after := _ticks()) is None or after[1] == before[1]:
+        return os.getloadavg()[0]
+    return (after[0] - before[0]) / (after[1] - before[1]) * (os.cpu_count() or 1)
+
+
+def _ticks() -> tuple[int, int] | None:
+    """Time of all cores together: in use, and all of it."""
+    path = Path("/proc/stat")
+    if not path.exists():
+        return None
+    ticks = [int(x) for x in path.read_text().split("\n", 1)[0].split()[1:9]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)  # idle, and idle for a disk
