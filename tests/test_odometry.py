@@ -18,6 +18,7 @@ from game_wm.memory.pose import move, trace
 from train import encode
 from train import geometry as training
 from train.geometry import GeometryModule, load_geometry
+from train.odometry import compare, measure
 from train.stage import run_stage
 from train.views import draw_views
 from train.windows import LatentStore, Span
@@ -80,6 +81,16 @@ def test_steps_add_up_to_where_they_lead() -> None:
     assert torch.allclose(found[..., 2].cos(), torch.stack(expected, 1)[..., 2].cos(), atol=1e-4)
 
 
+def test_reckoning_is_compared_in_its_own_scale() -> None:
+    truth = torch.randn(2, 300, 3) * torch.tensor([0.1, 0.02, 0.2])
+    figures = compare(truth * torch.tensor([4.0, -4.0, -1.0]), truth)
+    assert figures["scale"] == pytest.approx(0.25) and figures["handed"] == -1
+    assert figures["turn"] == pytest.approx(1) and set(figures["drift"]) == {"100", "300"}
+    assert max(*figures["drift"].values(), *figures["heading"].values(), figures["step_error"]) < 1e-4
+    figures = compare(truth * torch.tensor([1.0, 1.0, 1.01]), truth)
+    assert figures["turn"] == pytest.approx(1.01) and figures["drift"]["300"] > 0
+
+
 def test_motion_is_found_without_labels(module: GeometryModule) -> None:
     optimizer = module.configure_optimizers()
     for number in range(STEPS):
@@ -104,25 +115,27 @@ def test_motion_is_found_without_labels(module: GeometryModule) -> None:
 
 def test_a_game_without_poses_is_trained_on_drawn_and_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    record(tmp_path / "data", PLACELESS, "random", 400, seed=3, episode_frames=60)
+    record(tmp_path / "data", PLACELESS, "random", 240, seed=3, episode_frames=60)
     world = tiny_world(actions=3, recall=True)
+    assert world.geometry is not None
     monkeypatch.setattr(training, "load_tokenizer", lambda path: world.tokenizer)
     encode.encode([str(tmp_path / "data")], world.tokenizer, tmp_path / "latents")
     store = LatentStore(tmp_path / "latents")
     assert not store.index["pose"]
+    with pytest.raises(UserError, match="no poses to compare with"):
+        measure(store, world.geometry)
     flags = ["--config", str(CONFIG), "--data.latents", str(store.directory), "--wandb", "off", "--warmup", "1"]
     flags += ["--model.geometry.hidden", "16", "--model.geometry.slots", "64", "--data.batch_size", "4"]
     flags += ["--data.length", "16", "--data.validation_windows", "4", "--steps", "4"]
-    with pytest.raises(UserError, match="--model.poses false"):
+    with pytest.raises(UserError, match=r"--model\.poses false"):
         run_stage("geometry", [*flags, "--name", "told", "--model.poses", "true"])
-    with pytest.raises(UserError, match="--data.length"):
+    with pytest.raises(UserError, match=r"--data\.length"):
         run_stage("geometry", [*flags, "--name", "short", "--data.length", "2"])
     assert run_stage("geometry", [*flags, "--name", "mine"]) == 0
     geometry = load_geometry(tmp_path / "runs" / "mine" / "geometry" / "last.ckpt")
     assert draw_views(store.directory, geometry, world.tokenizer)
     assert store.open_views() and store.read("views", Span(0, 20, 1))[:, 4:8].any()  # memory has drawn something
 
-    assert world.geometry is not None
     world.geometry.load_state_dict(geometry.state_dict())
     latents = torch.from_numpy(np.array(store.read("latents", Span(0, 0, 20)), np.float32))[None]
     actions = torch.from_numpy(np.array(store.read("actions", Span(0, 0, 19)), np.float32))[None]

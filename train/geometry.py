@@ -123,7 +123,8 @@ class GeometryModule(pl.LightningModule):
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         if not self.poses:
             with torch.no_grad():
-                self.geometry.focal.clamp_(*FOCAL)
+                focal = self.geometry.focal
+                focal.copy_(focal.abs().clamp(*FOCAL) * focal.sign())
             # Steps add up over a window, and so does what is wrong with them: windows grow over the first half.
             length, grown = batch["latents"].shape[1], min(1.0, 2 * budget_of(self.trainer).progress(self.trainer))
             length = min(length, round(SHORT + (length - SHORT) * grown))
