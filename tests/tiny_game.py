@@ -15,18 +15,25 @@ from gymnasium import spaces
 
 GAME = "gym:tiny_game:Tiny-v0?width=16&height=16"
 LONG = f"{GAME}&shortest=3000&longest=5000"
+PLACELESS = "gym:tiny_game:Tiny-v0?width=64&height=64&shortest=40&longest=60&told=false"
 
 
 class Tiny(gymnasium.Env[np.ndarray, int]):
-    """A dot that moves over a coloured floor; with `noisy`, the floor is not a function of the seed."""
+    """A dot that moves over a coloured floor. `noisy`: which is not a function of the seed; `told`: with its pose."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10, "action_names": ["noop", "left", "right"]}
     observation_space = spaces.Box(0, 255, (16, 16, 3), np.uint8)
     action_space = spaces.Discrete(3)
 
     def __init__(
-        self, render_mode: str = "rgb_array", noisy: bool = False, shortest: int = 3, longest: int = 150
+        self,
+        render_mode: str = "rgb_array",
+        noisy: bool = False,
+        shortest: int = 3,
+        longest: int = 150,
+        told: bool = True,
     ) -> None:
+        self.told = told
         self.render_mode, self.noisy, self.shortest, self.longest = render_mode, noisy, shortest, longest
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
@@ -35,13 +42,16 @@ class Tiny(gymnasium.Env[np.ndarray, int]):
         self.floor = rng.integers(0, 256, (16, 16, 3), np.uint8)
         self.left = int(self.np_random.integers(self.shortest, self.longest + 1))
         self.x, self.steps = 8, 0
-        return self._frame(), {"pose": (self.x, 0.0, 0.0)}
+        return self._frame(), self._info()
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.x = (self.x + (0, -1, 1)[action]) % 16
         self.steps += 1
         reward = float(self.np_random.normal()) + self.x
-        return self._frame(), reward, self.steps == self.left, False, {"pose": (self.x, 0.0, 0.0)}
+        return self._frame(), reward, self.steps == self.left, False, self._info()
+
+    def _info(self) -> dict:
+        return {"pose": (self.x, 0.0, 0.0)} if self.told else {}
 
     def _frame(self) -> np.ndarray:
         frame = self.floor.copy()

@@ -5,6 +5,7 @@ python -m train tokenizer --config configs/maze/tokenizer.yaml                  
 python -m train encode --data runs/maze/data --tokenizer runs/maze/tokenizer/last.ckpt --out runs/maze/latents
 python -m train geometry --config configs/maze/geometry.yaml                     # depth and motion, for memory
 python -m train views --latents runs/maze/latents --geometry runs/maze/geometry/last.ckpt --tokenizer CKPT
+python -m train odometry --latents runs/maze/latents --geometry runs/maze/geometry/last.ckpt    # how far it drifts
 python -m train dynamics --config configs/maze/dynamics.yaml [--resume] [--init CKPT] [--minutes 40] [--name N]
 python -m train distill --config configs/maze/distill.yaml --init runs/maze/dynamics/last.ckpt
 python -m train export --run runs/maze --name maze --out checkpoints
@@ -60,6 +61,10 @@ def main(arguments: list[str] | None = None) -> int:
         from train.views import main as views
 
         return views(rest)
+    if command == "odometry":
+        from train.odometry import main as odometry
+
+        return odometry(rest)
     if command == "export":
         from train.export import main as export
 

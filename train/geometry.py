@@ -1,18 +1,23 @@
-"""The training of what episodic memory needs to draw a remembered view: depth without labels, motion on poses.
+"""The training of what episodic memory needs to draw a remembered view: depth without labels, motion on poses, or
+without labels as well.
 
     python -m train geometry --config configs/maze/geometry.yaml
+    python -m train geometry --config configs/own/geometry.yaml     # a game that gives no poses
 
 A frame's disparity is right when the frames around it, looked up where it says, give that frame (Zhou et al., 2017; the
 better of two sources counts at each pixel, Godard et al., 2019). Frames from far away in a window count as well, where
 their own disparity agrees (Bian et al., 2019): memory draws from such frames, and nearby ones forgive what moves these.
 Frames are decoded from latents, as they are in play.
-The camera's focal length is found before training starts, from frames between which the player only turned.
+With poses, the camera's focal length is found before training starts (`calibration.py`). Without (`poses: false`) the
+steps that the motion network reads off the pictures take the poses' place in all of this: steps, depth and focal length
+are learnt together, from how well frames give each other.
 
 Legend: B windows, L frames of a window, S sources, C channels, h, w latent grid, H, W pixels.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,20 +25,27 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from data_collect.errors import UserError
 from game_wm.memory.camera import project
 from game_wm.memory.geometry import Geometry, MemoryConfig
-from game_wm.memory.pose import relative, wrap
+from game_wm.memory.pose import relative, trace
 from game_wm.tokenizer import Tokenizer
 from game_wm.world import build
+from train.calibration import focal_length
+from train.callbacks import budget_of
 from train.optimizer import Kind, configure
 from train.tokenizer import load_tokenizer
 
 SOURCES, NEARBY = 2, 8  # frames that a target is drawn from, at most so many frames before or after it
 AGREE, AGREE_ABOUT = 0.3, 0.03  # how far disparities of distant frames may differ: relative and absolute
-TURNS, STILL, TURNED = 96, 0.02, 0.08  # pairs to calibrate on: at most so far apart (in places), turned so much
+MEAN, SIZE = 0.5, 0.02  # without poses: the mean disparity of a picture, and the weight of its being so
+SHORT = 12  # without poses: frames of a window at first
+FOCAL, FOCAL_RATE = (
+    (0.4, 4.0),
+    5.0,
+)  # without poses: what the focal length may be, and its learning rate, of the others'
 
 
 class GeometryModule(pl.LightningModule):
@@ -47,6 +59,7 @@ class GeometryModule(pl.LightningModule):
         smooth: weight of the disparity's slope where the picture has none.
         distant: how many frames from anywhere in the window a target is drawn from as well.
         steps: pairs of a window that motion is trained on, so that a long window costs it no more.
+        poses: learn motion from recorded poses; `false`: from the pictures alone, together with depth.
     """
 
     def __init__(
@@ -61,13 +74,19 @@ class GeometryModule(pl.LightningModule):
         smooth: float = 0.002,
         distant: int = 2,
         steps: int = 15,
+        poses: bool = True,
     ) -> None:
         super().__init__()
         channels, height, width = latent_shape
         self.config = replace(geometry, channels=channels, height=height, width=width, actions=actions)
         self.geometry = Geometry(self.config)
         self.lr, self.weight_decay, self.optimizer_kind, self.smooth = lr, weight_decay, optimizer, smooth
-        self.distant, self.steps = distant, steps
+        self.distant, self.steps, self.poses = distant, steps, poses
+        if not poses:
+            self.geometry.focal.requires_grad_(True)
+            for head in (self.geometry.motion.was, self.geometry.motion.next, self.geometry.motion.turn):
+                for weights in head[-1].parameters():
+                    nn.init.zeros_(weights)  # nobody has moved, until pictures say so
         # In a list, so that the frozen tokenizer is no part of the checkpoint.
         self.frozen = [load_tokenizer(tokenizer)]
         if self.frozen[0].config.temporal:
@@ -82,18 +101,36 @@ class GeometryModule(pl.LightningModule):
         checkpoint["config"] = {"geometry": asdict(self.config)}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return configure(self.geometry, self.optimizer_kind, self.lr, self.weight_decay)
+        """The focal length, one number, is learnt faster than all else: turns are only as exact as it is."""
+        networks = nn.ModuleList((self.geometry.depth, self.geometry.motion))
+        optimizer = configure(networks, self.optimizer_kind, self.lr, self.weight_decay)
+        if not self.poses:
+            focal = {"params": [self.geometry.focal], "lr": FOCAL_RATE * self.lr, "weight_decay": 0.0}
+            optimizer.add_param_group({**focal, "use_fallback": True})  # of Muon
+        return optimizer
 
     def on_fit_start(self) -> None:
         """Find the focal length, once."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data.length < 3:
+            raise UserError(f"motion is learnt from windows of 3 frames at least: raise --data.length {data.length}")
+        if not self.poses:
+            return
         if not data.store.index["pose"]:
-            raise UserError(f"{data.latents} has no poses, which the geometry of episodic memory is learnt from")
+            raise UserError(f"{data.latents} has no poses: learn motion without, with --model.poses false")
         if float(self.geometry.focal) == 1.0:
             batches = (data.batch(first, 16) for first in range(0, 16 * 64, 16))
             self.geometry.focal.fill_(focal_length(self.tokenizer, batches, self.config.place, str(data.latents)))
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+        if not self.poses:
+            with torch.no_grad():
+                focal = self.geometry.focal
+                focal.copy_(focal.abs().clamp(*FOCAL) * focal.sign())
+            # Steps add up over a window, and so does what is wrong with them: windows grow over the first half.
+            length, grown = batch["latents"].shape[1], min(1.0, 2 * budget_of(self.trainer).progress(self.trainer))
+            length = min(length, round(SHORT + (length - SHORT) * grown))
+            batch = {name: batch[name][:, :length] for name in ("latents", "actions")}
         loss, figures = self.losses(batch)
         self.log_dict({name: value.detach() for name, value in figures.items()}, prog_bar=True)
         self.log("loss", loss.detach())
@@ -104,7 +141,7 @@ class GeometryModule(pl.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(index)
             figures = self.losses(batch)[1]
-        self.log_dict({f"val_{name}": value for name, value in figures.items()}, batch_size=len(batch["pose"]))
+        self.log_dict({f"val_{name}": value for name, value in figures.items()}, batch_size=len(batch["latents"]))
 
     @torch.no_grad()
     def sample(self, batch: dict[str, Tensor]) -> Tensor:
@@ -122,8 +159,12 @@ class GeometryModule(pl.LightningModule):
 
         Those are squared: collisions are rare, and their median is what the buttons say.
         """
-        latents, actions, pose = batch["latents"], batch["actions"], batch["pose"]
-        photo, distant, smooth = self.depth_losses(latents, pose)
+        latents, actions = batch["latents"], batch["actions"]
+        if not self.poses:
+            return self.odometry_losses(latents, actions)
+        pose = batch["pose"]
+        target_at = torch.randint(latents.shape[1], (len(latents), 1), device=self.device)
+        photo, distant, smooth, _ = self.depth_losses(latents, pose, target_at)
         latents, actions, pose = (x[:, : self.steps + 1] for x in (latents, actions, pose))
         motion = self.geometry.motion
         before, now = latents[:, :-1].flatten(0, 1), latents[:, 1:].flatten(0, 1)
@@ -143,13 +184,49 @@ class GeometryModule(pl.LightningModule):
         figures = {"photo": photo, "distant": distant, "was": was, "coming": coming}
         return photo + distant + self.smooth * smooth + 0.1 * (was + coming), figures
 
-    def depth_losses(self, latents: Tensor, pose: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """How a random frame of each window differs from what nearby frames give and from what distant ones do, and how
-        rough its disparity is."""
+    def odometry_losses(self, latents: Tensor, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `losses`, of windows without poses: the steps that are read off the pictures lead from frame to frame, and
+        are right when these give each other. The size of the world is free; the mean disparity pins it."""
+        motion, (batch, time) = self.geometry.motion, latents.shape[:2]
+        target_at = torch.randint(time, (batch, 1), device=self.device)
+        pair = self.pairs(latents, target_at)
+        last = torch.zeros(batch, time - 1, 3, device=self.device)
+        if self.config.inertia:
+            with torch.no_grad():
+                for t in range(1, time - 1):
+                    last[:, t] = motion.led_here(pair[:, t - 1], actions[:, t - 1], last[:, t - 1])
+        steps = motion.led_here(*(x.flatten(0, 1) for x in (pair, actions[:, :-1], last))).view_as(last)
+        photo, distant, smooth, near = self.depth_losses(latents, trace(steps), target_at)
+        # What each step was, the one before it foretells.
+        known, goal = (x.flatten(0, 1) for x in (steps.detach()[:, :-1], steps.detach()[:, 1:]))
+        coming = motion.to_come(pair[:, :-1].flatten(0, 1), actions[:, 1:-1].flatten(0, 1), known)
+        coming = ((coming - goal) / motion.unit).square().mean()
+        size = (near.mean((1, 2)).log().mean() - math.log(MEAN)).square()
+        moved = steps.detach()[..., :2].norm(dim=-1).mean() / self.config.place
+        figures = {"photo": photo, "distant": distant, "coming": coming, "size": size, "moved": moved}
+        figures |= {"focal": self.geometry.focal.detach().clone()}
+        return photo + distant + self.smooth * smooth + 0.1 * coming + SIZE * size, figures
+
+    def pairs(self, latents: Tensor, target_at: Tensor) -> Tensor:
+        """The motion network's features (B, L - 1, E) of frames that follow each other; it learns from those `steps`
+        around each window's target (B, 1)."""
+        pair, last = self.geometry.motion.pair, latents.shape[1] - 1
+        rows = torch.arange(len(latents), device=self.device)[:, None]
+        near = (target_at - self.steps // 2).clamp(0, max(0, last - self.steps))
+        near = near + torch.arange(min(self.steps, last), device=self.device)
+        found = pair(latents[rows, near].flatten(0, 1), latents[rows, near + 1].flatten(0, 1)).unflatten(0, near.shape)
+        if last == near.shape[1]:
+            return found
+        with torch.no_grad():
+            whole = pair(latents[:, :-1].flatten(0, 1), latents[:, 1:].flatten(0, 1)).unflatten(0, (len(latents), last))
+        return whole.scatter(1, near[..., None].expand_as(found), found.to(whole))
+
+    def depth_losses(self, latents: Tensor, pose: Tensor, target_at: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """How the frame `target_at` (B, 1) of each window differs from what nearby frames give and from what distant
+        ones do, how rough its disparity is, and that disparity (B, 4h, 4w)."""
         batch, time = latents.shape[:2]
         count = SOURCES + self.distant
         rows = torch.arange(batch, device=self.device)[:, None]
-        target_at = torch.randint(time, (batch, 1), device=self.device)
         apart = 1 + torch.rand(batch, 2 * NEARBY, device=self.device).argsort(1)[:, :SOURCES] - NEARBY
         near = target_at + apart - (apart <= 0).long()  # never the target itself
         near = torch.where((near < 0) | (near >= time), 2 * target_at - near, near).clamp(0, time - 1)
@@ -183,7 +260,7 @@ class GeometryModule(pl.LightningModule):
         for axis in (-1, -2):
             edge = small.diff(dim=axis).abs().mean(1, keepdim=True)
             rough = rough + (disparity.diff(dim=axis).abs() * (-4 * edge).exp()).mean()
-        return photo, distant, rough / disparity.mean()
+        return photo, distant, rough / disparity.mean(), disparity[:, 0]
 
 
 def difference(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
@@ -194,40 +271,6 @@ def difference(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
     alike = (2 * a * b + 0.01) * (2 * (mean(a_BCHW * b_BCHW) - a * b) + 0.03)
     alike = alike / ((a * a + b * b + 0.01) * (spread + 0.03))
     return 0.5 * (a_BCHW - b_BCHW).abs().mean(1) + 0.25 * (1 - alike.mean(1))
-
-
-@torch.no_grad()
-def focal_length(tokenizer: Tokenizer, batches: Any, place: float, where: str) -> float:
-    """In halves of a picture's width, signed (see `camera.py`): with it, a turn alone turns one frame into another.
-
-    Raises `UserError` when the windows hold too few turns on the spot.
-    """
-    pairs: list[tuple[Tensor, Tensor, Tensor]] = []
-    for batch in batches:
-        latents, pose = batch["latents"], batch["pose"]
-        for later in range(1, latents.shape[1]):
-            away = relative(pose[:, 0], pose[:, later])
-            turn = wrap(away[:, 2]).abs()
-            for i in torch.nonzero((away[:, :2].norm(dim=-1) < STILL * place) & (turn > TURNED) & (turn < 0.5))[:, 0]:
-                pairs.append((latents[i, 0], latents[i, later], away[i]))
-        if len(pairs) >= TURNS:
-            break
-    if len(pairs) < TURNS // 4:
-        raise UserError(f"{where}: hardly ever does the player turn on the spot, so the camera cannot be calibrated")
-    seen, other, away = (torch.stack(x) for x in zip(*pairs[:TURNS], strict=True))
-    target, source = (tokenizer.decode_images(x).float() for x in (seen, other))
-    far = target.new_zeros(len(target), *target.shape[-2:])
-
-    def error(focal: float) -> float:
-        place, _, front = project(far, away, focal)
-        inside = front & (place.abs() < 1).all(-1)
-        apart = (F.grid_sample(source, place, align_corners=False) - target).abs().mean(1)
-        return float((apart * inside).sum() / inside.sum().clamp_min(1))
-
-    tried = [float(sign * (0.4 + 0.1 * i)) for sign in (1.0, -1.0) for i in range(30)]
-    coarse = min(tried, key=error)
-    near = [float(coarse + 0.01 * i) for i in range(-9, 10)]
-    return min(near, key=error)
 
 
 def load_geometry(path: str | Path, device: str = "cpu") -> Geometry:

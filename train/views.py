@@ -55,8 +55,6 @@ BATCH = 128
 def draw_views(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer) -> bool:
     """Write the views of all frames; False when that had been done. Raises `UserError` where it cannot."""
     store = LatentStore(latents)
-    if not store.index["pose"]:
-        raise UserError(f"{latents} has no poses, which views are drawn by: train without a geometry")
     if store.index["tokenizer"] != tokenizer_hash(tokenizer):
         raise UserError(f"{latents} was encoded by another tokenizer: name that one with --tokenizer")
     weights = torch.cat([value.flatten().double() for value in geometry.state_dict().values()])

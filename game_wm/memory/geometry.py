@@ -125,11 +125,10 @@ class Motion(nn.Module):
 class Geometry(nn.Module):
     """Depth, motion and the camera's focal length (see `camera.py`)."""
 
-    focal: Tensor
-
     def __init__(self, config: MemoryConfig) -> None:
         super().__init__()
         self.config = config
         self.depth, self.motion = Depth(config), Motion(config)
-        self.register_buffer("focal", torch.tensor(1.0))
+        # Learnt where there are no poses (`train/geometry.py`), found by trying where there are.
+        self.focal = nn.Parameter(torch.tensor(1.0), requires_grad=False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -26,3 +26,12 @@ def relative(pose: Tensor, other: Tensor) -> Tensor:
     (x, y, angle), (to_x, to_y, to_angle) = pose.unbind(-1), other.unbind(-1)
     cos, sin, dx, dy = angle.cos(), angle.sin(), to_x - x, to_y - y
     return torch.stack((cos * dx + sin * dy, cos * dy - sin * dx, wrap(to_angle - angle)), dim=-1)
+
+
+def trace(steps: Tensor) -> Tensor:
+    """Poses (..., T + 1, 3) of somebody who begins at zero and takes these steps (..., T, 3)."""
+    start = torch.zeros_like(steps[..., :1, :])
+    angle = torch.cat((start[..., 2], steps[..., 2].cumsum(-1)), -1)
+    (ahead, aside), cos, sin = steps[..., :2].unbind(-1), angle[..., :-1].cos(), angle[..., :-1].sin()
+    away = torch.stack((cos * ahead - sin * aside, sin * ahead + cos * aside), -1).cumsum(-2)
+    return torch.cat((torch.cat((start[..., :2], away), -2), wrap(angle)[..., None]), -1)
