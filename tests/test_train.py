@@ -249,7 +249,7 @@ def test_killed_and_resumed_has_the_same_losses(
     if stage == "distill":
         assert run_stage("dynamics", [*stage_flags(latents, tmp_path, "teacher"), "--steps", "2"]) == 0
         teacher = ["--init", str(tmp_path / "teacher" / "dynamics" / "last.ckpt"), "--model.teacher_steps", "2"]
-        teacher += ["--model.distribution", "0.5", "--model.adversarial", "0.03"]
+        teacher += ["--model.distribution", "0.5", "--model.adversarial", "0.03", "--model.unseen", "0.1"]
     if kind == "progressive":
         teacher = [*teacher[:2], "--model.progressive", "true", "--model.teacher_steps", "4"]
 

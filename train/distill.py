@@ -105,7 +105,9 @@ class DistillModule(DynamicsModule):
         near: mean squared distance (latents have unit variance) of the teacher's latent or of what memory draws to
             the truth, below which a cell takes the truth for its goal; 0 never does.
         anchor: weight of the flow-matching loss on the same targets, which keeps the network serving other step counts.
-        adversarial: weight of the discriminator's judgement; 0 builds none.
+        adversarial: weight of the discriminator's judgement.
+        unseen: what is added to it in cells for which nothing is drawn, where there is something to invent and nothing
+            to copy. Where both are 0 there is no discriminator.
         distribution: weight of distribution matching; 0 builds no network that learns the student's frames.
         consistency: weight of the distance to the teacher's endpoint.
         progressive: halve the steps from `teacher_steps` to `student_steps` instead, in rounds of equal parts of the
@@ -124,6 +126,7 @@ class DistillModule(DynamicsModule):
         near: float = 0.3,
         anchor: float = 0.5,
         adversarial: float = 0.0,
+        unseen: float = 0.0,
         distribution: float = 0.0,
         consistency: float = 1.0,
         progressive: bool = False,
@@ -137,19 +140,22 @@ class DistillModule(DynamicsModule):
         if not 1 <= student_steps <= teacher_steps:
             raise UserError(f"student_steps must lie between 1 and teacher_steps {teacher_steps}, not {student_steps}")
         self.teacher_steps, self.student_steps = teacher_steps, student_steps
-        self.own, self.near, self.anchor, self.adversarial = own, near, anchor, adversarial
+        self.own, self.near, self.anchor, self.adversarial, self.unseen = own, near, anchor, adversarial, unseen
         self.distribution, self.consistency, self.progressive = distribution, consistency, progressive
         if progressive and (student_steps == teacher_steps or any(n & (n - 1) for n in (student_steps, teacher_steps))):
             raise UserError("to halve the steps, teacher_steps and student_steps must be different powers of two")
-        if progressive and (adversarial or distribution):
-            raise UserError("progressive distillation has a loss of its own: set adversarial and distribution to 0")
+        judged = adversarial or unseen
+        if progressive and (judged or distribution):
+            raise UserError(
+                "progressive distillation has a loss of its own: leave adversarial, unseen, distribution at 0"
+            )
         if progressive:  # how often the student has become the teacher
             self.halvings: Tensor
             self.register_buffer("halvings", torch.zeros((), dtype=torch.long))
         # The student's own step is taught by the teacher, and, with bootstrap, by the teacher's half steps.
         self.flow = replace(self.objective, one_call=0.0)
         self.teacher: Dynamics | None = None
-        self.discriminator = Discriminator(latent_shape[0], self.config.actions) if adversarial else None
+        self.discriminator = Discriminator(latent_shape[0], self.config.actions) if judged else None
         self.fake = copy.deepcopy(self.dynamics.denoiser) if distribution else None
 
     def freeze_teacher(self) -> None:
@@ -227,7 +233,7 @@ class DistillModule(DynamicsModule):
             self.log("flow", flow.detach(), prog_bar=True)
             loss = loss + self.anchor * flow
         if self.discriminator is not None:
-            loss = loss + self.judge(latents, seen, actions, targets, made)
+            loss = loss + self.judge(latents, seen, actions, targets, made, drawn)
         if self.fake is not None:
             fake = reading.predict_with(self.fake)
             matched, learnt = distribution_loss(made, teach, fake, self.flow.finest)
@@ -246,22 +252,35 @@ class DistillModule(DynamicsModule):
                 x = advance(x, predict(x, level, told, slice(0, x.shape[1])), level, stride)
         return predict(x, x.new_full(x.shape[:2], 1 - size), told, slice(0, x.shape[1]))
 
-    def judge(self, latents: Tensor, seen: Tensor, actions: Tensor, targets: Tensor, made: Tensor) -> Tensor:
-        """Hinge losses of discriminator and student in one pass: a pair is a frame and the one before it."""
+    def judge(
+        self, latents: Tensor, seen: Tensor, actions: Tensor, targets: Tensor, made: Tensor, drawn: Tensor | None
+    ) -> Tensor:
+        """Hinge losses of discriminator and student in one pass: a pair is a frame and the one before it. Cells weigh
+        as `unseen` says, for both alike."""
         assert self.discriminator is not None
         real = torch.cat((latents[:, targets - 1], latents[:, targets]), dim=2).flatten(0, 1)
         fake = torch.cat((seen[:, targets - 1], made), dim=2).flatten(0, 1)
         led = actions[:, targets - 1].flatten(0, 1)
+        weight = self.adversarial + self.unseen * self.hidden(made, drawn)
+        each = weight / weight.mean().clamp_min(1e-6)
         seen_real, seen_fake = self.discriminator(real, led), self.discriminator(fake.detach(), led)
-        critic = F.relu(1 - seen_real).mean() + F.relu(1 + seen_fake).mean()
+        critic = (each * F.relu(1 - seen_real)).mean() + (each * F.relu(1 + seen_fake)).mean()
         self.log("critic", critic.detach(), prog_bar=True)
         weights = list(self.discriminator.parameters())
         for p in weights:
             p.requires_grad_(False)
-        fooled = -self.discriminator(fake, led).mean()
+        fooled = -(weight * self.discriminator(fake, led)).mean()
         for p in weights:
             p.requires_grad_(True)
-        return critic + self.adversarial * fooled
+        return critic + fooled
+
+    @staticmethod
+    def hidden(made: Tensor, drawn: Tensor | None) -> Tensor:
+        """Share of each cell (B * K, 1, h, w) that no view shows."""
+        shown = made.new_zeros(len(made) * made.shape[1], 1, *made.shape[3:])
+        for view in [] if drawn is None else drawn.flatten(0, 1).split(made.shape[2] + COVER, 1):
+            shown = torch.maximum(shown, view[:, -COVER:].mean(1, keepdim=True))
+        return 1 - shown
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         if self.teacher is None and any(k.startswith("teacher.") for k in state_dict):
