@@ -17,6 +17,7 @@ from game_wm.checkpoint import load
 from game_wm.denoiser import embed_level
 from game_wm.dynamics import Dynamics
 from game_wm.fsq import Codebook
+from game_wm.memory.recollection import COVER
 from game_wm.objectives import (
     Autoregressive,
     Diffusion,
@@ -32,7 +33,7 @@ from game_wm.ui.app import main
 from game_wm.world import WorldConfig
 from train import encode
 from train.__main__ import main as run_command
-from train.distill import distribution_loss
+from train.distill import DistillModule, distribution_loss
 
 MEANS, DEVIATION, SHARES = (-1.5, 1.0), 0.3, (0.25, 0.75)
 LEVELS = (4, 3, 3, 3)
@@ -554,3 +555,12 @@ def test_what_a_discrete_model_refuses(runs: Path, tmp_path: Path) -> None:
     flags = ["--config", str(CONFIGS / "tokenizer.yaml"), "--data.data", f"[{runs / 'data'}]", "--steps", "1"]
     with pytest.raises(UserError, match="no codes"):
         run_command(["tokenizer", *flags, "--model.equivariance", "0.5", "--model.perceptual", "0"])
+
+
+def test_a_cell_is_hidden_as_far_as_no_view_shows_it() -> None:
+    made = torch.zeros(1, 1, 3, 1, 2)
+    drawn = torch.zeros(1, 1, 2 * (3 + COVER), 1, 2)
+    drawn[:, :, 3 : 3 + COVER, :, 0] = 0.5  # the first view shows half of the first cell, the second view all of it
+    drawn[:, :, 2 * 3 + COVER :, :, 0] = 1
+    assert DistillModule.hidden(made, drawn).flatten().tolist() == [0, 1]
+    assert DistillModule.hidden(made, None).flatten().tolist() == [1, 1]
