@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -36,10 +37,12 @@ DYNAMICS = {"widths": [32, 32], "blocks": [1, 1], "heads": 2, "window": 8, "cont
 ROWS: dict[str, dict[str, Any]] = {
     "base": {"row": {"family": "modelling", "method": "flow", "why": "default", "stage": "dynamics"}},
     "codes": {"row": {"family": "tokenizer", "method": "codes", "why": "discrete", "stage": "tokenizer"},
-              "name": "other", "model": {"tokenizer": {"channels": 3, "levels": [5, 5, 5]}}},
+              "name": "other", "model": {"tokenizer": {"channels": 3, "levels": [5, 5, 5], "temporal": True}}},
     "masked": {"row": {"family": "modelling", "method": "masked", "why": "parallel", "stage": "dynamics",
                        "tokens": "codes"},
                "data": {"latents": "nowhere"}, "model": {"objective": {"kind": "masked", "steps": 2}}},
+    "merged": {"row": {"family": "inference", "method": "merging", "why": "fewer tokens", "from": "masked",
+                       "play": {"merge": 0.25}}},
     "pair": {"row": {"family": "inference", "method": "two players", "why": "at once", "from": "base",
                      "play": {"players": 2}}},
     "pruned": {"row": {"family": "inference", "method": "half", "why": "smaller", "from": "base", "prune": 0.5}},
@@ -122,8 +125,9 @@ def test_rows_are_trained_judged_and_timed_and_an_interrupted_comparison_continu
         assert row["revisit_psnr"] == 9.0 and row["ms_per_frame"] > 0 and row["megabytes"] > 0
         assert row["ratio"]["psnr"]["3"] == pytest.approx(row["psnr"]["3"] / base["psnr"]["3"], rel=1e-3)
     assert base["ratio"]["parameters"] == base["ratio"]["psnr"]["1"] == 1 and base["training_frames_per_second"] > 0
-    assert [entries[name]["calls_per_frame"] for name in ("base", "twice", "masked")] == [1, 2, 2]
+    assert [entries[name]["calls_per_frame"] for name in ("base", "twice", "masked", "merged")] == [1, 2, 2, 2]
     assert entries["twice"]["sharpness"] != base["sharpness"] and entries["pruned"]["ratio"]["parameters"] < 1
+    assert "quality_of" not in entries["merged"] and entries["merged"]["parameters"] == entries["masked"]["parameters"]
     assert pair["quality_of"] == "base" and pair["psnr"] == base["psnr"] and pair["players"] == 2
     assert pair["frames_per_second"] == pytest.approx(2e3 / pair["ms_per_frame"], rel=1e-3)
     assert "training_frames_per_second" not in pair and pair["minutes"] == base["minutes"] == 5
@@ -148,7 +152,12 @@ def test_rows_are_trained_judged_and_timed_and_an_interrupted_comparison_continu
     assert entries["later"]["status"] == "not run" and "psnr" not in entries["later"]
     assert "**not run**" in (lab.parent / "docs" / "efficiency.md").read_text()
 
-    # A row whose training fails is told of, and so is who needs it.
+    # A row that cannot be played so is told of; one whose training fails is, too, and so is who needs it.
+    fused = {"row": ROWS["merged"]["row"] | {"from": "base"}}
+    (lab / "fused.yaml").write_text(yaml.safe_dump(fused))
+    assert compare(lab, "--only", "fused") == 1
+    entries = {row["name"]: row for row in json.loads((lab.parent / "docs" / "efficiency.json").read_text())}
+    assert "all tokens of a frame at once" in entries["fused"]["note"] and entries["fused"]["status"] == "not run"
     monkeypatch.setattr(trial, "run", lambda command: 1)
     more = {"row": ROWS["twice"]["row"] | {"from": "later"}}
     (lab / "more.yaml").write_text(yaml.safe_dump(more))
@@ -169,6 +178,7 @@ def test_rows_are_trained_judged_and_timed_and_an_interrupted_comparison_continu
         ({"row": ROWS["twice"]["row"] | {"from": "codes"}}, "name that one as `tokens`"),
         ({"row": ROWS["masked"]["row"] | {"tokens": "base"}}, "no tokenizer's"),
         ({"row": ROWS["base"]["row"] | {"stage": "distill"}}, "needs a teacher"),
+        ({"row": ROWS["merged"]["row"] | {"play": {"merge": 0.5, "compiled": True}}}, "it can have one"),
         ({"row": ROWS["twice"]["row"] | {"from": "wrong"}}, "rows that need it"),
     ],
 )
@@ -200,6 +210,19 @@ def test_the_rows_that_come_along_fit_together() -> None:
     for at, row in enumerate(rows):
         assert set(row.needs) <= {earlier.name for earlier in rows[:at]}
     assert lab.default in {row.name for row in rows} and (ROOT / lab.config).exists()
+
+
+def test_what_stands_above_the_rows_that_come_along_trains_them() -> None:
+    for row in read_rows(sorted(str(path) for path in (ROOT / "configs" / "lab").glob("*.yaml")))[1]:
+        above = Path(row.file).read_text().split("\nrow:")[0]
+        named = re.findall(r"(?:configs|game_wm|train)/[\w/.-]+\.(?:yaml|py)", above)
+        assert all((ROOT / path).exists() for path in named)
+        commands = [line for line in above.splitlines() if f"# python -m train {row.stage} " in line]
+        own = str(Path(row.file).relative_to(ROOT))
+        if row.overrides:
+            last = commands[-1].replace(",", " ").replace(";", " ").split()
+            assert own in last and ("--name" not in last or last[last.index("--name") + 1] == row.name)
+            assert (row.stage == "distill") == ("--init" in last)
 
 
 def test_a_checkpoint_is_judged_under_another_configuration(tmp_path: Path) -> None:
