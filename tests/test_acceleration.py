@@ -252,6 +252,13 @@ def test_exported_networks_give_the_same_frames(tmp_path: Path, recall: bool) ->
         np.testing.assert_allclose(reward, outcome.rewards, atol=1e-4)
         np.testing.assert_allclose(termination, outcome.terminated, atol=1e-4)
         kept = dict(zip(kept, after))
+    # In place of the model's own networks, they dream the same.
+    played = export.run(tiny_world(recall=recall), tmp_path)
+    state, actions = prompted(model)
+    dream = state.clone()
+    for action in actions[5:]:
+        made = played.step(dream, action)[0].frames.int()
+        assert (made - model.step(state, action)[0].frames.int()).abs().max() <= 1
 
 
 def test_export_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,8 @@ from tiny import tiny_checkpoint, tiny_world
 from data_collect.errors import UserError
 from data_collect.record import record
 from game_wm.__main__ import main
-from game_wm.acceleration import export
 from game_wm.checkpoint import load
+from train import compare as comparison
 from train import trial
 from train.__main__ import main as train
 from train.compare_table import ratios
@@ -28,7 +28,7 @@ from train.pareto import frontier
 from train.report import read_figures
 from train.row_trial import changed
 from train.rows import read_rows
-from train.speed import in_turn
+from train.speed import cores_in_use, in_turn
 from train.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parent.parent
@@ -55,6 +55,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of rows and a protocol of seconds, on a tiny recording; stages are trained in this process."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(comparison, "cores_in_use", lambda: cores_in_use(0.05))
     monkeypatch.setattr(trial, "run", lambda command: train(command[3:]))
     monkeypatch.setattr(trial, "revisit", lambda *_, **__: ({"1024/1-8": {"psnr": {"17-64": 1.0, "65-256": 9.0}}}, []))
     record(tmp_path / "data", "maze?size=7", "random", 320, seed=3, episode_frames=40)
@@ -236,21 +237,6 @@ def test_a_checkpoint_is_judged_under_another_configuration(tmp_path: Path) -> N
     ):
         with pytest.raises(UserError, match=rf"row\.yaml.*{words}"):
             changed(model, judged, "row.yaml")
-
-
-def test_a_model_played_by_onnx_runtime_dreams_the_same(tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript", reason="needs pip install -e '.[export]'")
-    pytest.importorskip("onnxruntime", reason="needs pip install -e '.[export]'")
-    plain, played = tiny_world(), tiny_world()
-    export.export(played, tmp_path)
-    export.run(played, tmp_path)
-    frames = torch.randint(0, 256, (1, 6, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    actions = torch.rand(3, 1, 4).round()
-    state = plain.start(frames, torch.zeros(1, 5, 4), torch.tensor([1]))
-    other = state.clone()
-    for action in actions:
-        made = played.step(other, action)[0].frames.int()
-        assert (made - plain.step(state, action)[0].frames.int()).abs().max() <= 1
 
 
 def test_the_frontier_holds_what_no_other_row_beats() -> None:
