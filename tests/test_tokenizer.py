@@ -15,12 +15,12 @@ from data_collect.errors import UserError
 from data_collect.record import record
 from game_wm.evaluation import metrics
 from game_wm.evaluation.features import FeatureDistance
+from game_wm.evaluation.rollout import in_threes
 from game_wm.tokenizer import Shortcut, Tokenizer, TokenizerConfig, earlier
 from game_wm.world import WorldConfig, WorldModel
 from train import encode, reconstruction
 from train.__main__ import main
 from train.frames import CachedFrames, PooledFrames, Recording
-from train.reconstruction import in_threes
 from train.tokenizer import TokenizerModule, load_tokenizer
 
 SMALL = (16, 16, 32, 32, 32)

@@ -22,6 +22,7 @@ from data_collect.errors import UserError
 from game_wm.acceleration import pack
 from game_wm.evaluation import metrics
 from game_wm.evaluation.features import FeatureDistance
+from game_wm.evaluation.rollout import round_trip
 from game_wm.tokenizer import Tokenizer
 from train.checkpoints import open_tokenizer
 from train.frames import PooledFrames, Recording
@@ -35,21 +36,9 @@ COLUMNS = {"reconstruction_psnr": 2, "sharpness": 2, "feature_distance": 3, "tok
            "decoder_parameters": 0, "ms_to_decode": 2}  # decimals  # fmt: skip
 
 
-def in_threes(frames_ETHWC: Tensor, stride: int) -> Tensor:
-    """Every so many frames of episodes, each behind the two before it (B, 3, H, W, 3); an episode's first repeats."""
-    now = torch.arange(0, frames_ETHWC.shape[1], stride)
-    return frames_ETHWC[:, (now[:, None] - torch.tensor([2, 1, 0])).clamp_min(0)].flatten(0, 1)
-
-
-@torch.inference_mode()
 def reconstruction(tokenizer: Tokenizer, frames_BTHWC: Tensor, features: FeatureDistance) -> dict[str, float]:
     """The figures of a tokenizer on the last of each row of three frames, uint8 (B, 3, H, W, 3)."""
-    first, before, now = frames_BTHWC.unbind(1)
-    made = []
-    for parts in zip(first.split(32), before.split(32), now.split(32)):
-        past = tokenizer.encode(parts[1], parts[0])
-        made.append(tokenizer.decode(tokenizer.encode(parts[2], parts[1]), past))
-    shown = torch.cat(made)
+    now, shown = frames_BTHWC[:, -1], round_trip(tokenizer, frames_BTHWC)
     slopes = torch.stack((metrics.gradient(shown), metrics.gradient(now)), 1)
     height, width = tokenizer.config.grid
     return {

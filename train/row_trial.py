@@ -24,11 +24,11 @@ from game_wm.acceleration import caching, compilation, export, merging, pack, pi
 from game_wm.checkpoint import Checkpoint, first_line, load, save
 from game_wm.evaluation.card import tidy
 from game_wm.evaluation.features import FeatureDistance
-from game_wm.evaluation.rollout import Truth
+from game_wm.evaluation.rollout import Truth, in_threes
 from game_wm.objectives import make_objective, objective_entries
 from game_wm.world import WorldModel
 from train.encode import encode
-from train.reconstruction import in_threes, reconstruction, seeing
+from train.reconstruction import reconstruction, seeing
 from train.rows import Lab, Play, Row
 from train.speed import Tick
 from train.tokenizer import load_tokenizer
