@@ -127,6 +127,24 @@ def test_the_parts_that_are_compiled_are_functions_of_tensors() -> None:
             torch.testing.assert_close(made, part(*compilation.copied(arguments)), atol=1e-5, rtol=1e-4, msg=name)
 
 
+def test_compiled_code_that_does_something_else_is_found_out() -> None:
+    calls: list[torch.Tensor] = []
+
+    def other_the_second_time(x: torch.Tensor) -> torch.Tensor:
+        calls.append(x)
+        return x * len(calls)
+
+    def rounded(x: torch.Tensor) -> torch.Tensor:
+        return x + 0.003
+
+    small = (torch.tensor([0.02]),)  # such as a reward, of terms of about 1
+    compilation.check("part", rounded, torch.clone, small, low_precision=True)
+    for made, arguments in ((rounded, small), (other_the_second_time, (torch.ones(4),))):
+        with pytest.raises(RuntimeError, match="something else of part"):
+            compilation.check("part", made, torch.clone, arguments, low_precision=False)
+    assert len(calls) == 2
+
+
 def test_without_a_compiler_play_goes_on_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     said: list[str] = []
@@ -252,6 +270,13 @@ def test_exported_networks_give_the_same_frames(tmp_path: Path, recall: bool) ->
         np.testing.assert_allclose(reward, outcome.rewards, atol=1e-4)
         np.testing.assert_allclose(termination, outcome.terminated, atol=1e-4)
         kept = dict(zip(kept, after))
+    # In place of the model's own networks, they dream the same.
+    played = export.run(tiny_world(recall=recall), tmp_path)
+    state, actions = prompted(model)
+    dream = state.clone()
+    for action in actions[5:]:
+        made = played.step(dream, action)[0].frames.int()
+        assert (made - model.step(state, action)[0].frames.int()).abs().max() <= 1
 
 
 def test_export_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

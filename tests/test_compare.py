@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,8 +18,8 @@ from tiny import tiny_checkpoint, tiny_world
 from data_collect.errors import UserError
 from data_collect.record import record
 from game_wm.__main__ import main
-from game_wm.acceleration import export
 from game_wm.checkpoint import load
+from train import compare as comparison
 from train import trial
 from train.__main__ import main as train
 from train.compare_table import ratios
@@ -27,7 +28,7 @@ from train.pareto import frontier
 from train.report import read_figures
 from train.row_trial import changed
 from train.rows import read_rows
-from train.speed import in_turn
+from train.speed import cores_in_use, in_turn
 from train.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parent.parent
@@ -36,10 +37,12 @@ DYNAMICS = {"widths": [32, 32], "blocks": [1, 1], "heads": 2, "window": 8, "cont
 ROWS: dict[str, dict[str, Any]] = {
     "base": {"row": {"family": "modelling", "method": "flow", "why": "default", "stage": "dynamics"}},
     "codes": {"row": {"family": "tokenizer", "method": "codes", "why": "discrete", "stage": "tokenizer"},
-              "name": "other", "model": {"tokenizer": {"channels": 3, "levels": [5, 5, 5]}}},
+              "name": "other", "model": {"tokenizer": {"channels": 3, "levels": [5, 5, 5], "temporal": True}}},
     "masked": {"row": {"family": "modelling", "method": "masked", "why": "parallel", "stage": "dynamics",
                        "tokens": "codes"},
                "data": {"latents": "nowhere"}, "model": {"objective": {"kind": "masked", "steps": 2}}},
+    "merged": {"row": {"family": "inference", "method": "merging", "why": "fewer tokens", "from": "masked",
+                       "play": {"merge": 0.25}}},
     "pair": {"row": {"family": "inference", "method": "two players", "why": "at once", "from": "base",
                      "play": {"players": 2}}},
     "pruned": {"row": {"family": "inference", "method": "half", "why": "smaller", "from": "base", "prune": 0.5}},
@@ -52,6 +55,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of rows and a protocol of seconds, on a tiny recording; stages are trained in this process."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(comparison, "cores_in_use", lambda: cores_in_use(0.05))
     monkeypatch.setattr(trial, "run", lambda command: train(command[3:]))
     monkeypatch.setattr(trial, "revisit", lambda *_, **__: ({"1024/1-8": {"psnr": {"17-64": 1.0, "65-256": 9.0}}}, []))
     record(tmp_path / "data", "maze?size=7", "random", 320, seed=3, episode_frames=40)
@@ -122,8 +126,9 @@ def test_rows_are_trained_judged_and_timed_and_an_interrupted_comparison_continu
         assert row["revisit_psnr"] == 9.0 and row["ms_per_frame"] > 0 and row["megabytes"] > 0
         assert row["ratio"]["psnr"]["3"] == pytest.approx(row["psnr"]["3"] / base["psnr"]["3"], rel=1e-3)
     assert base["ratio"]["parameters"] == base["ratio"]["psnr"]["1"] == 1 and base["training_frames_per_second"] > 0
-    assert [entries[name]["calls_per_frame"] for name in ("base", "twice", "masked")] == [1, 2, 2]
+    assert [entries[name]["calls_per_frame"] for name in ("base", "twice", "masked", "merged")] == [1, 2, 2, 2]
     assert entries["twice"]["sharpness"] != base["sharpness"] and entries["pruned"]["ratio"]["parameters"] < 1
+    assert "quality_of" not in entries["merged"] and entries["merged"]["parameters"] == entries["masked"]["parameters"]
     assert pair["quality_of"] == "base" and pair["psnr"] == base["psnr"] and pair["players"] == 2
     assert pair["frames_per_second"] == pytest.approx(2e3 / pair["ms_per_frame"], rel=1e-3)
     assert "training_frames_per_second" not in pair and pair["minutes"] == base["minutes"] == 5
@@ -148,7 +153,12 @@ def test_rows_are_trained_judged_and_timed_and_an_interrupted_comparison_continu
     assert entries["later"]["status"] == "not run" and "psnr" not in entries["later"]
     assert "**not run**" in (lab.parent / "docs" / "efficiency.md").read_text()
 
-    # A row whose training fails is told of, and so is who needs it.
+    # A row that cannot be played so is told of; one whose training fails is, too, and so is who needs it.
+    fused = {"row": ROWS["merged"]["row"] | {"from": "base"}}
+    (lab / "fused.yaml").write_text(yaml.safe_dump(fused))
+    assert compare(lab, "--only", "fused") == 1
+    entries = {row["name"]: row for row in json.loads((lab.parent / "docs" / "efficiency.json").read_text())}
+    assert "all tokens of a frame at once" in entries["fused"]["note"] and entries["fused"]["status"] == "not run"
     monkeypatch.setattr(trial, "run", lambda command: 1)
     more = {"row": ROWS["twice"]["row"] | {"from": "later"}}
     (lab / "more.yaml").write_text(yaml.safe_dump(more))
@@ -169,6 +179,7 @@ def test_rows_are_trained_judged_and_timed_and_an_interrupted_comparison_continu
         ({"row": ROWS["twice"]["row"] | {"from": "codes"}}, "name that one as `tokens`"),
         ({"row": ROWS["masked"]["row"] | {"tokens": "base"}}, "no tokenizer's"),
         ({"row": ROWS["base"]["row"] | {"stage": "distill"}}, "needs a teacher"),
+        ({"row": ROWS["merged"]["row"] | {"play": {"merge": 0.5, "compiled": True}}}, "it can have one"),
         ({"row": ROWS["twice"]["row"] | {"from": "wrong"}}, "rows that need it"),
     ],
 )
@@ -202,6 +213,19 @@ def test_the_rows_that_come_along_fit_together() -> None:
     assert lab.default in {row.name for row in rows} and (ROOT / lab.config).exists()
 
 
+def test_what_stands_above_the_rows_that_come_along_trains_them() -> None:
+    for row in read_rows(sorted(str(path) for path in (ROOT / "configs" / "lab").glob("*.yaml")))[1]:
+        above = Path(row.file).read_text().split("\nrow:")[0]
+        named = re.findall(r"(?:configs|game_wm|train)/[\w/.-]+\.(?:yaml|py)", above)
+        assert all((ROOT / path).exists() for path in named)
+        commands = [line for line in above.splitlines() if f"# python -m train {row.stage} " in line]
+        own = str(Path(row.file).relative_to(ROOT))
+        if row.overrides:
+            last = commands[-1].replace(",", " ").replace(";", " ").split()
+            assert own in last and ("--name" not in last or last[last.index("--name") + 1] == row.name)
+            assert (row.stage == "distill") == ("--init" in last)
+
+
 def test_a_checkpoint_is_judged_under_another_configuration(tmp_path: Path) -> None:
     model = load(tiny_checkpoint(tmp_path / "tiny.safetensors")).model
     assert changed(model, {"dynamics": {"window": 20}}, "row.yaml").window == 20
@@ -213,21 +237,6 @@ def test_a_checkpoint_is_judged_under_another_configuration(tmp_path: Path) -> N
     ):
         with pytest.raises(UserError, match=rf"row\.yaml.*{words}"):
             changed(model, judged, "row.yaml")
-
-
-def test_a_model_played_by_onnx_runtime_dreams_the_same(tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript", reason="needs pip install -e '.[export]'")
-    pytest.importorskip("onnxruntime", reason="needs pip install -e '.[export]'")
-    plain, played = tiny_world(), tiny_world()
-    export.export(played, tmp_path)
-    export.run(played, tmp_path)
-    frames = torch.randint(0, 256, (1, 6, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    actions = torch.rand(3, 1, 4).round()
-    state = plain.start(frames, torch.zeros(1, 5, 4), torch.tensor([1]))
-    other = state.clone()
-    for action in actions:
-        made = played.step(other, action)[0].frames.int()
-        assert (made - plain.step(state, action)[0].frames.int()).abs().max() <= 1
 
 
 def test_the_frontier_holds_what_no_other_row_beats() -> None:

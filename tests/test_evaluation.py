@@ -91,10 +91,10 @@ class Fake(nn.Module):
         super().__init__()
         self.frozen, self.ends = frozen, ends
 
-    def encode(self, frames: Tensor) -> Tensor:
+    def encode(self, frames: Tensor, before: Tensor | None = None) -> Tensor:
         return frames.permute(0, 3, 1, 2).float()
 
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, before: Tensor | None = None) -> Tensor:
         return latents.permute(0, 2, 3, 1).to(torch.uint8)
 
     def start(self, frames: Tensor, actions: Tensor, seeds: Tensor) -> State:

@@ -510,7 +510,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recording, and its codes."""
     folder = tmp_path_factory.mktemp("runs")
     record(folder / "data", "maze?size=7", "random", 160, seed=3, episode_frames=40)
-    train("tokenizer", "tokenizer", folder, "--data.data", f"[{folder / 'data'}]")
+    train("tokenizer", "tokenizer-codes", folder, "--data.data", f"[{folder / 'data'}]")
     tokenizer = str(folder / "codes" / "tokenizer" / "last.ckpt")
     encoding = ["--tokenizer", tokenizer, "--out", str(folder / "codes" / "latents")]
     assert run_command(["encode", "--data", str(folder / "data"), *encoding]) == 0
@@ -552,7 +552,7 @@ def test_what_a_discrete_model_refuses(runs: Path, tmp_path: Path) -> None:
     ]:
         with pytest.raises(UserError, match=words):
             run_command(["dynamics", *flags, *tokenizer, *more, "--data.length", "16"])
-    flags = ["--config", str(CONFIGS / "tokenizer.yaml"), "--data.data", f"[{runs / 'data'}]", "--steps", "1"]
+    flags = ["--config", str(CONFIGS / "tokenizer-codes.yaml"), "--data.data", f"[{runs / 'data'}]", "--steps", "1"]
     with pytest.raises(UserError, match="no codes"):
         run_command(["tokenizer", *flags, "--model.equivariance", "0.5", "--model.perceptual", "0"])
 

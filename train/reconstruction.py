@@ -2,67 +2,65 @@
 
     python -m train bench reconstruction runs/*/tokenizer/last.ckpt --data runs/maze/data [--frames 256] [--json]
 
-PSNR (all pixels of all frames) and sharpness (mean gradient over that of the frame) of held-out frames, coded and
-decoded in 32 bits. The time is the median of decoding one frame, as play has it: weights laid out once (`packing.py`).
+PSNR (all pixels of all frames), sharpness (mean gradient over that of the frame) and feature distance of held-out
+frames, coded and decoded in 32 bits, behind the frames and latents before them. The time is the median of decoding one
+frame, as play has it: weights laid out once (`packing.py`); each tokenizer's in turn with the first one's.
 
-Legend: B frames, T frames in a row, H, W pixels.
+Legend: B frames, E episodes, T frames in a row, H, W pixels.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from data_collect.errors import UserError
 from game_wm.acceleration import pack
 from game_wm.evaluation import metrics
+from game_wm.evaluation.features import FeatureDistance
+from game_wm.evaluation.rollout import round_trip
 from game_wm.tokenizer import Tokenizer
 from train.checkpoints import open_tokenizer
 from train.frames import PooledFrames, Recording
 from train.machine import use_all_cores
 from train.report import say
+from train.speed import Tick, in_turn
 
 HELD_OUT = 0.04  # as the tokenizer's training has it
-REPEATS = 100
-COLUMNS = {"psnr": 2, "sharpness": 2, "tokens": 0, "channels": 0, "decoder_parameters": 0, "decode_ms": 2}  # decimals
+TIMED, SECONDS = 100, 15.0  # frames decoded by each, at most
+COLUMNS = {"reconstruction_psnr": 2, "sharpness": 2, "feature_distance": 3, "tokens_per_frame": 0, "channels": 0,
+           "decoder_parameters": 0, "ms_to_decode": 2}  # decimals  # fmt: skip
 
 
-@torch.inference_mode()
-def reconstruction(tokenizer: Tokenizer, frames_BTHWC: Tensor) -> dict[str, float]:
+def reconstruction(tokenizer: Tokenizer, frames_BTHWC: Tensor, features: FeatureDistance) -> dict[str, float]:
     """The figures of a tokenizer on the last of each row of three frames, uint8 (B, 3, H, W, 3)."""
-    first, before, now = frames_BTHWC.unbind(1)
-    made = []
-    for parts in zip(first.split(32), before.split(32), now.split(32)):
-        past = tokenizer.encode(parts[1], parts[0])
-        made.append(tokenizer.decode(tokenizer.encode(parts[2], parts[1]), past))
-    shown = torch.cat(made)
+    now, shown = frames_BTHWC[:, -1], round_trip(tokenizer, frames_BTHWC)
     slopes = torch.stack((metrics.gradient(shown), metrics.gradient(now)), 1)
     height, width = tokenizer.config.grid
     return {
-        "psnr": metrics.pooled_psnr(metrics.squared_error(now, shown).numpy()),
+        "reconstruction_psnr": metrics.pooled_psnr(metrics.squared_error(now, shown).numpy()),
         "sharpness": metrics.ratio(slopes.double().numpy()),
-        "tokens": height * width,
+        "feature_distance": float(features.distance(now, shown).mean()),
+        "tokens_per_frame": height * width,
         "channels": tokenizer.config.channels,
         "decoder_parameters": sum(p.numel() for p in tokenizer.decoder.parameters()),
-        "decode_ms": 1000 * decode_seconds(tokenizer, past[:1]),
     }
 
 
-def decode_seconds(tokenizer: Tokenizer, latent_BCHW: Tensor) -> float:
-    """Median time to decode one frame. The tokenizer is packed in place."""
-    pack(tokenizer)  # type: ignore[arg-type]
-    times = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        tokenizer.decode(latent_BCHW, latent_BCHW)
-        times.append(time.perf_counter() - began)
-    return float(np.median(times))
+def seeing(tokenizer: Tokenizer) -> Tick:
+    """What decodes one frame, to be timed. The tokenizer is packed in place."""
+    pack(tokenizer)
+    latent = torch.randn(1, tokenizer.config.channels, *tokenizer.config.grid)
+
+    @torch.inference_mode()
+    def tick() -> None:
+        tokenizer.decode(latent, latent)
+
+    return tick
 
 
 def main(arguments: list[str]) -> int:
@@ -79,17 +77,19 @@ def main(arguments: list[str]) -> int:
     frames = torch.from_numpy(source.validation(options.frames))
     if not len(frames):
         raise UserError(f"{options.data[0]} has no held-out frames to measure on: record more episodes")
-    table: dict[str, dict[str, Any]] = {}
+    table, ticks, features = dict[str, dict[str, Any]](), dict[str, Tick](), FeatureDistance()
     for path in options.tokenizers:
         tokenizer = open_tokenizer(path)
         if frames.shape[2:4] != (tokenizer.config.height, tokenizer.config.width):
             raise UserError(f"{path} codes frames of another size than those of {options.data[0]}: name another --data")
-        table[path] = reconstruction(tokenizer, frames)
+        table[path], ticks[path] = reconstruction(tokenizer, frames, features), seeing(tokenizer)
+    for path, tick in ticks.items():
+        table[path]["ms_to_decode"] = in_turn(tick, ticks[options.tokenizers[0]], TIMED, SECONDS)[0]
     if options.json:
         print(json.dumps(table, indent=1))
         return 0
     longest = max(len(path) for path in table)
-    say(f"{'':{longest}}" + "".join(f"{name.replace('_', ' '):>19}" for name in COLUMNS))
+    say(f"{'':{longest}}" + "".join(f"{name.replace('_', ' '):>21}" for name in COLUMNS))
     for path, row in table.items():
-        say(f"{path:{longest}}" + "".join(f"{row[name]:>19,.{digits}f}" for name, digits in COLUMNS.items()))
+        say(f"{path:{longest}}" + "".join(f"{row[name]:>21,.{digits}f}" for name, digits in COLUMNS.items()))
     return 0

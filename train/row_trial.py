@@ -15,21 +15,20 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from data_collect.errors import UserError
 from data_collect.shards import write_atomic
-from game_wm.acceleration import caching, compilation, export, pack, pipelining, precision, pruning
+from game_wm.acceleration import caching, compilation, export, merging, pack, pipelining, precision, pruning
 from game_wm.checkpoint import Checkpoint, first_line, load, save
-from game_wm.evaluation import metrics
 from game_wm.evaluation.card import tidy
 from game_wm.evaluation.features import FeatureDistance
-from game_wm.evaluation.rollout import Truth
+from game_wm.evaluation.rollout import Truth, in_threes
 from game_wm.objectives import make_objective, objective_entries
 from game_wm.world import WorldModel
 from train.encode import encode
+from train.reconstruction import reconstruction, seeing
 from train.rows import Lab, Play, Row
 from train.speed import Tick
 from train.tokenizer import load_tokenizer
@@ -74,30 +73,15 @@ class Tokens(Trial):
     def export(self, truth: Truth) -> None:
         (self.folder / self.stage / "last.ckpt").rename(self.path)
 
-    @torch.no_grad()
     def evaluate(self, truth: Truth, features: FeatureDistance) -> dict[str, Any]:
         """Figures of held-out frames, there and back."""
-        tokenizer, real = load_tokenizer(self.path), truth.frames[:, ::STRIDE].flatten(0, 1)
-        made = torch.cat([tokenizer.decode(tokenizer.encode(part)) for part in real.split(64)])
-        slopes = torch.stack((metrics.gradient(made), metrics.gradient(real)), 1).double().numpy()
-        return {
-            "minutes": self.minutes,
-            **self.logged("frames_per_second"),
-            "reconstruction_psnr": metrics.pooled_psnr(metrics.squared_error(real, made).numpy()),
-            "sharpness": metrics.ratio(slopes),
-            "feature_distance": float(features.distances(real, made)[0].mean()),
-            "tokens_per_frame": int(np.prod(tokenizer.config.grid)),
-        }
+        found = reconstruction(load_tokenizer(self.path), in_threes(truth.frames, STRIDE), features)
+        return {"minutes": self.minutes, **self.logged("frames_per_second"), **found}
 
     def ready(self) -> Ready:
         tokenizer = load_tokenizer(self.path)
-        latents = torch.randn(1, tokenizer.config.channels, *tokenizer.config.grid)
-
-        @torch.inference_mode()
-        def tick() -> None:
-            tokenizer.decode(latents)
-
-        return Ready(tick, 1, sum(p.numel() for p in tokenizer.parameters()), megabytes(tokenizer))
+        parameters, size = sum(p.numel() for p in tokenizer.parameters()), megabytes(tokenizer)
+        return Ready(seeing(tokenizer), 1, parameters, size)
 
 
 class Player(Trial):
@@ -124,7 +108,8 @@ class Player(Trial):
             self.steps = start.steps
             self.path = self.path if row.prune else start.path
         self.steps = row.calls or self.steps
-        self.settings = [self.steps, self.judged, row.play.precision, row.play.cache, lab.revisit, list(lab.prompts)]
+        judged = [row.play.precision, row.play.cache, row.play.merge, lab.revisit, list(lab.prompts)]
+        self.settings: list[Any] = [self.steps, self.judged, *judged]
         if self.alike:
             self.settings.append(True)
 
@@ -138,9 +123,7 @@ class Player(Trial):
         row, start = self.row, self.start
         if start is None or row.stage or row.prune or row.judged or row.calls:
             return False
-        quiet = Play(compiled=row.play.compiled, pipelined=row.play.pipelined, onnx=row.play.onnx,
-                     players=row.play.players)  # fmt: skip
-        return row.play == quiet and (start.row.play.precision, start.row.play.cache) == ("auto", None)
+        return row.play.alike and start.row.play.alike
 
     def train(self, again: bool) -> bool:
         if self.row.stage:
@@ -176,8 +159,11 @@ class Player(Trial):
         return checkpoint
 
     def accelerate(self, model: WorldModel) -> WorldModel:
-        pack(precision.choose(model, self.row.play.precision))
-        return model if self.row.play.cache is None else caching.cache(model, self.row.play.cache)
+        play = self.row.play
+        pack(precision.choose(model, play.precision))
+        if play.merge:
+            merging.merge(model, play.merge)
+        return model if play.cache is None else caching.cache(model, play.cache)
 
     def evaluate(self, truth: Truth, features: FeatureDistance) -> dict[str, Any]:
         return super().evaluate(truth, features) | {"minutes": self.minutes}

@@ -14,7 +14,7 @@ A row's file is a configuration of the stage that it trains, whole or no more th
       calls: 8                      # of the network a frame, the objective's own if none
       prune: 0.25                   # share of the hidden channels that go from the checkpoint that it begins with
       judged: {dynamics: {window: 128}}         # entries of the checkpoint's configuration that it plays with
-      play: {precision: "8", cache: 0.1, compiled: true, pipelined: true, players: 4, onnx: true}
+      play: {precision: "8", cache: 0.1, merge: 0.25, compiled: true, pipelined: true, players: 4, onnx: true}
 """
 
 from __future__ import annotations
@@ -38,16 +38,23 @@ OF_THE_PROTOCOL = ("name", "minutes", "data.latents", "data.data", "model.tokeni
 class Play:
     """How a row plays. The last four give the same frames as without them, and are not judged again.
 
-    `precision`: bits, "auto" as `play.py`; `cache`: bound of step caching; `compiled`, `pipelined`, `onnx`: by compiled
-    code, with a thread for the decoder, by ONNX Runtime; `players`: dreams in one batch.
+    `precision`: bits, "auto" as `play.py`; `cache`: bound of step caching; `merge`: share of a frame's tokens that are
+    merged; `compiled`, `pipelined`, `onnx`: by compiled code, with a thread for the decoder, by ONNX Runtime;
+    `players`: dreams in one batch.
     """
 
     precision: Literal["auto", "8", "16", "32"] = "auto"
     cache: float | None = None
+    merge: float = 0.0
     compiled: bool = False
     pipelined: bool = False
     onnx: bool = False
     players: int = 1
+
+    @property
+    def alike(self) -> bool:
+        """Whether its frames are those of the checkpoint, as `play.py` has them."""
+        return (self.precision, self.cache, self.merge) == ("auto", None, 0.0)
 
 
 @dataclass
@@ -159,6 +166,7 @@ def flat(entries: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def check(row: Row, rows: dict[str, Row]) -> None:
     """`UserError` where a row's entries contradict each other."""
     start, tokens = rows.get(row.start or ""), rows.get(row.tokens or "")
+    ways = (row.play.compiled, row.play.pipelined, row.play.onnx, row.play.cache is not None, bool(row.play.merge))
     wrong = None
     if row.stage is None and not start:
         wrong = "it trains nothing and begins with nothing: give it a stage, or a row to start `from`"
@@ -178,8 +186,8 @@ def check(row: Row, rows: dict[str, Row]) -> None:
         wrong = f"it has the tokens of {start.name}, which it starts from: leave `tokens` out"
     elif row.play.players < 1 or (row.calls is not None and row.calls < 1):
         wrong = "players and calls are at least 1"
-    elif sum((row.play.compiled, row.play.pipelined, row.play.onnx, row.play.cache is not None)) > 1:
-        wrong = "of compiled, pipelined, onnx and cache it can have one"
+    elif sum(ways) > 1:
+        wrong = "of compiled, pipelined, onnx, cache and merge it can have one"
     elif row.play.onnx and row.play.precision != "auto":
         wrong = "ONNX Runtime plays in 32 bits: leave the precision out"
     if wrong:

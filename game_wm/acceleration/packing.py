@@ -10,12 +10,12 @@ Legend: B batch, C channels, h, w latent grid.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from game_wm.world import WorldModel
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class PackedConvolution(nn.Module):
@@ -39,7 +39,7 @@ class PackedConvolution(nn.Module):
         return convolve(x, self.packed, self.bias, *self.shape, self.groups, "none", [], "")
 
 
-def pack(model: WorldModel) -> WorldModel:
+def pack(model: Network) -> Network:
     """The same model for play on a CPU, changed in place; on another device, or where PyTorch has been built without
     these convolutions, as it is."""
     if not torch.backends.mkldnn.is_available() or any(p.device.type != "cpu" for p in model.parameters()):

@@ -42,7 +42,7 @@ from torch import Tensor, nn
 
 from data_collect.schema import ActionSchema
 from game_wm.evaluation.metrics import bootstrap, mean, ratio
-from game_wm.evaluation.rollout import Dream, RealGame, Tick, Truth, no_tick, round_trip
+from game_wm.evaluation.rollout import Dream, RealGame, Tick, Truth, in_threes, no_tick, round_trip
 
 VERSION = 2  # of the network and its training; part of the cache's key
 FIRST_SEED = 80_000
@@ -238,7 +238,8 @@ class Control:
                 self.real.append(self.namer(real))
                 self.dream.append(self.namer(dream.frames[i, :length]))
                 if tokenise:
-                    self.tokenised.append(self.namer(round_trip(model, real)))
+                    rows = in_threes(truth.frames[i : i + 1, : truth.prompt + int(length)])
+                    self.tokenised.append(self.namer(round_trip(model, rows[truth.prompt :])))
 
     def result(self) -> dict[str, Any]:
         """The card's `control` object."""

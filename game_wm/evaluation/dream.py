@@ -91,7 +91,7 @@ class Runs:
     def add(self, model: Any, trips: Sequence[Trip], namer: Namer, steps: int | None) -> tuple[Tensor, list[bool]]:
         """Dream a batch; its last frames (E, H, W, 3) and which runs count."""
         dreams = roll(model, trips, steps)
-        before = round_trip(model, torch.from_numpy(np.stack([trip.prompt[-1] for trip in trips])))
+        before = round_trip(model, torch.from_numpy(np.stack([trip.prompt[-3:] for trip in trips])))
         counted = [counts(trip, dreams[i], before[i], namer) for i, trip in enumerate(trips)]
         still = torch.from_numpy(np.stack([trip.still for trip in trips]))
         errors = metrics.squared_error(before, dreams[:, -1], still).numpy()
@@ -220,7 +220,7 @@ def _card(
             card[f"{key}_counted"], card[f"{key}_runs"] = len(found[taken]) / tried[taken], tried[taken]
     frames, masks = gems[1].held_out
     card["detector"] = gems[1].right(frames, masks)
-    card["detector_tokenised"] = gems[1].right(round_trip(model, frames), masks)
+    card["detector_tokenised"] = gems[1].right(round_trip(model, frames[:, None]), masks)
     return card, notes
 
 

@@ -50,7 +50,7 @@ class Fidelity:
 
     def _score(self, model: Any, truth: Truth, dream: Dream, horizon: int) -> dict[str, np.ndarray]:
         real, last, made = truth.at(horizon), truth.at(0), dream.at(horizon)
-        ceiling = round_trip(model, real)
+        ceiling = round_trip(model, truth.frames[:, : truth.prompt + horizon])
         nothing = torch.zeros(real.shape[:3], dtype=torch.bool)
         seen = truth.seen.get(horizon, nothing)
         seen = seen & (seen.float().mean((1, 2), keepdim=True) >= SEEN_SHARE)

@@ -33,7 +33,7 @@ from torch import Tensor
 from game_wm.evaluation import metrics
 from game_wm.evaluation.features import FeatureDistance
 from game_wm.evaluation.returns import SPANS, Visit, buckets, come_back, of_age
-from game_wm.evaluation.rollout import RealGame, Tick, begin, device_of, no_tick, round_trip
+from game_wm.evaluation.rollout import RealGame, Tick, begin, device_of, in_threes, no_tick, round_trip
 
 PROMPTS = (256, 1024, 4096)
 LEAST = 0.01  # share of a span's pixels that must be of an age for a maze to count
@@ -157,7 +157,7 @@ def revisit(
                 truth = torch.from_numpy(np.stack([branch.frames for branch in visit.branches]))
                 ages = np.stack([branch.ages for branch in visit.branches])
                 ours.add(truth, made[i], ages)
-                ceiling.add(truth, round_trip(model, truth.flatten(0, 1)).unflatten(0, truth.shape[:2]), ages)
+                ceiling.add(truth, round_trip(model, in_threes(truth)).unflatten(0, truth.shape[:2]), ages)
                 if other is not None:
                     theirs.add(truth, other[i], ages)
                 if prompt == shown:

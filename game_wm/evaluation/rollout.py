@@ -274,8 +274,20 @@ def device_of(model: Any) -> torch.device:
     return next(iter(model.parameters()), torch.zeros(0)).device
 
 
+def in_threes(frames_ETHWC: Tensor, stride: int = 1) -> Tensor:
+    """Every so many frames of episodes, each behind the two before it (B, 3, H, W, 3); an episode's first repeats."""
+    now = torch.arange(0, frames_ETHWC.shape[1], stride)
+    return frames_ETHWC[:, (now[:, None] - torch.tensor([2, 1, 0])).clamp_min(0)].flatten(0, 1)
+
+
 @torch.no_grad()
-def round_trip(model: Any, frames_BHWC: Tensor) -> Tensor:
-    """Frames (B, H, W, 3) as the tokenizer shows them, each by itself: the ceiling of every dream."""
-    device = device_of(model)
-    return torch.cat([model.decode(model.encode(part.to(device))).cpu() for part in frames_BHWC.split(64)])
+def round_trip(model: Any, frames_BTHWC: Tensor) -> Tensor:
+    """The last of each row of frames (B, T, H, W, 3) as the tokenizer shows it (B, H, W, 3): the ceiling of dreams.
+
+    Of three in a row a temporal tokenizer sees what it sees in play; of one, a frame that is its own past.
+    """
+    device, made = device_of(model), []
+    for part in frames_BTHWC[:, -3:].split(32):
+        now, before, first = (part[:, max(0, part.shape[1] - n)].to(device) for n in (1, 2, 3))
+        made.append(model.decode(model.encode(now, before), model.encode(before, first)).cpu())
+    return torch.cat(made)
