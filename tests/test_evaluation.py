@@ -434,6 +434,8 @@ def test_commands_with_different_options_are_both_told() -> None:
     }
     assert cards.command(runs) == "evaluate x --suite fidelity,control && evaluate x --suite stability --episodes 4"
     assert cards.seeds(runs) == "90000-90063"
+    assert cards.seeds({**runs, "revisit": {"seeds": "91000-91005"}}) == "90000-90063, 91000-91005"
+    assert cards.seeds({"cost": {}}) == ""
 
 
 def test_what_is_no_number_is_absent() -> None:

@@ -15,6 +15,7 @@ from data_collect.errors import UserError
 from data_collect.record import record
 from game_wm.memory.geometry import MemoryConfig
 from game_wm.memory.pose import move, trace
+from game_wm.tokenizer import TokenizerConfig
 from train import encode
 from train import geometry as training
 from train.geometry import GeometryModule, load_geometry
@@ -32,6 +33,8 @@ STEPS = 150
 
 class Eye:
     """A tokenizer whose latents are the pictures, four pixels a cell."""
+
+    config = TokenizerConfig()
 
     def to(self, device: object) -> Eye:
         return self

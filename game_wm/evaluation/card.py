@@ -82,9 +82,16 @@ def command(runs: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def seeds(runs: Mapping[str, Mapping[str, str]]) -> str:
-    """ "90000-90063": from the first held-out seed to the last that any suite asked for."""
-    numbers = [int(n) for run in runs.values() for n in run.get("seeds", "").split("-") if n]
-    return f"{min(numbers)}-{max(numbers)}" if numbers else ""
+    """ "90000-90063": the held-out seeds that any suite asked for, ranges apart with a comma between them."""
+    found: list[list[int]] = []
+    for first, last in sorted(
+        tuple(int(n) for n in run["seeds"].split("-")) for run in runs.values() if "seeds" in run
+    ):
+        if found and first <= found[-1][1] + 1:
+            found[-1][1] = max(found[-1][1], last)
+        else:
+            found.append([first, last])
+    return ", ".join(f"{first}-{last}" for first, last in found)
 
 
 def writable(folder: Path) -> Path:
