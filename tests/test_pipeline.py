@@ -85,6 +85,30 @@ def test_everything_from_nothing_to_play(
     steps = [json.loads(line)["step"] for line in (run / "distill" / "metrics.jsonl").read_text().splitlines()]
     assert max(steps) == 7
 
+    goes_on_from_what_ships(tmp_path, run)
+
+
+def goes_on_from_what_ships(tmp_path: Path, run: Path) -> None:
+    """Motion and student are trained on from the playable file alone: the recording is encoded by its tokenizer."""
+    base, latents, more = str(run / "tiny.safetensors"), str(tmp_path / "latents"), tmp_path / "more"
+    assert main(["encode", "--data", str(run / "data"), "--tokenizer", base, "--out", latents]) == 0
+    common = ["--name", "more", "--runs", str(tmp_path), "--wandb", "off", "--init", base, "--data.latents", latents]
+    common += ["--model.tokenizer", base, "--steps", "3"]
+    flags = [*common, *SMALL["geometry"][4:], "--model.depth", "false"]
+    assert main(["geometry", "--config", str(CONFIGS / "geometry.yaml"), *flags]) == 0
+    geometry = str(more / "geometry" / "last.ckpt")
+    assert main(["views", "--latents", latents, "--geometry", geometry, "--tokenizer", base]) == 0
+    flags = [*common, *SMALL["distill"][4:], "--model.geometry", geometry]
+    assert main(["distill", "--config", str(CONFIGS / "distill.yaml"), *flags]) == 0
+    assert main(["export", "--run", str(more), "--latents", latents, "--base", base, "--out", str(more)]) == 0
+    old, new = load(Path(base)), load(more / "more.safetensors")
+    assert old.model.geometry is not None and new.model.geometry is not None
+    for part, same in (("depth", True), ("motion", False)):
+        pairs = zip(getattr(old.model.geometry, part).parameters(), getattr(new.model.geometry, part).parameters())
+        assert all(torch.equal(a, b) for a, b in pairs) == same
+    assert not torch.equal(old.model.dynamics.denoiser.leave.weight, new.model.dynamics.denoiser.leave.weight)
+    assert new.trained["frames"] > old.trained["frames"] and new.trained["hours"] > old.trained["hours"]
+
 
 def test_errors_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONFIGS.parent.parent)

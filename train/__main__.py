@@ -83,12 +83,12 @@ def _encode(arguments: list[str]) -> int:
     parser.add_argument("--out", required=True, help="folder for the latents")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
-    from train.checkpoints import open_tokenizer
     from train.encode import encode
     from train.machine import use_all_cores
+    from train.tokenizer import load_tokenizer
 
     use_all_cores()
-    encode(options.data, open_tokenizer(options.tokenizer, options.device), options.out, options.device)
+    encode(options.data, load_tokenizer(options.tokenizer, options.device), options.out, options.device)
     return 0
 
 

@@ -18,8 +18,6 @@ from torch import Tensor
 
 from data_collect.errors import UserError
 from game_wm import checkpoint
-from game_wm.tokenizer import Tokenizer
-from train.tokenizer import load_tokenizer
 
 
 def check_card(path: Path, card: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -101,17 +99,14 @@ def size_flags(path: Path, stage: str) -> list[str]:
     """The sizes of the network in a checkpoint as flags of a stage, so that who starts from it need not know them."""
     part = PARTS[stage]
     if path.suffix == ".safetensors":
-        sizes = asdict(getattr(checkpoint.load(path).model.config, part))
+        config = checkpoint.load(path).model.config
+        found = config.memory if part == "geometry" else getattr(config, part)
+        if found is None:
+            raise UserError(f"{path} has no geometry: name a model with episodic memory with --init")
+        sizes = asdict(found)
     else:
         config = check_card(path)["config"]
         sizes = config if part == "tokenizer" else config[part]
     given = {name: value for name, value in sizes.items() if name not in OF_THE_DATA[part]}
     written = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
     return [flag for name, value in written.items() for flag in (f"--model.{part}.{name}", value)]
-
-
-def open_tokenizer(path: str | Path, device: str = "cpu") -> Tokenizer:
-    """The frozen tokenizer of a training checkpoint or of a playable one. `UserError` when there is none."""
-    if Path(path).suffix == ".safetensors":
-        return checkpoint.load(path, device).model.tokenizer
-    return load_tokenizer(path, device)

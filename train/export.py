@@ -2,6 +2,7 @@
 
     python -m train export --run runs/maze --name maze --out checkpoints
     python -m train export --run runs/masked --tokenizer runs/codes/tokenizer/last.ckpt --latents runs/codes/latents
+    python -m train export --run runs/maze --base checkpoints/maze.safetensors --out checkpoints
 
 Writes `NAME.safetensors` (the student of distillation, or the dynamics where nothing was distilled) and, beside a
 student, `NAME-teacher.safetensors`. Dreams begin from real frames of held-out episodes. The last lines say how well the
@@ -68,24 +69,31 @@ def export(
     prompt: int = 32,
     tokenizer_at: Path | None = None,
     latents: Path | None = None,
+    base: Path | None = None,
 ) -> Path:
     """Write the playable checkpoint(s) of a run; returns the path of the one that ships. Raises `UserError`.
 
-    `tokenizer_at`, `latents`: where they are not the run's own.
+    `tokenizer_at`, `latents`: where they are not the run's own. `base`: the playable checkpoint that the run began
+    with, for the stages that it has not.
     """
-    tokenizer_at = tokenizer_at or run / "tokenizer" / "last.ckpt"
+
+    def at(stage: str) -> Path:
+        path = run / stage / "last.ckpt"
+        return base if base and not path.exists() else path
+
+    tokenizer_at = tokenizer_at or at("tokenizer")
     tokenizer, store = load_tokenizer(tokenizer_at), LatentStore(latents or run / "latents")
     if store.index["tokenizer"] != tokenizer_hash(tokenizer):
         raise UserError(f"{store.directory} was not encoded with {tokenizer_at}: name the tokenizer that it was")
     distilled = (run / "distill" / "last.ckpt").exists()
-    dynamics = check_card(run / "dynamics" / "last.ckpt")["game_wm"]
+    settings = check_card(run / ("distill" if distilled else "dynamics") / "last.ckpt")["game_wm"]["settings"]
     size = prompt * 3 * tokenizer.config.height * tokenizer.config.width
     count = max(1, min(count, CONTEXT_BYTES // size))
-    frames, actions = contexts(store, count, prompt, dynamics["settings"]["data"]["held_out"])
+    frames, actions = contexts(store, count, prompt, settings["data"]["held_out"])
 
     def write(stage: str, file: str, steps: int | None, stages: list[str]) -> Path:
         network, objective = load_dynamics(run / stage / "last.ckpt")
-        geometry = load_geometry(run / "geometry" / "last.ckpt") if network.config.views else None
+        geometry = load_geometry(at("geometry")) if network.config.views else None
         memory = geometry.config if geometry else None
         steps = steps or objective.calls(network.config.height * network.config.width)
         model = WorldModel(WorldConfig(tokenizer.config, network.config, objective, steps, memory))
@@ -94,22 +102,29 @@ def export(
             model.geometry.load_state_dict(geometry.state_dict())
         model.dynamics.load_state_dict(network.state_dict())
         path = out / f"{file}.safetensors"
-        trained = _trained([tokenizer_at, *(run / s / "last.ckpt" for s in stages + ["geometry"] * bool(geometry))])
+        files = {tokenizer_at, *(at(s) for s in stages + ["geometry"] * bool(geometry))}
+        # Dynamics that began with the base counts what is behind that itself.
+        trained = _trained(files - {base} if at("dynamics") != base else files)
         save(path, Checkpoint(model, store.schema, store.game, frames, actions[:, :-1], trained, file, path))
         return path
 
     if not distilled:
         return write("dynamics", name, None, ["dynamics"])
-    settings = check_card(run / "distill" / "last.ckpt")["game_wm"]["settings"]["model"]
-    write("dynamics", f"{name}-teacher", settings["teacher_steps"], ["dynamics"])
-    return write("distill", name, settings["student_steps"], ["dynamics", "distill"])
+    if at("dynamics") != base:  # what a run began with has a file of its own
+        write("dynamics", f"{name}-teacher", settings["model"]["teacher_steps"], ["dynamics"])
+    return write("distill", name, settings["model"]["student_steps"], ["dynamics", "distill"])
 
 
-def _trained(checkpoints: list[Path]) -> dict[str, Any]:
+def _trained(checkpoints: set[Path]) -> dict[str, Any]:
     """For the card: frames that the dynamics read in training, hours of all stages, the machine."""
-    cards = {card["stage"]: card["trained"] for card in (check_card(path)["game_wm"] for path in checkpoints)}
-    frames = sum(card["frames"] for stage, card in cards.items() if stage in ("dynamics", "distill"))
-    hours = sum(card["hours"] for card in cards.values())
+    frames, hours = 0, 0.0
+    for path in checkpoints:
+        if path.suffix == ".safetensors":
+            stage, trained = "dynamics", load(path).trained
+        else:
+            stage, trained = (check_card(path)["game_wm"][entry] for entry in ("stage", "trained"))
+        hours += trained["hours"]
+        frames += trained["frames"] if stage in ("dynamics", "distill") else 0
     return {"frames": frames, "hours": round(hours, 3), "machine": describe(torch.device("cpu"))}
 
 
@@ -147,10 +162,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--contexts", type=int, default=8, help="beginnings of dreams in the file (default: 8)")
     parser.add_argument("--prompt", type=int, default=32, help="real frames of each (default: 32)")
     parser.add_argument("--tokenizer", type=Path, help="its checkpoint (default: RUN/tokenizer/last.ckpt)")
+    parser.add_argument("--base", type=Path, help="playable checkpoint that the run began with, for stages it has not")
     parser.add_argument("--latents", type=Path, help="what the dynamics was trained on (default: RUN/latents)")
     options = parser.parse_args(arguments)
     latents, name = options.latents or options.run / "latents", options.name or options.run.name
-    path = export(options.run, name, options.out, options.contexts, options.prompt, options.tokenizer, latents)
+    counts = options.contexts, options.prompt
+    path = export(options.run, name, options.out, *counts, options.tokenizer, latents, options.base)
     say(f"wrote {path}, {path.stat().st_size / 2**20:.1f} MiB")
     tell_next_frame(path, latents, 0.04)
     return 0

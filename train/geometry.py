@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_collect.errors import UserError
+from game_wm.checkpoint import load
 from game_wm.memory.camera import project
 from game_wm.memory.geometry import Geometry, MemoryConfig
 from game_wm.memory.pose import relative, trace
@@ -60,6 +61,7 @@ class GeometryModule(pl.LightningModule):
         distant: how many frames from anywhere in the window a target is drawn from as well.
         steps: pairs of a window that motion is trained on, so that a long window costs it no more.
         poses: learn motion from recorded poses; `false`: from the pictures alone, together with depth.
+        depth: learn depth; `false` leaves it as `--init` had it, and gives all of the time to motion.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class GeometryModule(pl.LightningModule):
         distant: int = 2,
         steps: int = 15,
         poses: bool = True,
+        depth: bool = True,
     ) -> None:
         super().__init__()
         channels, height, width = latent_shape
@@ -82,6 +85,10 @@ class GeometryModule(pl.LightningModule):
         self.geometry = Geometry(self.config)
         self.lr, self.weight_decay, self.optimizer_kind, self.smooth = lr, weight_decay, optimizer, smooth
         self.distant, self.steps, self.poses = distant, steps, poses
+        self.learns_depth = depth
+        self.geometry.depth.requires_grad_(depth)
+        if not (poses or depth):
+            raise UserError("without poses, motion is learnt from depth: leave --model.depth true")
         if not poses:
             self.geometry.focal.requires_grad_(True)
             for head in (self.geometry.motion.was, self.geometry.motion.next, self.geometry.motion.turn):
@@ -162,9 +169,11 @@ class GeometryModule(pl.LightningModule):
         latents, actions = batch["latents"], batch["actions"]
         if not self.poses:
             return self.odometry_losses(latents, actions)
-        pose = batch["pose"]
-        target_at = torch.randint(latents.shape[1], (len(latents), 1), device=self.device)
-        photo, distant, smooth, _ = self.depth_losses(latents, pose, target_at)
+        pose, figures, loss = batch["pose"], dict[str, Tensor](), latents.new_zeros(())
+        if self.learns_depth:
+            target_at = torch.randint(latents.shape[1], (len(latents), 1), device=self.device)
+            photo, distant, smooth, _ = self.depth_losses(latents, pose, target_at)
+            loss, figures = photo + distant + self.smooth * smooth, {"photo": photo, "distant": distant}
         latents, actions, pose = (x[:, : self.steps + 1] for x in (latents, actions, pose))
         motion = self.geometry.motion
         before, now = latents[:, :-1].flatten(0, 1), latents[:, 1:].flatten(0, 1)
@@ -181,8 +190,7 @@ class GeometryModule(pl.LightningModule):
         pair = pair.unflatten(0, (len(latents), -1))[:, :-1].flatten(0, 1)
         coming = motion.to_come(pair, actions[:, 1:-1].flatten(0, 1), known[:, :-1].flatten(0, 1))
         coming = ((coming.view_as(truth[:, 1:]) - truth[:, 1:]) / motion.unit).square().mean()
-        figures = {"photo": photo, "distant": distant, "was": was, "coming": coming}
-        return photo + distant + self.smooth * smooth + 0.1 * (was + coming), figures
+        return loss + 0.1 * (was + coming), figures | {"was": was, "coming": coming}
 
     def odometry_losses(self, latents: Tensor, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """As `losses`, of windows without poses: the steps that are read off the pictures lead from frame to frame, and
@@ -274,9 +282,14 @@ def difference(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
 
 
 def load_geometry(path: str | Path, device: str = "cpu") -> Geometry:
-    """The frozen network of a training checkpoint. `UserError` when the file is missing or not one."""
+    """The frozen network of a training or a playable checkpoint. `UserError` when the file is missing or has none."""
     from train.checkpoints import check_card
 
+    if Path(path).suffix == ".safetensors":
+        found = load(path, device).model.geometry
+        if found is None:
+            raise UserError(f"{path} has no geometry: name a model with episodic memory, or train it")
+        return found
     state = check_card(Path(path))
     if state["game_wm"]["stage"] != "geometry":
         raise UserError(f"{path} is a checkpoint of {state['game_wm']['stage']}; name one of geometry")

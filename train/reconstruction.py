@@ -24,11 +24,11 @@ from game_wm.evaluation import metrics
 from game_wm.evaluation.features import FeatureDistance
 from game_wm.evaluation.rollout import round_trip
 from game_wm.tokenizer import Tokenizer
-from train.checkpoints import open_tokenizer
 from train.frames import PooledFrames, Recording
 from train.machine import use_all_cores
 from train.report import say
 from train.speed import Tick, in_turn
+from train.tokenizer import load_tokenizer
 
 HELD_OUT = 0.04  # as the tokenizer's training has it
 TIMED, SECONDS = 100, 15.0  # frames decoded by each, at most
@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"{options.data[0]} has no held-out frames to measure on: record more episodes")
     table, ticks, features = dict[str, dict[str, Any]](), dict[str, Tick](), FeatureDistance()
     for path in options.tokenizers:
-        tokenizer = open_tokenizer(path)
+        tokenizer = load_tokenizer(path)
         if frames.shape[2:4] != (tokenizer.config.height, tokenizer.config.width):
             raise UserError(f"{path} codes frames of another size than those of {options.data[0]}: name another --data")
         table[path], ticks[path] = reconstruction(tokenizer, frames, features), seeing(tokenizer)

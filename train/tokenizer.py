@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data_collect.errors import UserError
+from game_wm.checkpoint import load
 from game_wm.features import Features, feature_distance
 from game_wm.objectives.cascade import halve
 from game_wm.tokenizer import Tokenizer, TokenizerConfig
@@ -152,12 +153,14 @@ def _down(x: Tensor) -> Tensor:
 
 
 def load_tokenizer(path: str | Path, device: str = "cpu") -> Tokenizer:
-    """The tokenizer out of a training checkpoint (.ckpt) of this stage, frozen.
+    """The tokenizer out of a training checkpoint (.ckpt) of this stage or of a playable one (.safetensors), frozen.
 
     Raises UserError when the file is missing or not one.
     """
     from train.stage import check_card
 
+    if Path(path).suffix == ".safetensors":
+        return load(path, device).model.tokenizer
     checkpoint = check_card(Path(path))
     if checkpoint["game_wm"]["stage"] != "tokenizer":
         raise UserError(f"{path} is a checkpoint of {checkpoint['game_wm']['stage']}; name a tokenizer's")

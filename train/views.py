@@ -39,11 +39,11 @@ from game_wm.memory.pose import move
 from game_wm.memory.recent import KEPT, RecentFrames, steady
 from game_wm.memory.recollection import COVER, as_latents
 from game_wm.tokenizer import Tokenizer
-from train.checkpoints import open_tokenizer
 from train.encode import tokenizer_hash
 from train.geometry import load_geometry
 from train.machine import use_all_cores
 from train.report import Task, say
+from train.tokenizer import load_tokenizer
 from train.windows import LatentStore, Span, shard_path
 
 STRETCH = 64
@@ -183,5 +183,5 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--tokenizer", required=True, help="checkpoint with the tokenizer")
     options = parser.parse_args(arguments)
     use_all_cores()
-    draw_views(options.latents, load_geometry(options.geometry), open_tokenizer(options.tokenizer))
+    draw_views(options.latents, load_geometry(options.geometry), load_tokenizer(options.tokenizer))
     return 0
