@@ -2,7 +2,7 @@
 
     python -m train export --run runs/maze --name maze --out checkpoints
     python -m train export --run runs/masked --tokenizer runs/codes/tokenizer/last.ckpt --latents runs/codes/latents
-    python -m train export --run runs/maze --base checkpoints/maze.safetensors --out checkpoints
+    python -m train export --run runs/maze --base checkpoints/maze.safetensors --share 0.3 --out checkpoints
 
 Writes `NAME.safetensors` (the student of distillation, or the dynamics where nothing was distilled) and, beside a
 student, `NAME-teacher.safetensors`. Dreams begin from real frames of held-out episodes. The last lines say how well the
@@ -70,12 +70,17 @@ def export(
     tokenizer_at: Path | None = None,
     latents: Path | None = None,
     base: Path | None = None,
+    share: float = 1.0,
 ) -> Path:
     """Write the playable checkpoint(s) of a run; returns the path of the one that ships. Raises `UserError`.
 
     `tokenizer_at`, `latents`: where they are not the run's own. `base`: the playable checkpoint that the run began
-    with, for the stages that it has not.
+    with: it gives the stages that the run has not, the beginnings of dreams, and 1 - `share` of the weights of dynamics
+    (averaged weights of one descent are often better than either end: Wortsman et al., 2022, model soups).
     """
+    if not 0 < share <= 1 or (share < 1 and base is None):
+        raise UserError(f"--share {share} must lie above 0, at most 1, and below 1 needs a --base to average with")
+    began = load(base) if base else None
 
     def at(stage: str) -> Path:
         path = run / stage / "last.ckpt"
@@ -87,9 +92,13 @@ def export(
         raise UserError(f"{store.directory} was not encoded with {tokenizer_at}: name the tokenizer that it was")
     distilled = (run / "distill" / "last.ckpt").exists()
     settings = check_card(run / ("distill" if distilled else "dynamics") / "last.ckpt")["game_wm"]["settings"]
-    size = prompt * 3 * tokenizer.config.height * tokenizer.config.width
-    count = max(1, min(count, CONTEXT_BYTES // size))
-    frames, actions = contexts(store, count, prompt, settings["data"]["held_out"])
+    if began is not None:
+        frames, actions = began.contexts_frames, began.contexts_actions
+    else:
+        size = prompt * 3 * tokenizer.config.height * tokenizer.config.width
+        count = max(1, min(count, CONTEXT_BYTES // size))
+        frames, actions = contexts(store, count, prompt, settings["data"]["held_out"])
+        actions = actions[:, :-1]
 
     def write(stage: str, file: str, steps: int | None, stages: list[str]) -> Path:
         network, objective = load_dynamics(run / stage / "last.ckpt")
@@ -100,12 +109,18 @@ def export(
         model.tokenizer.load_state_dict(tokenizer.state_dict())
         if model.geometry is not None and geometry is not None:
             model.geometry.load_state_dict(geometry.state_dict())
-        model.dynamics.load_state_dict(network.state_dict())
+        weights = network.state_dict()
+        if began is not None and share < 1:
+            before = began.model.dynamics.state_dict()
+            if {k: w.shape for k, w in before.items()} != {k: w.shape for k, w in weights.items()}:
+                raise UserError(f"{base} has a network of other sizes than {run}: leave --share out")
+            weights = {k: torch.lerp(before[k], w, share) for k, w in weights.items()}
+        model.dynamics.load_state_dict(weights)
         path = out / f"{file}.safetensors"
         files = {tokenizer_at, *(at(s) for s in stages + ["geometry"] * bool(geometry))}
         # Dynamics that began with the base counts what is behind that itself.
         trained = _trained(files - {base} if at("dynamics") != base else files)
-        save(path, Checkpoint(model, store.schema, store.game, frames, actions[:, :-1], trained, file, path))
+        save(path, Checkpoint(model, store.schema, store.game, frames, actions, trained, file, path))
         return path
 
     if not distilled:
@@ -162,12 +177,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--contexts", type=int, default=8, help="beginnings of dreams in the file (default: 8)")
     parser.add_argument("--prompt", type=int, default=32, help="real frames of each (default: 32)")
     parser.add_argument("--tokenizer", type=Path, help="its checkpoint (default: RUN/tokenizer/last.ckpt)")
-    parser.add_argument("--base", type=Path, help="playable checkpoint that the run began with, for stages it has not")
+    parser.add_argument(
+        "--base", type=Path, help="playable checkpoint that the run began with, for what the run has not"
+    )
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="of the run's weights, the rest is the base's (default: 1)"
+    )
     parser.add_argument("--latents", type=Path, help="what the dynamics was trained on (default: RUN/latents)")
     options = parser.parse_args(arguments)
     latents, name = options.latents or options.run / "latents", options.name or options.run.name
     counts = options.contexts, options.prompt
-    path = export(options.run, name, options.out, *counts, options.tokenizer, latents, options.base)
+    places = options.tokenizer, latents, options.base
+    path = export(options.run, name, options.out, *counts, *places, options.share)
     say(f"wrote {path}, {path.stat().st_size / 2**20:.1f} MiB")
     tell_next_frame(path, latents, 0.04)
     return 0
