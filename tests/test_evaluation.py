@@ -426,6 +426,21 @@ def test_card_keeps_the_suites_of_the_same_weights(
     assert "fidelity" not in card and "cost" in card
 
 
+def test_two_evaluations_at_a_time_keep_what_both_found(
+    toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = evaluation.evaluate
+
+    def meanwhile(*arguments: Any) -> Any:
+        monkeypatch.setattr(evaluation, "evaluate", measure)
+        run(tmp_path, monkeypatch, "--suite", "cost", "--episodes", "2")
+        return measure(*arguments)
+
+    monkeypatch.setattr(evaluation, "evaluate", meanwhile)
+    card = run(tmp_path, monkeypatch, "--suite", "fidelity", "--episodes", "2")
+    assert "fidelity" in card and "cost" in card
+
+
 def test_commands_with_different_options_are_both_told() -> None:
     runs = {
         "fidelity": {"command": "evaluate x --suite {suites}", "seeds": "90000-90063"},

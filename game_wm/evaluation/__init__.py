@@ -360,7 +360,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         checkpoint.check_steps(options.steps)
     prepare(checkpoint.model, arguments.precision, arguments.device)
     path = writable(arguments.out or arguments.checkpoint.parent) / f"{arguments.checkpoint.stem}.json"
-    card = read(path)
+    read(path)  # a file that is no card is told of before the work
     tokens, model = checkpoint.model.config.dynamics.tokens, checkpoint.model
     bits = 8 if model.quantised else 16 if model.low_precision else 32
     print(
@@ -378,7 +378,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for piece in filter(None, pieces):
         part = replace(options, suites=tuple(piece))
         results, pictures = evaluate(checkpoint, part)
-        card = merge(card, tidy(make_card(checkpoint, part, results, arguments.out)))
+        # Read again: another evaluation may have written meanwhile.
+        card = merge(read(path), tidy(make_card(checkpoint, part, results, arguments.out)))
         text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
         write(path, text)
         for name, picture in pictures.items():
