@@ -258,7 +258,7 @@ class WorldModel(nn.Module):
         """Episodic memory of a prompt, in which the player began at pose zero."""
         batch, prompt = frames.there.shape
         shapes, device = (frames.pictures.shape[2:], frames.disparity.shape[2:]), str(frames.there.device)
-        memory = EpisodicMemory.start(batch, geometry.config.slots, *shapes, device)
+        memory = EpisodicMemory.start(batch, geometry.config.slots, *shapes, device, geometry.config.trail)
         for t in range(prompt):
             at = torch.full((batch,), t, device=memory.keys.device)
             shown = frames.pictures[:, t], frames.disparity[:, t]
@@ -275,25 +275,24 @@ class WorldModel(nn.Module):
     def draw(self, state: WorldState, action_BA: Tensor) -> Tensor | None:
         """The views (B, V * (C + COVER), h, w) that memory and the last frames give of the frame that this action leads
         to; None in a network that is shown none."""
-        return self.look(state, action_BA)[0]
+        return self.look(state, action_BA)
 
     # --- with `Dynamics.denoise` the parts of a frame, which `acceleration/compilation.py` replaces ---
 
-    def look(self, state: WorldState, action_BA: Tensor) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None]:
-        """What is drawn for a frame, as `draw` gives it, and which frames of memory it is drawn from."""
-        views, found = [], None
+    def look(self, state: WorldState, action_BA: Tensor) -> Tensor | None:
+        """What is drawn for a frame, as `draw` gives it."""
+        views = []
         if self.geometry is not None and state.recent is not None:
-            step = state.recent.to_come(self.geometry, action_BA)
+            step = self._coming(self.geometry, state, state.recent, action_BA)
             if state.episodic is not None:
                 which, poses, there = self._choose(state, step)[1]
-                found = which, there
                 views.append(Sources(*state.episodic.frames(which), poses, there))
             if self.config.dynamics.warp:
                 views.append(state.recent.sources(self.geometry, step))
         if not views or self.geometry is None:
-            return None, found
+            return None
         with self.autocast():
-            return as_latents(self.tokenizer, draw(views, self.geometry.focal)), found
+            return as_latents(self.tokenizer, draw(views, self.geometry.focal))
 
     def decoding(self, clean_BCHW: Tensor, before_BCHW: Tensor) -> Callable[[], Tensor]:
         """What gives the frames (B, H, W, 3) of latents when it is called: see `acceleration/pipelining.py`."""
@@ -302,18 +301,13 @@ class WorldModel(nn.Module):
         return lambda: frames
 
     def finish(
-        self,
-        state: WorldState,
-        clean_BCHW: Tensor,
-        action_BA: Tensor,
-        found: tuple[Tensor, Tensor] | None,
-        decoded: bool = True,
+        self, state: WorldState, clean_BCHW: Tensor, action_BA: Tensor, decoded: bool = True
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Read a finished latent into the state, in place; all but keeping the frame in episodic memory.
 
         Returns its frames (empty where neither the geometry nor `decoded` asks for them), rewards and terminations.
         """
-        now, before = state.dynamics.context.working.count.clone(), state.dynamics.latents[:, -1].clone()
+        before = state.dynamics.latents[:, -1].clone()
         wanted = decoded or self.geometry is not None
         shown = self.decoding(clean_BCHW, before) if wanted else lambda: clean_BCHW.new_zeros(0)
         with self.autocast():
@@ -322,12 +316,19 @@ class WorldModel(nn.Module):
             if self.geometry is not None and state.recent is not None:
                 picture = frames.permute(0, 3, 1, 2)
                 step = state.recent.push(self.geometry, before, clean_BCHW, action_BA, picture)
-        if self.geometry is not None and state.recent is not None and state.episodic is not None:
-            disparity, focal = state.recent.disparity[:, -1], self.geometry.focal
-            state.episodic.settle(self.places, step, picture, disparity, now, focal, found)
+                if state.episodic is not None:
+                    state.episodic.pose = move(state.episodic.pose, step)
         return frames, rewards, terminated
 
     # -------------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _coming(geometry: Geometry, state: WorldState, recent: RecentFrames, action_BA: Tensor) -> Tensor:
+        """The step (B, 3) that an action will lead to."""
+        step = recent.to_come(geometry, action_BA)
+        if state.episodic is None or geometry.motion.free is None:
+            return step
+        return state.episodic.coming(step, recent.unhindered(geometry, action_BA))
 
     def _choose(self, state: WorldState, step_B3: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """The pose that a step will lead to, and what `EpisodicMemory.choose` finds for it."""
@@ -343,7 +344,7 @@ class WorldModel(nn.Module):
         memory, geometry = state.episodic, self.geometry
         if memory is None or geometry is None or state.recent is None:
             return None
-        step = state.recent.to_come(geometry, action_BA.to(state.dynamics.actions))
+        step = self._coming(geometry, state, state.recent, action_BA.to(state.dynamics.actions))
         pose, (which, poses, there) = self._choose(state, step)
         pictures, disparity = memory.frames(which)
         ((view, known),) = draw([Sources(pictures, disparity, poses, there)], geometry.focal)
@@ -379,11 +380,11 @@ class WorldModel(nn.Module):
         action_BA = action_BA.to(past.actions)
         now = past.context.working.count.clone()
         noise = frame_noise(state.seeds, now, self.latent_shape).to(past.latents)
-        drawn, found = self.look(state, action_BA)
+        drawn = self.look(state, action_BA)
         steps = steps or self.steps
         with self.autocast():
             clean = self.dynamics.generate(past, action_BA, noise, steps, self.config.objective, drawn).float()
-        frames, rewards, terminated = self.finish(state, clean, action_BA, found, decoded)
+        frames, rewards, terminated = self.finish(state, clean, action_BA, decoded)
         if state.episodic is not None and state.recent is not None:
             picture, disparity = frames.permute(0, 3, 1, 2), state.recent.disparity[:, -1]
             state.episodic.write(self.places, picture, disparity, state.episodic.pose, now)

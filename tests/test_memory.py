@@ -14,6 +14,7 @@ from tiny import tiny_config, tiny_world
 from data_collect.games import make
 from data_collect.record import record
 from game_wm.dynamics import Dynamics
+from game_wm.memory import episodic
 from game_wm.memory.camera import Sources, align, carry, draw, rays, surround
 from game_wm.memory.episodic import WAYS, EpisodicMemory, Places
 from game_wm.memory.pose import move, relative
@@ -279,7 +280,9 @@ def test_own_rollouts_warp_as_play_does() -> None:
         assert drawn is not None and (drawn[:, 8:] - views[:, t, 8:]).abs().mean() < 1e-3
 
 
-def test_frame_by_frame_is_remembered_as_a_prompt_at_once() -> None:
+def test_frame_by_frame_is_remembered_as_a_prompt_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But that positions are put right in a prompt alone."""
+    monkeypatch.setattr(episodic, "MENDED", 0.0)
     world = tiny_world(recall=True)
     latents, actions = torch.randn(2, 80, 4, 8, 8), torch.rand(2, 80, 4).round()
     state = world.start_latents(latents[:, :70], actions[:, :69], torch.tensor([0, 1]))
@@ -296,6 +299,34 @@ def test_frame_by_frame_is_remembered_as_a_prompt_at_once() -> None:
         for name in names:
             a, b = (getattr(getattr(x, part), name).float() for x in (whole, state))
             assert (a - b).abs().max() < (1.5 if name.startswith("picture") else 1e-3)
+
+
+def test_a_dream_is_where_its_steps_have_led() -> None:
+    """Nothing puts positions right in a dream: who takes every step back is where he was."""
+    world = tiny_world(recall=True)
+    state = world.start_latents(torch.randn(2, 20, 4, 8, 8), torch.rand(2, 19, 4).round(), torch.arange(2))
+    assert state.episodic is not None and state.recent is not None
+    led, was = state.episodic.pose.clone(), state.episodic.pose.clone()
+    for _ in range(30):
+        world.step_latents(state, torch.rand(2, 4).round())
+        led = move(led, state.recent.steps[:, -1])
+    assert torch.allclose(led, state.episodic.pose, atol=1e-5) and not torch.allclose(led, was, atol=1e-3)
+
+
+def test_where_the_player_has_been_nothing_is_in_the_way() -> None:
+    memory = EpisodicMemory.start(1, 64, (3, 2, 2), (2, 2), "cpu", trail=4)
+    ahead = torch.tensor([[0.1, 0.0, 0.0]])
+    stopped, back = torch.zeros(1, 3), -ahead
+    assert torch.equal(memory.coming(stopped, ahead), stopped)  # nobody has been anywhere
+    for t in range(6):
+        memory.pose = torch.tensor([[0.1 * t, 0.0, 0.0]])
+        memory.write(
+            PLACES, torch.zeros(1, 3, 2, 2, dtype=torch.uint8), torch.ones(1, 2, 2), memory.pose, torch.tensor([t])
+        )
+    assert torch.equal(memory.coming(stopped, ahead), stopped)
+    assert torch.equal(memory.coming(stopped, back), back)
+    memory.pose = torch.tensor([[0.1, 0.0, math.pi]])  # turned round, before a position that is forgotten
+    assert torch.equal(memory.coming(stopped, ahead), stopped) and torch.equal(memory.coming(stopped, back), back)
 
 
 def test_a_network_that_gains_a_memory_begins_as_it_was() -> None:

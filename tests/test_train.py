@@ -251,6 +251,10 @@ def test_killed_and_resumed_has_the_same_losses(
         assert run_stage("dynamics", [*stage_flags(latents, tmp_path, "teacher"), "--steps", "2"]) == 0
         teacher = ["--init", str(tmp_path / "teacher" / "dynamics" / "last.ckpt"), "--model.teacher_steps", "2"]
         teacher += ["--model.distribution", "0.5", "--model.adversarial", "0.03", "--model.unseen", "0.1"]
+    if kind == "distill":
+        another = [*stage_flags(latents, tmp_path, "another"), "--seed_everything", "1", "--steps", "2"]
+        assert run_stage("dynamics", another) == 0
+        teacher += ["--teacher", str(tmp_path / "another" / "dynamics" / "last.ckpt")]
     if kind == "progressive":
         teacher = [*teacher[:2], "--model.progressive", "true", "--model.teacher_steps", "4"]
 
@@ -283,6 +287,10 @@ def test_killed_and_resumed_has_the_same_losses(
         assert all(torch.equal(value, ends[1][part][name]) for name, value in ends[0][part].items())
     assert any(not torch.equal(v, ends[0]["current_model_state"][k]) for k, v in ends[0]["state_dict"].items())
     assert [end["game_wm"]["trained"]["frames"] for end in ends] == [9 * 4 * 16] * 2
+    if kind == "distill":
+        named = torch.load(tmp_path / "another" / "dynamics" / "last.ckpt", weights_only=True)["state_dict"]
+        taught = {k.removeprefix("teacher."): v for k, v in ends[0]["state_dict"].items() if k.startswith("teacher.")}
+        assert taught and all(torch.equal(v, named[f"dynamics.{k}"]) for k, v in taught.items())
 
 
 def test_a_signal_saves_and_stops(latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,8 @@ def initialise(model: pl.LightningModule, stage: str, path: Path, card: dict[str
 
 
 def grown(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights for a network that may have gained recurrent memory, views or inertia, which are nothing at first."""
+    """Weights for a network that may have gained recurrent memory, views or inertia, which are nothing at first, or the
+    unhindered step, which is learnt anew."""
     weights = dict(weights)
     for name in ("denoiser.enter.weight", "motion.was.0.weight", "motion.next.0.weight"):
         if name in weights and name in wanted and (more := wanted[name].shape[1] - weights[name].shape[1]) > 0:
@@ -82,7 +83,7 @@ def grown(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Te
         for gate in (k for k in wanted if k.startswith("denoiser.gate.")):
             views, had = len(wanted[gate]), weights.get(gate, wanted[gate][:0])
             weights[gate] = torch.cat((had, torch.zeros_like(wanted[gate][: views - len(had)])))
-    return {k: v for k, v in wanted.items() if ".recurrent." in k} | weights
+    return {k: v for k, v in wanted.items() if ".recurrent." in k or k.startswith("motion.free.")} | weights
 
 
 def trained_before(path: Path, stage: str) -> dict[str, float]:

@@ -190,7 +190,16 @@ class GeometryModule(pl.LightningModule):
         pair = pair.unflatten(0, (len(latents), -1))[:, :-1].flatten(0, 1)
         coming = motion.to_come(pair, actions[:, 1:-1].flatten(0, 1), known[:, :-1].flatten(0, 1))
         coming = ((coming.view_as(truth[:, 1:]) - truth[:, 1:]) / motion.unit).square().mean()
+        if motion.free is not None:
+            free = self.usual_loss(actions[:, 1:-1], known[:, :-1], truth[:, 1:])
+            loss, figures = loss + 0.1 * free, figures | {"free": free}
         return loss + 0.1 * (was + coming), figures | {"was": was, "coming": coming}
+
+    def usual_loss(self, actions: Tensor, last: Tensor, truth: Tensor) -> Tensor:
+        """Of the step that an action mostly leads to, the median, on steps (B, L, 3) that followed others."""
+        motion = self.geometry.motion
+        usual = motion.unhindered(actions.flatten(0, 1), last.flatten(0, 1)).view_as(truth)
+        return ((usual - truth) / motion.unit)[..., :2].abs().mean()
 
     def odometry_losses(self, latents: Tensor, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """As `losses`, of windows without poses: the steps that are read off the pictures lead from frame to frame, and
@@ -209,6 +218,8 @@ class GeometryModule(pl.LightningModule):
         known, goal = (x.flatten(0, 1) for x in (steps.detach()[:, :-1], steps.detach()[:, 1:]))
         coming = motion.to_come(pair[:, :-1].flatten(0, 1), actions[:, 1:-1].flatten(0, 1), known)
         coming = ((coming - goal) / motion.unit).square().mean()
+        if motion.free is not None:
+            coming = coming + self.usual_loss(actions[:, 1:-1], steps.detach()[:, :-1], steps.detach()[:, 1:])
         size = (near.mean((1, 2)).log().mean() - math.log(MEAN)).square()
         moved = steps.detach()[..., :2].norm(dim=-1).mean() / self.config.place
         figures = {"photo": photo, "distant": distant, "coming": coming, "size": size, "moved": moved}

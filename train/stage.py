@@ -7,6 +7,7 @@ Everything lands in `RUNS/NAME/STAGE/`: `config.yaml`, `last.ckpt`, `metrics.jso
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import warnings
@@ -88,6 +89,8 @@ class StageCLI(LightningCLI):
         add("--steps", type=int | None, default=None, help="train for so many steps")
         add("--resume", action="store_true", help="continue the run of this name, exactly, if there is one")
         add("--init", type=str | None, default=None, help="start from the weights of this .ckpt or .safetensors")
+        if self.stage == "distill":
+            add("--teacher", type=str | None, default=None, help="the teacher's weights, if not those of --init")
         add("--row", type=dict | None, default=None, help="what `python -m game_wm compare` is told; not of training")
         add("--ema", type=float, default=0.999, help="decay of the averaged weights")
         add("--clip", type=float, default=1.0, help="largest norm of a gradient")
@@ -173,7 +176,11 @@ def run_stage(stage: str, arguments: list[str]) -> int:
         raise UserError("distillation needs a teacher: name a dynamics checkpoint with --init")
     if isinstance(cli.model, DistillModule):
         # Before fitting: the averaged copy and the checkpoint to resume from must have the teacher too.
+        started = copy.deepcopy(cli.model.dynamics.state_dict())
+        if config.teacher and not last.exists():
+            initialise(cli.model, stage, Path(config.teacher), card)
         cli.model.freeze_teacher()
+        cli.model.dynamics.load_state_dict(started)
     (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     loggers = [Figures(folder, from_step), *wandb_logger(folder, f"game_wm-{config.name}", config.wandb, settings)]
     saver = Saver(folder, card, config.save_minutes)

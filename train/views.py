@@ -122,13 +122,13 @@ def episode_views(store: LatentStore, number: int, geometry: Geometry, tokenizer
     actions = torch.from_numpy(np.array(store.read("actions", span))).float()
     with torch.autocast("cpu", torch.bfloat16):
         frames = RecentFrames.read(geometry, tokenizer.decode, latents[None], actions[None])
-    which, sources, there = walk(frames, actions, geometry, store.episodes[number]["seed"])
+    which, sources, there, coming = walk(frames, actions, geometry, store.episodes[number]["seed"])
     views = []
     for part in torch.arange(len(latents)).split(BATCH):
         rows = which[part] * there[part]
         recalled = Sources(frames.pictures[0, rows], frames.disparity[0, rows], sources[part], there[part])
         past = stretches(frames, part)
-        warped = past.sources(geometry, past.to_come(geometry, actions[(part - 1).clamp_min(0)]))
+        warped = past.sources(geometry, coming[part])
         with torch.autocast("cpu", torch.bfloat16):
             views.append(as_latents(tokenizer, draw([recalled, warped], geometry.focal)).half())
     views[0][0] = 0
@@ -143,16 +143,18 @@ def stretches(frames: RecentFrames, part: Tensor) -> RecentFrames:
     return past
 
 
-def walk(frames: RecentFrames, actions: Tensor, geometry: Geometry, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For each frame of an episode: which frames are recalled (F, R), their poses seen from its own (F, R, 3), and
-    whether there is one (F, R)."""
+def walk(frames: RecentFrames, actions: Tensor, geometry: Geometry, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """For each frame of an episode: which frames are recalled (F, R), their poses seen from its own (F, R, 3), whether
+    there is one (F, R), and the step that was foreseen to lead to it (F, 3)."""
     config = geometry.config
     pictures, disparity, was = frames.pictures[0], frames.disparity[0], frames.steps[0]
-    coming = steady(geometry, geometry.motion.to_come(frames.pairs[0], actions, was))
+    coming, free = steady(geometry, geometry.motion.to_come(frames.pairs[0], actions, was)), None
+    if geometry.motion.free is not None:
+        free = steady(geometry, geometry.motion.unhindered(actions, was))
     # Positions are put right at this resolution, so that no more of a picture need be kept here.
     small = F.interpolate(pictures.float(), size=disparity.shape[-2:], mode="area").round().to(torch.uint8)
     places = Places(config.place, config.headings, config.growing)
-    memory = EpisodicMemory.start(1, config.slots, small.shape[1:], disparity.shape[1:], "cpu")
+    memory = EpisodicMemory.start(1, config.slots, small.shape[1:], disparity.shape[1:], "cpu", config.trail)
     random = torch.Generator().manual_seed(seed % 2**63)
     nothing = torch.zeros(1, config.views)
     found = [(nothing.long(), nothing[..., None].expand(-1, -1, 3), nothing > 0)]
@@ -162,6 +164,8 @@ def walk(frames: RecentFrames, actions: Tensor, geometry: Geometry, seed: int) -
             hidden, length, kind = torch.rand(3, generator=random).tolist()
             young = round(SHORTEST * (LONGEST / SHORTEST) ** length) if hidden < HIDDEN else YOUNG
         if t:
+            if free is not None:
+                coming[t - 1 : t] = memory.coming(coming[t - 1 : t], free[t - 1 : t])
             pose = move(memory.pose, coming[t - 1 : t])
             which, sources, there = memory.choose(places, pose, torch.tensor([t]), config.views, geometry.focal, young)
             times = memory.times.flatten(1).gather(1, which)
@@ -172,7 +176,7 @@ def walk(frames: RecentFrames, actions: Tensor, geometry: Geometry, seed: int) -
             found.append((times, sources, there))
         memory.arrive(places, was[t : t + 1], small[t : t + 1], disparity[t : t + 1], torch.tensor([t]), geometry.focal)
     which, sources, there = (torch.cat(x) for x in zip(*found, strict=True))
-    return which, sources, there
+    return which, sources, there, coming.roll(1, 0)
 
 
 def main(arguments: list[str]) -> int:

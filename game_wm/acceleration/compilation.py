@@ -112,11 +112,8 @@ class Look(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, state: dict[str, Tensor], action_BA: Tensor) -> tuple[Tensor | None, ...]:
-        """What is drawn, and where there is episodic memory which of its frames that is from; no None beside it, of
-        which PyTorch 2.14 would ask how it lies in memory."""
-        drawn, found = self.model.look(WorldState.from_dict(state), action_BA)
-        return drawn, *(found or ())
+    def forward(self, state: dict[str, Tensor], action_BA: Tensor) -> Tensor | None:
+        return self.model.look(WorldState.from_dict(state), action_BA)
 
 
 class Denoise(nn.Module):
@@ -137,11 +134,11 @@ class Finish(nn.Module):
         self.model = model
 
     def forward(
-        self, tensors: dict[str, Tensor], clean_BCHW: Tensor, action_BA: Tensor, found: tuple[Tensor, Tensor] | None
+        self, tensors: dict[str, Tensor], clean_BCHW: Tensor, action_BA: Tensor
     ) -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, Tensor]]:
         """What `WorldModel.finish` returns, and the tensors of the state that are new; others are written in place."""
         state = WorldState.from_dict(tensors)
-        shown = self.model.finish(state, clean_BCHW, action_BA, found)
+        shown = self.model.finish(state, clean_BCHW, action_BA)
         return shown, {k: v for k, v in state.to_dict().items() if v is not tensors[k]}
 
 
@@ -210,8 +207,7 @@ def _install(model: WorldModel, players: int, folder: Path) -> None:
     def compiled_look(state: WorldState, action_BA: Tensor) -> Any:
         if len(state) != players:
             return look(state, action_BA)
-        drawn, *found = run["look"](*contiguous((state.to_dict(), action_BA)))
-        return drawn, tuple(found) or None
+        return run["look"](*contiguous((state.to_dict(), action_BA)))
 
     def compiled_denoise(state: DynamicsState, *arguments: Tensor | None) -> Tensor:
         if len(state.latents) != players:
@@ -219,12 +215,12 @@ def _install(model: WorldModel, players: int, folder: Path) -> None:
         return run["denoise"](*contiguous((read_by_denoiser(state), *arguments)))
 
     def compiled_finish(
-        state: WorldState, clean_BCHW: Tensor, action_BA: Tensor, found: Any, decoded: bool = True
+        state: WorldState, clean_BCHW: Tensor, action_BA: Tensor, decoded: bool = True
     ) -> tuple[Tensor, Tensor, Tensor]:
         if len(state) != players or not (decoded or model.geometry):
-            return finish(state, clean_BCHW, action_BA, found, decoded)
+            return finish(state, clean_BCHW, action_BA, decoded)
         tensors = contiguous(state.to_dict())
-        shown, new = run["finish"](tensors, *contiguous((clean_BCHW, action_BA, found)))
+        shown, new = run["finish"](tensors, *contiguous((clean_BCHW, action_BA)))
         changed = WorldState.from_dict(tensors | new)
         state.dynamics, state.episodic, state.recent = changed.dynamics, changed.episodic, changed.recent
         return shown
@@ -283,11 +279,11 @@ def parts(model: WorldModel, players: int) -> list[tuple[str, nn.Module, tuple[A
     action, noisy = actions[:, 0].clone(), torch.randn(players, *model.latent_shape, device=device)
     model.step(state, action)  # fills what is kept from call to call
     state = WorldState.from_dict(copied(state.to_dict()))
-    drawn, found = model.look(state, action)
+    drawn = model.look(state, action)
     level, stride = (torch.full((players,), x, device=device) for x in (0.25, 0.5))
     denoised = read_by_denoiser(state.dynamics), action, noisy, level, stride, drawn
     made: list[tuple[str, nn.Module, tuple[Any, ...]]] = [
         ("denoise", Denoise(model), contiguous(denoised)),
-        ("finish", Finish(model), contiguous((state.to_dict(), noisy, action, found))),
+        ("finish", Finish(model), contiguous((state.to_dict(), noisy, action))),
     ]
     return [*made, ("look", Look(model), contiguous((state.to_dict(), action)))] if config.views else made

@@ -36,6 +36,8 @@ PARALLAX = 0.5  # cost of being as far away from the view as the surface is: wha
 FRESH, RATHER_OLD = 32, 0.7  # what is younger counts for less: it may be a copy of what is older
 LEAST = 0.3  # of a direction must be shown that others do not
 MENDED = 0.5  # of a step's length at most is a position put right
+BEATEN = 0.35  # of a step's length: where the player has been as near as that, the way is free
+NOWHERE = 1e6
 ALIGNED = 2  # frames by which a position is put right
 NEVER = 2**62  # a time that does not come
 
@@ -61,7 +63,8 @@ class EpisodicMemory:
     """The store of B players and where they are; the player is the first axis of every tensor.
 
     `keys` (B, S), -1 where empty; `pictures` uint8 (B, S, F, 3, H, W) and their `disparity` (B, S, F, h, w) in 16 bits;
-    `poses` (B, S, F, 3); `times` (B, S, F); `pose` (B, 3) of the last frame.
+    `poses` (B, S, F, 3); `times` (B, S, F); `pose` (B, 3) of the last frame; `trail` (B, T, 2), a ring of the last
+    positions, `NOWHERE` where there is none.
     """
 
     keys: Tensor
@@ -70,12 +73,13 @@ class EpisodicMemory:
     poses: Tensor
     times: Tensor
     pose: Tensor
+    trail: Tensor
 
     @classmethod
     def start(
-        cls, players: int, slots: int, picture: tuple[int, ...], disparity: tuple[int, ...], device: str
+        cls, players: int, slots: int, picture: tuple[int, ...], disparity: tuple[int, ...], device: str, trail: int = 0
     ) -> EpisodicMemory:
-        """Empty, for pictures (3, H, W) and disparities (h, w) of these shapes."""
+        """Empty, for pictures (3, H, W) and disparities (h, w) of these shapes and a trail of so many positions."""
         slots = slots // WAYS * WAYS
         zeros = lambda *shape, dtype=torch.float32: torch.zeros(players, *shape, dtype=dtype, device=device)  # noqa: E731
         return cls(
@@ -85,12 +89,16 @@ class EpisodicMemory:
             zeros(slots, 2, 3),
             zeros(slots, 2, dtype=torch.long),
             zeros(3),
+            zeros(trail, 2) + NOWHERE,
         )
 
     def write(
         self, places: Places, pictures_B3HW: Tensor, disparity_Bhw: Tensor, poses_B3: Tensor, times_B: Tensor
     ) -> None:
-        """Keep a frame of every player."""
+        """Keep a frame of every player, and where it was taken."""
+        if self.trail.shape[1]:
+            at = (times_B % self.trail.shape[1])[:, None, None].expand(-1, 1, 2)
+            self.trail.scatter_(1, at, poses_B3[:, None, :2])
         if places.growing:
             self._append(pictures_B3HW, disparity_Bhw, poses_B3, times_B)
             return
@@ -125,6 +133,13 @@ class EpisodicMemory:
         for name, value in new.items():
             getattr(self, name)[players, slot, 0] = value
 
+    def coming(self, step_B3: Tensor, unhindered_B3: Tensor) -> Tensor:
+        """The step to come, of which pictures tell the first and the action alone the second: where the player has been
+        before, nothing is in the way, though he may not see it (who steps back)."""
+        to = move(self.pose, unhindered_B3)[:, None, :2]
+        apart = (self.trail - to).norm(dim=-1).amin(1, keepdim=True)
+        return torch.where(apart < BEATEN * unhindered_B3[:, :2].norm(dim=-1, keepdim=True), unhindered_B3, step_B3)
+
     def arrive(
         self,
         places: Places,
@@ -134,37 +149,20 @@ class EpisodicMemory:
         times_B: Tensor,
         focal: Tensor,
     ) -> None:
-        """A frame is finished, which this step led to: the players `settle`, and it is kept."""
-        self.settle(places, step_B3, pictures_B3HW, disparity_Bhw, times_B, focal)
-        self.write(places, pictures_B3HW, disparity_Bhw, self.pose, times_B)
-
-    def settle(
-        self,
-        places: Places,
-        step_B3: Tensor,
-        pictures_B3HW: Tensor,
-        disparity_Bhw: Tensor,
-        times_B: Tensor,
-        focal: Tensor,
-        found: tuple[Tensor, Tensor] | None = None,
-    ) -> None:
-        """The players move by this step and are put right by what is known of where they are. `found` is what was
-        chosen for the frame's view, and whether there is one."""
+        """A real frame, which this step led to: the players move, are put right by what is known of where they are, and
+        it is kept. In a dream they only `move`: what it shows was drawn from there."""
         self.pose = move(self.pose, step_B3)
-        if found is None:
-            which, _, there = self.choose(places, self.pose, times_B, ALIGNED, focal)
-        else:
-            which, there = (x[:, :ALIGNED] for x in found)
-        # Where nobody has moved, nothing has gone wrong: or a dream that changes a little would pull him along.
+        which, _, there = self.choose(places, self.pose, times_B, ALIGNED, focal)
+        # Where nobody has moved, nothing has gone wrong.
         most = step_B3[:, :2].norm(dim=1, keepdim=True) * MENDED
-        # A compiled frame has no branches; the correction is zero where there is none to make.
-        if torch.compiler.is_compiling() or (there & (most > 0)).any():
+        if (there & (most > 0)).any():
             pictures, disparity = self.frames(which)
             sources = self.seen_from(places, self.pose, which)
             then, now = pictures.float() / 127.5 - 1, pictures_B3HW.float() / 127.5 - 1
             off = align(now, disparity_Bhw, then, disparity, sources, there, focal) * places.side
             off = off * (most / off.norm(dim=1, keepdim=True).clamp_min(1e-9)).clamp_max(1)
             self.pose = move(self.pose, F.pad(off, (0, 1)))
+        self.write(places, pictures_B3HW, disparity_Bhw, self.pose, times_B)
 
     def choose(
         self, places: Places, pose_B3: Tensor, now_B: Tensor, views: int, focal: Tensor | float, young: int = YOUNG

@@ -25,7 +25,8 @@ class MemoryConfig:
     `place`, `headings`: side of a place in the pose's units, and how many headings make a turn; of every place the
     first and the newest frame are kept, of `slots` places; `views`: frames that a remembered view is drawn from;
     `hidden`: width of the networks that read depth and motion; `inertia`: whether a step goes on from the last one, as
-    of somebody who slides to a halt; `growing`: every frame is kept, without bounds, instead of two of a place.
+    of somebody who slides to a halt; `growing`: every frame is kept, without bounds, instead of two of a place;
+    `trail`: how many of the last positions are kept, at which nothing can be in the way (0: motion does without).
     """
 
     channels: int = 16
@@ -39,6 +40,7 @@ class MemoryConfig:
     hidden: int = 96
     inertia: bool = False
     growing: bool = False
+    trail: int = 0
 
 
 class Block(nn.Module):
@@ -97,6 +99,8 @@ class Motion(nn.Module):
         self.was = nn.Sequential(nn.Linear(told, 128), nn.SiLU(), nn.Linear(128, 2))
         self.next = nn.Sequential(nn.Linear(told, 128), nn.SiLU(), nn.Linear(128, 2))
         self.turn = nn.Sequential(nn.Linear(config.actions, 64), nn.SiLU(), nn.Linear(64, 1))
+        blind = config.actions + 3 * config.inertia
+        self.free = nn.Sequential(nn.Linear(blind, 64), nn.SiLU(), nn.Linear(64, 2)) if config.trail else None
         unit = torch.tensor([config.place / 10, config.place / 10, 0.1])
         self.register_buffer("unit", unit, persistent=False)
 
@@ -114,6 +118,11 @@ class Motion(nn.Module):
     def to_come(self, pair_BE: Tensor, action_BA: Tensor, last_B3: Tensor) -> Tensor:
         """The step that `action` will lead to after the two frames; `last` was the step between them."""
         return self._step(self.next, pair_BE, action_BA, last_B3)
+
+    def unhindered(self, action_BA: Tensor, last_B3: Tensor) -> Tensor:
+        """The step that `action` mostly leads to after the step `last`, whatever is in the way."""
+        assert self.free is not None
+        return self._step(self.free, action_BA[:, :0], action_BA, last_B3)
 
     def _step(self, far: nn.Module, pair_BE: Tensor, action_BA: Tensor, last_B3: Tensor) -> Tensor:
         told = [pair_BE, action_BA, *([last_B3 / self.unit] if self.inertia else [])]

@@ -96,6 +96,10 @@ class RecentFrames:
         """The step (B, 3) that an action will lead to."""
         return steady(geometry, geometry.motion.to_come(self.pairs[:, -1], action_BA, self.steps[:, -1]))
 
+    def unhindered(self, geometry: Geometry, action_BA: Tensor) -> Tensor:
+        """The step (B, 3) that an action mostly leads to, whatever is in the way."""
+        return steady(geometry, geometry.motion.unhindered(action_BA, self.steps[:, -1]))
+
     def sources(self, geometry: Geometry, step_B3: Tensor) -> Sources:
         """What is drawn from where this step leads."""
         to = move(self.poses[:, -1], step_B3)
