@@ -68,6 +68,7 @@ def test_everything_from_nothing_to_play(
     assert student.contexts_frames.shape == (2, 32, 64, 64, 3) and student.contexts_actions.shape == (2, 31, 4)
     assert student.contexts_frames.float().std() > 10
     assert student.model.geometry is not None and student.model.config.dynamics.recall
+    assert student.model.geometry.motion.free is not None  # as configs/maze/geometry.yaml asks for
     assert student.trained["frames"] > teacher.trained["frames"] > 0
 
     state = student.model.start(student.contexts_frames, student.contexts_actions, torch.tensor([1, 2]))
@@ -97,6 +98,8 @@ def goes_on_from_what_ships(tmp_path: Path, run: Path) -> None:
     flags = [*common, *SMALL["geometry"][4:], "--model.depth", "false"]
     assert main(["geometry", "--config", str(CONFIGS / "geometry.yaml"), *flags]) == 0
     geometry = str(more / "geometry" / "last.ckpt")
+    only = ["export", "--run", str(more), "--latents", latents, "--base", base, "--out", str(more), "--name", "only"]
+    assert main(only) == 0
     assert main(["views", "--latents", latents, "--geometry", geometry, "--tokenizer", base]) == 0
     flags = [*common, *SMALL["distill"][4:], "--model.geometry", geometry]
     assert main(["distill", "--config", str(CONFIGS / "distill.yaml"), *flags]) == 0
@@ -114,6 +117,10 @@ def goes_on_from_what_ships(tmp_path: Path, run: Path) -> None:
     with pytest.raises(UserError, match="share"):
         main([*mean, "--share", "0"])
     assert torch.equal(new.contexts_frames, old.contexts_frames)
+    moved = load(more / "only.safetensors").model  # the base with the new motion
+    for part, other in (("dynamics", old), ("geometry", new)):
+        pairs = zip(getattr(moved, part).parameters(), getattr(other.model, part).parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
     assert new.trained["frames"] > old.trained["frames"] and new.trained["hours"] >= old.trained["hours"]
 
 

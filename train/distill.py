@@ -3,16 +3,15 @@ teacher that calls it many times.
 
     python -m train distill --config configs/maze/distill.yaml
 
-Student and teacher begin as the same weights, unless `--teacher` names others: a student that is trained on is no good
-teacher, since many of its calls are worse than one. The student plays on from real frames (self-forcing, Huang et al.,
-2025); for frames of what it then remembers, the teacher walks from the same noise to a clean latent in many steps, and
-the student must reach it in its few (consistency of endpoints). Where the teacher's latent lies near the real one, the
-student has but drifted, and where what memory draws does, it could have known: there the real one is its goal. So it
-learns to come back and to look into its memory, and where a view was lost it is not asked to guess it. A discriminator
-may be added that tells what the student makes from what it should have made by the teacher's own features (adversarial
-diffusion distillation, Sauer et al., 2024): it asks for a sharp picture where the distance asks for the mean of many;
-or distribution matching (Yin et al., 2024), which moves what the student draws from
-where its own frames are dense to where the teacher's are.
+Student and teacher begin as the same weights, unless `--teacher` names others: many calls of a student that is trained
+on are worse than its one. The student plays on from real frames (self-forcing, Huang et al., 2025); for frames of what
+it then remembers, the teacher walks from the same noise to a clean latent in many steps, and the student must reach it
+in its few (consistency of endpoints). Where the teacher's latent lies near the real one, the student has but drifted,
+and where what memory draws does, it could have known: there the real one is its goal. So it learns to come back and to
+look into its memory, and where a view was lost it is not asked to guess it. A discriminator on pairs of latents and
+the action between them may be added, which holds the student's frames to the sharpness of real ones, and to what was
+pressed; or distribution matching (Yin et al., 2024), which moves what the student draws from where its own frames are
+dense to where the teacher's are.
 
 Or the steps are halved, again and again (`progressive`; Salimans & Ho, 2022): a student of half as many steps learns to
 do in one what its teacher does in two, and becomes the teacher of the next.
@@ -31,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_collect.errors import UserError
-from game_wm.convolution import ResidualBlock, groups
+from game_wm.convolution import ResidualBlock
 from game_wm.dynamics import Dynamics
 from game_wm.memory.recollection import COVER
 from game_wm.objectives.flow import FlowMatching, Predict, advance, mix
@@ -39,26 +38,25 @@ from train.callbacks import average_of, budget_of
 from train.dynamics import Batch, DynamicsModule
 from train.optimizer import configure
 
-CRITIC_RATE = 4.0  # the discriminator's learning rate, of the student's, which has learnt before
-
 
 class Discriminator(nn.Module):
-    """What the teacher makes of latents that it is shown noised, (B, D, h, w) before its last layer -> realness of
-    every cell (B, 1, h, w) (Sauer et al., 2024)."""
+    """Two latents that follow each other (B, 2C, h, w) and the action between them (B, A) -> realness of every cell
+    (B, 1, h, w)."""
 
-    def __init__(self, features: int, width: int = 128) -> None:
+    def __init__(self, channels: int, actions: int, width: int = 128) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.GroupNorm(groups(features), features),
-            nn.Conv2d(features, width, 1),
+            nn.Conv2d(2 * channels + actions, width, 3, padding=1),
+            ResidualBlock(width, width),
             ResidualBlock(width, width),
             nn.SiLU(),
             nn.Conv2d(width, 1, 1),
         )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, features_BDhw: Tensor) -> Tensor:
-        return self.net(features_BDhw).float()
+    def forward(self, pair_BCHW: Tensor, action_BA: Tensor) -> Tensor:
+        action = action_BA[:, :, None, None].expand(-1, -1, *pair_BCHW.shape[2:])
+        return self.net(torch.cat((pair_BCHW, action), 1)).float()
 
 
 def distribution_loss(made_BKCHW: Tensor, teach: Predict, fake: Predict, finest: int) -> tuple[Tensor, Tensor]:
@@ -158,7 +156,7 @@ class DistillModule(DynamicsModule):
         # The student's own step is taught by the teacher, and, with bootstrap, by the teacher's half steps.
         self.flow = replace(self.objective, one_call=0.0)
         self.teacher: Dynamics | None = None
-        self.discriminator = Discriminator(self.config.widths[0]) if judged else None
+        self.discriminator = Discriminator(latent_shape[0], self.config.actions) if judged else None
         self.fake = copy.deepcopy(self.dynamics.denoiser) if distribution else None
 
     def freeze_teacher(self) -> None:
@@ -185,10 +183,9 @@ class DistillModule(DynamicsModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = configure(self.dynamics, self.optimizer_kind, self.lr, self.weight_decay)
-        for network, faster in ((self.discriminator, CRITIC_RATE), (self.fake, 1.0)):
+        for network in (self.discriminator, self.fake):
             if network is not None:
-                group = {"params": list(network.parameters()), "lr": faster * self.lr, "weight_decay": 0.0}
-                optimizer.add_param_group(group)
+                optimizer.add_param_group({"params": list(network.parameters()), "weight_decay": 0.0})
         return optimizer
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -237,7 +234,7 @@ class DistillModule(DynamicsModule):
             self.log("flow", flow.detach(), prog_bar=True)
             loss = loss + self.anchor * flow
         if self.discriminator is not None:
-            loss = loss + self.judge(teach, taught, made, self.hidden(made, drawn))
+            loss = loss + self.judge(latents, seen, actions, targets, made, drawn)
         if self.fake is not None:
             fake = reading.predict_with(self.fake)
             matched, learnt = distribution_loss(made, teach, fake, self.flow.finest)
@@ -256,39 +253,27 @@ class DistillModule(DynamicsModule):
                 x = advance(x, predict(x, level, told, slice(0, x.shape[1])), level, stride)
         return predict(x, x.new_full(x.shape[:2], 1 - size), told, slice(0, x.shape[1]))
 
-    def judge(self, teach: Predict, taught: Tensor, made: Tensor, hidden: Tensor) -> Tensor:
-        """Hinge losses of discriminator and student: `taught` is real, `made` is not, both have the same past. Cells
-        weigh as `unseen` says, for both alike; `hidden` (B * K, 1, h, w): how much of each no view shows."""
+    def judge(
+        self, latents: Tensor, seen: Tensor, actions: Tensor, targets: Tensor, made: Tensor, drawn: Tensor | None
+    ) -> Tensor:
+        """Hinge losses of discriminator and student in one pass: a pair is a frame and the one before it. Cells weigh
+        as `unseen` says, for both alike."""
         assert self.discriminator is not None
-        weight = self.adversarial + self.unseen * hidden
+        real = torch.cat((latents[:, targets - 1], latents[:, targets]), dim=2).flatten(0, 1)
+        fake = torch.cat((seen[:, targets - 1], made), dim=2).flatten(0, 1)
+        led = actions[:, targets - 1].flatten(0, 1)
+        weight = self.adversarial + self.unseen * self.hidden(made, drawn)
         each = weight / weight.mean().clamp_min(1e-6)
-        finest = self.flow.finest
-        level = torch.randint(finest // 2, finest, made.shape[:2], device=made.device) / finest
-        noise = torch.randn_like(made)
-        with torch.no_grad():
-            real = self.features(teach, mix(noise, taught, level), level)
-        fake = self.features(teach, mix(noise, made, level), level)
-        critic = (each * F.relu(1 - self.discriminator(real))).mean()
-        critic = critic + (each * F.relu(1 + self.discriminator(fake.detach()))).mean()
+        seen_real, seen_fake = self.discriminator(real, led), self.discriminator(fake.detach(), led)
+        critic = (each * F.relu(1 - seen_real)).mean() + (each * F.relu(1 + seen_fake)).mean()
         self.log("critic", critic.detach(), prog_bar=True)
         weights = list(self.discriminator.parameters())
         for p in weights:
             p.requires_grad_(False)
-        fooled = -(weight * self.discriminator(fake)).mean()
+        fooled = -(weight * self.discriminator(fake, led)).mean()
         for p in weights:
             p.requires_grad_(True)
         return critic + fooled
-
-    def features(self, teach: Predict, noisy: Tensor, level: Tensor) -> Tensor:
-        """What goes into the teacher's last layer (B * K, D, h, w)."""
-        assert self.teacher is not None
-        found: list[Tensor] = []
-        hook = self.teacher.denoiser.norm.register_forward_hook(lambda _, __, output: found.append(output))
-        try:
-            teach(noisy, level, torch.full_like(level, 1 / self.flow.finest), slice(0, noisy.shape[1]))
-        finally:
-            hook.remove()
-        return found[0]
 
     @staticmethod
     def hidden(made: Tensor, drawn: Tensor | None) -> Tensor:

@@ -91,7 +91,12 @@ def export(
     if store.index["tokenizer"] != tokenizer_hash(tokenizer):
         raise UserError(f"{store.directory} was not encoded with {tokenizer_at}: name the tokenizer that it was")
     distilled = (run / "distill" / "last.ckpt").exists()
-    settings = check_card(run / ("distill" if distilled else "dynamics") / "last.ckpt")["game_wm"]["settings"]
+    new_dynamics = distilled or at("dynamics") != base  # or new geometry alone
+    settings = {}
+    if new_dynamics:
+        settings = check_card(run / ("distill" if distilled else "dynamics") / "last.ckpt")["game_wm"]["settings"]
+    elif share < 1:
+        raise UserError(f"{run} has no dynamics to average with those of {base}: leave --share out")
     if began is not None:
         frames, actions = began.contexts_frames, began.contexts_actions
     else:
@@ -101,7 +106,10 @@ def export(
         actions = actions[:, :-1]
 
     def write(stage: str, file: str, steps: int | None, stages: list[str]) -> Path:
-        network, objective = load_dynamics(run / stage / "last.ckpt")
+        if began is not None and not new_dynamics:
+            network, objective = began.model.dynamics, began.model.config.objective
+        else:
+            network, objective = load_dynamics(run / stage / "last.ckpt")
         geometry = load_geometry(at("geometry")) if network.config.views else None
         memory = geometry.config if geometry else None
         steps = steps or objective.calls(network.config.height * network.config.width)
@@ -124,7 +132,7 @@ def export(
         return path
 
     if not distilled:
-        return write("dynamics", name, None, ["dynamics"])
+        return write("dynamics", name, None if new_dynamics or began is None else began.model.steps, ["dynamics"])
     if at("dynamics") != base:  # what a run began with has a file of its own
         write("dynamics", f"{name}-teacher", settings["model"]["teacher_steps"], ["dynamics"])
     return write("distill", name, settings["model"]["student_steps"], ["dynamics", "distill"])
