@@ -139,7 +139,7 @@ def test_a_game_without_poses_is_trained_on_drawn_and_played(tmp_path: Path, mon
     assert draw_views(store.directory, geometry, world.tokenizer)
     assert store.open_views() and store.read("views", Span(0, 20, 1))[:, 4:8].any()  # memory has drawn something
 
-    world.geometry.load_state_dict(geometry.state_dict())
+    world.geometry = geometry
     latents = torch.from_numpy(np.array(store.read("latents", Span(0, 0, 20)), np.float32))[None]
     actions = torch.from_numpy(np.array(store.read("actions", Span(0, 0, 19)), np.float32))[None]
     state = world.start_latents(latents, actions, torch.tensor([0]))
