@@ -3,7 +3,7 @@
     python -m train odometry --latents runs/maze/latents --geometry runs/maze/geometry/last.ckpt
 
 Of steps that were learnt without poses the scale is free, and left may be right: one scale and one sign are fitted to
-all episodes together. Nothing is put right by what is seen, as in play it is (`EpisodicMemory.settle`).
+all episodes together. Nothing is put right by what is seen, as in a prompt it is (`EpisodicMemory.arrive`).
 
 Legend: E episodes, T steps.
 """
