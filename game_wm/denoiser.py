@@ -71,8 +71,9 @@ class SequenceReader(ContextReader):
         self.targets, self.batch = targets, len(context_BTNC)
         tokens = context_BTNC.shape[2]
         time = torch.arange(context_BTNC.shape[1], device=context_BTNC.device)
-        near = window_mask(targets, time, window, strict=True).any(0)  # of a long sequence, most frames are no one's
-        time, context_BTNC = time[near], context_BTNC[:, near]
+        if len(time) > 3 * window:  # of a long sequence, most frames are no one's
+            near = window_mask(targets, time, window, strict=True).any(0)
+            time, context_BTNC = time[near], context_BTNC[:, near]
         k, v = denoiser.keys_values(context_BTNC)
         k = rotate(k, time[:, None, None])
         self.keys, self.values = (x.flatten(1, 2).transpose(1, 2) for x in (k, v))

@@ -180,10 +180,11 @@ class Dynamics(nn.Module):
         tokens = self.context(seen, led)
         # Frame t is predicted from the frames before it; before the first frame, it repeats.
         padded = pad_front(seen, config.span - 1)
-        spans = torch.stack([padded[:, t - 1 : t - 1 + config.span] for t in targets.tolist()], 1)
+        near = targets[:, None] - 1 + torch.arange(config.span, device=targets.device)
+        spans = padded[:, near]
         history = compress(spans.flatten(0, 1), config.history, config.compressed).unflatten(0, spans.shape[:2])
         acts = F.pad(led, (0, 0, config.history - 1, 0))
-        acts = torch.stack([acts[:, t : t + config.history] for t in targets.tolist()], 1)
+        acts = acts[:, targets[:, None] + torch.arange(config.history, device=targets.device)]
         noise = context_noise_B[:, None].expand(-1, len(targets))
 
         def predictor(denoiser: Denoiser | FrameTransformer, tokens: Tensor) -> Any:

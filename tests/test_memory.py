@@ -237,6 +237,20 @@ def test_training_is_shown_what_play_is_shown(tmp_path: Path, monkeypatch: pytes
     assert same < 0.5 * others  # small pictures are rounded, and untrained depths are rough
 
 
+def test_episodes_are_drawn_together_as_each_alone(tmp_path: Path) -> None:
+    record(tmp_path / "maze", "maze?size=7", "wanderer", 130, seed=3, episode_frames=70)
+    world = tiny_world(recall=True)
+    assert world.geometry is not None
+    encode.encode([str(tmp_path / "maze")], world.tokenizer, tmp_path / "latents")
+    store = LatentStore(tmp_path / "latents")
+    assert len(set(store.lengths)) > 1
+    numbers = list(range(len(store.lengths)))
+    together = drawing.draw_episodes(store, numbers, world.geometry, world.tokenizer)
+    for number, views in zip(numbers, together, strict=True):
+        (alone,) = drawing.draw_episodes(store, [number], world.geometry, world.tokenizer)
+        assert views.shape == alone.shape and np.abs(views - alone).mean() < 1e-2 and np.abs(alone).mean() > 0.05
+
+
 def test_who_stays_sees_the_same_and_who_turns_sees_it_shifted() -> None:
     """The last frame, warped: a wall at one depth, then a turn by an eighth of the picture's width."""
     geometry = tiny_world(recall=True).geometry

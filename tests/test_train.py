@@ -77,6 +77,9 @@ def test_item_is_a_function_of_seed_and_number(latents: Path) -> None:
     for i in (107, 100, 103):
         for name, value in again[i].items():
             assert torch.equal(value, whole[name][i - 100])
+    again.hold(torch.device("cpu"))
+    held = again.batch(100, 8)
+    assert held.keys() == whole.keys() and all(torch.equal(held[name], value) for name, value in whole.items())
     starts = [SequenceDataset(latents, length=16, seed=s).batch(0, 64)["start"].tolist() for s in (0, 1)]
     assert starts[0] != starts[1] and starts[0][1:] != starts[1][:-1]
 
@@ -291,6 +294,18 @@ def test_killed_and_resumed_has_the_same_losses(
         named = torch.load(tmp_path / "another" / "dynamics" / "last.ckpt", weights_only=True)["state_dict"]
         taught = {k.removeprefix("teacher."): v for k, v in ends[0]["state_dict"].items() if k.startswith("teacher.")}
         assert taught and all(torch.equal(v, named[f"dynamics.{k}"]) for k, v in taught.items())
+
+
+def test_a_step_is_one_graph_on_a_cuda_device(latents: Path, tmp_path: Path) -> None:
+    flags = [*stage_flags(latents, tmp_path, "graphs"), "--steps", "6", "--graphs", "true"]
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="graphs are for CUDA devices"):
+            run_stage("dynamics", flags)
+        return
+    assert run_stage("dynamics", [*flags, "--trainer.accelerator", "cuda"]) == 0
+    assert check_card(tmp_path / "graphs" / "dynamics" / "last.ckpt")["global_step"] == 6
+    with pytest.raises(UserError, match="cannot be resumed"):
+        run_stage("dynamics", [*flags, "--resume"])
 
 
 def test_a_signal_saves_and_stops(latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

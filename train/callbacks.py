@@ -124,9 +124,18 @@ class EMA(WeightAveraging):
         super().__init__(multi_avg_fn=self._average)
         self.decay = decay
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """The copy lies where the module will train: Lightning makes it before it moves that one."""
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+
+    def rate(self, count: int) -> float:
+        """Decay of the next update, after `count` of them."""
+        return min(self.decay, (1 + count) / (10 + count))
+
     @torch.no_grad()
     def _average(self, averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
-        decay = min(self.decay, (1 + int(count)) / (10 + int(count)))
+        decay = self.rate(int(count))
         if averaged[0].is_floating_point():
             torch._foreach_lerp_(averaged, current, 1 - decay)
         else:

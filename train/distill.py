@@ -159,6 +159,10 @@ class DistillModule(DynamicsModule):
         self.discriminator = Discriminator(latent_shape[0], self.config.actions) if judged else None
         self.fake = copy.deepcopy(self.dynamics.denoiser) if distribution else None
 
+    @property
+    def dream_share(self) -> float:
+        return self.own
+
     def freeze_teacher(self) -> None:
         """The weights as they are now become the teacher; it is part of the checkpoint, so that resuming is exact."""
         self.teacher = copy.deepcopy(self.dynamics).eval().requires_grad_(False)
@@ -196,10 +200,10 @@ class DistillModule(DynamicsModule):
         latents, actions = batch["latents"], batch["actions"]
         time = latents.shape[1]
         seen, first, views = latents, self.config.history, self.views(batch)
-        if float(torch.rand(())) < self.own:
+        if self.dreams():
             seen, views = self.roll_out(latents, actions, self.rollout, self.steps, views)
             first = time - self.rollout
-        targets = first + torch.randperm(time - first, device=self.device)[: self.targets].sort().values
+        targets = first + self.some(time - first)
         drawn = None if views is None else views[:, targets]
         noise = self.context_noise * torch.rand(len(latents), device=self.device)
         start = torch.randn_like(latents[:, targets])

@@ -93,6 +93,7 @@ class DynamicsModule(pl.LightningModule):
         self.targets, self.context_noise, self.outcome = targets, context_noise, outcome
         self.pixels, self.pixel_share = pixels, pixel_share
         self.rollout, self.rollout_from, self.rollout_share = rollout, rollout_from, rollout_share
+        self.decided: bool | None = None
         # In lists, so that frozen networks are no part of the checkpoint.
         self.frozen = [load_tokenizer(tokenizer)] if tokenizer else []
         self.frozen_geometry = [load_geometry(geometry)] if geometry and self.config.warp else []
@@ -136,12 +137,12 @@ class DynamicsModule(pl.LightningModule):
         time = latents.shape[1]
         seen, first, views = latents, self.config.history, self.views(batch)
         noise = self.context_noise * torch.rand(len(latents), device=self.device)
-        dreamt = bool(self.rollout and self.late and float(torch.rand(())) < self.rollout_share)
+        dreamt = self.dreams()
         if dreamt:
             first = time - self.rollout
             seen, views = self.roll_out(latents, actions, self.rollout, views=views)
             noise = noise * 0.25
-        targets = first + torch.randperm(time - first, device=self.device)[: self.targets].sort().values
+        targets = first + self.some(time - first)
         drawn = None if views is None else views[:, targets]
         if drawn is not None and self.config.warp and not dreamt:  # a dreamt frame will not be as clean as a real one
             picture = slice(-self.config.channels - COVER, -COVER)
@@ -157,6 +158,20 @@ class DynamicsModule(pl.LightningModule):
             loss = loss + self.pixels * self.pixel_loss(predicted, reading.goals)
         self.log("loss", loss.detach())
         return loss
+
+    @property
+    def dream_share(self) -> float:
+        """Share of the steps, as of now, that are on own rollouts."""
+        return self.rollout_share if self.rollout and self.late else 0.0
+
+    def dreams(self) -> bool:
+        """Whether this step is on own rollouts: by chance, or as `decided` says (`graphs.py`)."""
+        share = self.dream_share
+        return self.decided if self.decided is not None else bool(share and float(torch.rand(())) < share)
+
+    def some(self, frames: int) -> Tensor:
+        """Numbers (K,) below `frames`, in order, of the targets of a step."""
+        return torch.rand(frames, device=self.device).argsort()[: self.targets].sort().values
 
     def objective_loss(self, reading: Reading) -> tuple[Tensor, Tensor | None]:
         """The objective's loss; half steps of flow matching are taken by the averaged weights."""

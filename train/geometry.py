@@ -117,8 +117,10 @@ class GeometryModule(pl.LightningModule):
         return optimizer
 
     def on_fit_start(self) -> None:
+        self.prepare(self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def prepare(self, data: Any) -> None:
         """Find the focal length, once."""
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if data.length < 3:
             raise UserError(f"motion is learnt from windows of 3 frames at least: raise --data.length {data.length}")
         if not self.poses:
@@ -126,7 +128,10 @@ class GeometryModule(pl.LightningModule):
         if not data.store.index["pose"]:
             raise UserError(f"{data.latents} has no poses: learn motion without, with --model.poses false")
         if float(self.geometry.focal) == 1.0:
-            batches = (data.batch(first, 16) for first in range(0, 16 * 64, 16))
+            batches = (
+                {name: data.batch(first, 16)[name].to(self.device) for name in ("latents", "pose")}
+                for first in range(0, 16 * 64, 16)
+            )
             self.geometry.focal.fill_(focal_length(self.tokenizer, batches, self.config.place, str(data.latents)))
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:

@@ -22,6 +22,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from data_collect.errors import UserError
+from train import graphs
 from train.callbacks import EMA, Budget, Clip, Saver, Schedule, StepSeed, Throughput
 from train.checkpoints import check_card, initialise, size_flags, trained_before
 from train.data import FrameDataModule, LatentDataModule, StreamDataModule
@@ -98,6 +99,7 @@ class StageCLI(LightningCLI):
         add("--decay", type=float, default=0.4, help="last part of the budget over which it falls")
         add("--save_minutes", type=float, default=5.0, help="minutes between checkpoints")
         add("--sample_minutes", type=float, default=10.0, help="minutes between sample pictures")
+        add("--graphs", type=bool, default=False, help="a whole step as one CUDA graph: see train/graphs.py")
         add("--wandb", type=str, default="offline", help="offline, online or off")
         for source, target in LINKS[self.stage]:
             parser.link_arguments(f"data.{source}", f"model.{target}", apply_on="instantiate")
@@ -160,6 +162,8 @@ def run_stage(stage: str, arguments: list[str]) -> int:
     if not config.minutes and not config.steps:
         raise UserError("how long? add --minutes or --steps")
     last = folder / "last.ckpt"
+    if last.exists() and config.graphs:
+        raise UserError(f"{last} exists, and what is trained by graphs cannot be resumed: choose another --name")
     if last.exists() and not config.resume:
         raise UserError(f"{last} exists: add --resume to continue that run, or choose another --name")
     folder.mkdir(parents=True, exist_ok=True)
@@ -183,6 +187,11 @@ def run_stage(stage: str, arguments: list[str]) -> int:
         cli.model.dynamics.load_state_dict(started)
     (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     loggers = [Figures(folder, from_step), *wandb_logger(folder, f"game_wm-{config.name}", config.wandb, settings)]
+    if config.graphs:
+        trainer = cli.make_trainer(cli.core_callbacks())
+        steps = graphs.fit(cli.model, data, trainer, last, card, Figures(folder))
+        say(f"{stage}: {steps} steps, {last}")
+        return 0
     saver = Saver(folder, card, config.save_minutes)
     callbacks = [*cli.core_callbacks(), Banner(), Bar(stage)]
     if hasattr(cli.model, "sample"):

@@ -10,7 +10,7 @@ frames is hidden, since what was seen a moment ago is what is easiest; now and t
 wrong. Writes `views-00000.npy` (float16, F x 2 (C + COVER) x h x w: what memory draws, then what is warped) beside
 `latents-00000.npy`; a run that is stopped continues at its last whole shard.
 
-Legend: F frames of an episode, P of a part of it, R recalled frames, C latent channels, h, w latent grid.
+Legend: E episodes, F frames of one, P of a part of it, R recalled frames, C latent channels, h, w latent grid.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ from train.windows import LatentStore, Span, shard_path
 STRETCH = 64
 HIDDEN, SHORTEST, LONGEST = 0.5, 20, 256
 MISSING, WRONG = 0.05, 0.03  # of the stretches
-BATCH = 128
+BATCH = {"cpu": 128, "cuda": 2048}  # frames that are drawn at once
+TOGETHER = 128  # episodes that a GPU walks through at once
 
 
 def draw_views(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer) -> bool:
@@ -57,7 +58,7 @@ def draw_views(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer) ->
     store = LatentStore(latents)
     if store.index["tokenizer"] != tokenizer_hash(tokenizer):
         raise UserError(f"{latents} was encoded by another tokenizer: name that one with --tokenizer")
-    weights = torch.cat([value.flatten().double() for value in geometry.state_dict().values()])
+    weights = torch.cat([value.flatten().double().cpu() for value in geometry.state_dict().values()])
     key = f"{store.index['key']}-{float((weights * torch.arange(1, len(weights) + 1)).sum()):.6e}"
     path = store.directory / "views.json"
     done = 0
@@ -92,10 +93,14 @@ def draw_views(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer) ->
 def views_of(
     stack: ExitStack, store: LatentStore, episodes: list[int], geometry: Geometry, tokenizer: Tokenizer
 ) -> Iterator[np.ndarray]:
-    """`episode_views` of these episodes in turn, by one process a core: much of it is no matrix product."""
+    """The views of these episodes in turn: many at once on a GPU, elsewhere by one process a core, since much of it is
+    no matrix product."""
+    if geometry.focal.device.type == "cuda":
+        groups = [episodes[i : i + TOGETHER] for i in range(0, len(episodes), TOGETHER)]
+        return (views for group in groups for views in draw_episodes(store, group, geometry, tokenizer))
     cores = torch.get_num_threads()
     if cores == 1 or len(episodes) == 1:
-        return (episode_views(store, number, geometry, tokenizer) for number in episodes)
+        return (draw_episodes(store, [number], geometry, tokenizer)[0] for number in episodes)
     context = multiprocessing.get_context("spawn")
     pool = stack.enter_context(context.Pool(cores, _begin, (str(store.directory), geometry, tokenizer)))
     return pool.imap(_views, episodes)
@@ -111,72 +116,93 @@ def _begin(latents: str, geometry: Geometry, tokenizer: Tokenizer) -> None:
 
 
 def _views(number: int) -> np.ndarray:
-    return episode_views(_work[0], number, *_work[1:])
+    return draw_episodes(_work[0], [number], *_work[1:])[0]
 
 
 @torch.no_grad()
-def episode_views(store: LatentStore, number: int, geometry: Geometry, tokenizer: Tokenizer) -> np.ndarray:
-    """The views (F, 2 * (C + COVER), h, w) of one episode, float16; of its first frame there is none."""
-    span = Span(number, 0, store.lengths[number])
-    latents = torch.from_numpy(np.array(store.read("latents", span))).float()
-    actions = torch.from_numpy(np.array(store.read("actions", span))).float()
-    with torch.autocast("cpu", torch.bfloat16):
-        frames = RecentFrames.read(geometry, tokenizer.decode, latents[None], actions[None])
-    which, sources, there, coming = walk(frames, actions, geometry, store.episodes[number]["seed"])
-    views = []
-    for part in torch.arange(len(latents)).split(BATCH):
-        rows = which[part] * there[part]
-        recalled = Sources(frames.pictures[0, rows], frames.disparity[0, rows], sources[part], there[part])
-        past = stretches(frames, part)
-        warped = past.sources(geometry, coming[part])
-        with torch.autocast("cpu", torch.bfloat16):
-            views.append(as_latents(tokenizer, draw([recalled, warped], geometry.focal)).half())
-    views[0][0] = 0
-    return torch.cat(views).numpy()
+def draw_episodes(store: LatentStore, numbers: list[int], geometry: Geometry, tokenizer: Tokenizer) -> list[np.ndarray]:
+    """The views (F, 2 * (C + COVER), h, w) of each of these episodes, float16; of its first frame there is none."""
+    device, lengths = geometry.focal.device, [store.lengths[number] for number in numbers]
+    latents, actions = (
+        torch.stack([lengthened(store.read(name, Span(n, 0, f)), max(lengths)) for n, f in zip(numbers, lengths)])
+        for name in ("latents", "actions")
+    )
+    latents, actions = latents.to(device), actions.to(device)
+    with torch.autocast(device.type, torch.bfloat16):
+        frames = RecentFrames.read(geometry, tokenizer.decode, latents, actions)
+    which, sources, there, coming = walk(frames, actions, geometry, [store.episodes[n]["seed"] for n in numbers])
+    drawn = []
+    at = torch.arange(latents.shape[1], device=device).repeat(len(numbers), 1)
+    episode = torch.arange(len(numbers), device=device)[:, None].expand_as(at)
+    kept = at < torch.tensor(lengths, device=device)[:, None]
+    for e, t in zip(*(x[kept].split(BATCH[device.type]) for x in (episode, at)), strict=True):
+        rows = which[e, t] * there[e, t]
+        recalled = Sources(
+            frames.pictures[e[:, None], rows], frames.disparity[e[:, None], rows], sources[e, t], there[e, t]
+        )
+        warped = stretches(frames, e, t).sources(geometry, coming[e, t])
+        with torch.autocast(device.type, torch.bfloat16):
+            views = as_latents(tokenizer, draw([recalled, warped], geometry.focal)).half()
+        views[t == 0] = 0
+        drawn.append(views.cpu())
+    return [views.numpy() for views in torch.cat(drawn).split(lengths)]
 
 
-def stretches(frames: RecentFrames, part: Tensor) -> RecentFrames:
+def lengthened(rows: np.ndarray, frames: int) -> Tensor:
+    """An episode's rows in 32 bits, the last one repeated to so many."""
+    found = torch.from_numpy(np.array(rows)).float()
+    return torch.cat((found, found[-1:].expand(frames - len(found), *found.shape[1:])))
+
+
+def stretches(frames: RecentFrames, episode: Tensor, at: Tensor) -> RecentFrames:
     """What came before each of these frames (P,), as of P players."""
-    rows = part[:, None] + torch.arange(-KEPT, 0)
-    past = RecentFrames(*(x[0][rows.clamp_min(0)] for x in frames.tensors()))
+    rows = at[:, None] + torch.arange(-KEPT, 0, device=at.device)
+    past = RecentFrames(*(x[episode[:, None], rows.clamp_min(0)] for x in frames.tensors()))
     past.there &= rows >= 0
     return past
 
 
-def walk(frames: RecentFrames, actions: Tensor, geometry: Geometry, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """For each frame of an episode: which frames are recalled (F, R), their poses seen from its own (F, R, 3), whether
-    there is one (F, R), and the step that was foreseen to lead to it (F, 3)."""
-    config = geometry.config
-    pictures, disparity, was = frames.pictures[0], frames.disparity[0], frames.steps[0]
-    coming, free = steady(geometry, geometry.motion.to_come(frames.pairs[0], actions, was)), None
+def walk(
+    frames: RecentFrames, actions: Tensor, geometry: Geometry, seeds: list[int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """For each frame of E episodes: which frames are recalled (E, F, R), their poses seen from its own (E, F, R, 3),
+    whether there is one (E, F, R), and the step that was foreseen to lead to it (E, F, 3)."""
+    config, device = geometry.config, actions.device
+    pictures, disparity, was = frames.pictures, frames.disparity, frames.steps
+    flat = [x.flatten(0, 1) for x in (frames.pairs, actions, was)]
+    coming, free = steady(geometry, geometry.motion.to_come(*flat)).view_as(was), None
     if geometry.motion.free is not None:
-        free = steady(geometry, geometry.motion.unhindered(actions, was))
+        free = steady(geometry, geometry.motion.unhindered(*flat[1:])).view_as(was)
     # Positions are put right at this resolution, so that no more of a picture need be kept here.
-    small = F.interpolate(pictures.float(), size=disparity.shape[-2:], mode="area").round().to(torch.uint8)
+    small = torch.stack(
+        [F.interpolate(x.float(), size=disparity.shape[-2:], mode="area").round().to(torch.uint8) for x in pictures]
+    )
     places = Places(config.place, config.headings, config.growing)
-    memory = EpisodicMemory.start(1, config.slots, small.shape[1:], disparity.shape[1:], "cpu", config.trail)
-    random = torch.Generator().manual_seed(seed % 2**63)
-    nothing = torch.zeros(1, config.views)
+    shapes = small.shape[2:], disparity.shape[2:]
+    memory = EpisodicMemory.start(len(was), config.slots, *shapes, str(device), config.trail)
+    randoms = [torch.Generator().manual_seed(seed % 2**63) for seed in seeds]
+    nothing = torch.zeros(len(was), config.views, device=device)
     found = [(nothing.long(), nothing[..., None].expand(-1, -1, 3), nothing > 0)]
-    young, kind = YOUNG, 1.0
-    for t in range(len(was)):
+    for t in range(was.shape[1]):
+        now = torch.full((len(was),), t, device=device)
         if t % STRETCH == 0:
-            hidden, length, kind = torch.rand(3, generator=random).tolist()
-            young = round(SHORTEST * (LONGEST / SHORTEST) ** length) if hidden < HIDDEN else YOUNG
+            hidden, length, kind = torch.stack([torch.rand(3, generator=random) for random in randoms]).T
+            shortest = (SHORTEST * (LONGEST / SHORTEST) ** length).round().long()
+            young = torch.where(hidden < HIDDEN, shortest, YOUNG).to(device)
+            missing = (kind < MISSING).to(device)
+            wrong = [i for i, x in enumerate(kind.tolist()) if MISSING <= x < MISSING + WRONG]
         if t:
             if free is not None:
-                coming[t - 1 : t] = memory.coming(coming[t - 1 : t], free[t - 1 : t])
-            pose = move(memory.pose, coming[t - 1 : t])
-            which, sources, there = memory.choose(places, pose, torch.tensor([t]), config.views, geometry.focal, young)
+                coming[:, t - 1] = memory.coming(coming[:, t - 1], free[:, t - 1])
+            pose = move(memory.pose, coming[:, t - 1])
+            which, sources, there = memory.choose(places, pose, now, config.views, geometry.focal, young)
             times = memory.times.flatten(1).gather(1, which)
-            if kind < MISSING:
-                there = there & False
-            elif kind < MISSING + WRONG:  # what it recalls is of another place
-                times = torch.full_like(times, int(torch.randint(t, (), generator=random)))
-            found.append((times, sources, there))
-        memory.arrive(places, was[t : t + 1], small[t : t + 1], disparity[t : t + 1], torch.tensor([t]), geometry.focal)
-    which, sources, there = (torch.cat(x) for x in zip(*found, strict=True))
-    return which, sources, there, coming.roll(1, 0)
+            for i in wrong:  # what it recalls is of another place
+                times[i] = int(torch.randint(t, (), generator=randoms[i]))
+            found.append((times, sources, there & ~missing[:, None]))
+        memory.arrive(places, was[:, t], small[:, t], disparity[:, t], now, geometry.focal)
+    which, sources, there = (torch.stack(x, 1) for x in zip(*found, strict=True))
+    return which, sources, there, coming.roll(1, 1)
 
 
 def main(arguments: list[str]) -> int:
@@ -185,7 +211,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--latents", required=True, help="folder that `python -m train encode` wrote")
     parser.add_argument("--geometry", required=True, help="checkpoint of `python -m train geometry`")
     parser.add_argument("--tokenizer", required=True, help="checkpoint with the tokenizer")
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
     use_all_cores()
-    draw_views(options.latents, load_geometry(options.geometry), load_tokenizer(options.tokenizer))
+    networks = load_geometry(options.geometry, options.device), load_tokenizer(options.tokenizer, options.device)
+    draw_views(options.latents, *networks)
     return 0

@@ -173,6 +173,15 @@ class SequenceDataset(Dataset):
                 f"longest has {longest}): record longer episodes or lower --data.length"
             )
         self.ends = np.cumsum([span.frames - length + 1 for span in self.spans])
+        self.held: dict[str, Tensor] = {}
+
+    def hold(self, device: torch.device) -> None:
+        """Keep all arrays in the memory of this device, as they are on disk; batches are then put together there."""
+        shards = self.store.shards
+        self.held = {
+            name: torch.cat([torch.from_numpy(np.array(shard[name])) for shard in shards]).to(device)
+            for name in shards[0]
+        }
 
     @property
     def windows(self) -> int:
@@ -212,9 +221,15 @@ class SequenceDataset(Dataset):
         """The windows of these numbers as one batch."""
         places = [self.locate(window) for window in windows]
         batch = {}
-        for name in self.store.shards[0]:
-            rows = np.stack([self.store.read(name, place) for place in places])
-            batch[name] = torch.from_numpy(rows).float()
+        if self.held:
+            before = np.cumsum([0, *self.store.index["shards"]])
+            episodes = [self.store.episodes[place.episode] for place in places]
+            first = [before[e["shard"]] + e["offset"] + place.start for e, place in zip(episodes, places, strict=True)]
+            rows = torch.from_numpy(np.array(first)[:, None] + np.arange(self.length))
+            batch = {name: x[rows.to(x.device, non_blocking=True)].float() for name, x in self.held.items()}
+        else:
+            for name in self.store.shards[0]:
+                batch[name] = torch.from_numpy(np.stack([self.store.read(name, place) for place in places])).float()
         batch["episode"] = torch.tensor([place.episode for place in places])
         batch["start"] = torch.tensor([place.start for place in places])
         return batch

@@ -111,13 +111,15 @@ class EpisodicMemory:
         # Its own slot, else an empty one, else that of the place visited longest ago.
         visited = self.times[..., 1].gather(1, ways).masked_fill(found < 0, -1).masked_fill(same, -2)
         slot = ways.gather(1, visited.argmin(1, keepdim=True))[:, 0]
-        for player, (s, known) in enumerate(zip(slot.tolist(), same.any(1).tolist(), strict=True)):
-            entries = slice(1, 2) if known else slice(0, 2)
-            self.keys[player, s] = key[player]
-            self.pictures[player, s, entries] = pictures_B3HW[player]
-            self.disparity[player, s, entries] = disparity_Bhw[player].to(self.disparity.dtype)
-            self.poses[player, s, entries] = poses_B3[player]
-            self.times[player, s, entries] = times_B[player]
+        players, known = torch.arange(len(slot), device=slot.device), same.any(1)
+        self.keys[players, slot] = key
+        new = {"pictures": pictures_B3HW, "disparity": disparity_Bhw, "poses": poses_B3, "times": times_B}
+        for name, value in new.items():
+            kept = getattr(self, name)
+            first = kept[players, slot, 0]
+            value = value.to(kept.dtype)
+            kept[players, slot, 0] = torch.where(known.view(-1, *[1] * (value.ndim - 1)), first, value)
+            kept[players, slot, 1] = value
 
     def _append(self, pictures: Tensor, disparity: Tensor, poses: Tensor, times: Tensor) -> None:
         """Keep a frame in the next slot, and double the slots when they are full."""
@@ -165,10 +167,16 @@ class EpisodicMemory:
         self.write(places, pictures_B3HW, disparity_Bhw, self.pose, times_B)
 
     def choose(
-        self, places: Places, pose_B3: Tensor, now_B: Tensor, views: int, focal: Tensor | float, young: int = YOUNG
+        self,
+        places: Places,
+        pose_B3: Tensor,
+        now_B: Tensor,
+        views: int,
+        focal: Tensor | float,
+        young: Tensor | int = YOUNG,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The frames for a view from `pose` at time `now`, none of the last `young` ones: each the one that shows most
-        of what those before it do not.
+        """The frames for a view from `pose` at time `now`, none of the last `young` ones (B,): each the one that shows
+        most of what those before it do not.
 
         Returns which (B, R) of the S * F, R = `views`, their poses as seen from `pose` (B, R, 3), in sides of a place
         and radians, and whether there is one (B, R).
@@ -177,6 +185,7 @@ class EpisodicMemory:
         away = torch.cat((away[..., :2] / places.side, away[..., 2:]), -1)
         age = now_B[:, None] - self.times.flatten(1)
         cost = away[..., :2].norm(dim=-1)
+        young = young[:, None] if isinstance(young, Tensor) else young
         usable = (self.keys >= 0).repeat_interleave(2, 1) & (age > young) & (cost < FAR)
         cost = (cost + away[..., 2].abs()).masked_fill(~usable, math.inf)
         cost, among = cost.topk(min(NEAR, cost.shape[1]), largest=False)  # (B, K)

@@ -55,11 +55,11 @@ class RecentFrames:
         where their frames are not given; `actions[:, t]` led from frame t to t + 1."""
         batch, time = latents_BTChw.shape[:2]
         before, parts = torch.cat((latents_BTChw[:, :1], latents_BTChw[:, :-1]), 1), []
-        for part in torch.arange(time).split(PART):
+        for part in (slice(i, i + PART) for i in range(0, time, PART)):
             past, now = before[:, part].flatten(0, 1), latents_BTChw[:, part].flatten(0, 1)
             shown = decode(now) if frames_BTHWC is None else frames_BTHWC[:, part].flatten(0, 1)
             found = shown.permute(0, 3, 1, 2), geometry.depth(now).float(), features(geometry, past, now)
-            parts.append([x.unflatten(0, (batch, len(part))) for x in found])
+            parts.append([x.unflatten(0, (batch, -1)) for x in found])
         pictures, disparity, pairs = (torch.cat(x, 1) for x in zip(*parts, strict=True))
         pose = step = torch.zeros(batch, 3, device=pairs.device)
         steps, poses = [step], [pose]
@@ -103,10 +103,13 @@ class RecentFrames:
     def sources(self, geometry: Geometry, step_B3: Tensor) -> Sources:
         """What is drawn from where this step leads."""
         to = move(self.poses[:, -1], step_B3)
-        which = [self.poses.shape[1] - age for age in AGES]
-        poses = relative(to[:, None], self.poses[:, which])
+        pictures, disparity, poses, there = (
+            torch.stack([x[:, -age] for age in AGES], 1)
+            for x in (self.pictures, self.disparity, self.poses, self.there)
+        )
+        poses = relative(to[:, None], poses)
         poses = torch.cat((poses[..., :2] / geometry.config.place, poses[..., 2:]), -1)
-        return Sources(self.pictures[:, which], self.disparity[:, which], poses, self.there[:, which], IN_TURN, AGREE)
+        return Sources(pictures, disparity, poses, there, IN_TURN, AGREE)
 
 
 def steady(geometry: Geometry, step_B3: Tensor) -> Tensor:

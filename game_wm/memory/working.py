@@ -68,9 +68,10 @@ class WorkingMemory:
     def fill(self, layer: int, keys_BTNHD: Tensor, values_BTNHD: Tensor, first: int = 0, sink: int = 0) -> None:
         """Write T frames of a prompt, from number `first` on, of which the last W stay; `advance` by T ends it."""
         time = keys_BTNHD.shape[1]
-        frames = torch.arange(first, first + time, device=keys_BTNHD.device)
-        kept = ((frames < sink) | (frames >= first + time - (self.window - sink))).nonzero()[:, 0]
-        slots = self.slots(frames[kept], sink)
+        sunk = min(max(0, sink - first), time)
+        recent = max(sunk, time - (self.window - sink))
+        kept = torch.cat([torch.arange(*part, device=keys_BTNHD.device) for part in ((0, sunk), (recent, time))])
+        slots = self.slots(first + kept, sink)
         self.keys[:, layer, slots] = keys_BTNHD[:, kept].to(self.keys.dtype)
         self.values[:, layer, slots] = values_BTNHD[:, kept].to(self.values.dtype)
         if self.sums.shape[2]:
