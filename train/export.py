@@ -76,10 +76,11 @@ def export(
 
     `tokenizer_at`, `latents`: where they are not the run's own. `base`: the playable checkpoint that the run began
     with: it gives the stages that the run has not, the beginnings of dreams, and 1 - `share` of the weights of dynamics
-    (averaged weights of one descent are often better than either end: Wortsman et al., 2022, model soups).
+    (averaged weights of one descent are often better than either end: Wortsman et al., 2022, model soups); above 1, it
+    goes on past the run, as task arithmetic does (Ilharco et al., 2023).
     """
-    if not 0 < share <= 1 or (share < 1 and base is None):
-        raise UserError(f"--share {share} must lie above 0, at most 1, and below 1 needs a --base to average with")
+    if not 0 < share <= 2 or (share != 1 and base is None):
+        raise UserError(f"--share {share} must lie above 0, at most 2, and other than 1 needs a --base to average with")
     began = load(base) if base else None
 
     def at(stage: str) -> Path:
@@ -95,7 +96,7 @@ def export(
     settings = {}
     if new_dynamics:
         settings = check_card(run / ("distill" if distilled else "dynamics") / "last.ckpt")["game_wm"]["settings"]
-    elif share < 1:
+    elif share != 1:
         raise UserError(f"{run} has no dynamics to average with those of {base}: leave --share out")
     if began is not None:
         frames, actions = began.contexts_frames, began.contexts_actions
@@ -118,7 +119,7 @@ def export(
         if model.geometry is not None and geometry is not None:
             model.geometry.load_state_dict(geometry.state_dict())
         weights = network.state_dict()
-        if began is not None and share < 1:
+        if began is not None and share != 1:
             before = began.model.dynamics.state_dict()
             if {k: w.shape for k, w in before.items()} != {k: w.shape for k, w in weights.items()}:
                 raise UserError(f"{base} has a network of other sizes than {run}: leave --share out")
@@ -189,7 +190,10 @@ def main(arguments: list[str]) -> int:
         "--base", type=Path, help="playable checkpoint that the run began with, for what the run has not"
     )
     parser.add_argument(
-        "--share", type=float, default=1.0, help="of the run's weights, the rest is the base's (default: 1)"
+        "--share",
+        type=float,
+        default=1.0,
+        help="of the run's weights, the rest is the base's; above 1 goes on past the run (default: 1)",
     )
     parser.add_argument("--latents", type=Path, help="what the dynamics was trained on (default: RUN/latents)")
     options = parser.parse_args(arguments)
