@@ -157,7 +157,7 @@ class Graphs:
     def _capture(self, kind: bool | None) -> None:
         if hasattr(self.module, "decided"):
             self.module.decided = kind
-        self.figures = {}
+        self.figures = {}  # another kind's graph keeps its own
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -165,7 +165,6 @@ class Graphs:
                 self._run()
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
-        self.figures = {}  # what the graph leaves behind, not the steps before it
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool):
             self._run()
