@@ -52,14 +52,15 @@ from train.windows import LatentStore
 
 @dataclass
 class Candidate:
-    """What is tried: a name, why, flags of the stage without their dashes; its own latents with their tokenizer;
-    entries of the memory that it plays with, where they are not the geometry's."""
+    """What is tried: a name, why, flags of the stage without their dashes; its own latents with their tokenizer, its
+    own geometry; entries of the memory that it plays with, where they are not the geometry's."""
 
     name: str
     why: str
     overrides: dict[str, Any] = field(default_factory=dict)
     latents: str | None = None
     tokenizer: str | None = None
+    geometry: str | None = None
     memory: dict[str, Any] = field(default_factory=dict)
 
 
@@ -71,7 +72,7 @@ class Protocol:
         config, flags: configuration file of the dynamics and further flags, those of a candidate come after.
         episodes, horizons, prompt, steps: free rollouts of so many held-out seeds, the frames after the prompt that
             are judged, real frames of the prompt, denoiser calls a frame (the objective's own if not given).
-        geometry: its checkpoint, for candidates with `model.dynamics.recall` or `warp`.
+        geometry: its checkpoint, for candidates with `model.dynamics.recall` or `warp` that name no other.
         revisit, prompts: mazes of the revisit suite (0 leaves it out) and the lengths of its prompts.
     """
 
@@ -108,6 +109,7 @@ class Trial:
         self.path = self.folder / f"{self.name}{self.suffix}"
         self.result = Path(protocol.runs, "trials", f"{self.name}.json")
         self.tokenizer = candidate.tokenizer or protocol.tokenizer
+        self.geometry = candidate.geometry or protocol.geometry
         self.store = LatentStore(candidate.latents or protocol.latents)
         self.key = digest(json.dumps([*self.fixed(), candidate.overrides, self.store.index]).encode())
 
@@ -115,7 +117,7 @@ class Trial:
         """What training depends on beside the candidate's flags and the latents."""
         config, protocol = read_yaml(self.protocol.config), self.protocol
         fixed = [{k: config[k] for k in config if k not in ("name", "minutes")}, protocol.flags, protocol.minutes]
-        return [*fixed, protocol.geometry, self.candidate.memory] if protocol.geometry else fixed
+        return [*fixed, self.geometry, self.candidate.memory] if self.geometry else fixed
 
     def train(self, again: bool) -> bool:
         """Train, or continue; True when the playable file or the training checkpoint is there, finished."""
@@ -144,14 +146,14 @@ class Trial:
         latents = str(self.store.directory)
         if self.store.index["tokenizer"] != tokenizer_hash(load_tokenizer(self.tokenizer)):
             raise UserError(f"{latents} was not encoded with {self.tokenizer}: name the tokenizer that it was")
-        geometry = {"model.geometry": self.protocol.geometry} if self.protocol.geometry else {}
+        geometry = {"model.geometry": self.geometry} if self.geometry else {}
         return {"data.latents": latents, "model.tokenizer": self.tokenizer, **geometry}
 
     def export(self, truth: Truth) -> None:
         """The playable file, whose dreams begin with the protocol's own prompts; the training checkpoint goes."""
         last = self.folder / self.stage / "last.ckpt"
         tokenizer, (network, objective) = load_tokenizer(self.tokenizer), load_dynamics(last)
-        geometry = load_geometry(self.protocol.geometry) if self.protocol.geometry and network.config.views else None
+        geometry = load_geometry(self.geometry) if self.geometry and network.config.views else None
         memory = replace(geometry.config, **self.candidate.memory) if geometry else None
         state, p = check_card(last), truth.prompt
         student = state["game_wm"]["settings"]["model"].get("student_steps")
