@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -85,6 +87,17 @@ def in_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "supported", lambda device="cpu": False)
 
 
+@dataclass
+class Playing:
+    """The fakes' state."""
+
+    games: list[Ring]
+    frames: Tensor
+
+    def clone(self) -> Playing:
+        return copy.deepcopy(self)
+
+
 class Fake(torch.nn.Module):
     """Dreams the true game ("perfect"), shows the last frame for ever ("frozen"). Its tokenizer loses nothing."""
 
@@ -111,7 +124,7 @@ class Fake(torch.nn.Module):
             game.x, game.y, game.taken = (int(v) for v in last[0, 0])
             assert np.array_equal(game.frame(), last)
             games.append(game)
-        return SimpleNamespace(games=games, frames=frames[:, -1].clone())
+        return Playing(games, frames[:, -1].clone())
 
     def step(self, state: Any, action: Tensor, steps: int | None = None) -> tuple[Outcome, Any]:
         if self.kind == "perfect":

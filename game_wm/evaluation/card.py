@@ -266,7 +266,8 @@ def _dream(card: Mapping[str, Any]) -> list[str]:
         rows.append([f"there and back, {int(length):,} frames", *cells, str(runs)])
     lines = [
         "The dream's last frame against the frame before it set out. A run counts if the dream changes on the way as "
-        "much as the real game does and at least 90 % of its actions can be named.",
+        "much as the real game does and at least 90 % of its actions can be named. There and back is led in the dream, "
+        "where nothing is in the way.",
         "",
         *table(["", "PSNR, dB", "share that counts", "runs"], rows),
     ]

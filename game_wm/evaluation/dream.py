@@ -5,20 +5,24 @@
 
 *Turn round once*: after a prompt, `turn_left` is held until the real game has turned by 360°. `turn_round_psnr`
 compares the dream's last frame with the frame before the turn, the last of the prompt, sent through the tokenizer.
-*There and back* over 50, 200 and 1,000 frames: half of them real play without collisions, one button at a time, the
-other half the opposite buttons in reverse order; compared in the same way. PSNR is that of the mean squared error over
-all pixels of the runs that count, without those that move by themselves (that differ in the real game before and
-after).
+*There and back* over 50, 200 and 1,000 frames: half of them on a way that is led in the dream itself, where nothing is
+in the way, one button at a time (see led.py), the other half the opposite buttons in reverse order; compared in the
+same way, all but what moves by itself before it sets out.
 
-A run counts only if the dream went where it was led. At 90°, 180° and 270° (a quarter, a half and three quarters of the
-way) its frame differs from the frame before (root mean square) by 0.6 to 1.67 times as much as in the real game; and
-the inverse-dynamics network of the suite control, asked which one button or none was held, names at least 90 % of the
-actions from the third dreamt frame on. `…_counted` is the share of runs that count, `…_runs` how many there were. So a
-frozen dream has no PSNR and a share of 0.
+PSNR is that of the mean squared error over all pixels of the runs that count; turning, without those that move by
+themselves (that differ in the real game before and after).
+
+A run counts only if the dream went where it was led. At 90°, 180° and 270° its frame differs from the frame before
+(root mean square) by 0.6 to 1.67 times as much as in the real game; a quarter, a half and three quarters of the way
+there and back, by as much as a trip in the real game must (see trips.py). And the inverse-dynamics network of the suite
+control, asked which one button or none was held, names at least 90 % of the actions from the third dreamt frame on.
+`…_counted` is the share of runs that count, `…_runs` how many there were. So a frozen dream has no PSNR and a share of
+0.
 
 *Taken stays taken*, *untouched stays*: the share of counted runs after which a gem is gone that was taken in the dream
-300 frames before, and one is there that was left alone (see gems.py). `detector`: the gem detector's accuracy on real
-frames that it was not trained on; `detector_tokenised`: on the same sent through the tokenizer.
+300 frames before, and one is there that was left alone (see gems.py), on ways that are led in the real game.
+`detector`: the gem detector's accuracy on real frames that it was not trained on; `detector_tokenised`: on the same
+sent through the tokenizer.
 
 Legend: E runs, P frames of the prompt, N of the trip, H, W pixels, A length of an encoded action.
 """
@@ -31,18 +35,18 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from game_wm.evaluation import metrics
-from game_wm.evaluation.control import Namer, triples
+from game_wm.evaluation.control import Namer
 from game_wm.evaluation.gems import Bare, Detector, GemTrip, gem_trip, still_there
-from game_wm.evaluation.rollout import BATCH, RealGame, Tick, begin, device_of, no_tick, round_trip
-from game_wm.evaluation.trips import Trip, Walk, difference, lacking, there_and_back, turn_round
+from game_wm.evaluation.led import lead, share_named
+from game_wm.evaluation.rollout import ATTEMPTS, BATCH, RealGame, Tick, begin, device_of, no_tick, round_trip
+from game_wm.evaluation.trips import AWAY, Trip, Walk, difference, lacking, turn_round
 
 LENGTHS = (50, 200, 1000)
 RUNS = 32
-WALK_FRAMES, WALKS, TRIES = 1500, 3, 4  # of real play to find a trip in; walks of a seed, starts tried on each
+WALK_FRAMES, WALKS = 1500, 3  # of real play to find a gem in; walks of a seed
 AS_MUCH = 0.6  # least and (its inverse) greatest ratio of differences, dream over real
 NAMED = 0.9
 
@@ -61,16 +65,6 @@ def roll(model: Any, trips: Sequence[Trip], steps: int | None = None) -> Tensor:
     return torch.stack(frames, 1)
 
 
-@torch.no_grad()
-def named(namer: Namer, frames_NHWC: Tensor, actions_NA: Tensor) -> float:
-    """Share of the actions, of one button or none, that are named rightly from the third frame on."""
-    choices = torch.cat([torch.zeros(1, actions_NA.shape[1]), torch.eye(actions_NA.shape[1])])
-    views = triples(frames_NHWC[None])[0].split(128)
-    output = torch.cat([namer.network(view) for view in views])
-    likelihood = F.logsigmoid(output) @ choices.T + F.logsigmoid(-output) @ (1 - choices).T
-    return float((choices[likelihood.argmax(1)] == actions_NA[2:]).all(1).float().mean())
-
-
 def counts(trip: Trip, dream_NHWC: Tensor, before_HWC: Tensor, namer: Namer) -> bool:
     """Whether the dream went where it was led; `before` is the frame before it as the tokenizer shows it."""
     for mark in trip.marks:
@@ -78,7 +72,7 @@ def counts(trip: Trip, dream_NHWC: Tensor, before_HWC: Tensor, namer: Namer) -> 
         ratio /= difference(trip.frames[mark - 1], trip.prompt[-1])
         if not AS_MUCH <= ratio <= 1 / AS_MUCH:
             return False
-    return named(namer, dream_NHWC, torch.from_numpy(trip.actions)) >= NAMED
+    return share_named(namer, dream_NHWC, torch.from_numpy(trip.actions)) >= NAMED
 
 
 class Runs:
@@ -94,10 +88,34 @@ class Runs:
         before = round_trip(model, torch.from_numpy(np.stack([trip.prompt[-3:] for trip in trips])))
         counted = [counts(trip, dreams[i], before[i], namer) for i, trip in enumerate(trips)]
         still = torch.from_numpy(np.stack([trip.still for trip in trips]))
-        errors = metrics.squared_error(before, dreams[:, -1], still).numpy()
-        self.counted += [float(c) for c in counted]
-        self.errors += [error if c else np.full(2, np.nan) for error, c in zip(errors, counted, strict=True)]
+        for error, counts_ in zip(metrics.squared_error(before, dreams[:, -1], still).numpy(), counted, strict=True):
+            self._note(counts_, error)
         return dreams[:, -1], counted
+
+    def lead(
+        self, model: Any, game: RealGame, namer: Namer, seed: int, prompt: int, half: int, steps: int | None
+    ) -> None:
+        """Dream a way there and back, if the game has a prompt for it."""
+        starts = (game.lead(seed, attempt, prompt) for attempt in range(ATTEMPTS))
+        if (start := next(filter(None, starts), None)) is None:
+            return
+        frames, led = np.stack(start.play.frames), np.stack(start.play.actions)
+        before = round_trip(model, torch.from_numpy(frames[None, -3:]))
+        way = lead(model, namer, frames, led, seed, half, steps)
+        if way is None:
+            self._note(False, np.full(2, np.nan))
+            return
+        surface = start.info.get("surface")
+        still = np.ones(frames.shape[1:3], bool) if surface is None else np.asarray(surface) >= 0
+        error = metrics.squared_error(before, way.frames[None, -1], torch.from_numpy(still)[None])[0].numpy()
+        away = (
+            difference(way.frames[mark - 1].numpy(), before[0].numpy()) for mark in (half // 2, half, half + half // 2)
+        )
+        self._note(min(away) >= AWAY and share_named(namer, way.frames, torch.from_numpy(way.actions)) >= NAMED, error)
+
+    def _note(self, counts: bool, error: np.ndarray) -> None:
+        self.counted.append(float(counts))
+        self.errors.append(error if counts else np.full(2, np.nan))
 
     def result(self) -> dict[str, Any]:
         """psnr (absent when no run counts), counted, runs."""
@@ -124,16 +142,6 @@ class Walks:
         if (seed, attempt) not in self.walks:
             self.walks[seed, attempt] = Walk.record(self.game, seed, attempt, self.prompt, self.prompt + self.frames)
         return self.walks[seed, attempt]
-
-    def trip(self, seed: int, half: int) -> Trip | None:
-        """There and back."""
-        for attempt in range(WALKS):
-            walk = self.of(seed, attempt)
-            starts = walk.starts(half)
-            for start in starts[:: max(1, len(starts) // TRIES)][:TRIES]:
-                if found := there_and_back(self.game, walk, half, start):
-                    return found
-        return None
 
     def gem(self, seed: int, taken: bool) -> GemTrip | None:
         """There and back from a gem."""
@@ -182,10 +190,11 @@ def dream(
         part = seeds[first : first + BATCH]
         if batch := gather(partial(turn_round, game), prompt):
             turns.add(model, batch, namer, steps)
-        walks = Walks(game, gems[0] if gems else None, prompt, max(WALK_FRAMES, *lengths))
+        walks = Walks(game, gems[0] if gems else None, prompt, WALK_FRAMES)
         for length, runs in trips.items():
-            if batch := gather(walks.trip, length // 2):
-                runs.add(model, batch, namer, steps)
+            for seed in part:
+                runs.lead(model, game, namer, seed, prompt, length // 2, steps)
+                tick(1)
         for taken in (True, False):
             if gems and (batch := gather(walks.gem, taken)):
                 last, counted = Runs().add(model, [run.trip for run in batch], namer, steps)

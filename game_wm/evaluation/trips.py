@@ -71,8 +71,8 @@ def lacking(game: RealGame) -> str | None:
         return "it has no buttons that can be held one at a time"
     if pose_of(info) is None:
         return "it tells no pose (x, y, angle)"
-    if not {"turn_left", "turn_right"} <= set(game.schema.names):
-        return "it has no buttons turn_left and turn_right"
+    if not {"forward", "back", "turn_left", "turn_right"} <= set(game.schema.names):
+        return "it has no buttons forward, back, turn_left and turn_right"
     return None
 
 

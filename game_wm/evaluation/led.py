@@ -1,0 +1,127 @@
+"""There and back on a way that is led in the dream, where it is the dream's own walls that must not be in the way.
+
+    way = lead(model, namer, prompt, led, seed=90000, half=100)        # None where it does not get so far
+
+A player walks ahead and turns, one button at a time, for as long as chance says. A step ahead is taken only if the
+dream shows it: the inverse-dynamics network of the suite control names its button, and a model that reckons where it is
+has moved as far as that button mostly does. Where it is held up, the step is taken back and the player turns. Half of
+the way is led so, the other half is the opposite buttons in reverse order.
+
+Legend: P frames of the prompt, N of the way, H, W pixels, A length of an encoded action.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data_collect.schema import ActionSchema
+from game_wm.evaluation.control import Namer, triples
+from game_wm.evaluation.rollout import begin, device_of
+from game_wm.evaluation.trips import reversed_actions
+
+AHEAD, TURN = (8, 40), (6, 30)  # steps of a leg, the least and the most
+TURNS = 0.4  # share of the legs that follow a leg ahead
+PATIENCE = 3  # steps tried for one that is wanted
+HELD_UP = 0.05  # by what share a step may be shorter or longer than that button's
+
+
+class Way(NamedTuple):
+    """Dreamt frames uint8 (N, H, W, 3) and the actions (N, A) that led to them."""
+
+    frames: Tensor
+    actions: np.ndarray
+
+
+class Leader:
+    """Which button is held: legs ahead, and turns between them."""
+
+    def __init__(self, schema: ActionSchema, generator: np.random.Generator) -> None:
+        self.schema, self.generator = schema, generator
+        self.turn(held_up=False)
+
+    def turn(self, held_up: bool) -> None:
+        """Begin another leg; one that turns, where the player is held up."""
+        turns = held_up or self.generator.random() < TURNS
+        names = [name for name in self.schema.names if name.startswith("turn_")] if turns else ["forward"]
+        self.name = names[int(self.generator.integers(len(names)))]
+        self.left = int(self.generator.integers(*(TURN if turns else AHEAD)))
+
+    def button(self) -> np.ndarray:
+        """The encoded action (A,)."""
+        return np.array([name == self.name for name in self.schema.names], np.float32)
+
+    def taken(self) -> None:
+        """The step is made."""
+        self.left -= 1
+        if not self.left:
+            self.turn(held_up=False)
+
+
+@torch.no_grad()
+def share_named(namer: Namer, frames_NHWC: Tensor, actions_NA: Tensor) -> float:
+    """Share of the actions, of one button or none, that are named rightly from the third frame on."""
+    choices = torch.cat([torch.zeros(1, actions_NA.shape[1]), torch.eye(actions_NA.shape[1])])
+    output = torch.cat([namer.network(view) for view in triples(frames_NHWC[None])[0].split(128)])
+    likelihood = F.logsigmoid(output) @ choices.T + F.logsigmoid(-output) @ (1 - choices).T
+    return float((choices[likelihood.argmax(1)] == actions_NA[2:]).all(1).float().mean())
+
+
+def usual(model: Any, state: Any, action_1A: Tensor) -> float | None:
+    """How far this button mostly leads; None in a model that does not reckon."""
+    geometry = getattr(model, "geometry", None)
+    if geometry is None or geometry.motion.free is None:
+        return None
+    return float(state.recent.unhindered(geometry, action_1A)[0, :2].norm())
+
+
+@torch.inference_mode()
+def lead(
+    model: Any,
+    namer: Namer,
+    prompt_PHWC: np.ndarray,
+    led_PA: np.ndarray,
+    seed: int,
+    half: int,
+    steps: int | None = None,
+) -> Way | None:
+    """The way, `half` steps there and as many back; None where the player is held up everywhere.
+
+    Args:
+        led_PA: the P - 1 actions between the frames of the prompt.
+        seed: of the dream's noise and of the way.
+        steps: denoiser calls a frame (the model's own number when None).
+    """
+    prompt = torch.from_numpy(prompt_PHWC)
+    state, device = begin(model, prompt[None], torch.from_numpy(led_PA)[None], [seed]), device_of(model)
+    leader = Leader(namer.schema, np.random.default_rng((seed, half)))
+    frames, actions, tried = [prompt[-2], prompt[-1]], list[np.ndarray](), 0
+    while len(actions) < half:
+        if tried == PATIENCE * half:
+            return None
+        tried += 1
+        button = leader.button()
+        action = torch.from_numpy(button)
+        ahead, before = leader.name == "forward", state.clone()
+        wanted = usual(model, state, action[None].to(device)) if ahead else None
+        outcome, state = model.step(state, action[None].to(device), steps)
+        frame = outcome.frames[0].cpu()
+        free = not ahead or share_named(namer, torch.stack([*frames[-2:], frame]), action.expand(3, -1)) == 1
+        if wanted is not None:
+            free &= abs(float(state.recent.steps[0, -1, :2].norm()) - wanted) <= HELD_UP * wanted
+        if not free:
+            state = before
+            leader.turn(held_up=True)
+            continue
+        frames.append(frame)
+        actions.append(button)
+        leader.taken()
+    back = reversed_actions(namer.schema, actions)
+    for button in back:
+        outcome, state = model.step(state, torch.from_numpy(button)[None].to(device), steps)
+        frames.append(outcome.frames[0].cpu())
+    return Way(torch.stack(frames[2:]), np.stack([*actions, *back]))
