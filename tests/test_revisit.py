@@ -21,12 +21,13 @@ from data_collect.schema import ActionSchema
 from game_wm import evaluation
 from game_wm.acceleration import precision
 from game_wm.evaluation import dream as dreams
-from game_wm.evaluation import gems, metrics, plot, returns, revisit, rollout, trips
+from game_wm.evaluation import gems, led, metrics, plot, returns, revisit, rollout, trips
 from game_wm.evaluation.features import FeatureDistance
 from game_wm.evaluation.returns import MOVING, NEVER
 from game_wm.world import Outcome
 
 SIZE, WORLD, STEP = 32, 96, 4  # 24 turns are 360 degrees
+WALL = 12  # rows from one wall to the next
 BUTTONS = ("forward", "back", "turn_left", "turn_right")
 GEM = (255, 40, 132)
 
@@ -99,7 +100,8 @@ class Playing:
 
 
 class Fake(torch.nn.Module):
-    """Dreams the true game ("perfect"), shows the last frame for ever ("frozen"). Its tokenizer loses nothing."""
+    """Dreams the true game ("perfect"), with a wall across it ("walled"), shows the last frame for ever ("frozen"). Its
+    tokenizer loses nothing."""
 
     height = width = SIZE
     window, steps, low_precision, quantised, compiled = 4, 1, False, False, False
@@ -127,7 +129,11 @@ class Fake(torch.nn.Module):
         return Playing(games, frames[:, -1].clone())
 
     def step(self, state: Any, action: Tensor, steps: int | None = None) -> tuple[Outcome, Any]:
-        if self.kind == "perfect":
+        if self.kind == "walled":
+            held = torch.tensor([game.y % WALL == 5 for game in state.games])
+            action = action.clone()
+            action[held, 0] = 0  # nobody walks ahead from these rows
+        if self.kind != "frozen":
             frames = [game.step(a)[0] for game, a in zip(state.games, action.numpy(), strict=True)]
             state.frames = torch.from_numpy(np.stack(frames))
         return Outcome(state.frames, torch.zeros(len(action)), torch.zeros(len(action))), state
@@ -313,6 +319,23 @@ def test_a_perfect_dream_comes_back_and_a_frozen_one_scores_nothing(
     absent = {"turn_round_psnr", "there_and_back_psnr", "taken_stays_taken", "untouched_stays"}
     assert not absent & set(frozen)
     assert len(notes) == 5 and all("none of" in note for note in notes)
+
+
+def test_a_way_is_led_past_the_walls_of_the_dream(ring: None) -> None:
+    with rollout.RealGame("ring") as game:
+        play = game.lead(90000, 0, 8).play  # type: ignore[union-attr]
+    start = np.stack(play.frames), np.stack(play.actions)
+    ways = [led.lead(Fake("walled"), Namer(), *start, seed=90000, half=60) for _ in range(2)]  # type: ignore[arg-type]
+    way = ways[0]
+    assert way is not None and len(way.actions) == 120 and torch.equal(way.frames, ways[1].frames)
+    assert np.array_equal(way.actions[60:], trips.reversed_actions(Ring().action_schema, list(way.actions[:60])))
+    # Without walls the same actions show the same: no step was taken that one of them would have held up.
+    env = Ring(gems=0)
+    env.reset(seed=90000)
+    env.x, env.y = (int(v) for v in start[0][-1][0, 0][:2])
+    for action, frame in zip(way.actions, way.frames.numpy(), strict=True):
+        assert np.array_equal(env.step(action)[0][0, 0, :2], frame[0, 0, :2])
+    assert len({int(frame[0, 0, 1]) for frame in way.frames}) > 3  # it walked as well as turned
 
 
 def test_a_gem_counts_where_it_was() -> None:
