@@ -2,10 +2,10 @@
 
     way = lead(model, namer, prompt, led, seed=90000, half=100)        # None where it does not get so far
 
-A player walks ahead and turns, one button at a time, for as long as chance says. A step ahead is taken only if the
-dream shows it: the inverse-dynamics network of the suite control names its button, and a model that reckons where it is
-has moved as far as that button mostly does. Where it is held up, the step is taken back and the player turns. Half of
-the way is led so, the other half is the opposite buttons in reverse order.
+A player walks ahead and turns, one button at a time, for as long as chance says. A step ahead or back is taken only if
+the dream shows it: the inverse-dynamics network of the suite control names its button, and a model that reckons where
+it is has moved as far as that button mostly does. Where it is held up, the step is undone, and the player backs off and
+turns. Half of the way is led so, the other half is the opposite buttons in reverse order.
 
 Legend: P frames of the prompt, N of the way, H, W pixels, A length of an encoded action.
 """
@@ -24,7 +24,7 @@ from game_wm.evaluation.control import Namer, triples
 from game_wm.evaluation.rollout import begin, device_of
 from game_wm.evaluation.trips import reversed_actions
 
-AHEAD, TURN = (8, 40), (6, 30)  # steps of a leg, the least and the most
+AHEAD, BACK, TURN = (8, 40), (6, 12), (6, 30)  # steps of a leg, the least and less than the most
 TURNS = 0.4  # share of the legs that follow a leg ahead
 PATIENCE = 3  # steps tried for one that is wanted
 HELD_UP = 0.05  # by what share a step may be shorter or longer than that button's
@@ -38,18 +38,28 @@ class Way(NamedTuple):
 
 
 class Leader:
-    """Which button is held: legs ahead, and turns between them."""
+    """Which button is held: legs ahead with turns between them, and some steps back from where there is no way."""
 
     def __init__(self, schema: ActionSchema, generator: np.random.Generator) -> None:
-        self.schema, self.generator = schema, generator
-        self.turn(held_up=False)
+        self.schema, self.generator, self.name = schema, generator, ""
+        self.begin()
 
-    def turn(self, held_up: bool) -> None:
-        """Begin another leg; one that turns, where the player is held up."""
-        turns = held_up or self.generator.random() < TURNS
-        names = [name for name in self.schema.names if name.startswith("turn_")] if turns else ["forward"]
-        self.name = names[int(self.generator.integers(len(names)))]
-        self.left = int(self.generator.integers(*(TURN if turns else AHEAD)))
+    def begin(self) -> None:
+        """The next leg."""
+        if self.name == "back" or self.generator.random() < TURNS:
+            self._hold(("turn_left", "turn_right")[int(self.generator.integers(2))], TURN)
+        else:
+            self._hold("forward", AHEAD)
+
+    def held_up(self) -> None:
+        """There is no way: away from it, or at least another way round."""
+        if self.name == "forward":
+            self._hold("back", BACK)
+        else:
+            self._hold(("turn_left", "turn_right")[int(self.generator.integers(2))], TURN)
+
+    def _hold(self, name: str, steps: tuple[int, int]) -> None:
+        self.name, self.left = name, int(self.generator.integers(*steps))
 
     def button(self) -> np.ndarray:
         """The encoded action (A,)."""
@@ -59,7 +69,7 @@ class Leader:
         """The step is made."""
         self.left -= 1
         if not self.left:
-            self.turn(held_up=False)
+            self.begin()
 
 
 @torch.no_grad()
@@ -106,16 +116,16 @@ def lead(
         tried += 1
         button = leader.button()
         action = torch.from_numpy(button)
-        ahead, before = leader.name == "forward", state.clone()
-        wanted = usual(model, state, action[None].to(device)) if ahead else None
+        walks, before = not leader.name.startswith("turn_"), state.clone()
+        wanted = usual(model, state, action[None].to(device)) if walks else None
         outcome, state = model.step(state, action[None].to(device), steps)
         frame = outcome.frames[0].cpu()
-        free = not ahead or share_named(namer, torch.stack([*frames[-2:], frame]), action.expand(3, -1)) == 1
+        free = not walks or share_named(namer, torch.stack([*frames[-2:], frame]), action.expand(3, -1)) == 1
         if wanted is not None:
             free &= abs(float(state.recent.steps[0, -1, :2].norm()) - wanted) <= HELD_UP * wanted
         if not free:
             state = before
-            leader.turn(held_up=True)
+            leader.held_up()
             continue
         frames.append(frame)
         actions.append(button)
