@@ -36,7 +36,7 @@ PARALLAX = 0.5  # cost of being as far away from the view as the surface is: wha
 FRESH, RATHER_OLD = 32, 0.7  # what is younger counts for less: it may be a copy of what is older
 LEAST = 0.3  # of a direction must be shown that others do not
 MENDED = 0.5  # of a step's length at most is a position put right
-BEATEN, AGAIN = 0.35, 0.1  # of a step's length: as near as that to where he was, the way is free; it is the same place
+BEATEN = 0.35  # of a step's length: where the player has been as near as that, the way is free
 NOWHERE = 1e6
 ALIGNED = 2  # frames by which a position is put right
 NEVER = 2**62  # a time that does not come
@@ -135,16 +135,12 @@ class EpisodicMemory:
         for name, value in new.items():
             getattr(self, name)[players, slot, 0] = value
 
-    def coming(self, step_B3: Tensor, unhindered_B3: Tensor) -> tuple[Tensor, Tensor]:
+    def coming(self, step_B3: Tensor, unhindered_B3: Tensor) -> Tensor:
         """The step to come, of which pictures tell the first and the action alone the second: where the player has been
-        before, nothing is in the way, though he may not see it (who steps back). Where it ends just where he was, it is
-        there that it leads, and that is sure (B, 1)."""
-        to = move(self.pose, unhindered_B3)
-        apart, nearest = (self.trail - to[:, None, :2]).norm(dim=-1).min(1, keepdim=True)
-        length = unhindered_B3[:, :2].norm(dim=-1, keepdim=True)
-        at = self.trail.gather(1, nearest[..., None].expand(-1, -1, 2))[:, 0]
-        again, sure = relative(self.pose, torch.cat((at, to[:, 2:]), 1)), apart <= AGAIN * length
-        return torch.where(sure, again, torch.where(apart < BEATEN * length, unhindered_B3, step_B3)), sure
+        before, nothing is in the way, though he may not see it (who steps back)."""
+        to = move(self.pose, unhindered_B3)[:, None, :2]
+        apart = (self.trail - to).norm(dim=-1).amin(1, keepdim=True)
+        return torch.where(apart < BEATEN * unhindered_B3[:, :2].norm(dim=-1, keepdim=True), unhindered_B3, step_B3)
 
     def arrive(
         self,
