@@ -88,8 +88,9 @@ class Runs:
         before = round_trip(model, torch.from_numpy(np.stack([trip.prompt[-3:] for trip in trips])))
         counted = [counts(trip, dreams[i], before[i], namer) for i, trip in enumerate(trips)]
         still = torch.from_numpy(np.stack([trip.still for trip in trips]))
-        for error, counts_ in zip(metrics.squared_error(before, dreams[:, -1], still).numpy(), counted, strict=True):
-            self._note(counts_, error)
+        errors = metrics.squared_error(before, dreams[:, -1], still).numpy()
+        for good, error in zip(counted, errors, strict=True):
+            self._note(good, error)
         return dreams[:, -1], counted
 
     def lead(

@@ -47,7 +47,7 @@ class Leader:
     def begin(self) -> None:
         """The next leg."""
         if self.name == "back" or self.generator.random() < TURNS:
-            self._hold(("turn_left", "turn_right")[int(self.generator.integers(2))], TURN)
+            self._turn()
         else:
             self._hold("forward", AHEAD)
 
@@ -56,7 +56,10 @@ class Leader:
         if self.name == "forward":
             self._hold("back", BACK)
         else:
-            self._hold(("turn_left", "turn_right")[int(self.generator.integers(2))], TURN)
+            self._turn()
+
+    def _turn(self) -> None:
+        self._hold(("turn_left", "turn_right")[int(self.generator.integers(2))], TURN)
 
     def _hold(self, name: str, steps: tuple[int, int]) -> None:
         self.name, self.left = name, int(self.generator.integers(*steps))
@@ -116,7 +119,8 @@ def lead(
         tried += 1
         button = leader.button()
         action = torch.from_numpy(button)
-        walks, before = not leader.name.startswith("turn_"), state.clone()
+        walks = not leader.name.startswith("turn_")
+        before = state.clone() if walks else state  # a turn is never taken back
         wanted = usual(model, state, action[None].to(device)) if walks else None
         outcome, state = model.step(state, action[None].to(device), steps)
         frame = outcome.frames[0].cpu()
