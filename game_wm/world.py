@@ -283,7 +283,7 @@ class WorldModel(nn.Module):
         """What is drawn for a frame, as `draw` gives it."""
         views = []
         if self.geometry is not None and state.recent is not None:
-            step = self._coming(self.geometry, state, state.recent, action_BA)
+            step, _ = self._coming(self.geometry, state, state.recent, action_BA)
             if state.episodic is not None:
                 which, poses, there = self._choose(state, step)[1]
                 views.append(Sources(*state.episodic.frames(which), poses, there))
@@ -315,7 +315,8 @@ class WorldModel(nn.Module):
             frames = shown()
             if self.geometry is not None and state.recent is not None:
                 picture = frames.permute(0, 3, 1, 2)
-                step = state.recent.push(self.geometry, before, clean_BCHW, action_BA, picture)
+                coming = self._coming(self.geometry, state, state.recent, action_BA)
+                step = state.recent.push(self.geometry, before, clean_BCHW, action_BA, picture, coming)
                 if state.episodic is not None:
                     state.episodic.pose = move(state.episodic.pose, step)
         return frames, rewards, terminated
@@ -323,11 +324,13 @@ class WorldModel(nn.Module):
     # -------------------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _coming(geometry: Geometry, state: WorldState, recent: RecentFrames, action_BA: Tensor) -> Tensor:
-        """The step (B, 3) that an action will lead to."""
+    def _coming(
+        geometry: Geometry, state: WorldState, recent: RecentFrames, action_BA: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The step (B, 3) that an action will lead to, and whether that is sure (B, 1)."""
         step = recent.to_come(geometry, action_BA)
         if state.episodic is None or geometry.motion.free is None:
-            return step
+            return step, torch.zeros_like(step[:, :1], dtype=torch.bool)
         return state.episodic.coming(step, recent.unhindered(geometry, action_BA))
 
     def _choose(self, state: WorldState, step_B3: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
@@ -344,7 +347,7 @@ class WorldModel(nn.Module):
         memory, geometry = state.episodic, self.geometry
         if memory is None or geometry is None or state.recent is None:
             return None
-        step = self._coming(geometry, state, state.recent, action_BA.to(state.dynamics.actions))
+        step, _ = self._coming(geometry, state, state.recent, action_BA.to(state.dynamics.actions))
         pose, (which, poses, there) = self._choose(state, step)
         pictures, disparity = memory.frames(which)
         ((view, known),) = draw([Sources(pictures, disparity, poses, there)], geometry.focal)

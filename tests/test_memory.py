@@ -288,10 +288,12 @@ def test_own_rollouts_warp_as_play_does() -> None:
     made, views = module.roll_out(latents, actions, 4, views=stored)
     assert views is not None and torch.equal(views[:, :, :8], stored[:, :, :8])
     assert torch.equal(views[:, :12], stored[:, :12]) and not torch.equal(views[:, 12, 8:], stored[:, 12, 8:])
+    state = world.start_latents(made[:, :12], actions[:, :11], torch.tensor([0]))
     for t in range(12, 16):
-        state = world.start_latents(made[:, :t], actions[:, : t - 1], torch.tensor([0]))
         drawn = world.draw(state, actions[:, t - 1])
         assert drawn is not None and (drawn[:, 8:] - views[:, t, 8:]).abs().mean() < 1e-3
+        with torch.inference_mode():
+            world.finish(state, made[:, t], actions[:, t - 1])
 
 
 def test_frame_by_frame_is_remembered_as_a_prompt_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,16 +333,45 @@ def test_where_the_player_has_been_nothing_is_in_the_way() -> None:
     memory = EpisodicMemory.start(1, 64, (3, 2, 2), (2, 2), "cpu", trail=4)
     ahead = torch.tensor([[0.1, 0.0, 0.0]])
     stopped, back = torch.zeros(1, 3), -ahead
-    assert torch.equal(memory.coming(stopped, ahead), stopped)  # nobody has been anywhere
+    came, sure = memory.coming(stopped, ahead)
+    assert torch.equal(came, stopped) and not sure.any()  # nobody has been anywhere
     for t in range(6):
         memory.pose = torch.tensor([[0.1 * t, 0.0, 0.0]])
         memory.write(
             PLACES, torch.zeros(1, 3, 2, 2, dtype=torch.uint8), torch.ones(1, 2, 2), memory.pose, torch.tensor([t])
         )
-    assert torch.equal(memory.coming(stopped, ahead), stopped)
-    assert torch.equal(memory.coming(stopped, back), back)
+    assert torch.equal(memory.coming(stopped, ahead)[0], stopped)
+    came, sure = memory.coming(stopped, back)
+    assert torch.allclose(came, back) and sure.all()
+    # The way that he came leads to just where he was, and to and fro as often as one likes.
+    unlike = torch.tensor([[-0.09, 0.02, 0.0]])
+    for expected in (0.4, 0.5) * 5:
+        memory.pose = move(memory.pose, memory.coming(stopped, unlike if expected < 0.5 else -unlike)[0])
+        assert torch.allclose(memory.pose, torch.tensor([[expected, 0.0, 0.0]]), atol=1e-6)
+    # Who faces elsewhere goes elsewhere; who only turns stays, and whatever it looks like, that is sure.
+    memory.pose = torch.tensor([[0.4, 0.0, 0.5]])
+    came, sure = memory.coming(stopped, back)
+    assert torch.equal(came, stopped) and not sure.any()
+    came, sure = memory.coming(stopped + 0.01, torch.tensor([[0.0, 0.0, 0.1]]))
+    assert torch.equal(came, torch.tensor([[0.0, 0.0, 0.1]])) and sure.all()
     memory.pose = torch.tensor([[0.1, 0.0, math.pi]])  # turned round, before a position that is forgotten
-    assert torch.equal(memory.coming(stopped, ahead), stopped) and torch.equal(memory.coming(stopped, back), back)
+    assert torch.equal(memory.coming(stopped, ahead)[0], stopped)
+    came, sure = memory.coming(stopped, back)
+    assert torch.equal(came, back) and not sure.any()
+
+
+def test_a_step_is_what_the_picture_shows_unless_another_is_sure(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = tiny_world(recall=True)
+    geometry = world.geometry
+    assert geometry is not None
+    seen, foreseen = torch.tensor([[0.2, 0.0, 0.0], [0.3, 0.0, 0.0]]), torch.tensor([[0.1, 0.1, 0.1], [0.0, 0.1, 0.1]])
+    monkeypatch.setattr(geometry.motion, "led_here", lambda *_: seen)
+    latent, picture = torch.randn(2, 4, 8, 8), torch.zeros(2, 3, world.height, world.width, dtype=torch.uint8)
+    state = world.start_latents(latent[:, None], torch.rand(2, 0, 4), torch.arange(2))
+    assert state.recent is not None
+    came = state.recent.push(geometry, latent, latent, torch.rand(2, 4), picture, (foreseen, torch.eye(2)[:, :1] > 0))
+    assert torch.equal(came, torch.stack((foreseen[0], seen[1]))) and torch.equal(state.recent.steps[:, -1], came)
+    assert torch.equal(state.recent.push(geometry, latent, latent, torch.rand(2, 4), picture), seen)
 
 
 def test_a_network_that_gains_a_memory_begins_as_it_was() -> None:

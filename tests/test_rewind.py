@@ -165,8 +165,11 @@ def test_dream_files_that_do_not_fit_are_named(path: Path, tmp_path: Path) -> No
     (tmp_path / "score.dream").write_bytes(content.replace(b'\\"seed\\": 0', b'\\"seed\\": 1'))
     (tmp_path / "empty.dream").write_bytes(b"")
     (tmp_path / "other.dream").write_bytes(path.read_bytes())
+    (tmp_path / "older.dream").write_bytes(content.replace(saved.FORMAT.encode(), b"game_wm dream/1"))
     (tmp_path / "folder.dream").mkdir()
-    for name in ("short", "flipped", "score", "empty", "other", "folder", "missing"):
+    with pytest.raises(UserError, match="of another version"):
+        saved.load(tmp_path / "older.dream", checkpoint)
+    for name in ("short", "flipped", "score", "empty", "other", "older", "folder", "missing"):
         with pytest.raises(UserError) as error:
             saved.load(tmp_path / f"{name}.dream", checkpoint)
         assert f"{name}.dream" in str(error.value) and "\n" not in str(error.value)

@@ -193,7 +193,7 @@ def walk(
             wrong = [i for i, x in enumerate(kind.tolist()) if MISSING <= x < MISSING + WRONG]
         if t:
             if free is not None:
-                coming[:, t - 1] = memory.coming(coming[:, t - 1], free[:, t - 1])
+                coming[:, t - 1], _ = memory.coming(coming[:, t - 1], free[:, t - 1])
             pose = move(memory.pose, coming[:, t - 1])
             which, sources, there = memory.choose(places, pose, now, config.views, geometry.focal, young)
             times = memory.times.flatten(1).gather(1, which)

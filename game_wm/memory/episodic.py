@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from game_wm.memory.camera import EMPTY, align, rays
-from game_wm.memory.pose import move, relative
+from game_wm.memory.pose import move, relative, wrap
 
 WAYS = 4
 LIMIT = 2**14  # places are counted modulo twice this, along each axis
@@ -36,7 +36,8 @@ PARALLAX = 0.5  # cost of being as far away from the view as the surface is: wha
 FRESH, RATHER_OLD = 32, 0.7  # what is younger counts for less: it may be a copy of what is older
 LEAST = 0.3  # of a direction must be shown that others do not
 MENDED = 0.5  # of a step's length at most is a position put right
-BEATEN = 0.35  # of a step's length: where the player has been as near as that, the way is free
+BEATEN = 0.35  # of a step's length: as near as that to where he has been, nothing is in the way
+EXACT, ALIKE = 0.02, 0.03  # of a step's length, and radians: less apart than that are two poses one
 NOWHERE = 1e6
 ALIGNED = 2  # frames by which a position is put right
 NEVER = 2**62  # a time that does not come
@@ -63,8 +64,8 @@ class EpisodicMemory:
     """The store of B players and where they are; the player is the first axis of every tensor.
 
     `keys` (B, S), -1 where empty; `pictures` uint8 (B, S, F, 3, H, W) and their `disparity` (B, S, F, h, w) in 16 bits;
-    `poses` (B, S, F, 3); `times` (B, S, F); `pose` (B, 3) of the last frame; `trail` (B, T, 2), a ring of the last
-    positions, `NOWHERE` where there is none.
+    `poses` (B, S, F, 3); `times` (B, S, F); `pose` (B, 3) of the last frame; `trail` (B, T, 3), a ring of the last
+    poses, `NOWHERE` where there is none.
     """
 
     keys: Tensor
@@ -79,7 +80,7 @@ class EpisodicMemory:
     def start(
         cls, players: int, slots: int, picture: tuple[int, ...], disparity: tuple[int, ...], device: str, trail: int = 0
     ) -> EpisodicMemory:
-        """Empty, for pictures (3, H, W) and disparities (h, w) of these shapes and a trail of so many positions."""
+        """Empty, for pictures (3, H, W) and disparities (h, w) of these shapes and a trail of so many poses."""
         slots = slots // WAYS * WAYS
         zeros = lambda *shape, dtype=torch.float32: torch.zeros(players, *shape, dtype=dtype, device=device)  # noqa: E731
         return cls(
@@ -89,7 +90,7 @@ class EpisodicMemory:
             zeros(slots, 2, 3),
             zeros(slots, 2, dtype=torch.long),
             zeros(3),
-            zeros(trail, 2) + NOWHERE,
+            zeros(trail, 3) + NOWHERE,
         )
 
     def write(
@@ -97,8 +98,8 @@ class EpisodicMemory:
     ) -> None:
         """Keep a frame of every player, and where it was taken."""
         if self.trail.shape[1]:
-            at = (times_B % self.trail.shape[1])[:, None, None].expand(-1, 1, 2)
-            self.trail.scatter_(1, at, poses_B3[:, None, :2])
+            at = (times_B % self.trail.shape[1])[:, None, None].expand(-1, 1, 3)
+            self.trail.scatter_(1, at, poses_B3[:, None])
         if places.growing:
             self._append(pictures_B3HW, disparity_Bhw, poses_B3, times_B)
             return
@@ -135,12 +136,29 @@ class EpisodicMemory:
         for name, value in new.items():
             getattr(self, name)[players, slot, 0] = value
 
-    def coming(self, step_B3: Tensor, unhindered_B3: Tensor) -> Tensor:
-        """The step to come, of which pictures tell the first and the action alone the second: where the player has been
-        before, nothing is in the way, though he may not see it (who steps back)."""
-        to = move(self.pose, unhindered_B3)[:, None, :2]
-        apart = (self.trail - to).norm(dim=-1).amin(1, keepdim=True)
-        return torch.where(apart < BEATEN * unhindered_B3[:, :2].norm(dim=-1, keepdim=True), unhindered_B3, step_B3)
+    def coming(self, step_B3: Tensor, unhindered_B3: Tensor) -> tuple[Tensor, Tensor]:
+        """The step to come (B, 3), and whether it is sure (B, 1). The first argument is what pictures make of it, the
+        second what the action does where nothing is in the way.
+
+        Near to where the player has been, nothing is, though he may not see it (who steps back). From a pose that is on
+        the trail to a place just before or after it, facing as he did then, he gets exactly there, so that errors do
+        not add up when he goes to and fro; and an action that only turns leads nowhere else. These two are sure."""
+        to, length = move(self.pose, unhindered_B3), unhindered_B3[:, :2].norm(dim=-1, keepdim=True)
+        apart, facing = self._trail_from(to)
+        free = apart.amin(1, keepdim=True) < BEATEN * length
+        away, faced = self._trail_from(self.pose)
+        here = (away < EXACT * length) & faced
+        beside = (here.roll(1, 1) | here.roll(-1, 1)) & facing & (apart <= BEATEN * length)
+        apart, nearest = apart.masked_fill(~beside, math.inf).min(1, keepdim=True)
+        there = torch.cat((self.trail.gather(1, nearest[..., None].expand(-1, -1, 3))[:, 0, :2], to[:, 2:]), 1)
+        again, turns = apart < math.inf, length == 0
+        step = torch.where(free | turns, unhindered_B3, step_B3)
+        return torch.where(again, relative(self.pose, there), step), again | turns
+
+    def _trail_from(self, pose_B3: Tensor) -> tuple[Tensor, Tensor]:
+        """How far away (B, T) the poses of the trail are, and which of them face the same way."""
+        apart = (self.trail[..., :2] - pose_B3[:, None, :2]).norm(dim=-1)
+        return apart, wrap(self.trail[..., 2] - pose_B3[:, None, 2]).abs() < ALIKE
 
     def arrive(
         self,

@@ -82,10 +82,21 @@ class RecentFrames:
             parts.append(torch.cat((missing, x[:, first:frame]), 1))
         return RecentFrames(*parts)
 
-    def push(self, geometry: Geometry, before: Tensor, now: Tensor, action_BA: Tensor, picture_B3HW: Tensor) -> Tensor:
-        """A frame is finished, in place: its latent, the one before and the action between. The step (B, 3) it was."""
+    def push(
+        self,
+        geometry: Geometry,
+        before: Tensor,
+        now: Tensor,
+        action_BA: Tensor,
+        picture_B3HW: Tensor,
+        foreseen: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """A frame is finished, in place: its latent, the one before and the action between. The step (B, 3) it was: as
+        the picture shows it, unless `foreseen` (B, 3) was sure (B, 1)."""
         pair = features(geometry, before, now)
         step = steady(geometry, geometry.motion.led_here(pair, action_BA, self.steps[:, -1]))
+        if foreseen is not None:
+            step = torch.where(foreseen[1], foreseen[0], step)
         pose = move(self.poses[:, -1], step)
         new = (picture_B3HW, geometry.depth(now).float(), step, pose, pair, torch.ones_like(self.there[:, 0]))
         kept = (torch.cat((old[:, 1:], value[:, None]), 1) for old, value in zip(self.tensors(), new, strict=True))

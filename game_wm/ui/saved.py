@@ -29,7 +29,7 @@ from game_wm.world import WorldState
 if TYPE_CHECKING:
     from game_wm.checkpoint import Checkpoint
 
-FORMAT = "game_wm dream/1"
+FORMAT = "game_wm dream/2"
 SUFFIX = ".dream"
 
 
@@ -136,7 +136,13 @@ def look(path: Path) -> tuple[About, np.ndarray]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
+            found = metadata.get("format", "")
+            if found.startswith(FORMAT.rpartition("/")[0]) and found != FORMAT:
+                raise UserError(
+                    f"{path} is of another version ({found}; this one reads {FORMAT}): open it with the game_wm that "
+                    "saved it, or save another one"
+                )
+            if found != FORMAT:
                 raise UserError(f"{path} is no saved dream: name a {SUFFIX} file that the player has saved")
             return About(**json.loads(metadata["about"])), file.get_tensor("picture").numpy()
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
