@@ -18,7 +18,7 @@ from game_wm.config import DynamicsConfig
 from game_wm.context import ContextMemory
 from game_wm.denoiser import Denoiser
 from game_wm.dynamics import Dynamics, DynamicsState
-from game_wm.memory.camera import Sources, draw
+from game_wm.memory.camera import Sources, draw, draw_pair
 from game_wm.memory.episodic import EpisodicMemory, Places
 from game_wm.memory.geometry import Geometry, MemoryConfig
 from game_wm.memory.pose import move, relative
@@ -281,18 +281,19 @@ class WorldModel(nn.Module):
 
     def look(self, state: WorldState, action_BA: Tensor) -> Tensor | None:
         """What is drawn for a frame, as `draw` gives it."""
-        views = []
-        if self.geometry is not None and state.recent is not None:
-            step, _ = self._coming(self.geometry, state, state.recent, action_BA)
-            if state.episodic is not None:
-                which, poses, there = self._choose(state, step)[1]
-                views.append(Sources(*state.episodic.frames(which), poses, there))
-            if self.config.dynamics.warp:
-                views.append(state.recent.sources(self.geometry, step))
-        if not views or self.geometry is None:
+        if self.geometry is None or state.recent is None:
+            return None
+        recalled = recent = None
+        step, _ = self._coming(self.geometry, state, state.recent, action_BA)
+        if state.episodic is not None:
+            which, poses, there = self._choose(state, step)[1]
+            recalled = Sources(*state.episodic.frames(which), poses, there)
+        if self.config.dynamics.warp:
+            recent = state.recent.sources(self.geometry, step)
+        if recalled is None and recent is None:
             return None
         with self.autocast():
-            return as_latents(self.tokenizer, draw(views, self.geometry.focal))
+            return as_latents(self.tokenizer, draw_pair(recalled, recent, self.geometry.focal))
 
     def decoding(self, clean_BCHW: Tensor, before_BCHW: Tensor) -> Callable[[], Tensor]:
         """What gives the frames (B, H, W, 3) of latents when it is called: see `acceleration/pipelining.py`."""
@@ -323,15 +324,14 @@ class WorldModel(nn.Module):
 
     # -------------------------------------------------------------------------------------------------------------
 
-    @staticmethod
     def _coming(
-        geometry: Geometry, state: WorldState, recent: RecentFrames, action_BA: Tensor
+        self, geometry: Geometry, state: WorldState, recent: RecentFrames, action_BA: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The step (B, 3) that an action will lead to, and whether that is sure (B, 1)."""
         step = recent.to_come(geometry, action_BA)
         if state.episodic is None or geometry.motion.free is None:
             return step, torch.zeros_like(step[:, :1], dtype=torch.bool)
-        return state.episodic.coming(step, recent.unhindered(geometry, action_BA))
+        return state.episodic.coming(self.places, step, recent.unhindered(geometry, action_BA))
 
     def _choose(self, state: WorldState, step_B3: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """The pose that a step will lead to, and what `EpisodicMemory.choose` finds for it."""

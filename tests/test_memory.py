@@ -15,7 +15,7 @@ from data_collect.games import make
 from data_collect.record import record
 from game_wm.dynamics import Dynamics
 from game_wm.memory import episodic
-from game_wm.memory.camera import Sources, align, carry, draw, rays, surround
+from game_wm.memory.camera import Sources, align, carry, draw, draw_pair, rays, surround
 from game_wm.memory.episodic import WAYS, EpisodicMemory, Places
 from game_wm.memory.pose import move, relative
 from game_wm.memory.recent import KEPT, RecentFrames
@@ -195,6 +195,28 @@ def test_sources_that_are_not_there_draw_nothing() -> None:
     assert all_of_it.all() and torch.allclose(seen, pictures[:, 0].float() / 127.5 - 1, atol=1e-5)
 
 
+def test_what_has_gone_since_is_not_drawn_from_an_old_picture() -> None:
+    empty = torch.full((1, 1, 3, 64, 64), 128, dtype=torch.uint8)
+    with_gem, depth, pose = empty.clone(), torch.full((1, 1, 32, 32), 0.5), torch.zeros(1, 1, 3)
+    with_gem[..., 20:30, 20:30] = torch.tensor([255, 40, 132], dtype=torch.uint8)[:, None, None]
+    with_gem[..., 50:, :] += 20  # a little darker then
+    there = torch.ones(1, 1, dtype=torch.bool)
+    half = depth.clone()
+    half[..., 16:] = 0  # the last frame shows the left half only
+    old, new = (Sources(picture, depth, pose, there) for picture in (with_gem, empty))
+    ((picture, known), _) = draw_pair(old, new, 1.0)
+    ((alone, all_of_it),) = draw_pair(old, None, 1.0)
+    assert torch.equal(draw_pair(None, new, 1.0)[0][0], draw([new], 1.0)[0][0])
+    gone = torch.zeros(64, 64, dtype=torch.bool)
+    gone[20:30, 20:30] = True
+    assert all_of_it.all() and (alone - picture)[0, :, gone].abs().max() > 0.5
+    assert not known[0, gone].any() and picture[0, :, gone].abs().max() < 0.1  # as what surrounds it
+    assert known[0, 36:].all() and torch.equal(picture[..., 36:, :], alone[..., 36:, :])
+    # Where the last frame shows nothing, memory is all there is.
+    ((picture, known), (_, seen)) = draw_pair(old, new._replace(disparity=half), 1.0)
+    assert known[~seen].all() and not seen.all()
+
+
 def test_holes_take_their_surroundings() -> None:
     picture = torch.rand(2, 3, 12, 16)
     known = torch.rand(2, 12, 16) > 0.5
@@ -333,30 +355,37 @@ def test_where_the_player_has_been_nothing_is_in_the_way() -> None:
     memory = EpisodicMemory.start(1, 64, (3, 2, 2), (2, 2), "cpu", trail=4)
     ahead = torch.tensor([[0.1, 0.0, 0.0]])
     stopped, back = torch.zeros(1, 3), -ahead
-    came, sure = memory.coming(stopped, ahead)
+    came, sure = memory.coming(PLACES, stopped, ahead)
     assert torch.equal(came, stopped) and not sure.any()  # nobody has been anywhere
     for t in range(6):
         memory.pose = torch.tensor([[0.1 * t, 0.0, 0.0]])
         memory.write(
             PLACES, torch.zeros(1, 3, 2, 2, dtype=torch.uint8), torch.ones(1, 2, 2), memory.pose, torch.tensor([t])
         )
-    assert torch.equal(memory.coming(stopped, ahead)[0], stopped)
-    came, sure = memory.coming(stopped, back)
+    assert torch.equal(memory.coming(PLACES, stopped, ahead)[0], stopped)
+    came, sure = memory.coming(PLACES, stopped, back)
     assert torch.allclose(came, back) and sure.all()
     # The way that he came leads to just where he was, and to and fro as often as one likes.
     unlike = torch.tensor([[-0.09, 0.02, 0.0]])
     for expected in (0.4, 0.5) * 5:
-        memory.pose = move(memory.pose, memory.coming(stopped, unlike if expected < 0.5 else -unlike)[0])
+        memory.pose = move(memory.pose, memory.coming(PLACES, stopped, unlike if expected < 0.5 else -unlike)[0])
         assert torch.allclose(memory.pose, torch.tensor([[expected, 0.0, 0.0]]), atol=1e-6)
     # Who faces elsewhere goes elsewhere; who only turns stays, and whatever it looks like, that is sure.
     memory.pose = torch.tensor([[0.4, 0.0, 0.5]])
-    came, sure = memory.coming(stopped, back)
+    came, sure = memory.coming(PLACES, stopped, back)
     assert torch.equal(came, stopped) and not sure.any()
-    came, sure = memory.coming(stopped + 0.01, torch.tensor([[0.0, 0.0, 0.1]]))
+    came, sure = memory.coming(PLACES, stopped + 0.01, torch.tensor([[0.0, 0.0, 0.1]]))
     assert torch.equal(came, torch.tensor([[0.0, 0.0, 0.1]])) and sure.all()
+    # Turned back he faces just as he did; turned on, however little, he does not.
+    for turned, by in ((0.1, 0.101), (0.02, 0.018)):
+        memory.trail[0, :2] = torch.tensor([[0.4, 0.0, 0.5], [0.4, 0.0, 0.5 + turned]])
+        memory.pose, turn = memory.trail[:, 1], torch.tensor([[0.0, 0.0, by]])
+        assert torch.allclose(memory.coming(PLACES, stopped, -turn)[0], torch.tensor([[0.0, 0.0, -turned]]), atol=1e-6)
+        assert torch.equal(memory.coming(PLACES, stopped, turn)[0], turn)
+        assert torch.equal(memory.coming(PLACES, stopped, stopped)[0], stopped)
     memory.pose = torch.tensor([[0.1, 0.0, math.pi]])  # turned round, before a position that is forgotten
-    assert torch.equal(memory.coming(stopped, ahead)[0], stopped)
-    came, sure = memory.coming(stopped, back)
+    assert torch.equal(memory.coming(PLACES, stopped, ahead)[0], stopped)
+    came, sure = memory.coming(PLACES, stopped, back)
     assert torch.equal(came, back) and not sure.any()
 
 

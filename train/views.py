@@ -32,7 +32,7 @@ from torch import Tensor
 
 from data_collect.errors import UserError
 from data_collect.shards import write_atomic
-from game_wm.memory.camera import Sources, draw
+from game_wm.memory.camera import Sources, draw_pair
 from game_wm.memory.episodic import YOUNG, EpisodicMemory, Places
 from game_wm.memory.geometry import Geometry
 from game_wm.memory.pose import move
@@ -142,7 +142,7 @@ def draw_episodes(store: LatentStore, numbers: list[int], geometry: Geometry, to
         )
         warped = stretches(frames, e, t).sources(geometry, coming[e, t])
         with torch.autocast(device.type, torch.bfloat16):
-            views = as_latents(tokenizer, draw([recalled, warped], geometry.focal)).half()
+            views = as_latents(tokenizer, draw_pair(recalled, warped, geometry.focal)).half()
         views[t == 0] = 0
         drawn.append(views.cpu())
     return [views.numpy() for views in torch.cat(drawn).split(lengths)]
@@ -193,7 +193,7 @@ def walk(
             wrong = [i for i, x in enumerate(kind.tolist()) if MISSING <= x < MISSING + WRONG]
         if t:
             if free is not None:
-                coming[:, t - 1], _ = memory.coming(coming[:, t - 1], free[:, t - 1])
+                coming[:, t - 1], _ = memory.coming(places, coming[:, t - 1], free[:, t - 1])
             pose = move(memory.pose, coming[:, t - 1])
             which, sources, there = memory.choose(places, pose, now, config.views, geometry.focal, young)
             times = memory.times.flatten(1).gather(1, which)

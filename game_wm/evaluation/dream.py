@@ -14,13 +14,13 @@ themselves (that differ in the real game before and after).
 
 A run counts only if the dream went where it was led. At 90°, 180° and 270° its frame differs from the frame before
 (root mean square) by 0.6 to 1.67 times as much as in the real game; a quarter, a half and three quarters of the way
-there and back, by as much as a trip in the real game must (see trips.py). And the inverse-dynamics network of the suite
+there and back, by as much as a turn in the real game must (see trips.py). And the inverse-dynamics network of the suite
 control, asked which one button or none was held, names at least 90 % of the actions from the third dreamt frame on.
 `…_counted` is the share of runs that count, `…_runs` how many there were. So a frozen dream has no PSNR and a share of
 0.
 
 *Taken stays taken*, *untouched stays*: the share of counted runs after which a gem is gone that was taken in the dream
-300 frames before, and one is there that was left alone (see gems.py), on ways that are led in the real game.
+300 frames before, and one is there that was left alone (see gems.py), on ways that are led in the same way.
 `detector`: the gem detector's accuracy on real frames that it was not trained on; `detector_tokenised`: on the same
 sent through the tokenizer.
 
@@ -39,8 +39,19 @@ from torch import Tensor
 
 from game_wm.evaluation import metrics
 from game_wm.evaluation.control import Namer
-from game_wm.evaluation.gems import Bare, Detector, GemTrip, gem_trip, still_there
-from game_wm.evaluation.led import lead, share_named
+from game_wm.evaluation.gems import (
+    HALF,
+    LEAST,
+    Bare,
+    Detector,
+    Gem,
+    around,
+    close_ahead,
+    find_gem,
+    out_of_view,
+    still_there,
+)
+from game_wm.evaluation.led import Start, Way, lead, share_named
 from game_wm.evaluation.rollout import ATTEMPTS, BATCH, RealGame, Tick, begin, device_of, no_tick, round_trip
 from game_wm.evaluation.trips import AWAY, Trip, Walk, difference, lacking, turn_round
 
@@ -75,6 +86,17 @@ def counts(trip: Trip, dream_NHWC: Tensor, before_HWC: Tensor, namer: Namer) -> 
     return share_named(namer, dream_NHWC, torch.from_numpy(trip.actions)) >= NAMED
 
 
+def go(model: Any, namer: Namer, start: Start, half: int, steps: int | None, **led: Any) -> tuple[Way | None, Tensor]:
+    """The way from here if it counts, and the frame (H, W, 3) before it as the tokenizer shows it."""
+    before = round_trip(model, torch.from_numpy(start.frames[None, -3:]))[0]
+    way = lead(model, namer, start, half, steps, **led)
+    if way is None or share_named(namer, way.frames, torch.from_numpy(way.actions)) < NAMED:
+        return None, before
+    marks = (half // 2, half, half + half // 2)
+    away = min(difference(way.frames[mark - 1].numpy(), before.numpy()) for mark in marks)
+    return way if away >= AWAY else None, before
+
+
 class Runs:
     """Collects runs of one kind: whether each counts, and its squared error."""
 
@@ -82,37 +104,30 @@ class Runs:
         self.counted: list[float] = []
         self.errors: list[np.ndarray] = []  # (2,) each, NaN where the run does not count
 
-    def add(self, model: Any, trips: Sequence[Trip], namer: Namer, steps: int | None) -> tuple[Tensor, list[bool]]:
-        """Dream a batch; its last frames (E, H, W, 3) and which runs count."""
+    def add(self, model: Any, trips: Sequence[Trip], namer: Namer, steps: int | None) -> None:
+        """Dream a batch."""
         dreams = roll(model, trips, steps)
         before = round_trip(model, torch.from_numpy(np.stack([trip.prompt[-3:] for trip in trips])))
-        counted = [counts(trip, dreams[i], before[i], namer) for i, trip in enumerate(trips)]
         still = torch.from_numpy(np.stack([trip.still for trip in trips]))
         errors = metrics.squared_error(before, dreams[:, -1], still).numpy()
-        for good, error in zip(counted, errors, strict=True):
-            self._note(good, error)
-        return dreams[:, -1], counted
+        for trip, frames, frame, error in zip(trips, dreams, before, errors, strict=True):
+            self._note(counts(trip, frames, frame, namer), error)
 
     def lead(
         self, model: Any, game: RealGame, namer: Namer, seed: int, prompt: int, half: int, steps: int | None
     ) -> None:
         """Dream a way there and back, if the game has a prompt for it."""
         starts = (game.lead(seed, attempt, prompt) for attempt in range(ATTEMPTS))
-        if (start := next(filter(None, starts), None)) is None:
+        if (found := next(filter(None, starts), None)) is None:
             return
-        frames, led = np.stack(start.play.frames), np.stack(start.play.actions)
-        before = round_trip(model, torch.from_numpy(frames[None, -3:]))
-        way = lead(model, namer, frames, led, seed, half, steps)
+        start = Start(seed, np.stack(found.play.frames), np.stack(found.play.actions))
+        way, before = go(model, namer, start, half, steps)
         if way is None:
             self._note(False, np.full(2, np.nan))
             return
-        surface = start.info.get("surface")
-        still = np.ones(frames.shape[1:3], bool) if surface is None else np.asarray(surface) >= 0
-        error = metrics.squared_error(before, way.frames[None, -1], torch.from_numpy(still)[None])[0].numpy()
-        away = (
-            difference(way.frames[mark - 1].numpy(), before[0].numpy()) for mark in (half // 2, half, half + half // 2)
-        )
-        self._note(min(away) >= AWAY and share_named(namer, way.frames, torch.from_numpy(way.actions)) >= NAMED, error)
+        surface = found.info.get("surface")
+        still = np.ones(before.shape[:2], bool) if surface is None else np.asarray(surface) >= 0
+        self._note(True, metrics.squared_error(before[None], way.frames[-1:], torch.from_numpy(still)[None])[0].numpy())
 
     def _note(self, counts: bool, error: np.ndarray) -> None:
         self.counted.append(float(counts))
@@ -144,14 +159,14 @@ class Walks:
             self.walks[seed, attempt] = Walk.record(self.game, seed, attempt, self.prompt, self.prompt + self.frames)
         return self.walks[seed, attempt]
 
-    def gem(self, seed: int, taken: bool) -> GemTrip | None:
-        """There and back from a gem."""
+    def gem(self, seed: int, taken: bool) -> Gem | None:
+        """A gem to set out from."""
         assert self.bare is not None
         for attempt in range(WALKS):
             walk = self.of(seed, attempt)
             if (seed, attempt) not in self.gems:
                 self.gems[seed, attempt] = self.bare.masks(seed, walk.frames, walk.actions)
-            if found := gem_trip(self.game, self.bare, walk, self.gems[seed, attempt], taken):
+            if found := find_gem(self.game, self.bare, walk, self.gems[seed, attempt], taken):
                 return found
         return None
 
@@ -196,13 +211,25 @@ def dream(
             for seed in part:
                 runs.lead(model, game, namer, seed, prompt, length // 2, steps)
                 tick(1)
+        if gems is None:
+            continue
         for taken in (True, False):
-            if gems and (batch := gather(walks.gem, taken)):
-                last, counted = Runs().add(model, [run.trip for run in batch], namer, steps)
-                seen = gems[1](last).numpy()
-                tried[taken] += len(batch)
-                found[taken] += [still_there(seen[i], run.gem) for i, run in enumerate(batch) if counted[i]]
+            for gem in gather(walks.gem, taken):
+                tried[taken] += 1
+                there = _is_there(model, namer, gem, gems[1], taken, steps)
+                found[taken] += [] if there is None else [there]
     return _card(model, turns, trips, found, tried, gems)
+
+
+def _is_there(model: Any, namer: Namer, gem: Gem, detector: Detector, taken: bool, steps: int | None) -> bool | None:
+    """Whether the gem is there after a way that was led from it; None where the way does not count."""
+    shuns: Callable[[Tensor], bool] = lambda frame: not taken and close_ahead(detector(frame[None])[0].numpy())  # noqa: E731
+    way, before = go(model, namer, gem.start, HALF, steps, shuns=shuns)
+    pixels = detector(before[None])[0].numpy() & around(gem.pixels)
+    if way is None or pixels.mean() < LEAST:
+        return None
+    seen = detector(way.frames).numpy()
+    return still_there(seen[-1], pixels) if taken or out_of_view(seen) else None
 
 
 def _card(

@@ -9,12 +9,14 @@ two pictures differ there is a gem. Its accuracy is measured on real frames of o
 mean of how often it finds a gem where at least `LEAST` of the pixels show one, and none where none does (frames with
 fewer count for neither).
 
-A gem trip (see trips.py) is 350 frames there and back. *Taken*: the gem is in the frame before, is taken within the
-first 48 frames, at least 300 frames before the end, and is gone from the real frame after. *Untouched*: it is in both
-real frames, and in between there was a frame without any gem in view. It counts as there when, within a tenth of the
-picture's height of where it really was, a quarter as many pixels as it had show a gem.
+A gem's way is 350 frames there and back, led in the dream (see led.py) from a real frame that shows a gem. *Taken*: it
+begins with the real steps that take it, 48 at most, so that it was taken at least 300 frames before the end; another
+gem near it in the picture, and none is judged. *Untouched*: it is led around gems, and a way on which one was always in
+view does not count. A gem counts as there when, within a tenth of the picture's height of where it really was, a
+quarter as many pixels show a gem as in the frame before, sent through the tokenizer; one that the tokenizer loses is
+not judged.
 
-Legend: B frames, H height, W width in pixels.
+Legend: B frames, P of a prompt, H height, W width in pixels.
 """
 
 from __future__ import annotations
@@ -34,8 +36,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from data_collect import games
+from game_wm.evaluation.led import Start
 from game_wm.evaluation.rollout import RealGame, Tick, no_tick
-from game_wm.evaluation.trips import Trip, Walk, there_and_back
+from game_wm.evaluation.trips import Walk, reversed_actions
 
 VERSION = 1
 FIRST_SEED = 70_000
@@ -43,8 +46,9 @@ WALKS, WALK_FRAMES, STRIDE = 200, 96, 4  # many mazes: their colours are what ge
 UPDATES, BATCH = 2000, 32
 LEAST = 0.004  # share of a frame's pixels
 CHANGE = 24  # grey levels by which a gem changes a pixel
+CLOSE = 0.02  # share of a frame that a gem has from about a cell away
 HALF, SOON = 175, 48
-TRIES = 4  # starts tried on one walk
+EVERY, TRIES = 4, 4  # frames from one start to the next, and how many of them are tried on one walk
 
 
 def has_gems(game: RealGame) -> bool:
@@ -169,11 +173,11 @@ def _train(detector: Detector, frames: Tensor, masks: Tensor, updates: int, tick
 
 
 @dataclass
-class GemTrip:
-    """A trip and the pixels (H, W) of the gem in the frame before it."""
+class Gem:
+    """Where a way begins, and the pixels (H, W) of the gem in the last frame of its prompt."""
 
-    trip: Trip
-    gem: np.ndarray
+    start: Start
+    pixels: np.ndarray
 
 
 def around(mask_HW: np.ndarray) -> np.ndarray:
@@ -188,25 +192,45 @@ def still_there(detected_HW: np.ndarray, gem_HW: np.ndarray) -> bool:
     return bool((detected_HW & around(gem_HW)).sum() >= gem_HW.sum() / 4)
 
 
-def gem_trip(game: RealGame, bare: Bare, walk: Walk, masks: np.ndarray, taken: bool) -> GemTrip | None:
-    """The first trip of the kind that the walk allows; `masks` (T, H, W) are the walk's gems."""
+def find_gem(game: RealGame, bare: Bare, walk: Walk, masks: np.ndarray, taken: bool) -> Gem | None:
+    """The first gem of the kind on a walk; `masks` (T, H, W) are the walk's gems."""
     least = LEAST * masks[0].size
-    sizes = masks.sum((1, 2))
-    events = np.flatnonzero(walk.rewards > 0)
-    starts = []
-    for s in walk.starts(HALF, every=4):
-        soon = ((events >= s) & (events < s + SOON)).any()
-        if sizes[s] >= least and (soon if taken else (sizes[s : s + HALF] == 0).any()):
-            starts.append(s)
-    for s in starts[:: max(1, len(starts) // TRIES)][:TRIES]:
-        trip = there_and_back(game, walk, HALF, s)
-        if trip is None:
+    sizes, events = masks.sum((1, 2)), np.flatnonzero(walk.rewards > 0)
+    hindered = np.append(0, np.cumsum(~walk.clean))
+    found = []
+    for s in range(walk.prompt - 1, len(walk.actions), EVERY):
+        after = next((int(e) + 1 for e in events if s <= e < s + SOON), None)  # the frame after the gem was taken
+        if sizes[s] < least or taken != (after is not None) or (after and hindered[after] > hindered[s]):
             continue
-        bare.env.reset(seed=walk.seed)
-        for action in [*walk.actions[:s], *trip.actions]:
-            frame, *_ = bare.env.step(game.schema.decode(action))
-        after = bare.mask(trip.frames[-1], frame)
-        gem = masks[s] & (~after if taken else after)
-        if gem.sum() >= least and not (taken and (around(gem) & after).any()):
-            return GemTrip(trip, gem)
+        found.append((s, after or s))
+    for s, after in found[:: max(1, len(found) // TRIES)][:TRIES]:
+        first, gem = s - walk.prompt + 1, masks[s]
+        if taken:
+            left = _without(game, bare, walk, s, after)
+            gem = gem & ~left
+            if (around(gem) & left).any():
+                continue
+        if gem.sum() >= least:
+            led = np.stack(walk.actions[first:s])
+            return Gem(Start(walk.seed, np.stack(walk.frames[first : s + 1]), led, walk.actions[s:after]), gem)
     return None
+
+
+def _without(game: RealGame, bare: Bare, walk: Walk, start: int, after: int) -> np.ndarray:
+    """The gems (H, W) in view when the walk has gone from one frame to another and the same way back."""
+    back = reversed_actions(game.schema, walk.actions[start:after])
+    game.env.reset(seed=walk.seed)
+    bare.env.reset(seed=walk.seed)
+    for action in [*walk.actions[:after], *back]:
+        frame, without = (env.step(game.schema.decode(action))[0] for env in (game.env, bare.env))
+    return bare.mask(frame, without)
+
+
+def close_ahead(detected_HW: np.ndarray) -> bool:
+    """Whether a gem is so near that the next steps may take it."""
+    return bool(detected_HW.mean() > CLOSE)
+
+
+def out_of_view(detected_NHW: np.ndarray) -> bool:
+    """Whether one of the frames shows no gem."""
+    return bool((detected_NHW.mean((1, 2)) < LEAST / 3).any())

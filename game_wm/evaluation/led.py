@@ -1,17 +1,18 @@
 """There and back on a way that is led in the dream, where it is the dream's own walls that must not be in the way.
 
-    way = lead(model, namer, prompt, led, seed=90000, half=100)        # None where it does not get so far
+    way = lead(model, namer, Start(90000, frames, actions), half=100)        # None where it does not get so far
 
 A player walks ahead and turns, one button at a time, for as long as chance says. A step ahead or back is taken only if
 the dream shows it: the inverse-dynamics network of the suite control names its button, and a model that reckons where
 it is has moved as far as that button mostly does. Where it is held up, the step is undone, and the player backs off and
 turns. Half of the way is led so, the other half is the opposite buttons in reverse order.
 
-Legend: P frames of the prompt, N of the way, H, W pixels, A length of an encoded action.
+Legend: P frames of the prompt, K given steps, N of the way, H, W pixels, A length of an encoded action.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,16 @@ AHEAD, BACK, TURN = (8, 40), (6, 12), (6, 30)  # steps of a leg, the least and l
 TURNS = 0.4  # share of the legs that follow a leg ahead
 PATIENCE = 3  # steps tried for one that is wanted
 HELD_UP = 0.05  # by what share a step may be shorter or longer than that button's
+
+
+class Start(NamedTuple):
+    """What a way begins with: the seed of its noise and its turns, real frames uint8 (P, H, W, 3), the actions
+    (P-1, A) between them, and steps (K, A) that are given, which it is led on from."""
+
+    seed: int
+    frames: np.ndarray
+    actions: np.ndarray
+    given: Sequence[np.ndarray] = ()
 
 
 class Way(NamedTuple):
@@ -47,7 +58,7 @@ class Leader:
     def begin(self) -> None:
         """The next leg."""
         if self.name == "back" or self.generator.random() < TURNS:
-            self._turn()
+            self.turn()
         else:
             self._hold("forward", AHEAD)
 
@@ -56,9 +67,10 @@ class Leader:
         if self.name == "forward":
             self._hold("back", BACK)
         else:
-            self._turn()
+            self.turn()
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
+        """A leg that turns."""
         self._hold(("turn_left", "turn_right")[int(self.generator.integers(2))], TURN)
 
     def _hold(self, name: str, steps: tuple[int, int]) -> None:
@@ -96,34 +108,42 @@ def usual(model: Any, state: Any, action_1A: Tensor) -> float | None:
 def lead(
     model: Any,
     namer: Namer,
-    prompt_PHWC: np.ndarray,
-    led_PA: np.ndarray,
-    seed: int,
+    start: Start,
     half: int,
     steps: int | None = None,
+    shuns: Callable[[Tensor], bool] = lambda _: False,
 ) -> Way | None:
     """The way, `half` steps there and as many back; None where the player is held up everywhere.
 
     Args:
-        led_PA: the P - 1 actions between the frames of the prompt.
-        seed: of the dream's noise and of the way.
         steps: denoiser calls a frame (the model's own number when None).
+        shuns: whether a frame (H, W, 3) shows what he must not walk into: there he turns at once.
     """
-    prompt = torch.from_numpy(prompt_PHWC)
-    state, device = begin(model, prompt[None], torch.from_numpy(led_PA)[None], [seed]), device_of(model)
-    leader = Leader(namer.schema, np.random.default_rng((seed, half)))
+    prompt, device = torch.from_numpy(start.frames), device_of(model)
+    state = begin(model, prompt[None], torch.from_numpy(start.actions)[None], [start.seed])
+    leader = Leader(namer.schema, np.random.default_rng((start.seed, half)))
     frames, actions, tried = [prompt[-2], prompt[-1]], list[np.ndarray](), 0
+
+    def step(button: np.ndarray) -> Tensor:
+        nonlocal state
+        outcome, state = model.step(state, torch.from_numpy(button)[None].to(device), steps)
+        return outcome.frames[0].cpu()
+
+    for button in start.given:
+        frames.append(step(button))
+        actions.append(button)
     while len(actions) < half:
         if tried == PATIENCE * half:
             return None
         tried += 1
+        if leader.name == "forward" and shuns(frames[-1]):
+            leader.turn()
         button = leader.button()
         action = torch.from_numpy(button)
         walks = not leader.name.startswith("turn_")
         before = state.clone() if walks else state  # a turn is never taken back
         wanted = usual(model, state, action[None].to(device)) if walks else None
-        outcome, state = model.step(state, action[None].to(device), steps)
-        frame = outcome.frames[0].cpu()
+        frame = step(button)
         free = not walks or share_named(namer, torch.stack([*frames[-2:], frame]), action.expand(3, -1)) == 1
         if wanted is not None:
             free &= abs(float(state.recent.steps[0, -1, :2].norm()) - wanted) <= HELD_UP * wanted
@@ -135,7 +155,5 @@ def lead(
         actions.append(button)
         leader.taken()
     back = reversed_actions(namer.schema, actions)
-    for button in back:
-        outcome, state = model.step(state, torch.from_numpy(button)[None].to(device), steps)
-        frames.append(outcome.frames[0].cpu())
+    frames += [step(button) for button in back]
     return Way(torch.stack(frames[2:]), np.stack([*actions, *back]))

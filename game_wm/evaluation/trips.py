@@ -1,13 +1,12 @@
-"""Real play that ends where it began: turning round once, and there and back by the reversed actions.
+"""Real play that ends where it began, turning round once, and walks that can be taken back button by button.
 
     with RealGame("maze") as game:
         trip = turn_round(game, seed=90000, prompt=32)
         walk = Walk.record(game, seed=90000, attempt=0, prompt=32, frames=1500)
-        trip = there_and_back(game, walk, half=100)
 
 A trip must come back in the real game: it is taken only if at least half of the pixels of its last frame are those of
 the frame before it (within `SAME` grey levels); these pixels are its `still` mask, the others show what moves by
-itself. It also must lead away: at each of its marks (a quarter, a half, three quarters of the way) the real picture
+itself. It also must lead away: at each of its marks (a quarter, a half, three quarters round) the real picture
 differs from the frame before by `AWAY` grey levels or more (root mean square), or it is no trip.
 
 A walk is led by the explorer where the game has a map, one button at a time (of two held at once the turn is kept), so
@@ -145,18 +144,6 @@ class Walk:
             poses.append(pose_of(info))
         return Walk(seed, prompt, kept, actions, np.array(rewards), clean_steps(np.array(poses, float), actions))
 
-    def starts(self, half: int, every: int = 8) -> list[int]:
-        """Frames from which `half` clean steps lead away, with a prompt before them: every so many at most."""
-        dirty = np.append(0, np.cumsum(~self.clean))
-        found: list[int] = []
-        for s in range(self.prompt - 1, len(self.actions) - half + 1):
-            away = (self.frames[s + half // 2], self.frames[s + half])
-            if dirty[s + half] > dirty[s] or (found and s - found[-1] < every):
-                continue
-            if min(difference(frame, self.frames[s]) for frame in away) >= AWAY:
-                found.append(s)
-        return found
-
 
 def one_button(schema: ActionSchema, action: Any) -> np.ndarray:
     """The action with at most one button held: of those not cancelled by their opposites a turn, else any."""
@@ -185,21 +172,3 @@ def clean_steps(poses_T3: np.ndarray, actions: list[np.ndarray]) -> np.ndarray:
             usual = float(np.median(change[same]))
             clean[same] &= np.abs(change[same] - usual) <= 0.02 * abs(usual) + 1e-6
     return clean
-
-
-def there_and_back(game: RealGame, walk: Walk, half: int, start: int) -> Trip | None:
-    """From frame `start` of the walk `half` steps on and back again; None where the real game does not return."""
-    there = walk.actions[start : start + half]
-    back, frames = reversed_actions(game.schema, there), walk.frames[start + 1 : start + half + 1]
-    game.env.reset(seed=walk.seed)
-    for action in walk.actions[: start + half]:
-        game.env.step(game.schema.decode(action))
-    for action in back:
-        frame, _, terminated, truncated, _ = game.env.step(game.schema.decode(action))
-        if terminated or truncated:
-            return None
-        frames.append(frame.copy())
-    first = start - walk.prompt + 1
-    led = walk.actions[first:start]
-    marks = (half // 2, half, half + half // 2)
-    return _trip(walk.seed, walk.frames[first : start + 1], led, there + back, frames, marks)

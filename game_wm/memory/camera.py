@@ -24,6 +24,7 @@ from torch import Tensor
 from game_wm.memory.pose import relative
 
 BEHIND = 0.05  # what lies nearer to the camera's plane than this, against its depth before, is not seen
+STALE = 0.4  # of 2: a colour that is as far from what was just seen is out of date
 EMPTY = 2.5e-4  # disparities below this are nothing; the sky has a little more
 MOST = 64.0  # no disparity is larger
 AGREE, AGREE_ABOUT = 0.12, 0.015  # how far disparities may differ: relative and absolute
@@ -146,6 +147,21 @@ def draw(each: Sequence[Sources], focal: Tensor | float) -> list[tuple[Tensor, T
     picture = (found[:, :, :-1] * weight[:, :, None]).sum(1) / total.clamp_min(1e-9)[:, None] / 127.5 - 1
     picture, drawn = surround(picture, total > 0), total > 0
     return list(zip(picture.chunk(len(each)), drawn.chunk(len(each)), strict=True))
+
+
+def draw_pair(recalled: Sources | None, recent: Sources | None, focal: Tensor | float) -> list[tuple[Tensor, Tensor]]:
+    """What memory and the last frames give of a view, as `draw` does, of those of the two that are there.
+
+    What memory gives yields to the last frames where they show something else: what has gone since (a gem that was
+    taken, somebody who stood there) must not come back out of an old picture.
+    """
+    drawn = draw([sources for sources in (recalled, recent) if sources is not None], focal)
+    if len(drawn) == 2:
+        (picture, known), (shown, seen) = drawn
+        apart = F.avg_pool2d((picture - shown).abs().amax(1, keepdim=True), 3, 1, 1, count_include_pad=False)
+        known = known & ~(F.max_pool2d((apart > STALE).float(), 5, 1, 2)[:, 0].bool() & seen)
+        drawn[0] = surround(picture, known), known
+    return drawn
 
 
 def surround(picture_BCHW: Tensor, known_BHW: Tensor) -> Tensor:

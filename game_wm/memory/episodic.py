@@ -37,7 +37,8 @@ FRESH, RATHER_OLD = 32, 0.7  # what is younger counts for less: it may be a copy
 LEAST = 0.3  # of a direction must be shown that others do not
 MENDED = 0.5  # of a step's length at most is a position put right
 BEATEN = 0.35  # of a step's length: as near as that to where he has been, nothing is in the way
-EXACT, ALIKE = 0.02, 0.03  # of a step's length, and radians: less apart than that are two poses one
+EXACT, ALIKE = 0.02, 0.03  # of a step's length, and radians: two poses that are less apart are one
+CLOSE = 0.01  # of a place: a step of no length counts as so long
 NOWHERE = 1e6
 ALIGNED = 2  # frames by which a position is put right
 NEVER = 2**62  # a time that does not come
@@ -136,29 +137,33 @@ class EpisodicMemory:
         for name, value in new.items():
             getattr(self, name)[players, slot, 0] = value
 
-    def coming(self, step_B3: Tensor, unhindered_B3: Tensor) -> tuple[Tensor, Tensor]:
-        """The step to come (B, 3), and whether it is sure (B, 1). The first argument is what pictures make of it, the
-        second what the action does where nothing is in the way.
+    def coming(self, places: Places, step_B3: Tensor, unhindered_B3: Tensor) -> tuple[Tensor, Tensor]:
+        """The step to come (B, 3), and whether it is sure (B, 1). `step` is what pictures make of it, `unhindered` what
+        the action does where nothing is in the way.
 
         Near to where the player has been, nothing is, though he may not see it (who steps back). From a pose that is on
-        the trail to a place just before or after it, facing as he did then, he gets exactly there, so that errors do
-        not add up when he goes to and fro; and an action that only turns leads nowhere else. These two are sure."""
-        to, length = move(self.pose, unhindered_B3), unhindered_B3[:, :2].norm(dim=-1, keepdim=True)
-        apart, facing = self._trail_from(to)
-        free = apart.amin(1, keepdim=True) < BEATEN * length
-        away, faced = self._trail_from(self.pose)
-        here = (away < EXACT * length) & faced
-        beside = (here.roll(1, 1) | here.roll(-1, 1)) & facing & (apart <= BEATEN * length)
+        the trail to one just before or after it he gets exactly there, so that errors do not add up when he goes to and
+        fro; and an action that only turns leads nowhere else. These two are sure."""
+        to, turn = move(self.pose, unhindered_B3), unhindered_B3[:, 2:].abs()
+        length = unhindered_B3[:, :2].norm(dim=-1, keepdim=True)
+        still, reach = length == 0, length.clamp_min(CLOSE * places.side)
+        alike = torch.where(turn > 0, BEATEN * turn, ALIKE).clamp_max(ALIKE)
+        apart, unlike = self._from_trail(to)
+        away, askew = self._from_trail(self.pose)
+        here = (away < EXACT * reach) & (askew < alike)
+        beside = (here.roll(1, 1) | here.roll(-1, 1)) & (apart < BEATEN * reach) & (unlike < alike)
+        free = apart.amin(1, keepdim=True) < BEATEN * reach
         apart, nearest = apart.masked_fill(~beside, math.inf).min(1, keepdim=True)
-        there = torch.cat((self.trail.gather(1, nearest[..., None].expand(-1, -1, 3))[:, 0, :2], to[:, 2:]), 1)
-        again, turns = apart < math.inf, length == 0
-        step = torch.where(free | turns, unhindered_B3, step_B3)
-        return torch.where(again, relative(self.pose, there), step), again | turns
+        again = (apart < math.inf) & ((length > 0) | (turn > 0))
+        there = self.trail.gather(1, nearest[..., None].expand(-1, -1, 3))[:, 0]
+        there = torch.cat((there[:, :2], torch.where(turn > 0, there, to)[:, 2:]), 1)
+        step = torch.where(free | still, unhindered_B3, step_B3)
+        return torch.where(again, relative(self.pose, there), step), again | still
 
-    def _trail_from(self, pose_B3: Tensor) -> tuple[Tensor, Tensor]:
-        """How far away (B, T) the poses of the trail are, and which of them face the same way."""
+    def _from_trail(self, pose_B3: Tensor) -> tuple[Tensor, Tensor]:
+        """How far (B, T) and by what angle the poses of the trail are from this one."""
         apart = (self.trail[..., :2] - pose_B3[:, None, :2]).norm(dim=-1)
-        return apart, wrap(self.trail[..., 2] - pose_B3[:, None, 2]).abs() < ALIKE
+        return apart, wrap(self.trail[..., 2] - pose_B3[:, None, 2]).abs()
 
     def arrive(
         self,
