@@ -18,7 +18,7 @@ from game_wm.config import DynamicsConfig
 from game_wm.context import ContextMemory
 from game_wm.denoiser import Denoiser
 from game_wm.dynamics import Dynamics, DynamicsState
-from game_wm.memory.camera import Sources, draw, draw_pair
+from game_wm.memory.camera import Sources, draw_pair
 from game_wm.memory.episodic import EpisodicMemory, Places
 from game_wm.memory.geometry import Geometry, MemoryConfig
 from game_wm.memory.pose import move, relative
@@ -350,7 +350,8 @@ class WorldModel(nn.Module):
         step, _ = self._coming(geometry, state, state.recent, action_BA.to(state.dynamics.actions))
         pose, (which, poses, there) = self._choose(state, step)
         pictures, disparity = memory.frames(which)
-        ((view, known),) = draw([Sources(pictures, disparity, poses, there)], geometry.focal)
+        recent = state.recent.sources(geometry, step) if self.config.dynamics.warp else None
+        view, known = draw_pair(Sources(pictures, disparity, poses, there), recent, geometry.focal)[0]
         found = there[player]
         ages = (state.dynamics.context.working.count[:, None] - memory.times.flatten(1).gather(1, which))[player, found]
         kept = (memory.keys[player] >= 0).repeat_interleave(2)
