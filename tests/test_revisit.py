@@ -288,7 +288,7 @@ def test_one_button_and_its_opposite() -> None:
 # --- dream ------------------------------------------------------------------------------------------------------------
 
 
-def dreamt(kind: str) -> tuple[dict[str, Any], list[str]]:
+def dreamt(kind: str) -> tuple[dict[str, Any], list[str], list[Any]]:
     with rollout.RealGame("ring") as game:
         detector = gems.Detector()
         detector.forward = lambda frames: (frames == torch.tensor(GEM, dtype=torch.uint8)).all(-1)  # type: ignore
@@ -305,13 +305,16 @@ def test_a_perfect_dream_comes_back_and_a_frozen_one_scores_nothing(
 ) -> None:
     monkeypatch.setattr(dreams, "WALK_FRAMES", 500)
     monkeypatch.setattr(dreams, "HALF", 100)
-    perfect, notes = dreamt("perfect")
+    perfect, notes, ways = dreamt("perfect")
     assert not notes
+    assert [seed for seed, *_ in ways] == [90000, 90001, 90002, 90003] and ways[0][2].shape == (100, SIZE, SIZE, 3)
+    assert plot.ways(ways).height > 8 * SIZE
     assert perfect["turn_round_psnr"] == pytest.approx(metrics.PSNR_CAP) and perfect["turn_round_counted"] == 1
     assert perfect["there_and_back_psnr"] == {n: pytest.approx(metrics.PSNR_CAP) for n in ("40", "100")}
     assert perfect["taken_stays_taken"] == perfect["untouched_stays"] == 1
     assert perfect["detector"] == perfect["detector_tokenised"] == 1
-    frozen, notes = dreamt("frozen")
+    frozen, notes, ways = dreamt("frozen")
+    assert not ways
     assert frozen["turn_round_counted"] == 0 and set(frozen["there_and_back_counted"].values()) == {0}
     absent = {"turn_round_psnr", "there_and_back_psnr", "taken_stays_taken", "untouched_stays"}
     assert not absent & set(frozen)
@@ -421,6 +424,7 @@ def test_both_suites_write_the_card_and_its_pictures(
     assert set(card["revisit"]["40/1-8"]) == expected | {"window_only"}
     assert {"turn_round_psnr", "turn_round_counted", "there_and_back_psnr"} <= set(card["dream"])
     assert not {"taken_stays_taken", "untouched_stays", "detector"} & set(card["dream"])
+    assert (tmp_path / "ring-ways.png").exists()
     assert "the game has no option `gems`" in capsys.readouterr().err
     assert card["command"].endswith("--suite revisit,dream --episodes 2 --prompts 40")
     assert card["runs"]["revisit"]["window"] == "ring-window.safetensors" and card["seeds"] == "90000-90001"

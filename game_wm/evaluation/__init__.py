@@ -7,8 +7,8 @@
 Suites: fidelity (with reward and termination), control, stability, revisit, dream, cost. Each is described in the file
 of its name; what truth and prompt are, in rollout.py. What a game lacks the means for is left out; one line says so.
 Written beside the checkpoint, or into --out: NAME.json, NAME.md and NAME.png; by revisit also NAME-revisit.png (quality
-against age) and NAME-returns.png. Revisit measures NAME-window.safetensors along, a model of the same size without long
-memory, where that file lies beside the checkpoint.
+against age) and NAME-returns.png, by dream NAME-ways.png (there and back). Revisit measures NAME-window.safetensors
+along, a model of the same size without long memory, where that file lies beside the checkpoint.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _progress(title: str, total: int) -> Iterator[Tick]:
 def evaluate(checkpoint: Checkpoint, options: Options) -> tuple[dict[str, Any], dict[str, Image.Image]]:
     """Run the suites on a loaded checkpoint -> the card's results by key, and pictures by what follows NAME.
 
-    The pictures: "" is the contact sheet of fidelity, "-revisit" and "-returns" those of revisit.
+    The pictures: "" is the contact sheet of fidelity, "-revisit" and "-returns" are those of revisit, "-ways" of dream.
 
     Raises UserError when the game cannot be made or makes frames of another size.
     """
@@ -132,7 +132,9 @@ def evaluate(checkpoint: Checkpoint, options: Options) -> tuple[dict[str, Any], 
                 results |= found
                 pictures |= drawn
             if "dream" in options.suites:
-                results |= _dream(checkpoint, options, game, prompt)
+                found, drawn = _dream(checkpoint, options, game, prompt)
+                results |= found
+                pictures |= drawn
             if "stability" in options.suites:
                 from game_wm.evaluation.stability import budget, stability
 
@@ -243,14 +245,17 @@ def _revisit(
     return {"revisit": card}, {"-revisit": plot(card), "-returns": sheet(returns)}
 
 
-def _dream(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int) -> dict[str, Any]:
+def _dream(
+    checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int
+) -> tuple[dict[str, Any], dict[str, Image.Image]]:
     from game_wm.evaluation.dream import budget, dream
     from game_wm.evaluation.gems import UPDATES, WALKS, Bare, gem_detector, has_gems
+    from game_wm.evaluation.plot import ways
     from game_wm.evaluation.trips import lacking
 
     if reason := lacking(game):
         print(f"dream: left out, for {checkpoint.game}: {reason}", file=sys.stderr)
-        return {}
+        return {}, {}
     namer, gems = _namer(checkpoint, options, game), None
     if has_gems(game):
         walks, updates = options.gem_walks or WALKS, options.gem_updates or UPDATES
@@ -259,10 +264,10 @@ def _dream(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int
         gems = (Bare(game, checkpoint.game), detector)
     seeds = options.seeds(options.runs)
     with _progress("dream", budget(options.runs, gems=gems is not None)) as tick:
-        card, notes = dream(checkpoint.model, game, namer, seeds, prompt, gems, steps=options.steps, tick=tick)
+        card, notes, found = dream(checkpoint.model, game, namer, seeds, prompt, gems, steps=options.steps, tick=tick)
     for note in notes:
         print(f"dream: {note}", file=sys.stderr)
-    return {"dream": card}
+    return {"dream": card}, {"-ways": ways(found)} if found else {}
 
 
 def make_card(checkpoint: Checkpoint, options: Options, results: dict[str, Any], out: Path | None) -> dict[str, Any]:

@@ -285,6 +285,8 @@ def _dream(card: Mapping[str, Any]) -> list[str]:
             f"The gem detector is right on {100 * figures['detector']:.1f} % of real frames that it never saw, "
             f"on {100 * figures['detector_tokenised']:.1f} % of them sent through the tokenizer.",
         ]
+    if "there_and_back_psnr" in figures:
+        lines += ["", f"![there, and below it back at the same places]({card['checkpoint']}-ways.png)"]
     return lines
 
 

@@ -53,6 +53,7 @@ from game_wm.evaluation.gems import (
 )
 from game_wm.evaluation.led import Start, Way, lead, share_named
 from game_wm.evaluation.rollout import ATTEMPTS, BATCH, RealGame, Tick, begin, device_of, no_tick, round_trip
+from game_wm.evaluation.sheet import ROWS
 from game_wm.evaluation.trips import AWAY, Trip, Walk, difference, lacking, turn_round
 
 LENGTHS = (50, 200, 1000)
@@ -103,6 +104,7 @@ class Runs:
     def __init__(self) -> None:
         self.counted: list[float] = []
         self.errors: list[np.ndarray] = []  # (2,) each, NaN where the run does not count
+        self.ways: list[tuple[int, np.ndarray, np.ndarray]] = []  # for the sheet: seed, frame before, frames
 
     def add(self, model: Any, trips: Sequence[Trip], namer: Namer, steps: int | None) -> None:
         """Dream a batch."""
@@ -125,6 +127,8 @@ class Runs:
         if way is None:
             self._note(False, np.full(2, np.nan))
             return
+        if len(self.ways) < ROWS:
+            self.ways.append((seed, before.numpy(), way.frames.numpy()))
         surface = found.info.get("surface")
         still = np.ones(before.shape[:2], bool) if surface is None else np.asarray(surface) >= 0
         self._note(True, metrics.squared_error(before[None], way.frames[-1:], torch.from_numpy(still)[None])[0].numpy())
@@ -181,15 +185,16 @@ def dream(
     lengths: Sequence[int] = LENGTHS,
     steps: int | None = None,
     tick: Tick = no_tick,
-) -> tuple[dict[str, Any], list[str]]:
-    """The card's `dream` object, {} where the game allows none of it, and sentences that say what is absent and why.
+) -> tuple[dict[str, Any], list[str], list[tuple[int, np.ndarray, np.ndarray]]]:
+    """The card's `dream` object, {} where the game allows none of it, sentences that say what is absent and why, and
+    for the sheet some of the longest ways there and back.
 
     Args:
         gems: the game without gems and the detector, where the game has any.
         tick: told of runs prepared and dreamt; `budget` says how many to expect.
     """
     if reason := lacking(game):
-        return {}, [f"absent, for {reason}"]
+        return {}, [f"absent, for {reason}"], []
     turns, trips = Runs(), {length: Runs() for length in lengths}
     found: dict[bool, list[bool]] = {True: [], False: []}  # taken? -> whether the gem is there after each counted run
     tried = {True: 0, False: 0}
@@ -218,7 +223,7 @@ def dream(
                 tried[taken] += 1
                 there = _is_there(model, namer, gem, gems[1], taken, steps)
                 found[taken] += [] if there is None else [there]
-    return _card(model, turns, trips, found, tried, gems)
+    return *_card(model, turns, trips, found, tried, gems), trips[max(lengths)].ways
 
 
 def _is_there(model: Any, namer: Namer, gem: Gem, detector: Detector, taken: bool, steps: int | None) -> bool | None:

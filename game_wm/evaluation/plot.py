@@ -1,7 +1,9 @@
-"""Pictures of the revisit suite: quality against age, and a contact sheet of returns. Drawn with Pillow.
+"""Pictures of the suites revisit and dream: quality against age, contact sheets of returns and of ways there and back.
+Drawn with Pillow.
 
 plot(card["revisit"]).save("checkpoints/maze-revisit.png")
 sheet(returns).save("checkpoints/maze-returns.png")
+ways(found).save("checkpoints/maze-ways.png")
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ WIDTH, HEIGHT, LEFT, BOTTOM = 250, 190, 44, 34  # of a panel, and its margins
 FAINT = (222, 222, 222)
 COLOURS = {"this model": (28, 96, 190), "window only": (206, 92, 40), "tokenizer": (140, 140, 140)}
 SHOWN = (1, 4, 8, 16, 24, 32)  # frames of a rollout on the sheet
+MARKS = 8  # places of a way on the sheet, beside where it begins
 
 
 def plot(card: Mapping[str, Any]) -> Image.Image:
@@ -100,6 +103,30 @@ def sheet(returns: Sequence[Mapping[str, Any]]) -> Image.Image:
                 picture.paste(_large(found[kind][n - 1], scale), (label + (j + 1) * w, y + TOP + k * h))
         for j, n in enumerate(columns):
             pen.text((label + (j + 1) * w, y + 6), f"{n}: {_age(found['ages'][n - 1], n)}", INK)
+    return picture
+
+
+def ways(found: Sequence[tuple[int, np.ndarray, np.ndarray]]) -> Image.Image:
+    """Ways there, and below each frame that of the way back at the same place: of each the seed, the frame (H, W, 3)
+    before it and the dreamt frames (N, H, W, 3)."""
+    found = found[:ROWS]
+    height, width = found[0][1].shape[:2]
+    scale = max(1, round(CELL / max(height, width)))
+    h, w, label = height * scale + GAP, width * scale + GAP, 84
+    block = 2 * h + TOP
+    picture = Image.new("RGB", (label + (MARKS + 1) * w, len(found) * block + GAP), PAPER)
+    pen = ImageDraw.Draw(picture)
+    for i, (seed, before, frames) in enumerate(found):
+        y, half = i * block, len(frames) // 2
+        pen.text((6, y + 6), f"{seed}", INK)
+        for row, name in enumerate(("there", "back")):
+            pen.text((6, y + TOP + row * h + h // 2), name, INK)
+        for mark in range(MARKS + 1):
+            x, n = label + mark * w, round(mark * (half - 1) / MARKS)  # frames that were made before one is shown
+            there, back = frames[n - 1] if n else before, frames[len(frames) - 1 - n]
+            pen.text((x, y + 6), f"{n or 'before'}, {len(frames) - n}", INK)
+            picture.paste(_large(there, scale), (x, y + TOP))
+            picture.paste(_large(back, scale), (x, y + TOP + h))
     return picture
 
 
