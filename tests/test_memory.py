@@ -203,18 +203,22 @@ def test_what_has_gone_since_is_not_drawn_from_an_old_picture() -> None:
     there = torch.ones(1, 1, dtype=torch.bool)
     half = depth.clone()
     half[..., 16:] = 0  # the last frame shows the left half only
-    old, new = (Sources(picture, depth, pose, there) for picture in (with_gem, empty))
+    in_front = depth.clone()
+    in_front[..., 10:15, 10:15] = 0.7
+    old, new = Sources(with_gem, in_front, pose, there), Sources(empty, depth, pose, there)
     ((picture, known), _) = draw_pair(old, new, 1.0)
     ((alone, all_of_it),) = draw_pair(old, None, 1.0)
     assert torch.equal(draw_pair(None, new, 1.0)[0][0], draw([new], 1.0)[0][0])
     gone = torch.zeros(64, 64, dtype=torch.bool)
-    gone[20:30, 20:30] = True
-    assert all_of_it.all() and (alone - picture)[0, :, gone].abs().max() > 0.5
+    gone[22:28, 22:28] = True
+    assert all_of_it[0, gone].all() and (alone - picture)[0, :, gone].abs().amax(0).min() > 0.5
     assert not known[0, gone].any() and picture[0, :, gone].abs().max() < 0.1  # as what surrounds it
     assert known[0, 36:].all() and torch.equal(picture[..., 36:, :], alone[..., 36:, :])
+    # What differs and is not nearer is a dream that went wrong, which memory puts right.
+    assert draw_pair(old._replace(disparity=depth), new, 1.0)[0][1].all()
     # Where the last frame shows nothing, memory is all there is.
     ((picture, known), (_, seen)) = draw_pair(old, new._replace(disparity=half), 1.0)
-    assert known[~seen].all() and not seen.all()
+    assert torch.equal(known[~seen], all_of_it[~seen]) and not seen.all()
 
 
 def test_holes_take_their_surroundings() -> None:

@@ -50,6 +50,7 @@ from game_wm.evaluation.gems import (
     find_gem,
     out_of_view,
     still_there,
+    was_taken,
 )
 from game_wm.evaluation.led import Start, Way, lead, share_named
 from game_wm.evaluation.rollout import ATTEMPTS, BATCH, RealGame, Tick, begin, device_of, no_tick, round_trip
@@ -234,7 +235,8 @@ def _is_there(model: Any, namer: Namer, gem: Gem, detector: Detector, taken: boo
     if way is None or pixels.mean() < LEAST:
         return None
     seen = detector(way.frames).numpy()
-    return still_there(seen[-1], pixels) if taken or out_of_view(seen) else None
+    judged = was_taken(seen[len(gem.start.given) - 1], gem) if taken else out_of_view(seen)
+    return still_there(seen[-1], pixels) if judged else None
 
 
 def _card(

@@ -10,11 +10,11 @@ mean of how often it finds a gem where at least `LEAST` of the pixels show one, 
 fewer count for neither).
 
 A gem's way is 350 frames there and back, led in the dream (see led.py) from a real frame that shows a gem. *Taken*: it
-begins with the real steps that take it, 48 at most, so that it was taken at least 300 frames before the end; another
-gem near it in the picture, and none is judged. *Untouched*: it is led around gems, and a way on which one was always in
-view does not count. A gem counts as there when, within a tenth of the picture's height of where it really was, a
-quarter as many pixels show a gem as in the frame before, sent through the tokenizer; one that the tokenizer loses is
-not judged.
+begins with the real steps that take it, 48 at most, so that it was taken at least 300 frames before the end; where the
+dream still shows it after them, it was not taken there, and does not count. *Untouched*: it is led around gems, and a
+way on which one was always in view does not count. A gem counts as there when, within a tenth of the picture's height
+of where it really was, a quarter as many pixels show a gem as in the frame before, sent through the tokenizer; one that
+the tokenizer loses is not judged.
 
 Legend: B frames, P of a prompt, H height, W width in pixels.
 """
@@ -174,10 +174,12 @@ def _train(detector: Detector, frames: Tensor, masks: Tensor, updates: int, tick
 
 @dataclass
 class Gem:
-    """Where a way begins, and the pixels (H, W) of the gem in the last frame of its prompt."""
+    """Where a way begins, the pixels (H, W) of the gem in the last frame of its prompt, and those of the gems that are
+    in view after the given steps."""
 
     start: Start
     pixels: np.ndarray
+    left: np.ndarray
 
 
 def around(mask_HW: np.ndarray) -> np.ndarray:
@@ -212,7 +214,8 @@ def find_gem(game: RealGame, bare: Bare, walk: Walk, masks: np.ndarray, taken: b
                 continue
         if gem.sum() >= least:
             led = np.stack(walk.actions[first:s])
-            return Gem(Start(walk.seed, np.stack(walk.frames[first : s + 1]), led, walk.actions[s:after]), gem)
+            start = Start(walk.seed, np.stack(walk.frames[first : s + 1]), led, walk.actions[s:after])
+            return Gem(start, gem, masks[after])
     return None
 
 
@@ -229,6 +232,11 @@ def _without(game: RealGame, bare: Bare, walk: Walk, start: int, after: int) -> 
 def close_ahead(detected_HW: np.ndarray) -> bool:
     """Whether a gem is so near that the next steps may take it."""
     return bool(detected_HW.mean() > CLOSE)
+
+
+def was_taken(detected_HW: np.ndarray, gem: Gem) -> bool:
+    """Whether a frame after the given steps shows no gem but those that the real game has there."""
+    return bool((detected_HW & ~around(gem.left)).mean() < LEAST / 3)
 
 
 def out_of_view(detected_NHW: np.ndarray) -> bool:

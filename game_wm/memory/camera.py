@@ -24,7 +24,7 @@ from torch import Tensor
 from game_wm.memory.pose import relative
 
 BEHIND = 0.05  # what lies nearer to the camera's plane than this, against its depth before, is not seen
-STALE = 0.4  # of 2: a colour that is as far from what was just seen is out of date
+THROUGH, GONE = 1.1, 0.4  # times as near as what was just seen, and of 2: by how much its colour differs from that
 EMPTY = 2.5e-4  # disparities below this are nothing; the sky has a little more
 MOST = 64.0  # no disparity is larger
 AGREE, AGREE_ABOUT = 0.12, 0.015  # how far disparities may differ: relative and absolute
@@ -104,7 +104,12 @@ def fine(disparity_Bhw: Tensor, height: int, width: int) -> Tensor:
 
 
 def draw(each: Sequence[Sources], focal: Tensor | float) -> list[tuple[Tensor, Tensor]]:
-    """Views (B, C, H, W) in [-1, 1] from their sources, and where they are drawn (B, H, W): several at once.
+    """Views (B, C, H, W) in [-1, 1] from their sources, and where they are drawn (B, H, W): several at once."""
+    return [(picture, drawn) for picture, drawn, _ in draw_deep(each, focal)]
+
+
+def draw_deep(each: Sequence[Sources], focal: Tensor | float) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """The same with disparities (B, H, W).
 
     Of the sources that show a surface, the one that saw it as finely as the view does prevails. Where nothing is known
     the picture holds what surrounds it.
@@ -146,22 +151,23 @@ def draw(each: Sequence[Sources], focal: Tensor | float) -> list[tuple[Tensor, T
     total = weight.sum(1)
     picture = (found[:, :, :-1] * weight[:, :, None]).sum(1) / total.clamp_min(1e-9)[:, None] / 127.5 - 1
     picture, drawn = surround(picture, total > 0), total > 0
-    return list(zip(picture.chunk(len(each)), drawn.chunk(len(each)), strict=True))
+    return list(zip(*(x.chunk(len(each)) for x in (picture, drawn, view)), strict=True))
 
 
 def draw_pair(recalled: Sources | None, recent: Sources | None, focal: Tensor | float) -> list[tuple[Tensor, Tensor]]:
     """What memory and the last frames give of a view, as `draw` does, of those of the two that are there.
 
-    What memory gives yields to the last frames where they show something else: what has gone since (a gem that was
-    taken, somebody who stood there) must not come back out of an old picture.
+    What the last frames look through to something else has gone since (a gem that was taken, somebody who stood there)
+    and must not come back out of an old picture.
     """
-    drawn = draw([sources for sources in (recalled, recent) if sources is not None], focal)
-    if len(drawn) == 2:
-        (picture, known), (shown, seen) = drawn
-        apart = F.avg_pool2d((picture - shown).abs().amax(1, keepdim=True), 3, 1, 1, count_include_pad=False)
-        known = known & ~(F.max_pool2d((apart > STALE).float(), 5, 1, 2)[:, 0].bool() & seen)
-        drawn[0] = surround(picture, known), known
-    return drawn
+    drawn = draw_deep([sources for sources in (recalled, recent) if sources is not None], focal)
+    if len(drawn) == 1:
+        return [drawn[0][:2]]
+    (picture, known, near), (shown, seen, far) = drawn
+    apart = F.avg_pool2d((picture - shown).abs().amax(1, keepdim=True), 3, 1, 1, count_include_pad=False)[:, 0]
+    through = (apart > GONE) & (near > THROUGH * far) & seen
+    known = known & ~(F.max_pool2d(through.float()[:, None], 5, 1, 2)[:, 0].bool() & seen)
+    return [(surround(picture, known), known), (shown, seen)]
 
 
 def surround(picture_BCHW: Tensor, known_BHW: Tensor) -> Tensor:
