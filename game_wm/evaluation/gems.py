@@ -9,12 +9,12 @@ two pictures differ there is a gem. Its accuracy is measured on real frames of o
 mean of how often it finds a gem where at least `LEAST` of the pixels show one, and none where none does (frames with
 fewer count for neither).
 
-A gem's way is 350 frames there and back, led in the dream (see led.py) from a real frame that shows a gem. *Taken*: it
-begins with the real steps that take it, 48 at most, so that it was taken at least 300 frames before the end; where the
-dream still shows it after them, it was not taken there, and does not count. *Untouched*: it is led around gems, and a
-way on which one was always in view does not count. A gem counts as there when, within a tenth of the picture's height
-of where it really was, a quarter as many pixels show a gem as in the frame before, sent through the tokenizer; one that
-the tokenizer loses is not judged.
+A gem's way is 350 frames there and back, led in the dream (see led.py) from where the gem was seen best. *Taken*: it
+begins with the real steps that take it, 12 to 48, so that it was taken at least 300 frames before the end; where the
+dream still shows it after them, it was not taken there, and does not count. *Untouched*: it begins where no gem is
+close, is led around them, and does not count where one was always in view. A gem counts as there when, within a tenth
+of the picture's height of where it really was, a quarter as many pixels show a gem as in the frame before, sent through
+the tokenizer; one that the tokenizer loses is not judged.
 
 Legend: B frames, P of a prompt, H height, W width in pixels.
 """
@@ -47,8 +47,8 @@ UPDATES, BATCH = 2000, 32
 LEAST = 0.004  # share of a frame's pixels
 CHANGE = 24  # grey levels by which a gem changes a pixel
 CLOSE = 0.02  # share of a frame that a gem has from about a cell away
-HALF, SOON = 175, 48
-EVERY, TRIES = 4, 4  # frames from one start to the next, and how many of them are tried on one walk
+HALF, STEPS, SOON = 175, 12, 48  # frames there, and the least and the most of them before a gem is taken
+EVERY, TRIES = 4, 8  # frames from one start to the next, and how many of them are tried on one walk
 
 
 def has_gems(game: RealGame) -> bool:
@@ -195,17 +195,19 @@ def still_there(detected_HW: np.ndarray, gem_HW: np.ndarray) -> bool:
 
 
 def find_gem(game: RealGame, bare: Bare, walk: Walk, masks: np.ndarray, taken: bool) -> Gem | None:
-    """The first gem of the kind on a walk; `masks` (T, H, W) are the walk's gems."""
+    """A gem of the kind on a walk, from where it is seen best; `masks` (T, H, W) are the walk's gems."""
     least = LEAST * masks[0].size
     sizes, events = masks.sum((1, 2)), np.flatnonzero(walk.rewards > 0)
     hindered = np.append(0, np.cumsum(~walk.clean))
     found = []
     for s in range(walk.prompt - 1, len(walk.actions), EVERY):
         after = next((int(e) + 1 for e in events if s <= e < s + SOON), None)  # the frame after the gem was taken
-        if sizes[s] < least or taken != (after is not None) or (after and hindered[after] > hindered[s]):
+        if sizes[s] < least or taken != (after is not None) or (not taken and close_ahead(masks[s])):
             continue
-        found.append((s, after or s))
-    for s, after in found[:: max(1, len(found) // TRIES)][:TRIES]:
+        if after and (after < s + STEPS or hindered[after] > hindered[s]):
+            continue
+        found.append((sizes[s], s, after or s))
+    for _, s, after in sorted(found, reverse=True)[:TRIES]:
         first, gem = s - walk.prompt + 1, masks[s]
         if taken:
             left = _without(game, bare, walk, s, after)
