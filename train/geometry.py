@@ -43,7 +43,6 @@ SOURCES, NEARBY = 2, 8  # frames that a target is drawn from, at most so many fr
 AGREE, AGREE_ABOUT = 0.3, 0.03  # how far disparities of distant frames may differ: relative and absolute
 MEAN, SIZE = 0.5, 0.02  # without poses: the mean disparity of a picture, and the weight of its being so
 SHORT = 12  # without poses: frames of a window at first
-BLIND = 0.3  # of the time that windows grow in, motion knows the actions alone: before there is depth, pictures mislead
 FOCAL, FOCAL_RATE = (
     (0.4, 4.0),
     5.0,
@@ -86,7 +85,7 @@ class GeometryModule(pl.LightningModule):
         self.geometry = Geometry(self.config)
         self.lr, self.weight_decay, self.optimizer_kind, self.smooth = lr, weight_decay, optimizer, smooth
         self.distant, self.steps, self.poses = distant, steps, poses
-        self.learns_depth, self.sight = depth, 1.0
+        self.learns_depth = depth
         self.geometry.depth.requires_grad_(depth)
         if not (poses or depth):
             raise UserError("without poses, motion is learnt from depth: leave --model.depth true")
@@ -143,7 +142,6 @@ class GeometryModule(pl.LightningModule):
             # Steps add up over a window, and so does what is wrong with them: windows grow over the first half.
             length, grown = batch["latents"].shape[1], min(1.0, 2 * budget_of(self.trainer).progress(self.trainer))
             length = min(length, round(SHORT + (length - SHORT) * grown))
-            self.sight = min(1.0, max(0.0, (grown - BLIND) / BLIND))
             batch = {name: batch[name][:, :length] for name in ("latents", "actions")}
         loss, figures = self.losses(batch)
         self.log_dict({name: value.detach() for name, value in figures.items()}, prog_bar=True)
@@ -213,7 +211,7 @@ class GeometryModule(pl.LightningModule):
         are right when these give each other. The size of the world is free; the mean disparity pins it."""
         motion, (batch, time) = self.geometry.motion, latents.shape[:2]
         target_at = torch.randint(time, (batch, 1), device=self.device)
-        pair = self.pairs(latents, target_at) * self.sight
+        pair = self.pairs(latents, target_at)
         last = torch.zeros(batch, time - 1, 3, device=self.device)
         if self.config.inertia:
             with torch.no_grad():
