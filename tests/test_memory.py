@@ -205,7 +205,9 @@ def test_what_has_gone_since_is_not_drawn_from_an_old_picture() -> None:
     half[..., 16:] = 0  # the last frame shows the left half only
     in_front = depth.clone()
     in_front[..., 10:15, 10:15] = 0.7
-    old, new = Sources(with_gem, in_front, pose, there), Sources(empty, depth, pose, there)
+    step = pose + torch.tensor([2e-3, 0.0, 0.0])
+    old, new = Sources(with_gem, in_front, pose, there), Sources(empty, depth, step, there)
+    assert torch.equal(draw_pair(old, new._replace(poses=pose), 1.0)[0][1], draw_pair(old, None, 1.0)[0][1])
     ((picture, known), _) = draw_pair(old, new, 1.0)
     ((alone, all_of_it),) = draw_pair(old, None, 1.0)
     assert torch.equal(draw_pair(None, new, 1.0)[0][0], draw([new], 1.0)[0][0])

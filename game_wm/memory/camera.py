@@ -24,6 +24,7 @@ from torch import Tensor
 from game_wm.memory.pose import relative
 
 BEHIND = 0.05  # what lies nearer to the camera's plane than this, against its depth before, is not seen
+STANDS = 1e-5  # in places and radians: who moves less in a frame stands still
 THROUGH, GONE = 1.1, 0.4  # times as near as what was just seen, and of 2: by how much its colour differs from that
 EMPTY = 2.5e-4  # disparities below this are nothing; the sky has a little more
 MOST = 64.0  # no disparity is larger
@@ -158,14 +159,15 @@ def draw_pair(recalled: Sources | None, recent: Sources | None, focal: Tensor | 
     """What memory and the last frames give of a view, as `draw` does, of those of the two that are there.
 
     What the last frames look through to something else has gone since (a gem that was taken, somebody who stood there)
-    and must not come back out of an old picture.
+    and must not come back out of an old picture. Who stands still sees no further than before.
     """
     drawn = draw_deep([sources for sources in (recalled, recent) if sources is not None], focal)
-    if len(drawn) == 1:
+    if recalled is None or recent is None:
         return [drawn[0][:2]]
+    moved = recent.poses[:, 0].abs().amax(1) > STANDS
     (picture, known, near), (shown, seen, far) = drawn
     apart = F.avg_pool2d((picture - shown).abs().amax(1, keepdim=True), 3, 1, 1, count_include_pad=False)[:, 0]
-    through = (apart > GONE) & (near > THROUGH * far) & seen
+    through = (apart > GONE) & (near > THROUGH * far) & seen & moved[:, None, None]
     known = known & ~(F.max_pool2d(through.float()[:, None], 5, 1, 2)[:, 0].bool() & seen)
     return [(surround(picture, known), known), (shown, seen)]
 
