@@ -43,33 +43,41 @@ class Eye:
         return F.pixel_shuffle(latents, 2)
 
 
-def seen(pose: torch.Tensor) -> torch.Tensor:
-    """Pictures (..., 3, SIDE, SIDE) of a round room with painted walls, from poses (..., 3)."""
-    u = ((torch.arange(SIDE) + 0.5) / (SIDE / 2) - 1).expand(SIDE, -1)
-    v, (x, y, angle) = u.T, (part[..., None, None] for part in pose.unbind(-1))
+def looked(pose: torch.Tensor, side: int) -> tuple[torch.Tensor, ...]:
+    """Rows (side, side) of a picture of a round room, and from poses (...) where its pixels look and how deep it is."""
+    u = ((torch.arange(side) + 0.5) / (side / 2) - 1).expand(side, -1)
+    x, y, angle = (part[..., None, None] for part in pose.unbind(-1))
     to_x, to_y = angle.cos() - angle.sin() * u / FOCAL, angle.sin() + angle.cos() * u / FOCAL
     a, b, c = to_x**2 + to_y**2, x * to_x + y * to_y, x**2 + y**2 - RADIUS**2
-    depth = (-b + (b * b - a * c).sqrt()) / a
+    return u.T, x, y, to_x, to_y, (-b + (b * b - a * c).sqrt()) / a
+
+
+def seen(pose: torch.Tensor) -> torch.Tensor:
+    """Pictures (..., 3, SIDE, SIDE) of its painted walls, from poses (..., 3)."""
+    v, x, y, to_x, to_y, depth = looked(pose, SIDE)
     around, up = torch.atan2(y + depth * to_y, x + depth * to_x), v * depth
     paint = ((5 * around).sin() * up.cos(), (8 * around + up).sin(), (3 * around).cos() * (1.5 * up).sin())
     return 0.7 * torch.stack(torch.broadcast_tensors(*paint), -3)
 
 
-def walks(batch: int, frames: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Latents, actions (forward, left, right) and true steps of walks that begin near the middle of the room."""
+def walks(batch: int, frames: int, seed: int, stopped: float = 0.0) -> tuple[torch.Tensor, ...]:
+    """Latents, actions (forward, left, right), true steps and poses of walks that begin near the middle of the room.
+    A share of the steps is stopped by what nobody sees."""
     generator = torch.Generator().manual_seed(seed)
     actions = F.one_hot(torch.randint(4, (batch, frames), generator=generator), 4)[..., :3].float()
     ahead, turn = STEP * actions[..., 0], TURN * (actions[..., 1] - actions[..., 2])
+    ahead = ahead * (torch.rand(ahead.shape, generator=generator) >= stopped)
     steps = torch.stack((ahead, torch.zeros_like(ahead), turn), -1)[:, :-1]
     begin = torch.randn(batch, 1, 3, generator=generator) * torch.tensor([0.5, 0.5, 3.0])
-    return F.pixel_unshuffle(seen(move(begin, trace(steps))), 2), actions, steps
+    poses = move(begin, trace(steps))
+    return F.pixel_unshuffle(seen(poses), 2), actions, steps, poses
 
 
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> GeometryModule:
     monkeypatch.setattr(training, "load_tokenizer", lambda path: Eye())
     torch.manual_seed(0)
-    config = MemoryConfig(place=1.0, hidden=16)
+    config = MemoryConfig(place=1.0, hidden=16, trail=16)
     return GeometryModule("", (12, SIDE // 2, SIDE // 2), 3, config, lr=5e-3, distant=1, poses=False)
 
 
@@ -97,12 +105,12 @@ def test_reckoning_is_compared_in_its_own_scale() -> None:
 def test_motion_is_found_without_labels(module: GeometryModule) -> None:
     optimizer = module.configure_optimizers()
     for number in range(STEPS):
-        latents, actions, _ = walks(8, 7, number)
+        latents, actions, *_ = walks(8, 7, number)
         loss, _ = module.losses({"latents": latents, "actions": actions})
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    latents, actions, truth = walks(64, 8, seed=10_000)
+    latents, actions, truth, _ = walks(64, 8, seed=10_000)
     with torch.no_grad():
         pair = module.pairs(latents, torch.zeros(64, 1).long())
         found = module.geometry.motion.led_here(pair.flatten(0, 1), actions[:, :-1].flatten(0, 1), torch.zeros(448, 3))
@@ -114,6 +122,20 @@ def test_motion_is_found_without_labels(module: GeometryModule) -> None:
     # How large the world is, is free.
     assert 0.3 * STEP < forward[0] < 3 * STEP and forward[1:].abs().max() < 0.1 * forward[0]
     assert max(float(step[:2].norm()) for step in (left, right, idle)) < 0.1 * forward[0] and abs(idle[2]) < 0.01
+
+
+def test_steps_that_are_stopped_are_found_by_trying(module: GeometryModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    latents, actions, truth, poses = walks(16, 9, seed=1, stopped=0.4)
+    geometry = module.geometry
+    geometry.focal.data.fill_(FOCAL)
+    disparity = 1 / looked(poses[:, 1:].flatten(0, 1), 2 * SIDE)[-1]
+    monkeypatch.setattr(geometry.depth, "forward", lambda latents: disparity)
+    usual = torch.stack((STEP * actions[..., 0], 0 * actions[..., 0], TURN * (actions[..., 1] - actions[..., 2])), -1)
+    found = module.tried(latents, usual[:, :-1].flatten(0, 1)).view_as(truth)
+    walked = actions[:, :-1, 0] > 0
+    right = (found - truth).abs().amax(-1)[walked] < 0.2 * STEP
+    assert 0.2 < (truth[walked][:, 0] == 0).float().mean() < 0.6 and right.float().mean() > 0.9
+    assert torch.equal(found[..., 2], usual[:, :-1, 2])
 
 
 def test_a_game_without_poses_is_trained_on_drawn_and_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,6 +154,8 @@ def test_a_game_without_poses_is_trained_on_drawn_and_played(tmp_path: Path, mon
     flags += ["--data.length", "16", "--data.validation_windows", "4", "--steps", "4"]
     with pytest.raises(UserError, match=r"--model\.poses false"):
         run_stage("geometry", [*flags, "--name", "told", "--model.poses", "true"])
+    with pytest.raises(UserError, match=r"--model\.geometry\.trail"):
+        run_stage("geometry", [*flags, "--name", "no-trail", "--model.geometry.trail", "0"])
     with pytest.raises(UserError, match=r"--data\.length"):
         run_stage("geometry", [*flags, "--name", "short", "--data.length", "2"])
     assert run_stage("geometry", [*flags, "--name", "mine"]) == 0

@@ -9,8 +9,10 @@ better of two sources counts at each pixel, Godard et al., 2019). Frames from fa
 their own disparity agrees (Bian et al., 2019): memory draws from such frames, and nearby ones forgive what moves these.
 Frames are decoded from latents, as they are in play.
 With poses, the camera's focal length is found before training starts (`calibration.py`). Without (`poses: false`) the
-steps that the motion network reads off the pictures take the poses' place in all of this: steps, depth and focal length
-are learnt together, from how well frames give each other.
+motion network's steps take the poses' place in all of this: steps, depth and focal length are learnt together, from how
+well frames give each other. So it is learnt what an action does, but not whether something is in the way: that gradient
+is mostly noise, and it silences what reads the pictures. By trying (`tried`) it is found which part of the usual step
+gives the next frame best.
 
 Legend: B windows, L frames of a window, S sources, C channels, h, w latent grid, H, W pixels.
 """
@@ -43,10 +45,11 @@ SOURCES, NEARBY = 2, 8  # frames that a target is drawn from, at most so many fr
 AGREE, AGREE_ABOUT = 0.3, 0.03  # how far disparities of distant frames may differ: relative and absolute
 MEAN, SIZE = 0.5, 0.02  # without poses: the mean disparity of a picture, and the weight of its being so
 SHORT = 12  # without poses: frames of a window at first
-FOCAL, FOCAL_RATE = (
-    (0.4, 4.0),
-    5.0,
-)  # without poses: what the focal length may be, and its learning rate, of the others'
+FOCAL = (0.4, 4.0)  # without poses: what the focal length may be
+FOCAL_RATE, READ_RATE = 5.0, 0.2  # and the learning rates, of the others', of it and of what reads pairs of pictures
+TRIED_FROM, TRIED = 0.2, 4  # without poses: from when on steps are tried out, and how many of a window
+ANGLES = (0, 18, -18, 36, -36, 54, -54, 72, -72, 90)  # degrees from the step to where one slides; 90: one is stopped
+BETTER = 0.9  # times the error of the usual step: what another one's must be below
 
 
 class GeometryModule(pl.LightningModule):
@@ -89,9 +92,14 @@ class GeometryModule(pl.LightningModule):
         self.geometry.depth.requires_grad_(depth)
         if not (poses or depth):
             raise UserError("without poses, motion is learnt from depth: leave --model.depth true")
+        if not (poses or self.geometry.motion.free):
+            raise UserError("without poses, motion is learnt from what an action mostly does, which is learnt for the "
+                            "trail: set --model.geometry.trail 1024")  # fmt: skip
+        self.trying = False
         if not poses:
             self.geometry.focal.requires_grad_(True)
-            for head in (self.geometry.motion.was, self.geometry.motion.next, self.geometry.motion.turn):
+            motion = self.geometry.motion
+            for head in (motion.was, motion.next, motion.turn):
                 for weights in head[-1].parameters():
                     nn.init.zeros_(weights)  # nobody has moved, until pictures say so
         # In a list, so that the frozen tokenizer is no part of the checkpoint.
@@ -108,12 +116,21 @@ class GeometryModule(pl.LightningModule):
         checkpoint["config"] = {"geometry": asdict(self.config)}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The focal length, one number, is learnt faster than all else: turns are only as exact as it is."""
-        networks = nn.ModuleList((self.geometry.depth, self.geometry.motion))
-        optimizer = configure(networks, self.optimizer_kind, self.lr, self.weight_decay)
-        if not self.poses:
-            focal = {"params": [self.geometry.focal], "lr": FOCAL_RATE * self.lr, "weight_decay": 0.0}
-            optimizer.add_param_group({**focal, "use_fallback": True})  # of Muon
+        """Without poses, the focal length, one number, is learnt faster than all else, since turns are only as exact as
+        it is; and what reads pairs of pictures more slowly: that something is in the way is rare."""
+        if self.poses:
+            return configure(self.geometry, self.optimizer_kind, self.lr, self.weight_decay)
+        motion = self.geometry.motion
+        assert motion.free is not None
+        others = nn.ModuleList((self.geometry.depth, motion.was, motion.next, motion.turn, motion.free))
+        optimizer = configure(others, self.optimizer_kind, self.lr, self.weight_decay)
+        reading = (motion.enter, motion.blocks, motion.gather, motion.read)
+        for params, rate, decay in (
+            ([p for part in reading for p in part.parameters()], READ_RATE, self.weight_decay),
+            ([self.geometry.focal], FOCAL_RATE, 0.0),
+        ):
+            group = {"params": params, "lr": rate * self.lr, "weight_decay": decay}
+            optimizer.add_param_group({**group, "use_fallback": True})  # of Muon
         return optimizer
 
     def on_fit_start(self) -> None:
@@ -139,8 +156,10 @@ class GeometryModule(pl.LightningModule):
             with torch.no_grad():
                 focal = self.geometry.focal
                 focal.copy_(focal.abs().clamp(*FOCAL) * focal.sign())
+            progress = budget_of(self.trainer).progress(self.trainer)
+            self.trying = progress > TRIED_FROM
             # Steps add up over a window, and so does what is wrong with them: windows grow over the first half.
-            length, grown = batch["latents"].shape[1], min(1.0, 2 * budget_of(self.trainer).progress(self.trainer))
+            length, grown = batch["latents"].shape[1], min(1.0, 2 * progress)
             length = min(length, round(SHORT + (length - SHORT) * grown))
             batch = {name: batch[name][:, :length] for name in ("latents", "actions")}
         loss, figures = self.losses(batch)
@@ -207,29 +226,68 @@ class GeometryModule(pl.LightningModule):
         return ((usual - truth) / motion.unit)[..., :2].abs().mean()
 
     def odometry_losses(self, latents: Tensor, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """As `losses`, of windows without poses: the steps that are read off the pictures lead from frame to frame, and
-        are right when these give each other. The size of the world is free; the mean disparity pins it."""
+        """As `losses`, of windows without poses: the motion network's steps lead from frame to frame, and are right if
+        these give each other. The size of the world is free; the mean disparity pins it. So it is learnt how far an
+        action leads, at first; from then on only how far it turns, and by trying what the pictures say of a step."""
         motion, (batch, time) = self.geometry.motion, latents.shape[:2]
         target_at = torch.randint(time, (batch, 1), device=self.device)
-        pair = self.pairs(latents, target_at)
+        pair, led = self.pairs(latents, target_at), actions[:, :-1].flatten(0, 1)
         last = torch.zeros(batch, time - 1, 3, device=self.device)
         if self.config.inertia:
             with torch.no_grad():
                 for t in range(1, time - 1):
                     last[:, t] = motion.led_here(pair[:, t - 1], actions[:, t - 1], last[:, t - 1])
-        steps = motion.led_here(*(x.flatten(0, 1) for x in (pair, actions[:, :-1], last))).view_as(last)
+        usual = motion.unhindered(led, last.flatten(0, 1)).view_as(last)
+        reading = pair if self.trying else pair.detach()
+        steps = motion.led_here(reading.flatten(0, 1), led, last.flatten(0, 1)).view_as(last)
+        was = steps
+        if self.trying:
+            steps = torch.cat((was[..., :2].detach(), was[..., 2:]), -1)
         photo, distant, smooth, near = self.depth_losses(latents, trace(steps), target_at)
         # What each step was, the one before it foretells.
         known, goal = (x.flatten(0, 1) for x in (steps.detach()[:, :-1], steps.detach()[:, 1:]))
-        coming = motion.to_come(pair[:, :-1].flatten(0, 1), actions[:, 1:-1].flatten(0, 1), known)
-        coming = ((coming - goal) / motion.unit).square().mean()
-        if motion.free is not None:
-            coming = coming + self.usual_loss(actions[:, 1:-1], steps.detach()[:, :-1], steps.detach()[:, 1:])
+        coming = motion.to_come(reading[:, :-1].flatten(0, 1), actions[:, 1:-1].flatten(0, 1), known)
+        coming = ((coming - goal) / motion.unit)[..., :2].square().mean()
         size = (near.mean((1, 2)).log().mean() - math.log(MEAN)).square()
         moved = steps.detach()[..., :2].norm(dim=-1).mean() / self.config.place
         figures = {"photo": photo, "distant": distant, "coming": coming, "size": size, "moved": moved}
         figures |= {"focal": self.geometry.focal.detach().clone()}
-        return photo + distant + self.smooth * smooth + 0.1 * coming + SIZE * size, figures
+        loss = photo + distant + self.smooth * smooth + 0.1 * coming + SIZE * size
+        if not self.trying:
+            return loss + 0.1 * ((usual - steps.detach()) / motion.unit)[..., :2].abs().mean(), figures
+        count = min(TRIED, time - 1)
+        at = target_at.clamp_max(time - 1 - count) + torch.arange(count + 1, device=self.device)
+        rows = torch.arange(batch, device=self.device)[:, None]
+        goal = self.tried(latents[rows, at], usual.detach()[rows, at[:, :-1]].flatten(0, 1)).view(batch, count, 3)
+        found = ((was[rows, at[:, :-1]] - goal) / motion.unit)[..., :2].square().mean()
+        return loss + 0.1 * found, figures | {"was": found}
+
+    @torch.no_grad()
+    def tried(self, latents: Tensor, usual: Tensor) -> Tensor:
+        """The steps (N, 3) from frame to frame of windows (B, L, C, h, w), by trying: an action's usual one (N, 3), or
+        what is left of it where something is in the way, if that gives the one picture from the other better.
+
+        Who slides along something loses what goes against it: what is left lies on a circle, from all to nothing.
+        """
+        angle = torch.tensor(ANGLES, device=self.device).deg2rad()[:, None]
+        along, (ahead, aside) = usual[:, None, :2], usual[:, None, :2].unbind(-1)
+        across = torch.stack((-aside, ahead), -1)
+        left = angle.cos().square() * along + angle.cos() * angle.sin() * across  # (N, K, 2)
+        steps = torch.cat((left, usual[:, None, 2:].expand(-1, len(ANGLES), -1)), -1)
+        near = self.geometry.depth(latents[:, 1:].flatten(0, 1))
+        frames = self.tokenizer.decode_images(latents.flatten(0, 1)).float().clamp(-1, 1)
+        frames = F.interpolate(frames, size=near.shape[-2:], mode="area").unflatten(0, latents.shape[:2])
+        then, shown = frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1)
+        away = relative(steps, torch.zeros_like(steps)).flatten(0, 1)
+        away = torch.cat((away[:, :2] / self.config.place, away[:, 2:]), 1)
+        each = lambda x: x[:, None].expand(-1, len(ANGLES), *x.shape[1:]).flatten(0, 1)  # noqa: E731
+        place, _, seen = project(each(near), away, self.geometry.focal)
+        given = F.grid_sample(each(then), place, padding_mode="border", align_corners=False)
+        inside = seen & (place.abs() < 1).all(-1)
+        error = ((given - each(shown)).abs().mean(1) * inside).sum((1, 2)) / inside.sum((1, 2)).clamp_min(1)
+        error = error.view(-1, len(ANGLES))
+        error[:, 0] *= BETTER
+        return steps[torch.arange(len(steps)), error.argmin(1)]
 
     def pairs(self, latents: Tensor, target_at: Tensor) -> Tensor:
         """The motion network's features (B, L - 1, E) of frames that follow each other; it learns from those `steps`

@@ -99,8 +99,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--latents", required=True, help="folder that `python -m train encode` wrote, with poses")
     parser.add_argument("--geometry", required=True, help="checkpoint of `python -m train geometry`")
     parser.add_argument("--episodes", type=int, default=8, help="at most so many held-out episodes")
+    parser.add_argument("--held-out", type=float, default=0.04, help="the share of the episodes, the last ones, "
+                        "that is held out; 1 of a recording that the geometry was not trained on")  # fmt: skip
     options = parser.parse_args(arguments)
     use_all_cores()
-    figures = measure(LatentStore(options.latents), load_geometry(options.geometry), options.episodes)
+    store, geometry = LatentStore(options.latents), load_geometry(options.geometry)
+    figures = measure(store, geometry, options.episodes, options.held_out)
     print(json.dumps(figures, indent=1))
     return 0
