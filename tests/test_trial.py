@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from tiny import MAZE_BUTTONS, tiny_world
 
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 from game_wm.checkpoint import load
+from game_wm.evaluation import sheet
 from train import trial
 from train.__main__ import main
 from train.encode import tokenizer_hash, write_synthetic
@@ -66,7 +68,11 @@ def test_candidates_are_trained_judged_and_tabled(protocol: Path, capfd: pytest.
     checkpoint = load(runs / "trial-small" / "small.safetensors")
     assert checkpoint.model.config.dynamics.widths == (16, 32) and len(checkpoint.contexts_frames) == 2
     assert result["parameters"] == sum(p.numel() for p in checkpoint.model.dynamics.parameters())
-    assert (runs / "trials" / "small.png").exists()
+    alone, beside = (np.array(Image.open(runs / "trials" / f"{name}.png")) for name in ("small", "table"))
+    alone, beside = alone[sheet.TOP :, sheet.LABEL :], beside[sheet.TOP :, sheet.NAME :]
+    pair, row = len(alone) // 2, (len(alone) // 2 - sheet.GAP) // 2  # two episodes: truth and dream
+    for at, there in ((0, 0), (row, row), (pair, pair + sheet.GAP), (pair + row, pair + row + sheet.GAP)):
+        assert np.array_equal(alone[at : at + row], beside[there : there + row])
     rows = [line for line in (runs / "trials" / "table.md").read_text().splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0].strip("| *") for row in rows[2:4]] == [
         "repeat the last frame", f"ceiling of {protocol.parent / 'tokenizer.ckpt'}",

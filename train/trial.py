@@ -5,7 +5,7 @@
 Every candidate trains the dynamics for the same minutes, on the same latents, with the same seeds, in a process of its
 own, then dreams the same held-out episodes. What is finished is skipped, so that an interrupted protocol continues
 (`--again` after a change of the code). For each candidate: `RUNS/trials/NAME.json`, `NAME.png` (truth above, dream
-below) and `RUNS/trial-NAME/NAME.safetensors`, which `play.py` plays; for all, `RUNS/trials/table.md`.
+below) and `RUNS/trial-NAME/NAME.safetensors`, which `play.py` plays; for all, `RUNS/trials/table.md` and `table.png`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import numpy as np
 import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
+from PIL import Image
 
 import data_collect
 from data_collect.errors import UserError
@@ -37,7 +38,7 @@ from game_wm.evaluation.features import FeatureDistance
 from game_wm.evaluation.fidelity import Fidelity
 from game_wm.evaluation.revisit import revisit
 from game_wm.evaluation.rollout import FIRST_SEED, RealGame, Truth, roll, stack
-from game_wm.evaluation.sheet import draw
+from game_wm.evaluation.sheet import beside, draw
 from game_wm.world import WorldConfig, WorldModel
 from train.checkpoints import check_card
 from train.dynamics import load_dynamics
@@ -293,6 +294,9 @@ def judge(protocol: Protocol, only: list[str], again: bool) -> int:
             results[trial.name] = found
             write_atomic(folder / "table.md", table(protocol, results))
     write_atomic(folder / "table.md", table(protocol, results))
+    if results:
+        sheets = {name: Image.open(folder / f"{name}.png") for name in results}
+        beside(sheets, len(truth.seeds)).save(folder / "table.png")
     say(table(protocol, results))
     return failed
 

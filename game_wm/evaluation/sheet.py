@@ -15,7 +15,7 @@ from game_wm.evaluation.rollout import Dream, Truth
 FRAMES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)  # 0 is the last frame of the prompt
 ROWS = 6
 CELL = 128  # pixels of a cell's longer side, at least
-GAP, LABEL, TOP = 4, 64, 22
+GAP, LABEL, NAME, TOP = 4, 64, 80, 22
 PAPER, INK = (250, 250, 250), (40, 40, 40)
 
 
@@ -43,6 +43,24 @@ def draw(truth: Truth, dream: Dream) -> Image.Image:
             picture.paste(_image(truth.at(frame)[i], scale), (x, y))
             if frame:
                 picture.paste(_image(dream.at(frame)[i], scale), (x, y + h + GAP))
+    return picture
+
+
+def beside(sheets: dict[str, Image.Image], episodes: int, shown: int = 2) -> Image.Image:
+    """What several models dreamt of the same episodes, one row each below the truth, out of their sheets by name, which
+    are of so many episodes; of the first `shown` of them."""
+    first = next(iter(sheets.values()))
+    pair = (first.height - TOP) // min(ROWS, episodes)
+    row, rows = (pair - GAP) // 2, min(shown, ROWS, episodes)  # a row with the gap below it
+    block = (len(sheets) + 1) * row + 2 * GAP
+    picture = Image.new("RGB", (first.width - LABEL + NAME, TOP + rows * block), PAPER)
+    pen = ImageDraw.Draw(picture)
+    picture.paste(first.crop((LABEL, 0, first.width, TOP)), (NAME, 0))
+    for i in range(rows):
+        for j, (name, sheet) in enumerate([("truth", first), *sheets.items()]):
+            top, y = TOP + i * pair + (row if j else 0), TOP + i * block + j * row
+            picture.paste(sheet.crop((LABEL, top, sheet.width, top + row)), (NAME, y))
+            pen.text((6, y + row // 2), name, INK)
     return picture
 
 
