@@ -295,7 +295,7 @@ def judge(protocol: Protocol, only: list[str], again: bool) -> int:
             write_atomic(folder / "table.md", table(protocol, results))
     write_atomic(folder / "table.md", table(protocol, results))
     if results:
-        sheets = {name: Image.open(folder / f"{name}.png") for name in results}
+        sheets = {name: Image.open(folder / f"{name}.png").convert("RGB") for name in results}
         beside(sheets, len(truth.seeds)).save(folder / "table.png")
     say(table(protocol, results))
     return failed
