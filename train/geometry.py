@@ -231,22 +231,19 @@ class GeometryModule(pl.LightningModule):
         action leads, at first; from then on only how far it turns, and by trying what the pictures say of a step."""
         motion, (batch, time) = self.geometry.motion, latents.shape[:2]
         target_at = torch.randint(time, (batch, 1), device=self.device)
-        pair, led = self.pairs(latents, target_at), actions[:, :-1].flatten(0, 1)
+        pair = self.pairs(latents, target_at)
+        pair = pair if self.trying else pair.detach()
         last = torch.zeros(batch, time - 1, 3, device=self.device)
         if self.config.inertia:
             with torch.no_grad():
                 for t in range(1, time - 1):
                     last[:, t] = motion.led_here(pair[:, t - 1], actions[:, t - 1], last[:, t - 1])
-        usual = motion.unhindered(led, last.flatten(0, 1)).view_as(last)
-        reading = pair if self.trying else pair.detach()
-        steps = motion.led_here(reading.flatten(0, 1), led, last.flatten(0, 1)).view_as(last)
-        was = steps
-        if self.trying:
-            steps = torch.cat((was[..., :2].detach(), was[..., 2:]), -1)
+        was = motion.led_here(*(x.flatten(0, 1) for x in (pair, actions[:, :-1], last))).view_as(last)
+        steps = torch.cat((was[..., :2].detach(), was[..., 2:]), -1) if self.trying else was
         photo, distant, smooth, near = self.depth_losses(latents, trace(steps), target_at)
         # What each step was, the one before it foretells.
         known, goal = (x.flatten(0, 1) for x in (steps.detach()[:, :-1], steps.detach()[:, 1:]))
-        coming = motion.to_come(reading[:, :-1].flatten(0, 1), actions[:, 1:-1].flatten(0, 1), known)
+        coming = motion.to_come(pair[:, :-1].flatten(0, 1), actions[:, 1:-1].flatten(0, 1), known)
         coming = ((coming - goal) / motion.unit)[..., :2].square().mean()
         size = (near.mean((1, 2)).log().mean() - math.log(MEAN)).square()
         moved = steps.detach()[..., :2].norm(dim=-1).mean() / self.config.place
@@ -254,12 +251,13 @@ class GeometryModule(pl.LightningModule):
         figures |= {"focal": self.geometry.focal.detach().clone()}
         loss = photo + distant + self.smooth * smooth + 0.1 * coming + SIZE * size
         if not self.trying:
-            return loss + 0.1 * ((usual - steps.detach()) / motion.unit)[..., :2].abs().mean(), figures
+            return loss + 0.1 * self.usual_loss(actions[:, :-1], last, steps.detach()), figures
         count = min(TRIED, time - 1)
         at = target_at.clamp_max(time - 1 - count) + torch.arange(count + 1, device=self.device)
         rows = torch.arange(batch, device=self.device)[:, None]
-        goal = self.tried(latents[rows, at], usual.detach()[rows, at[:, :-1]].flatten(0, 1)).view(batch, count, 3)
-        found = ((was[rows, at[:, :-1]] - goal) / motion.unit)[..., :2].square().mean()
+        actions, last, was = (x[rows, at[:, :-1]].flatten(0, 1) for x in (actions, last, was))
+        goal = self.tried(latents[rows, at], motion.unhindered(actions, last))
+        found = ((was - goal) / motion.unit)[..., :2].square().mean()
         return loss + 0.1 * found, figures | {"was": found}
 
     @torch.no_grad()
@@ -287,7 +285,7 @@ class GeometryModule(pl.LightningModule):
         error = ((given - each(shown)).abs().mean(1) * inside).sum((1, 2)) / inside.sum((1, 2)).clamp_min(1)
         error = error.view(-1, len(ANGLES))
         error[:, 0] *= BETTER
-        return steps[torch.arange(len(steps)), error.argmin(1)]
+        return steps[torch.arange(len(steps), device=self.device), error.argmin(1)]
 
     def pairs(self, latents: Tensor, target_at: Tensor) -> Tensor:
         """The motion network's features (B, L - 1, E) of frames that follow each other; it learns from those `steps`
