@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from data_collect.record import record
 from game_wm.memory.geometry import MemoryConfig
 from game_wm.memory.pose import move, trace
 from game_wm.tokenizer import TokenizerConfig
-from train import encode
+from train import encode, graphs
 from train import geometry as training
 from train.geometry import GeometryModule, load_geometry
 from train.odometry import compare, measure
@@ -136,6 +138,12 @@ def test_steps_that_are_stopped_are_found_by_trying(module: GeometryModule, monk
     right = (found - truth).abs().amax(-1)[walked] < 0.2 * STEP
     assert 0.2 < (truth[walked][:, 0] == 0).float().mean() < 0.6 and right.float().mean() > 0.9
     assert torch.equal(found[..., 2], usual[:, :-1, 2])
+
+
+def test_a_step_that_changes_on_the_way_is_no_graph(module: GeometryModule) -> None:
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda")))
+    with pytest.raises(UserError, match="leave --graphs out"):
+        graphs.fit(module, None, trainer, Path(), {}, None)  # type: ignore[arg-type]
 
 
 def test_a_game_without_poses_is_trained_on_drawn_and_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

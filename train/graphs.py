@@ -47,6 +47,8 @@ def fit(
         raise UserError("graphs are for CUDA devices: leave --graphs out")
     if getattr(module, "progressive", False):
         raise UserError("progressive distillation changes its step on the way: leave --graphs out")
+    if isinstance(module, GeometryModule) and not module.poses:
+        raise UserError("geometry without poses changes its step on the way: leave --graphs out")
     find = lambda kind: next(each for each in trainer.callbacks if isinstance(each, kind))  # type: ignore[attr-defined]  # noqa: E731
     budget, schedule, seeds, average = find(Budget), find(Schedule), find(StepSeed), find(EMA)
     module.to(device)
