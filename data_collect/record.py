@@ -22,10 +22,11 @@ from data_collect import games, players
 from data_collect.chunk import Chunk
 from data_collect.dataset import CARD, INDEX, SETTINGS, Dataset, read_settings
 from data_collect.errors import UserError
+from data_collect.lock import folder_lock
 from data_collect.plan import Plan, by_episode
 from data_collect.recorder import Differs, EpisodeRecorder, cut
 from data_collect.shards import ShardWriter, salvage, write_atomic
-from data_collect.workers import Pool, folder_lock
+from data_collect.workers import Pool
 
 EPISODE_FRAMES = 2048
 

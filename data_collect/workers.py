@@ -9,76 +9,24 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from data_collect import games
 from data_collect.chunk import Chunk
 from data_collect.dataset import Dataset
 from data_collect.errors import UserError
+from data_collect.lock import folder_lock
 from data_collect.plan import Plan
 from data_collect.recorder import Differs, EpisodeRecorder, Stopped, cut
 from data_collect.shards import ShardWriter
 
-try:
-    import fcntl
-except ImportError:  # Windows: without the lock, two recorders on one folder are the user's affair
-    fcntl = None  # type: ignore[assignment]
-
 # Threads of a numerical library would only fight the other workers for the cores.
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-LOCK_SECONDS = 5.0  # for the workers of a recorder that was killed to notice
-
-
-class FolderLock:
-    """A lock on an open folder; it goes with its process."""
-
-    def __init__(self, file: int) -> None:
-        self.file = file
-
-    def _take(self, how: int) -> bool:
-        try:
-            fcntl.flock(self.file, how | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass  # a file system that knows no locks
-        return True
-
-    def own(self, seconds: float) -> bool:
-        """Take it alone, within so many seconds."""
-        until = time.monotonic() + seconds
-        while not self._take(fcntl.LOCK_EX):
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.05)
-        return True
-
-    def share(self) -> bool:
-        """Let this recording's workers have it too, but nobody who wants it alone."""
-        return fcntl is None or self._take(fcntl.LOCK_SH)
-
-
-@contextmanager
-def folder_lock(folder: Path, shared: bool = False) -> Iterator[FolderLock]:
-    """Hold `folder`, alone or shared. `UserError` when another recorder holds it."""
-    file = os.open(folder, os.O_RDONLY) if fcntl is not None else -1
-    try:
-        lock = FolderLock(file)
-        if fcntl is not None and not (lock.share() if shared else lock.own(LOCK_SECONDS)):
-            raise UserError(f"another recorder is writing to {folder}: wait for it, or choose another --out")
-        yield lock
-    finally:
-        if file >= 0:
-            os.close(file)
 
 
 class Pool:

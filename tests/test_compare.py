@@ -27,7 +27,7 @@ from train.encode import encode
 from train.pareto import frontier
 from train.report import read_figures
 from train.row_trial import changed
-from train.rows import read_rows
+from train.rows import FAMILIES, read_rows
 from train.speed import cores_in_use, in_turn
 from train.tokenizer import load_tokenizer
 
@@ -46,6 +46,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "pair": {"row": {"family": "inference", "method": "two players", "why": "at once", "from": "base",
                      "play": {"players": 2}}},
     "pruned": {"row": {"family": "inference", "method": "half", "why": "smaller", "from": "base", "prune": 0.5}},
+    "ships": {"row": {"family": "combined", "method": "16 bits", "why": "it ships",
+                      "checkpoint": str(ROOT / "checkpoints" / "maze.safetensors")}},
     "twice": {"row": {"family": "modelling", "method": "two calls", "why": "sharper", "from": "base", "calls": 2}},
 }  # fmt: skip
 
@@ -78,13 +80,15 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "config": str(tmp_path / "dynamics.yaml"), "tokenize": str(tmp_path / "tokenizer.yaml"),
         "latents": str(tmp_path / "latents"), "tokenizer": str(tmp_path / "tokenizer.ckpt"), "revisit": 1,
         "runs": str(tmp_path / "runs"), "minutes": 5, "episodes": 2, "horizons": [1, 2, 3], "prompt": 10, "timed": 4,
-        "flags": flags, "default": "base", "default_tokenizer": "codes",
+        "flags": flags, "default": "base", "defaults": {"tokenizer": "codes", "combined": "ships"},
     }  # fmt: skip
     folder = tmp_path / "lab"
     folder.mkdir()
     (folder / "protocol.yaml").write_text(yaml.safe_dump(protocol))
+    shipped = str(tiny_checkpoint(tmp_path / "ships.safetensors"))
     for name, content in ROWS.items():
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
+        row = content["row"] | ({"checkpoint": shipped} if "checkpoint" in content["row"] else {})
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content | {"row": row}))
     return folder
 
 
@@ -120,7 +124,9 @@ def test_rows_are_trained_judged_and_timed_and_an_interrupted_comparison_continu
         assert (row["family"], row["config"]) == (ROWS[name]["row"]["family"], str(lab / f"{name}.yaml"))
         assert row["sample"]["episodes"] == 2 and row["sample"]["machine"]
     base, pair, codes = entries["base"], entries["pair"], entries["codes"]
-    players = [row for row in entries.values() if row is not codes]
+    ships = entries["ships"]
+    assert "minutes" not in ships and ships["ratio"]["psnr"] == dict.fromkeys("123", 1.0) and ships["megabytes"] > 0
+    players = [row for row in entries.values() if row not in (codes, ships)]
     for row in players:
         assert set(row["psnr"]) == set(row["sharpness"]) == set(row["feature_distance"]) == {"1", "2", "3"}
         assert row["revisit_psnr"] == 9.0 and row["ms_per_frame"] > 0 and row["megabytes"] > 0
@@ -134,8 +140,9 @@ def test_rows_are_trained_judged_and_timed_and_an_interrupted_comparison_continu
     assert "training_frames_per_second" not in pair and pair["minutes"] == base["minutes"] == 5
     assert codes["tokens_per_frame"] == 64 and codes["reconstruction_psnr"] > 0 and codes["ms_to_decode"] > 0
     assert load(runs / "trial-masked" / "masked.safetensors").model.config.tokenizer.levels == (5, 5, 5)
-    page = (lab.parent / "docs" / "efficiency.md").read_text()
-    assert "2 held-out episodes" in page and "(×1.00)" in page and "frames as those of base" in page
+    page = lab.parent / "docs" / "efficiency.md"
+    for words in ("2 held-out episodes", "(×1.00)", "frames as those of base", "## Combined"):
+        assert words in page.read_text()
     assert Image.open(lab.parent / "docs" / "efficiency.png").width == 1120
 
     # Again: nothing is trained or judged.
@@ -145,13 +152,15 @@ def test_rows_are_trained_judged_and_timed_and_an_interrupted_comparison_continu
     assert times == {path: path.stat().st_mtime_ns for path in times}
     capfd.readouterr()
 
-    # A row that is added is not run with --measure, and stays in the table.
+    # What people have written stays. A row that is added is not run with --measure, and stays in the table.
+    remarks = "\n\n## What was learnt\n\nThat two are better than one.\n"
+    page.write_text(page.read_text().rstrip() + remarks)
     later = {"row": ROWS["base"]["row"] | {"method": "later"}}
     (lab / "later.yaml").write_text(yaml.safe_dump(later))
     assert compare(lab, "--measure") == 0
     entries = {row["name"]: row for row in json.loads((lab.parent / "docs" / "efficiency.json").read_text())}
     assert entries["later"]["status"] == "not run" and "psnr" not in entries["later"]
-    assert "**not run**" in (lab.parent / "docs" / "efficiency.md").read_text()
+    assert "**not run**" in page.read_text() and page.read_text().endswith(f"|{remarks}")
 
     # A row that cannot be played so is told of; one whose training fails is, too, and so is who needs it.
     fused = {"row": ROWS["merged"]["row"] | {"from": "base"}}
@@ -181,6 +190,8 @@ def test_rows_are_trained_judged_and_timed_and_an_interrupted_comparison_continu
         ({"row": ROWS["base"]["row"] | {"stage": "distill"}}, "needs a teacher"),
         ({"row": ROWS["merged"]["row"] | {"play": {"merge": 0.5, "compiled": True}}}, "it can have one"),
         ({"row": ROWS["twice"]["row"] | {"from": "wrong"}}, "rows that need it"),
+        ({"row": ROWS["twice"]["row"] | {"checkpoint": "maze.safetensors"}}, "leave `stage`, `from` and `tokens` out"),
+        ({"row": ROWS["ships"]["row"] | {"checkpoint": "nowhere.safetensors"}}, "nowhere.safetensors: no such file"),
     ],
 )
 def test_wrong_rows_are_one_sentence(tmp_path: Path, wrong: dict[str, Any], words: str) -> None:
@@ -207,7 +218,7 @@ def test_wrong_names_and_protocols_are_one_sentence(tmp_path: Path) -> None:
 
 def test_the_rows_that_come_along_fit_together() -> None:
     lab, rows = read_rows(sorted(str(path) for path in (ROOT / "configs" / "lab").glob("*.yaml")))
-    assert {row.family for row in rows} == {"modelling", "architecture", "inference", "tokenizer"}
+    assert {row.family for row in rows} == set(FAMILIES)
     for at, row in enumerate(rows):
         assert set(row.needs) <= {earlier.name for earlier in rows[:at]}
     assert lab.default in {row.name for row in rows} and (ROOT / lab.config).exists()

@@ -20,9 +20,9 @@ import pytest
 from tiny_game import GAME, LONG, record_without_end
 
 from data_collect import __main__ as cli
+from data_collect import lock as lock_module
 from data_collect import record as record_module
 from data_collect import shards as shards_module
-from data_collect import workers as workers_module
 from data_collect.chunk import pack
 from data_collect.errors import UserError, main_guard
 from data_collect.plan import Plan
@@ -198,8 +198,8 @@ def _check_killed(folder: Path, before: int) -> int:
 
 def test_interrupting_the_workers_keeps_what_they_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = start_recorder(tmp_path)
-    monkeypatch.setattr(workers_module, "LOCK_SECONDS", 0.2)
-    with pytest.raises(UserError, match="another recorder is writing"):
+    monkeypatch.setattr(lock_module, "LOCK_SECONDS", 0.2)
+    with pytest.raises(UserError, match="another process is writing"):
         make(tmp_path, frames=100)
     os.killpg(recorder.pid, signal.SIGINT)
     _, told = recorder.communicate(timeout=60)

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
 from data_collect.errors import UserError
+from data_collect.lock import folder_lock
 from data_collect.record import record
 from game_wm.acceleration import pruning
 from game_wm.checkpoint import load, save
@@ -323,6 +324,9 @@ def test_a_signal_saves_and_stops(latents: Path, tmp_path: Path, monkeypatch: py
 
     with pytest.raises(UserError, match="add --resume"):
         run_stage("dynamics", [*flags, "--steps", "9"])
+    monkeypatch.setattr("data_collect.lock.LOCK_SECONDS", 0.1)
+    with folder_lock(tmp_path / "stopped" / "dynamics"), pytest.raises(UserError, match="another process is writing"):
+        run_stage("dynamics", [*flags, "--steps", "9", "--resume"])
     encode.write_synthetic(tmp_path / "other", (4, 4, 4), actions=3, episodes=10, frames=50)
     index = json.loads((tmp_path / "other" / "index.json").read_text())
     (tmp_path / "other" / "index.json").write_text(json.dumps({**index, "game": "doom"}))

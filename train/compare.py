@@ -7,7 +7,8 @@
 What a row is stands in `train/rows.py`. Training, export and judgement are those of `train/trial.py`; interrupted, the
 same command continues where it was, and what is finished is skipped (`--again`: run the rows named by `--only`, or all,
 anew). When all are done, every row is timed in turn with the default, while nothing is trained. Written are OUT.json (a
-list of rows), OUT.md (tables) and OUT.png (quality against milliseconds); RUNS/trial-NAME/NAME.safetensors plays.
+list of rows), OUT.md (tables; what stands under its heading "What was learnt" stays) and OUT.png (quality against
+milliseconds); RUNS/trial-NAME/NAME.safetensors plays.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from data_collect.errors import UserError
 from data_collect.shards import write_atomic
 from game_wm.evaluation.card import tidy
 from game_wm.evaluation.features import FeatureDistance
-from train.compare_table import entry, markdown, ratios
+from train.compare_table import entry, markdown, ratios, remarks
 from train.machine import describe, use_all_cores
 from train.pareto import plot
 from train.report import say
@@ -82,10 +83,6 @@ class Comparison:
             tokens.encode()
         return Player(self.lab, row, start, tokens, kept)
 
-    def default(self, row: Row) -> str | None:
-        """The name of the row that this one is compared with."""
-        return self.lab.default_tokenizer if row.stage == "tokenizer" else self.lab.default
-
     def measure(self) -> list[dict[str, Any]]:
         """Every finished row timed in turn with the default; the entries of all rows, finished or not."""
         busy = cores_in_use()
@@ -98,14 +95,14 @@ class Comparison:
         for name, reason in self.failed.items():
             entries[name]["note"] = reason
         for row in self.rows:
-            ratios(entries[row.name], entries.get(self.default(row) or ""))
+            ratios(entries[row.name], entries.get(self.lab.default_of(row.family)))
         return [tidy(entries[row.name]) for row in self.rows]
 
     def timed(self) -> Iterator[tuple[Row, Player | Tokens, dict[str, Any]]]:
         """What `entry` is told of the time of every finished row, one after another."""
         defaults: dict[str, Ready] = {}
         for row in [row for row in self.rows if row.name in self.trials]:
-            trial, default = self.trials[row.name], self.default(row)
+            trial, default = self.trials[row.name], self.lab.default_of(row.family)
             try:
                 ready = trial.ready()
             except UserError as error:
@@ -114,7 +111,7 @@ class Comparison:
                 continue
             if default in self.trials and default not in defaults:
                 defaults[default] = self.trials[default].ready()
-            beside = defaults.get(default or "", ready)
+            beside = defaults.get(default, ready)
             took, usual = in_turn(ready.tick, beside.tick, self.lab.timed, self.lab.seconds)
             say(f"{row.name}: {took:.2f} ms, beside {usual:.2f} of the default")
             timing = {"ms": took, "calls": ready.calls, "parameters": ready.parameters, "megabytes": ready.megabytes}
@@ -147,6 +144,7 @@ def main(arguments: Sequence[str]) -> int:
     drawn = plot(entries, lab)
     if drawn is not None:
         drawn.save(options.out.with_suffix(".png"))
-    write_atomic(options.out.with_suffix(".md"), markdown(lab, entries, options.out.name if drawn else None))
+    page = options.out.with_suffix(".md")
+    write_atomic(page, markdown(lab, entries, options.out.name if drawn else None) + remarks(page))
     say(f"wrote {options.out}.json, .md" + (" and .png" if drawn else ""))
     return int(bool(comparison.failed))

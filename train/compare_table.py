@@ -15,6 +15,7 @@ from typing import Any
 from train.rows import FAMILIES, Lab, Row
 from train.speed import BUSY
 
+LEARNT = "## What was learnt"
 RETURNED = ("65-256", "257-1024")  # ages of the one figure of the revisit suite
 BY_FRAME = ("psnr", "sharpness", "feature_distance")
 FIGURES = ("ms_per_frame", "frames_per_second", "calls_per_frame", "parameters", "megabytes",
@@ -41,7 +42,7 @@ def entry(
         found |= {} if tokenizer else {"calls_per_frame": timing["calls"]}
         found |= {name: timing[name] for name in ("parameters", "megabytes")}
     found |= {"note": timing["note"]} if "note" in timing else {}
-    found["minutes"] = outcome["minutes"]
+    found |= {"minutes": outcome["minutes"]} if outcome["minutes"] else {}
     if outcome.get("frames_per_second"):
         found["training_frames_per_second"] = outcome["frames_per_second"]
     sample = {**machine, "minutes_a_row": lab.minutes, "episodes": lab.episodes, "prompt": lab.prompt}
@@ -111,7 +112,7 @@ def markdown(lab: Lab, entries: Sequence[dict[str, Any]], plot: str | None) -> s
         lines.append(f"![quality against milliseconds]({plot}.png)")
     for family in FAMILIES:
         rows = [found for found in entries if found["family"] == family]
-        default = lab.default_tokenizer if family == "tokenizer" else lab.default
+        default = lab.default_of(family)
         rows = [f for f in entries if f["name"] == default] * bool(rows) + [f for f in rows if f["name"] != default]
         if rows:
             columns = TOKENIZER if family == "tokenizer" else player_columns(lab)
@@ -134,6 +135,12 @@ TOKENIZER: dict[str, Column] = {
     "sharpness": ("sharpness", "{:.2f}", None),
     "feature distance": ("feature_distance", "{:.3f}", None),
 }
+
+
+def remarks(page: Path) -> str:
+    """What a page says of an earlier run under the heading `LEARNT`, for people write that."""
+    text = page.read_text() if page.exists() else ""
+    return "\n" + text[text.index(LEARNT) :] if LEARNT in text else ""
 
 
 def player_columns(lab: Lab) -> dict[str, Column]:

@@ -36,10 +36,12 @@ def frontier(points: Sequence[Point]) -> list[int]:
 
 def plot(entries: Sequence[dict[str, Any]], lab: Lab) -> Image.Image | None:
     """Left, PSNR in the middle of the rollout; right, feature distance at its end, turned so that up is better. Rows of
-    several players are not in it: their milliseconds are of several frames."""
+    several players are not in it, for their milliseconds are of several frames, nor those of the family combined, which
+    were trained for longer."""
     horizons = sorted(lab.horizons)
     middle, last = str(horizons[len(horizons) // 2]), str(horizons[-1])
     rows = [f for f in entries if "ms_per_frame" in f and f["players"] == 1 and last in f.get("feature_distance", {})]
+    rows = [f for f in rows if f["family"] in COLOURS]
     if not rows:
         return None
     columns = 2 * WIDTH // COLUMN

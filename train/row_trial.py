@@ -103,6 +103,8 @@ class Player(Trial):
         self.judged, self.outcome = row.judged, dict[str, Any]()
         if start and row.stage:
             self.init = ["--init", str(start.path)]
+        elif row.checkpoint:
+            self.path = Path(row.checkpoint)
         elif start:
             self.judged = {k: start.judged.get(k, {}) | row.judged.get(k, {}) for k in start.judged | row.judged}
             self.steps = start.steps
@@ -115,7 +117,8 @@ class Player(Trial):
 
     def fixed(self) -> list[Any]:
         fixed = [*super().fixed(), self.row.stage] if self.row.stage else []
-        return [*fixed, self.row.prune, file_digest(self.start.path) if self.start else None]
+        begins = self.start.path if self.start else Path(self.row.checkpoint or "")
+        return [*fixed, self.row.prune, file_digest(begins) if begins.is_file() else None]
 
     @property
     def alike(self) -> bool:

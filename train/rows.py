@@ -5,11 +5,12 @@
 A row's file is a configuration of the stage that it trains, whole or no more than what it changes, with one entry more:
 
     row:
-      family: inference             # or modelling, architecture, tokenizer: the part of the table
+      family: inference             # or modelling, architecture, tokenizer, combined: the part of the table
       method: step caching, 8 calls
       why: blocks whose input has hardly changed are not run again
       stage: dynamics               # what is trained: dynamics, distill, tokenizer; left out, nothing is
       from: flow-8                  # the row whose checkpoint it begins with
+      checkpoint: checkpoints/maze.safetensors  # in place of stage and from: a file that was trained elsewhere
       tokens: tokenizer-codes       # the row whose tokenizer and latents it takes, the protocol's if none
       calls: 8                      # of the network a frame, the objective's own if none
       prune: 0.25                   # share of the hidden channels that go from the checkpoint that it begins with
@@ -30,7 +31,7 @@ from data_collect.errors import UserError
 from train.trial import Protocol, read_yaml
 
 PROTOCOL = "protocol.yaml"
-FAMILIES = ("modelling", "architecture", "inference", "tokenizer")
+FAMILIES = ("modelling", "architecture", "inference", "tokenizer", "combined")
 OF_THE_PROTOCOL = ("name", "minutes", "data.latents", "data.data", "model.tokenizer", "model.geometry")
 
 
@@ -61,11 +62,12 @@ class Play:
 class Row:
     """What a row's file says, see above; `start` is its entry `from`, `overrides` the flags of its stage."""
 
-    family: Literal["modelling", "architecture", "inference", "tokenizer"]
+    family: Literal["modelling", "architecture", "inference", "tokenizer", "combined"]
     method: str
     why: str
     stage: Literal["tokenizer", "dynamics", "distill"] | None = None
     start: str | None = None
+    checkpoint: str | None = None
     tokens: str | None = None
     calls: int | None = None
     prune: float = 0.0
@@ -87,16 +89,20 @@ class Lab(Protocol):
 
     Args:
         distill, tokenize: configuration files of the other stages.
-        default, default_tokenizer: the rows that others are compared with.
+        default, defaults: the row that others are compared with, and those of families that have another one.
         timed: frames of every row that are timed, at most (and no more than `seconds` of them).
     """
 
     distill: str = "configs/maze/distill.yaml"
     tokenize: str = "configs/maze/tokenizer.yaml"
     default: str = "base"
-    default_tokenizer: str | None = None
+    defaults: dict[str, str] = field(default_factory=dict)
     timed: int = 100
     seconds: float = 15.0
+
+    def default_of(self, family: str) -> str:
+        """The name of the row that those of a family are compared with."""
+        return self.defaults.get(family, self.default)
 
     def config_of(self, stage: str | None) -> str:
         """The configuration file that a stage's rows change."""
@@ -115,8 +121,8 @@ def read_rows(files: Sequence[str], protocol: str | None = None) -> tuple[Lab, l
     lab = read(Lab, read_yaml(known), known)
     rows = [read_row(path) for path in paths if path.name != PROTOCOL]
     names = [row.name for row in rows]
-    for name in (lab.default, lab.default_tokenizer):
-        if name is not None and name not in names:
+    for name in (lab.default, *lab.defaults.values()):
+        if name not in names:
             raise UserError(f"{known}: the default {name} is not among the files: {advice(paths)}")
     for row in rows:
         if names.count(row.name) > 1:
@@ -168,8 +174,12 @@ def check(row: Row, rows: dict[str, Row]) -> None:
     start, tokens = rows.get(row.start or ""), rows.get(row.tokens or "")
     ways = (row.play.compiled, row.play.pipelined, row.play.onnx, row.play.cache is not None, bool(row.play.merge))
     wrong = None
-    if row.stage is None and not start:
-        wrong = "it trains nothing and begins with nothing: give it a stage, or a row to start `from`"
+    if row.stage is None and not start and not row.checkpoint:
+        wrong = "it trains nothing and begins with nothing: give it a stage, a row to start `from` or a checkpoint"
+    elif row.checkpoint and (row.stage or start or tokens):
+        wrong = "it plays a checkpoint as it is: leave `stage`, `from` and `tokens` out"
+    elif row.checkpoint and not Path(row.checkpoint).is_file():
+        wrong = f"{row.checkpoint}: no such file; name a checkpoint that is there"
     elif row.stage is None and row.overrides:
         wrong = f"it trains nothing, and so has no use for {next(iter(row.overrides))}: what it plays with is `judged`"
     elif row.stage is not None and row.prune:
@@ -222,6 +232,5 @@ def wanted(lab: Lab, rows: Sequence[Row], only: Sequence[str] | None) -> set[str
         row = table[more.pop()]
         if row.name not in found:
             found.add(row.name)
-            default = lab.default_tokenizer if row.stage == "tokenizer" else lab.default
-            more += [*row.needs, *([default] if default else [])]
+            more += [*row.needs, lab.default_of(row.family)]
     return found

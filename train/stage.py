@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from data_collect.errors import UserError
+from data_collect.lock import folder_lock
 from train import graphs
 from train.callbacks import EMA, Budget, Clip, Saver, Schedule, StepSeed, Throughput
 from train.checkpoints import check_card, initialise, size_flags, trained_before
@@ -158,15 +160,23 @@ def run_stage(stage: str, arguments: list[str]) -> int:
     """Train one stage; exit status 0, or 130 and 143 when a signal ended it. Raises `UserError`."""
     use_all_cores()
     cli = StageCLI(stage, arguments)
-    config, folder, data = cli.config, cli.folder, cli.datamodule
-    if not config.minutes and not config.steps:
+    if not cli.config.minutes and not cli.config.steps:
         raise UserError("how long? add --minutes or --steps")
+    cli.folder.mkdir(parents=True, exist_ok=True)
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # of several processes on one run, the first holds it
+        return fit(cli, stage)
+    with folder_lock(cli.folder):
+        return fit(cli, stage)
+
+
+def fit(cli: StageCLI, stage: str) -> int:
+    """`run_stage`, once the arguments are read and the folder is ours."""
+    config, folder, data = cli.config, cli.folder, cli.datamodule
     last = folder / "last.ckpt"
     if last.exists() and config.graphs:
         raise UserError(f"{last} exists, and what is trained by graphs cannot be resumed: choose another --name")
     if last.exists() and not config.resume:
         raise UserError(f"{last} exists: add --resume to continue that run, or choose another --name")
-    folder.mkdir(parents=True, exist_ok=True)
     settings = json.loads(cli.parser.dump(config, format="json", skip_link_targets=True))
     card = {"stage": stage, "game": data.game, "schema": data.schema.to_json(), "settings": settings}
     from_step = 0

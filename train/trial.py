@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import shutil
 import signal
 import statistics
@@ -210,7 +211,7 @@ class Trial:
             "minutes": self.protocol.minutes,
             "parameters": parameters,
             "gflop_per_frame": counter.get_total_flops() / 1e9,
-            "steps": checkpoint.trained["steps"],
+            "steps": checkpoint.trained.get("steps"),
             **self.logged("samples_per_second", "frames_per_second", "machine_gflops", "flow"),
             "fidelity": score.result(),
             "revisit": self.revisit(model, features),
@@ -272,8 +273,9 @@ def real_play(protocol: Protocol) -> Truth:
         truth = vars(stack(plays, protocol.prompt, frames))
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in truth.items()}
-        torch.save(tensors, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
+        mine = path.with_suffix(f".{os.getpid()}")  # for two protocols may run side by side
+        torch.save(tensors, mine)
+        mine.replace(path)
     found = torch.load(path, weights_only=True)
     return Truth(**found | {name: found[name].numpy() for name in ("rewards", "terminated", "length")})
 
