@@ -98,21 +98,31 @@ class Comparison:
             ratios(entries[row.name], entries.get(self.lab.default_of(row.family)))
         return [tidy(entries[row.name]) for row in self.rows]
 
+    def take(self, *ready: Ready) -> tuple[float, ...]:
+        """Milliseconds a frame of each."""
+        return in_turn(*(each.tick for each in ready), frames=self.lab.timed, seconds=self.lab.seconds)
+
     def timed(self) -> Iterator[tuple[Row, Player | Tokens, dict[str, Any]]]:
-        """What `entry` is told of the time of every finished row, one after another."""
+        """What `entry` is told of the time of every finished row.
+
+        Those with threads of their own come last, each by itself behind its default: once there are more threads than
+        cores, PyTorch's no longer wait for each other by spinning, and every row would take twice as long.
+        """
         defaults: dict[str, Ready] = {}
-        for row in [row for row in self.rows if row.name in self.trials]:
-            trial, default = self.trials[row.name], self.lab.default_of(row.family)
+        finished = [row for row in self.rows if row.name in self.trials]
+        for row in sorted(finished, key=lambda row: (row.play.pipelined, row.play.onnx)):
+            trial, default, alone = self.trials[row.name], self.lab.default_of(row.family), tuple[float, ...]()
+            if default in self.trials and default not in defaults:
+                defaults[default] = self.trials[default].ready()
+            if default in defaults and (row.play.pipelined or row.play.onnx):
+                alone = self.take(defaults[default])
             try:
                 ready = trial.ready()
             except UserError as error:
                 say(f"{row.name}: not timed: {error}")
                 yield row, trial, {"note": f"not timed: {error}"}
                 continue
-            if default in self.trials and default not in defaults:
-                defaults[default] = self.trials[default].ready()
-            beside = defaults.get(default, ready)
-            took, usual = in_turn(ready.tick, beside.tick, self.lab.timed, self.lab.seconds)
+            took, usual = (*self.take(ready), *alone) if alone else self.take(ready, defaults.get(default, ready))
             say(f"{row.name}: {took:.2f} ms, beside {usual:.2f} of the default")
             timing = {"ms": took, "calls": ready.calls, "parameters": ready.parameters, "megabytes": ready.megabytes}
             yield row, trial, timing | ({"ratio": took / usual} if default in defaults else {})

@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
             raise UserError(f"{path} codes frames of another size than those of {options.data[0]}: name another --data")
         table[path], ticks[path] = reconstruction(tokenizer, frames, features), seeing(tokenizer)
     for path, tick in ticks.items():
-        table[path]["ms_to_decode"] = in_turn(tick, ticks[options.tokenizers[0]], TIMED, SECONDS)[0]
+        table[path]["ms_to_decode"], _ = in_turn(tick, ticks[options.tokenizers[0]], frames=TIMED, seconds=SECONDS)
     if options.json:
         print(json.dumps(table, indent=1))
         return 0

@@ -163,7 +163,9 @@ class Player(Trial):
 
     def accelerate(self, model: WorldModel) -> WorldModel:
         play = self.row.play
-        pack(precision.choose(model, play.precision))
+        precision.choose(model, play.precision)
+        if play.packed:
+            pack(model)
         if play.merge:
             merging.merge(model, play.merge)
         return model if play.cache is None else caching.cache(model, play.cache)

@@ -37,11 +37,11 @@ OF_THE_PROTOCOL = ("name", "minutes", "data.latents", "data.data", "model.tokeni
 
 @dataclass(frozen=True)
 class Play:
-    """How a row plays. The last four give the same frames as without them, and are not judged again.
+    """How a row plays. The last five give the same frames as without them, and are not judged again.
 
     `precision`: bits, "auto" as `play.py`; `cache`: bound of step caching; `merge`: share of a frame's tokens that are
     merged; `compiled`, `pipelined`, `onnx`: by compiled code, with a thread for the decoder, by ONNX Runtime;
-    `players`: dreams in one batch.
+    `players`: dreams in one batch; `packed`: whether weights are laid out once, as `play.py` does.
     """
 
     precision: Literal["auto", "8", "16", "32"] = "auto"
@@ -51,6 +51,7 @@ class Play:
     pipelined: bool = False
     onnx: bool = False
     players: int = 1
+    packed: bool = True
 
     @property
     def alike(self) -> bool:

@@ -1,6 +1,7 @@
 """What a frame of several models takes, measured so that they can be compared: in turn with one and the same other one.
 
     took, beside = in_turn(tick, default, frames=100, seconds=15)       # medians in milliseconds
+    (took,) = in_turn(tick, frames=100, seconds=15)
 
 A machine is faster now and slower then. So frames of a row and of the default are made in turn, and it is the ratio of
 their two medians that counts. Nothing else should run meanwhile: `cores_in_use` says whether something does.
@@ -20,21 +21,21 @@ BUSY = 0.3  # cores in use from which on something else must be running
 Tick = Callable[[], object]
 
 
-def in_turn(tick: Tick, default: Tick, frames: int, seconds: float) -> tuple[float, float]:
-    """Medians in milliseconds of both, over so many of each, or as many (3 at least) as fit into so many seconds."""
-    took: tuple[list[float], list[float]] = ([], [])
+def in_turn(*ticks: Tick, frames: int, seconds: float) -> tuple[float, ...]:
+    """Medians in milliseconds of each, over so many of each, or as many (3 at least) as fit into so many seconds."""
+    took = tuple(list[float]() for _ in ticks)
     for _ in range(WARM_UP):
-        tick()
-        default()
+        for make in ticks:
+            make()
     end = time.perf_counter() + seconds
     for count in range(frames):
         if count >= 3 and time.perf_counter() > end:
             break
-        for make, kept in zip((tick, default), took, strict=True):
+        for make, kept in zip(ticks, took, strict=True):
             began = time.perf_counter()
             make()
             kept.append(1e3 * (time.perf_counter() - began))
-    return statistics.median(took[0]), statistics.median(took[1])
+    return tuple(statistics.median(kept) for kept in took)
 
 
 def cores_in_use(seconds: float = 2.0) -> float:

@@ -122,6 +122,8 @@ def run(model: WorldModel, folder: Path) -> WorldModel:
         raise UserError("running ONNX files needs the package onnxruntime: pip install -e '.[export]'") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    # PyTorch computes between its calls, and two pools that wait by spinning keep each other from the cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     sessions = {
         name: onnxruntime.InferenceSession(folder / f"{name}.onnx", options)
         for name in ("decoder", "denoiser", "context")
