@@ -211,6 +211,10 @@ def test_wrong_names_and_protocols_are_one_sentence(tmp_path: Path) -> None:
         main(["compare", str(ROOT / "configs" / "lab" / "masked.yaml")])
     with pytest.raises(UserError, match=r"nowhere\.yaml"):
         main(["compare", "nowhere.yaml"])
+    words = (ROOT / "configs" / "lab" / "protocol.yaml").read_text()
+    (tmp_path / "protocol.yaml").write_text(words.replace("{tokenizer:", "{tokeniser:"))
+    with pytest.raises(UserError, match="defaults: tokeniser is no family; there are modelling, "):
+        main(["compare", *files, "--protocol", str(tmp_path / "protocol.yaml")])
     (tmp_path / "protocol.yaml").write_text("colour: blue")
     with pytest.raises(UserError, match=r"protocol\.yaml.*colour"):
         main(["compare", *files, "--protocol", str(tmp_path / "protocol.yaml")])

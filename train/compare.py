@@ -95,7 +95,7 @@ class Comparison:
         for name, reason in self.failed.items():
             entries[name]["note"] = reason
         for row in self.rows:
-            ratios(entries[row.name], entries.get(self.lab.default_of(row.family)))
+            ratios(entries[row.name], entries.get(self.lab.default_of(row.family) or ""))
         return [tidy(entries[row.name]) for row in self.rows]
 
     def take(self, *ready: Ready) -> tuple[float, ...]:
@@ -122,7 +122,7 @@ class Comparison:
                 say(f"{row.name}: not timed: {error}")
                 yield row, trial, {"note": f"not timed: {error}"}
                 continue
-            took, usual = (*self.take(ready), *alone) if alone else self.take(ready, defaults.get(default, ready))
+            took, usual = (*self.take(ready), *alone) if alone else self.take(ready, defaults.get(default or "", ready))
             say(f"{row.name}: {took:.2f} ms, beside {usual:.2f} of the default")
             timing = {"ms": took, "calls": ready.calls, "parameters": ready.parameters, "megabytes": ready.megabytes}
             yield row, trial, timing | ({"ratio": took / usual} if default in defaults else {})

@@ -101,9 +101,9 @@ class Lab(Protocol):
     timed: int = 100
     seconds: float = 15.0
 
-    def default_of(self, family: str) -> str:
-        """The name of the row that those of a family are compared with."""
-        return self.defaults.get(family, self.default)
+    def default_of(self, family: str) -> str | None:
+        """The name of the row that those of a family are compared with: a tokenizer with no model that plays."""
+        return self.defaults.get(family, None if family == "tokenizer" else self.default)
 
     def config_of(self, stage: str | None) -> str:
         """The configuration file that a stage's rows change."""
@@ -122,6 +122,8 @@ def read_rows(files: Sequence[str], protocol: str | None = None) -> tuple[Lab, l
     lab = read(Lab, read_yaml(known), known)
     rows = [read_row(path) for path in paths if path.name != PROTOCOL]
     names = [row.name for row in rows]
+    if unknown := sorted(set(lab.defaults) - set(FAMILIES)):
+        raise UserError(f"{known}: defaults: {unknown[0]} is no family; there are {', '.join(FAMILIES)}")
     for name in (lab.default, *lab.defaults.values()):
         if name not in names:
             raise UserError(f"{known}: the default {name} is not among the files: {advice(paths)}")
@@ -233,5 +235,6 @@ def wanted(lab: Lab, rows: Sequence[Row], only: Sequence[str] | None) -> set[str
         row = table[more.pop()]
         if row.name not in found:
             found.add(row.name)
-            more += [*row.needs, lab.default_of(row.family)]
+            default = lab.default_of(row.family)
+            more += [*row.needs, *([default] if default else [])]
     return found
