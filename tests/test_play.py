@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -503,6 +504,78 @@ def test_a_bad_moment_is_marked(opened: Any, tmp_path: Path) -> None:
     assert {"checkpoint", "time", "seconds", "calls"} < set(first)
     assert (first["frame"], first["context"], first["seed"]) == (3, 2, 2) and second["frame"] == 4
     assert first["actions"] == second["actions"] and len(read_actions(second["actions"], MAZE)) == second["step"] == 4
+    w.session.rewind()
+    w.session.step([0, 1, 0, 0])
+    key("x")
+    w.pump()
+    third = json.loads((tmp_path / "recordings" / "marks.jsonl").read_text().splitlines()[-1])
+    assert third["actions"] != second["actions"]  # what led to the marks before is still there
+    assert read_actions(third["actions"], MAZE).actions[-1, 1]
+    assert not read_actions(second["actions"], MAZE).actions.any()
+
+
+def test_a_mark_in_a_dream_of_the_real_game_is_the_dream(opened: Any, tiny: Path, tmp_path: Path) -> None:
+    from game_wm.checkpoint import load
+    from game_wm.ui import saved
+
+    w = opened(load(tiny))
+    key("c")
+    w.pump()
+    w.advance()
+    key("x")
+    w.pump()
+    mark = json.loads((tmp_path / "recordings" / "marks.jsonl").read_text())
+    assert mark["context"] == -1 and len(saved.load(Path(mark["dream"]), w.session.checkpoint).actions) == 1
+
+
+def test_what_began_in_the_real_game_is_left_out_of_an_action_file(capsys: pytest.CaptureFixture[str]) -> None:
+    log = ActionLog(MAZE)
+    for context, count in ((0, 3), (-1, 2), (1, 4)):
+        log.begin(context, 0)
+        log.add(np.ones((count, 4), np.int8))
+    shown: list[np.ndarray] = []
+    cost = headless.play(Session(fake()), 9, log, SimpleNamespace(write=shown.append))  # type: ignore[arg-type]
+    assert cost["frames"] == len(shown) == 7 and [int(x[0, 0, 0]) for x in shown] == [0] * 3 + [10] * 4
+    assert "2 actions are of dreams that began in the real game" in capsys.readouterr().err
+    alone = ActionLog(MAZE)
+    alone.begin(-1, 0)
+    alone.add(np.ones((2, 4), np.int8))
+    with pytest.raises(UserError, match="--replay"):
+        headless.play(Session(fake()), 2, alone)
+
+
+def test_coming_back_to_a_dream_finishes_what_was_recorded_of_the_real_game(
+    opened: Any, tiny: Path, tmp_path: Path
+) -> None:
+    from game_wm.checkpoint import load
+
+    w = opened(load(tiny))
+    key("s", "g", "k")
+    w.pump()
+    w.advance()
+    assert w.session.data is not None and w.session.data.steps
+    key("u")
+    w.pump()
+    assert w.session.view == "dream" and w.session.data is None and "-data" in w._hint[0]
+
+
+def test_rewinding_a_replay_hands_over_to_the_keyboard(tiny: Path) -> None:
+    from game_wm.checkpoint import load
+
+    session = Session(load(tiny))
+    session.steps = 2
+    for _ in range(5):
+        session.tick()
+    dream = session.dream()
+    session.steps = 1
+    session.replay(dream)
+    for _ in range(4):
+        session.tick()
+    assert (session.player_name, session.steps) == ("replay", 2)
+    session.rewind()
+    assert (session.player_name, session.steps, session.frames) == ("keyboard", 1, 3)
+    session.tick()
+    assert session.frames == 4 and bytes(session.calls) == b"\2\2\2\1"
 
 
 def test_data_is_recorded_by_a_key(opened: Any, tmp_path: Path) -> None:
@@ -612,6 +685,11 @@ def test_a_gamepad_and_the_mouse_move_axes(opened: Any) -> None:
     post(pygame.MOUSEMOTION, buttons=(0, 0, 0), pos=(0, 0))
     assert w.session.action.tolist() == [0, 0]
 
+    w = opened()
+    key("up")
+    post(pygame.JOYAXISMOTION, axis=1, value=0.02)  # a stick trembles, and the key is still down
+    assert w.session.action.tolist() == [1, 0, 0, 0]
+
     w = opened(fake(ATARI))
     post(pygame.JOYHATMOTION, value=(0, 1))
     post(pygame.JOYBUTTONDOWN, button=0)
@@ -622,6 +700,55 @@ def test_a_gamepad_and_the_mouse_move_axes(opened: Any) -> None:
     pygame.event.post(pygame.event.Event(pygame.JOYBUTTONDOWN, button=4))
     w.pump()
     assert w.rewinding
+
+
+def test_a_gamepad_that_is_there_already_is_heard(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pygame.joystick, "get_count", lambda: 2)
+    monkeypatch.setattr(pygame.joystick, "Joystick", lambda number: f"pad {number}")
+    assert opened()._pad._plugged == ["pad 0", "pad 1"]
+
+
+def test_escape_goes_back_while_another_model_loads(opened: Any, tmp_path: Path) -> None:
+    w = opened()
+    w.advance()
+    session, wait = w.session, threading.Event()
+    w._opener = lambda path: lambda report: wait.wait(20) and None
+    key("escape")
+    w.open(tmp_path / "other.safetensors")
+    assert w.running and w.session is session and w.name == "fake"
+    pygame.event.post(pygame.event.Event(pygame.QUIT))
+    w.open(tmp_path / "other.safetensors")
+    wait.set()
+    assert not w.running
+
+
+def test_an_error_is_told_whole(opened: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    w = opened()
+    words = "recordings/a-long-name.mp4 cannot be written (no space left on the device): " + "free some space " * 8
+    w._fail(UserError(words.strip()))
+    w.draw()
+    assert words.strip() in capsys.readouterr().err
+    lines = paint.wrapped(words, 12, 300, 3)
+    assert len(lines) == 3 and all(line.get_width() <= 300 for line in lines)
+    assert len(paint.wrapped("saved", 12, 300, 3)) == 1
+
+
+def test_tiny_windows_are_drawn(opened: Any, tiny: Path) -> None:
+    from game_wm.checkpoint import load
+
+    w = opened(load(tiny))
+    key("c", "z", "f", "m")
+    w.pump()
+    for _ in range(3):
+        w.advance()
+    for size in ((40, 30), (90, 20)):
+        pygame.display.set_mode(size, pygame.RESIZABLE)
+        w.draw()
+        for page in ("h", "h", "o"):
+            key(page)
+            w.pump()
+            w.draw()
+        w.chooser = None
 
 
 def test_a_film_keeps_its_size() -> None:
@@ -719,6 +846,10 @@ def test_keys_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "keys.json").write_text('{"window": {"help": "f2"}}')
     schema, commands = keymap.read(tmp_path / "keys.json", MAZE, app.key_names())
     assert schema == MAZE and keymap.key_of(schema, "help", commands) == "f2"
+    path.write_text("game: {w: fly}\nwindow: {pause: up, help: f2}\n")  # given for another model
+    schema, commands = keymap.read(path, MAZE, app.key_names(), other=True)
+    keys = keymap.command_keys(schema, commands)
+    assert schema == MAZE and (keys["f2"], keys["ctrl+up"]) == ("help", "pause")
 
 
 @pytest.mark.parametrize(

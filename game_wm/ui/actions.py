@@ -28,6 +28,7 @@ class ActionLog:
         self.schema = schema
         self._actions = bytearray()  # a few bytes a step, whatever is played for however long
         self._episodes: list[tuple[int, int, int]] = []
+        self.dropped = 0  # actions that were taken back: who compares it knows whether one log goes on from another
 
     def __len__(self) -> int:
         return len(self._actions) // (self.schema.width * self.schema.dtype.itemsize)
@@ -55,6 +56,7 @@ class ActionLog:
     def drop(self) -> None:
         """Take the last action back."""
         del self._actions[-self.schema.width * self.schema.dtype.itemsize :]
+        self.dropped += 1
 
     def last(self, steps: int) -> np.ndarray:
         """The last raw actions (steps, D)."""

@@ -126,7 +126,7 @@ def load_checkpoint(
     loaded = checkpoint.load(path, device)
     commands: tuple[Command, ...] = keymap.COMMANDS
     if options.keys:
-        schema, commands = keymap.read(options.keys, loaded.schema, key_names())
+        schema, commands = keymap.read(options.keys, loaded.schema, key_names(), getattr(options, "other", False))
         loaded = replace(loaded, schema=schema)
     if options.picture:
         loaded = starts.from_picture(loaded, options.picture)
@@ -205,7 +205,7 @@ def _window(options: argparse.Namespace) -> int:
     def opener(chosen: Path) -> Callable[[Callable[[str, float], None]], Session]:
         """Another checkpoint with the same options, but for those that belong to the first one alone."""
         alone = dict.fromkeys((*BEGINNINGS, "record", "steps"))
-        other = argparse.Namespace(**{**vars(options), **alone, "checkpoint": chosen, "view": "dream"})
+        other = argparse.Namespace(**{**vars(options), **alone, "checkpoint": chosen, "view": "dream", "other": True})
         return lambda report: load_session(other, report)
 
     folders = list(dict.fromkeys([path.resolve().parent, DEFAULT.parent]))

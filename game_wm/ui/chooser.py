@@ -115,7 +115,7 @@ class Chooser:
         top = margin + round(s * 5)
         self._columns = max(1, min(len(self.entries), (width - 2 * margin + gap) // (round(s * 14) + gap)))
         side = (width - 2 * margin + gap) // self._columns - gap
-        side = min(side, round(s * 22))
+        side = max(2 * s, min(side, round(s * 22)))
         pictured = round(side * 0.75)
         tall = pictured + round(line * 3.6)
         rows = max(1, (height - top + gap) // (tall + gap))

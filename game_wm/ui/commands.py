@@ -18,9 +18,11 @@ import pygame
 
 from data_collect.errors import UserError
 from game_wm.ui import keymap, screen
+from game_wm.ui.session import ELSEWHERE
 
 if TYPE_CHECKING:
     from game_wm.ui.chooser import Chooser
+    from game_wm.ui.gamepad import Gamepad
     from game_wm.ui.session import Session
 
 FOLDER = Path("recordings")  # films, dreams, data and action files that were not given a name
@@ -41,8 +43,9 @@ class Commands:
     graph: bool
     rewinding: bool
     _folders: Sequence[Path]
+    _pad: Gamepad
     _saved: Path | None
-    _log: Path | None
+    _log: tuple[Path, int] | None
     _windowed: tuple[int, int] | None
     _resume_at: float
     _last_shown: float | None
@@ -109,14 +112,22 @@ class Commands:
         self._break()
 
     def _do_back(self) -> None:
-        from game_wm.ui import saved
-
         if self._saved is None:
             self._say("no moment is saved yet")
             return
-        self.session.restore(saved.load(self._saved, self.session.checkpoint))
+        self._restore(self._saved)
         self._break()
         self.draw()
+
+    def _restore(self, path: Path) -> None:
+        """Go on in a saved dream; a recording of the real game, which that leaves, is finished."""
+        from game_wm.ui import saved
+
+        data = self.session.data
+        self.session.restore(saved.load(path, self.session.checkpoint))
+        self._saved = path
+        if data is not None and self.session.data is None and data.steps:
+            self._tell(data.folder)
 
     def _do_open(self) -> None:
         from game_wm.ui.chooser import Chooser, checkpoints, dreams
@@ -128,6 +139,7 @@ class Commands:
             if entries:
                 self.chooser = Chooser(entries, self.session.checkpoint.path)
                 self.session.keyboard.release_all()
+                self._pad.release_all()
             else:
                 self._say("there is nothing else to open yet")
         self._break()
@@ -185,19 +197,17 @@ class Commands:
         self._say(f"saved {path}")
 
     def _do_mark(self) -> None:
-        """A line in `marks.jsonl`, and the actions that lead there."""
+        """A line in `marks.jsonl`, and what leads there: the actions, or the dream if it began in the real game."""
         session = self.session
         if session.view == "real":
             self._say("this is the real game: only a dream has bad moments to mark")
             return
-        self._log = self._log or self._new_file("-marked.npz")
-        session.save_log(self._log)
         path = FOLDER / MARKS
         mark = {
             "checkpoint": session.checkpoint.name, "frame": session.frames,
             "time": datetime.now().astimezone().isoformat(timespec="seconds"),
             "seconds": round(session.frames / session.schema.fps, 2), "context": session.context, "seed": session.seed,
-            "calls": session.steps, "actions": str(self._log), "step": len(session.log),
+            "calls": session.steps, **self._leads_here(),
         }  # fmt: skip
         try:
             with path.open("a") as file:
@@ -205,6 +215,21 @@ class Commands:
         except OSError as error:
             raise UserError(f"{path} cannot be written ({error.strerror})") from None
         self._say(f"marked frame {session.frames} in {path}")
+
+    def _leads_here(self) -> dict[str, str | int]:
+        """The file that a mark names, written; marks share a file as long as time has not run backwards."""
+        from game_wm.ui import saved
+
+        session = self.session
+        if session.context == ELSEWHERE:
+            path = self._new_file(f"-marked{saved.SUFFIX}")
+            saved.save(path, session.dream())
+            return {"dream": str(path)}
+        dropped = session.log.dropped
+        if self._log is None or self._log[1] != dropped:
+            self._log = (self._new_file("-marked.npz"), dropped)
+        session.save_log(self._log[0])
+        return {"actions": str(self._log[0]), "step": len(session.log)}
 
     def _do_memory(self) -> None:
         self.session.watching = not self.session.watching

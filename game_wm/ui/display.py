@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 REFRESH = 0.25  # seconds between changes of the figures
 MOST_CAPS = 6  # keys beyond the arrows that have a cap of their own
+HINT_LINES = 3
 
 
 def scaled_to_fit(size: tuple[int, int], room: tuple[int, int]) -> pygame.Rect:
@@ -268,11 +269,14 @@ def notice(target: pygame.Surface, words: str, below: str = "") -> None:
 
 
 def hint(target: pygame.Surface, words: str, lifted: bool = False) -> None:
-    """A line that passes: where a file went, what went wrong, how to find the keys; `lifted` over what is below."""
+    """Words that pass: where a file went, what went wrong, how to find the keys; `lifted` over what is below."""
     s = paint.type_size(target)
-    image = paint.shortened(words, s, target.get_width() - 6 * s)
-    sheet = paint.panel(image.get_width() + 2 * s, round(s * 2.2), round(s * 0.6), 190)
-    put(sheet, image, (sheet.get_width() / 2, sheet.get_height() / 2), "center")
+    lines = paint.wrapped(words, s, target.get_width() - 6 * s, HINT_LINES)
+    line = round(s * 1.5)
+    wide = max(image.get_width() for image in lines) + 2 * s
+    sheet = paint.panel(wide, round(s * 0.7) + line * len(lines), round(s * 0.6), 190)
+    for i, image in enumerate(lines):
+        put(sheet, image, (wide / 2, s * 0.35 + line * (i + 0.5)), "center")
     put(target, sheet, (target.get_width() / 2, target.get_height() - s * (14 if lifted else 7.2)), "midbottom")
 
 

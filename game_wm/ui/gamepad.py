@@ -33,18 +33,20 @@ class Gamepad:
         self.arrows = {arrow: arrow if arrow in schema.keys else other for arrow, other in STICK.items()}
         firsts = [keys[0] for keys, _ in keymap.game_keys(schema)]
         self.buttons = [key for key in firsts if key not in self.arrows.values()]
-        self._plugged: list[Any] = []  # a pad is silent once nobody holds it
         pygame.joystick.init()
+        # A pad is silent once nobody holds it, and only those that come later are told of.
+        self._plugged: list[Any] = [pygame.joystick.Joystick(i) for i in range(pygame.joystick.get_count())]
+        self._levels: dict[tuple[str, str], float] = {}  # how far each stick holds each key down
 
     def press(self, event: pygame.event.Event, size: tuple[int, int]) -> list[Change]:
         """The keys that an event moves, and how far down each is then; `size` is the window's."""
         if event.type == pygame.JOYDEVICEADDED:
             self._plugged.append(pygame.joystick.Joystick(event.device_index))
         elif event.type == pygame.JOYAXISMOTION and event.axis < 2:
-            return self._stick(*(("left", "right") if event.axis == 0 else ("up", "down")), event.value)
+            return self._stick("stick", *(("left", "right") if event.axis == 0 else ("up", "down")), event.value)
         elif event.type == pygame.JOYHATMOTION:
             x, y = event.value
-            return self._stick("left", "right", x) + self._stick("down", "up", y)
+            return self._stick("pad", "left", "right", x) + self._stick("pad", "down", "up", y)
         elif event.type in (pygame.JOYBUTTONDOWN, pygame.JOYBUTTONUP) and event.button < len(self.buttons):
             return [(self.buttons[event.button], float(event.type == pygame.JOYBUTTONDOWN))]
         elif self.axes and event.type in (pygame.MOUSEMOTION, pygame.MOUSEBUTTONDOWN, pygame.MOUSEBUTTONUP):
@@ -52,7 +54,7 @@ class Gamepad:
             if held:
                 up = event.type == pygame.MOUSEBUTTONUP
                 x, y = ((2 * at / side - 1) / MOUSE * (not up) for at, side in zip(event.pos, size))
-                return self._stick("left", "right", x) + self._stick("up", "down", y)
+                return self._stick("mouse", "left", "right", x) + self._stick("mouse", "up", "down", y)
         return []
 
     def command(self, event: pygame.event.Event) -> str | None:
@@ -61,11 +63,19 @@ class Gamepad:
             return SPARE.get(event.button)
         return None
 
-    def _stick(self, less: str, more: str, value: float) -> list[Change]:
+    def release_all(self) -> None:
+        """What is held from now on counts anew: the keyboard has let go of everything."""
+        self._levels.clear()
+
+    def _stick(self, source: str, less: str, more: str, value: float) -> list[Change]:
+        """What changes; a stick that trembles where it stands leaves the keys to the keyboard."""
         value = max(-1.0, min(1.0, value))
         changes = []
         for arrow, way in ((less, -value), (more, value)):
             level = way if way > DEAD else 0.0
             # A button knows only up and down.
-            changes.append((self.arrows[arrow], level if self.axes else float(level > 0.5)))
+            level = level if self.axes else float(level > 0.5)
+            if self._levels.get((source, arrow), 0.0) != level:
+                self._levels[source, arrow] = level
+                changes.append((self.arrows[arrow], level))
         return changes

@@ -61,32 +61,39 @@ def play(
     if again and session.beginning is not None:
         session.replay(session.beginning)
 
-    seconds, resident = np.zeros(frames), np.zeros(frames, np.int64)
+    seconds, resident, left_out = list[float](), list[int](), 0
     actions = replay.actions if replay is not None else None
-    episodes = replay.episodes if replay is not None else {}
+    episodes, elsewhere = replay.episodes if replay is not None else {}, False
     for i in range(frames):
         started = time.perf_counter()
-        if i in episodes:
-            if episodes[i][0] < 0:
-                raise UserError(f"action {i} of the file begins in the real game: save such a dream, and --replay it")
+        if i in episodes and episodes[i][0] >= 0:
             session.begin(*episodes[i])
+        elsewhere = episodes[i][0] < 0 if i in episodes else elsewhere
+        if elsewhere:
+            left_out += 1
+            continue
         if actions is None:
             session.tick()
         else:
             if session.ended:
                 session.begin(session.context + 1)
             session.step(session.schema.action(actions[i]))
-        seconds[i] = time.perf_counter() - started
-        if words := session.hold(seconds[i]):
+        seconds.append(time.perf_counter() - started)
+        if words := session.hold(seconds[-1]):
             print(f"frame {i + 1}: {words}", file=sys.stderr)
-        resident[i] = resident_bytes()
+        resident.append(resident_bytes())
         if video is not None:
             video.write(session.film)
         report(i + 1)
-    return summary(seconds, resident) | {
+    if left_out:
+        words = f"{left_out} actions are of dreams that began in the real game: save such a dream, and --replay it"
+        if not seconds:
+            raise UserError(words)
+        print(f"left out: {words}", file=sys.stderr)
+    return summary(np.array(seconds), np.array(resident)) | {
         "first_frame_s": round(first_frame, 2),
         "state_mb": round(session.state.nbytes / 1e6, 3),
-        "frames": frames,
+        "frames": len(seconds),
         "device": device_name(session.model) + (f", {session.quality.name}" if session.quality else ""),
     }
 

@@ -10,6 +10,7 @@ A file changes them:
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,8 +85,13 @@ def key_of(schema: ActionSchema, name: str, commands: tuple[Command, ...] = COMM
     return keys_of(schema, next(c for c in commands if c.name == name))[0]
 
 
-def read(path: Path, schema: ActionSchema, known: Collection[str]) -> tuple[ActionSchema, tuple[Command, ...]]:
+def read(
+    path: Path, schema: ActionSchema, known: Collection[str], other: bool = False
+) -> tuple[ActionSchema, tuple[Command, ...]]:
     """The schema and the commands with a file's keys, YAML or JSON; `known` are the names of keys beside characters.
+
+    `other`: the file was given for another model, so keys of another game's actions are left out, and a key that this
+    game has already stands for its command with Ctrl.
 
     `UserError`: missing, neither YAML nor JSON, an unknown key, action or command, or a key that stands for two.
     """
@@ -97,7 +103,13 @@ def read(path: Path, schema: ActionSchema, known: Collection[str]) -> tuple[Acti
         if game is not None:
             if not isinstance(game, dict):
                 raise ValueError("game must name an action for each key")
-            schema = replace(schema, keys={_key(key, known): str(name) for key, name in game.items()})
+            chosen = {_key(key, known): str(name) for key, name in game.items()}
+            try:
+                schema = replace(schema, keys=chosen)
+            except UserError:
+                if not other:
+                    raise
+                print(f"{path} has the keys of another game: this one keeps its own", file=sys.stderr)
         names = [command.name for command in COMMANDS]
         if not isinstance(window, dict) or (unknown := sorted(set(map(str, window)) - set(names))):
             what = "window must name keys" if not isinstance(window, dict) else f"{unknown[0]!r} is no command"
@@ -108,7 +120,8 @@ def read(path: Path, schema: ActionSchema, known: Collection[str]) -> tuple[Acti
             keys = tuple(_key(key, known) for key in (given if isinstance(given, list | tuple) else [given]))
             if not keys:
                 raise ValueError(f"{command.name} has no key")
-            if command.name in window and (taken := next((key for key in keys if key in schema.keys), None)):
+            taken = next((key for key in keys if key in schema.keys), None)
+            if command.name in window and taken and not other:
                 raise ValueError(f"{taken!r} is a key of the game ({schema.keys[taken]}), not free for {command.name}")
             commands.append(replace(command, keys=keys))
         owner: dict[str, str] = {}
@@ -118,7 +131,7 @@ def read(path: Path, schema: ActionSchema, known: Collection[str]) -> tuple[Acti
                     raise ValueError(f"{key!r} stands for both {owner[key]} and {command.name}")
     except (ValueError, UserError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path} is no key map: {reason}; see the key map in README.md") from None
+        raise UserError(f"{path} is no key map: {reason}; docs/player.md shows one") from None
     return schema, tuple(commands)
 
 

@@ -116,6 +116,18 @@ def tile(image: np.ndarray, size: tuple[int, int]) -> pygame.Surface:
     return sheet
 
 
+def wrapped(words: str, size: int, room: float, most: int) -> list[pygame.Surface]:
+    """Rendered words in as many lines of at most `room` as they want, the last of `most` cut."""
+    lines = [""]
+    for word in words.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and len(lines) < most and text(longer, size).get_width() > room:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return [shortened(line, size, room) for line in lines]
+
+
 def shortened(
     words: str, size: int, room: float, colour: tuple[int, int, int] = INK, bold: bool = False
 ) -> pygame.Surface:

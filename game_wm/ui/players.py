@@ -72,7 +72,8 @@ class Keyboard:
 
 
 class Replay:
-    """Raw actions (T, D) once more, with the denoiser calls (T,) of each; then the session's keyboard takes over."""
+    """Raw actions (T, D) once more, with the denoiser calls (T,) of each; then the session's keyboard takes over, with
+    `steps` calls a frame, as before."""
 
     def __init__(self, session: Session, actions: np.ndarray, steps: np.ndarray) -> None:
         self.session, self.steps = session, session.steps
@@ -80,7 +81,6 @@ class Replay:
 
     def act(self, picture: np.ndarray, info: dict[str, Any]) -> Any:
         if not self._left:
-            self.session.steps = self.steps
             self.session.take_over("keyboard")
             return self.session.player.act(picture, info)
         raw, self.session.steps = self._left.pop()

@@ -352,11 +352,15 @@ class Session:
 
     def _take_quality(self, quality: Quality) -> None:
         self.model, self.steps = quality.model, quality.calls
+        if isinstance(self.player, players.Replay):
+            self.player.steps = self.steps
 
     # --- back in time -------------------------------------------------------------------------------------------
 
     def rewind(self) -> bool:
-        """Take the last frame back; False where the episode began, or where memory of it ends."""
+        """Take the last frame back; False where the episode began, or where memory of it ends. A replay ends."""
+        if self.player_name == "replay":
+            self.take_over("keyboard")
         try:
             if self.view == "real" and self.real is not None:
                 gone = self.real.back()
@@ -400,6 +404,8 @@ class Session:
 
     def restore(self, dream: saved.Dream) -> None:
         """Go on where a dream was saved; the dream itself stays as it is, so that it can branch again."""
+        if self.real is not None and self.data is not None and self.data is self.real.data:
+            self.stop_data()
         about = dream.about
         self.view, self.prompt = "dream", (dream.prompt_frames, dream.prompt_actions)
         self.context, self.seed = about.context, about.seed
@@ -422,6 +428,8 @@ class Session:
         """Give the controls to `name`; without one, swap between the keyboard and the other player."""
         if name is None:
             name = self._other if self.player is self.keyboard else "keyboard"
+        if isinstance(self.player, players.Replay):
+            self.steps = self.player.steps
         if name in ("keyboard", "replay"):  # a replay is over when another episode begins
             name, self.player = "keyboard", self.keyboard
         else:

@@ -74,7 +74,7 @@ def likeness(target: pygame.Surface, session: Session) -> None:
     for where, words in zip(display.places(target, [session.moment.picture.shape] * 2), ("real game", "dream")):
         y = max(s * 6.2, where.top - s * 0.4 - s * 1.4)
         put(target, text(words, round(s * 1.2), INK, True), (where.centerx, y), "midtop")
-    wide, tall = round(min(width - 8 * s, s * 26)), round(s * 3.4)
+    wide, tall = max(s, round(min(width - 8 * s, s * 26))), round(s * 3.4)
     now = f"{session.psnr[-1]:.1f} dB" if session.psnr else "the same moment"
     fps = session.schema.fps
     parted = session.parted

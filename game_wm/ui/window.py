@@ -10,6 +10,7 @@ event does not say when it happened, only that it was not there when the window 
 from __future__ import annotations
 
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 Report = Callable[[str, float], None]
 Load = Callable[[Report], "Session"]
 NOTICE = 1.6  # seconds that the end of an episode is shown
-HINT = 4.0
+HINT, READING = 4.0, 0.06  # seconds that words are shown at least, and a letter
 IDLE = 0.25  # seconds asleep at most while paused, so that Ctrl-C is heard
 
 
@@ -63,7 +64,7 @@ class Window(Commands):
         self._hint = ("", 0.0)
         self._saved: Path | None = None
         self._windowed: tuple[int, int] | None = None  # the size to come back to from full screen
-        self._log: Path | None = None
+        self._log: tuple[Path, int] | None = None  # the file of marks, and what had been taken back in it
 
     def run(self) -> None:
         """Load, then play until the window is closed; films are finished whatever happens."""
@@ -80,9 +81,11 @@ class Window(Commands):
     # --- loading ------------------------------------------------------------------------------------------------
 
     def load(self) -> bool:
-        """Show the bar while the session is made; False when the window was closed meanwhile. Raises its errors."""
+        """Show the bar while the session is made; False when the window was closed meanwhile, or Esc goes back to what
+        was played before. Raises its errors."""
         stage, done = ("Starting", 0.0), 0.0
         failure: list[BaseException] = []
+        made: list[Session] = []
 
         def report(text: str, fraction: float) -> None:
             nonlocal stage
@@ -90,7 +93,7 @@ class Window(Commands):
 
         def work() -> None:
             try:
-                self.session = self._load(report)
+                made.append(self._load(report))
             except BaseException as error:  # raised again below, in the thread that can tell the user
                 failure.append(error)
 
@@ -99,7 +102,7 @@ class Window(Commands):
         while thread.is_alive():
             for event in pygame.event.get():
                 if event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE):
-                    self.running = False
+                    self.running = event.type != pygame.QUIT and hasattr(self, "session")
                     return False
             done += (stage[1] - done) * 0.12
             display.loading(self.surface, self.name, stage[0], done)
@@ -107,6 +110,7 @@ class Window(Commands):
             thread.join(1 / 30)
         if failure:
             raise failure[0]
+        self.session = made[0]
         return True
 
     def begin(self) -> None:
@@ -129,8 +133,7 @@ class Window(Commands):
             if dream is not None:
                 about, _ = saved.look(dream)
                 if about.digest == self.session.checkpoint.digest:
-                    self.session.restore(saved.load(dream, self.session.checkpoint))
-                    self._saved = dream
+                    self._restore(dream)
                     return
                 found = chooser.checkpoints(self._folders)
                 path = next((entry.path for entry in found if entry.name == about.checkpoint), path)
@@ -141,21 +144,23 @@ class Window(Commands):
             before, self._load = self._load, self._opener(path)
             playing, name = self.session, self.name
             self.name = path.stem
+            loaded = False
             try:
-                if not self.load():
-                    return
-            except UserError:
-                self._load, self.session, self.name = before, playing, name
-                raise
+                loaded = self.load()
+            finally:
+                if not loaded:
+                    self._load, self.name = before, name
+            if not loaded:
+                self._break()
+                return
             self._leave(playing)
             pygame.display.set_caption(f"{self.name} – game_wm")
             self._saved = None
             if dream is not None:
-                self.session.restore(saved.load(dream, self.session.checkpoint))
-                self._saved = dream
+                self._restore(dream)
             self.begin()
         except UserError as error:
-            self._say(str(error))
+            self._fail(error)
 
     # --- the loop -----------------------------------------------------------------------------------------------
 
@@ -202,7 +207,7 @@ class Window(Commands):
             session.tick()
         except UserError as error:
             # A full disk ends the film or the recording, a faulty player its turn; the dream goes on.
-            self._say(str(error))
+            self._fail(error)
             if session.video is filmed and session.data is recorded:
                 session.take_over("keyboard")
         if session.ended:
@@ -223,7 +228,7 @@ class Window(Commands):
             if not self.session.rewind():
                 self._say("no further back: the episode began here, or memory of it ends")
         except UserError as error:
-            self._say(str(error))
+            self._fail(error)
         self._break()
         self.draw()
 
@@ -286,6 +291,7 @@ class Window(Commands):
                 self.rewinding = False
         elif event.type == pygame.WINDOWFOCUSLOST:
             keyboard.release_all()  # their KEYUP goes to another window
+            self._pad.release_all()
             self.rewinding = False
         if command := self._pad.command(event):
             if event.type == pygame.JOYBUTTONDOWN:
@@ -318,7 +324,7 @@ class Window(Commands):
         try:
             getattr(self, f"_do_{command}")()
         except UserError as error:
-            self._say(str(error))
+            self._fail(error)
 
     def _break(self) -> None:
         """What lies between is neither a slow frame nor a slow answer."""
@@ -327,4 +333,9 @@ class Window(Commands):
         self.session.keyboard.forget()
 
     def _say(self, words: str) -> None:
-        self._hint = (words, time.perf_counter() + HINT)
+        self._hint = (words, time.perf_counter() + max(HINT, len(words) * READING))
+
+    def _fail(self, error: UserError) -> None:
+        """What went wrong, here and on the terminal, where there is room for all of it."""
+        print(f"error: {error}", file=sys.stderr)
+        self._say(str(error))
