@@ -412,12 +412,26 @@ def test_loopback_by_any_name() -> None:
     assert not any(web.is_loopback(host) for host in ("0.0.0.0", "::", "192.168.1.5", "localhost.example", ""))
 
 
-def test_addresses() -> None:
+def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     with web.listen("127.0.0.1", 0) as listening:
         port = listening.getsockname()[1]
         assert web.address(listening, "127.0.0.1", None) == f"http://127.0.0.1:{port}/"
         assert web.address(listening, "::1", None) == f"http://[::1]:{port}/"
+        monkeypatch.setattr(web, "_own_address", {"0.0.0.0": "192.168.1.5", "::": "fd00::5"}.get)
+        assert web.address(listening, "0.0.0.0", "abc") == f"http://192.168.1.5:{port}/?token=abc"
+        assert web.address(listening, "::", None) == f"http://[fd00::5]:{port}/"
+        monkeypatch.setattr(web, "_own_address", lambda everywhere: None)
         assert web.address(listening, "0.0.0.0", "abc") == f"http://{socket.gethostname()}:{port}/?token=abc"
+
+
+def test_the_address_on_the_network_is_one_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for everywhere in ("0.0.0.0", "::"):
+        if (own := web._own_address(everywhere)) is not None:  # where there is a network
+            assert not web.is_loopback(own) and (":" in own) == (":" in everywhere)
+            web.listen(own, 0).close()
+    for nowhere in ("127.0.0.1", "255.255.255.255"):  # a machine on no network; one whose system refuses
+        monkeypatch.setattr(web, "ELSEWHERE", {"0.0.0.0": nowhere})
+        assert web._own_address("0.0.0.0") is None
 
 
 # --- the command line -------------------------------------------------------------------------------------------

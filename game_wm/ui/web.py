@@ -55,6 +55,7 @@ UNSEEN = 2  # pictures on their way to a page at most
 HEARTBEAT = 5.0  # seconds between two questions whether a page is still there; it has half of that to answer
 NOTICE = 1.6  # seconds that the end of an episode is shown
 CLOSING = 1.0  # seconds that a page has to answer when it is told to go
+ELSEWHERE = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}  # for all of one's addresses, one that is nobody's
 LONGEST = 4096  # bytes of a page's message
 HEADERS = {
     "Cache-Control": "no-store",
@@ -410,9 +411,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address(listening: socket.socket, host: str, token: str | None) -> str:
-    """What to open in the browser."""
-    everywhere = host in ("0.0.0.0", "::")
-    name = socket.gethostname() if everywhere else f"[{host}]" if ":" in host else host
+    """What to open in the browser; of all this machine's addresses, the one that other machines know."""
+    name = _own_address(host) or socket.gethostname() if host in ELSEWHERE else host
+    name = f"[{name}]" if ":" in name else name
     query = f"?token={token}" if token else ""
     return f"http://{name}:{listening.getsockname()[1]}/{query}"
 
@@ -427,6 +428,19 @@ async def serve(server: Server, listening: socket.socket, ready: Callable[[], No
         await server.dream()
     finally:
         await runner.cleanup()
+
+
+def _own_address(everywhere: str) -> str | None:
+    """The address by which this machine is on its network, of the family of 0.0.0.0 or ::; None where it is on none."""
+    family = socket.AF_INET6 if ":" in everywhere else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((ELSEWHERE[everywhere], 9))  # of a datagram socket: looks up the route, sends nothing
+            own = probe.getsockname()[0]
+    except OSError:
+        return None
+    found = ipaddress.ip_address(own)
+    return None if found.is_unspecified or found.is_loopback or found.is_link_local else own
 
 
 def is_loopback(host: str) -> bool:
