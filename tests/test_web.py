@@ -269,6 +269,7 @@ def test_two_play_at_once_and_the_third_is_told(loaded: Checkpoint) -> None:
             async with table.session.get(table.http) as answer:
                 assert answer.status == 503 and "tiny is played by 2 already" in await answer.text()
             late = await table.sit()
+            assert "tiny is played by 2 already" in (await late.about())["full"]
             message = await late.line.receive(SOON)
             assert message.type is aiohttp.WSMsgType.CLOSE and message.data == aiohttp.WSCloseCode.TRY_AGAIN_LATER
             await bob.line.close()
@@ -280,6 +281,23 @@ def test_two_play_at_once_and_the_third_is_told(loaded: Checkpoint) -> None:
             await cid.until(lambda status: status["frame"] >= 3)
             before = (await ann.look())["frame"]  # who stayed has gone on in the same dream
             assert (await ann.until(lambda status: status["frame"] > before))["place"] == 0
+
+    run(play())
+
+
+def test_a_page_that_comes_before_its_old_line_goes_gets_the_place(loaded: Checkpoint) -> None:
+    async def play() -> None:
+        async with served(loaded, players=1) as table:
+            old = await table.sit()
+            await old.about()
+            new = await table.sit()
+            await asyncio.sleep(0.1)
+            assert table.server.players.keys() == {0}
+            await old.line.close()
+            assert (await new.about())["name"] == "tiny"
+            await new.until(lambda status: status["frame"] >= 2 and status["players"] == 1)
+            late = await table.sit()
+            assert "full" in await late.about()
 
     run(play())
 
@@ -627,9 +645,28 @@ def test_in_chromium(loaded: Checkpoint, tmp_path: Path) -> None:
             now = await ann.value(frame)
             await ann.until(f"{frame} > {now} && document.querySelector('#figures').textContent.includes('2 of 2')")
             cid = await browser.open(table.http)
-            await cid.until("document.body?.textContent.includes('as many as can')")
+            await cid.until("document.querySelector('#notice')?.innerText.startsWith('Full\\ntiny is played by 2')")
             await bob.kill()
-            await table.seats(1)
+            await cid.until(f"{frame} > 3 && document.querySelector('#notice').hidden")
+
+    run(play())
+
+
+@needs_chromium
+def test_loading_the_page_anew_in_a_full_game_in_chromium(
+    loaded: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "AGAIN", 10 * SOON)  # who is told that it is full stays out
+
+    async def play() -> None:
+        async with served(loaded, players=1) as table, chromium(table.session, tmp_path / "profile") as browser:
+            ann = await browser.open(table.http)
+            for number in range(3):
+                async with asyncio.timeout(SOON):
+                    while table.server.players.keys() != {number}:
+                        await asyncio.sleep(0.01)
+                await ann.until("+document.body?.dataset.frame > 3")
+                await ann.call("Page.reload")
 
     run(play())
 

@@ -8,7 +8,8 @@ pictures and keys on. A line that is too slow gets fewer pictures, never old one
 
 The page sends JSON: `{"key": "up", "level": 1, "at": 1234.5}` (how far a key is down, 0 to 1, at which moment of the
 page's own clock), `{"command": "restart"}`, and `{"seen": 17}` for a picture that it has drawn. It gets `Server.about`
-as JSON, then pictures: four bytes with the length of a JSON object (`Player.status`), the object, a PNG.
+as JSON, then pictures: four bytes with the length of a JSON object (`Player.status`), the object, a PNG. Where there is
+no place for it, it gets `{"full": words, "again": seconds}`, its line is closed, and it opens another then.
 """
 
 from __future__ import annotations
@@ -55,8 +56,11 @@ UNSEEN = 2  # pictures on their way to a page at most
 HEARTBEAT = 5.0  # seconds between two questions whether a page is still there; it has half of that to answer
 NOTICE = 1.6  # seconds that the end of an episode is shown
 CLOSING = 1.0  # seconds that a page has to answer when it is told to go
+GRACE = 1.0  # seconds that a line waits for a place: a page that is loaded anew opens one before its old one is gone
+AGAIN = 5  # seconds until a page that found no place asks for one again
 ELSEWHERE = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}  # for all of one's addresses, one that is nobody's
 LONGEST = 4096  # bytes of a page's message
+FULL = "<!-- full -->"  # where web.html has room for the words that a full game is told in
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -64,11 +68,6 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",  # the address holds the token
     "X-Content-Type-Options": "nosniff",
 }
-FULL = """<!doctype html><html lang="en"><meta charset="utf-8"><title>full – game_wm</title>
-<meta name="viewport" content="width=device-width"><meta http-equiv="refresh" content="5">
-<body style="background:#0d0e11;color:#f3f2ee;font:18px system-ui,sans-serif;text-align:center;padding-top:30vh">
-<h1>Full</h1><p>{name} is played by {limit} already, as many as can.<br>This page looks again every 5 seconds.</p>
-"""
 
 
 class Begin(NamedTuple):
@@ -253,6 +252,7 @@ class Server:
         self._seed, self._context, self._steps, self._quality = seed, context, steps, quality
         self._contexts = len(checkpoint.contexts_frames)
         self._came = 0
+        self._places = asyncio.Semaphore(players)
         self._lines: set[web.WebSocketResponse] = set()
         self._wake = asyncio.Event()
         self.about = _about(checkpoint, commands) | {"limit": players}
@@ -312,21 +312,41 @@ class Server:
         return await handler(request)
 
     async def _page(self, request: web.Request) -> web.Response:
-        if len(self.players) >= self.limit:
-            page = FULL.format(name=html.escape(self.about["name"]), limit=self.limit)
-            return web.Response(
-                status=503, text=page, content_type="text/html", headers={**HEADERS, "Retry-After": "5"}
-            )
+        """The page; in a full game it is the same one, since a place may be free by the time it asks for it."""
         page = (resources.files("game_wm.ui") / "web.html").read_text("utf-8")
-        return web.Response(text=page, content_type="text/html", headers=HEADERS)
+        if len(self.players) < self.limit:
+            return web.Response(text=page, content_type="text/html", headers=HEADERS)
+        page = page.replace(FULL, html.escape(self._full()))
+        headers = {**HEADERS, "Retry-After": str(AGAIN)}
+        return web.Response(status=503, text=page, content_type="text/html", headers=headers)
+
+    def _full(self) -> str:
+        """What is said to those for whom there is no place."""
+        return (
+            f"Full\n{self.checkpoint.name} is played by {self.limit} already, as many as can.\n"
+            f"This page looks again every {AGAIN} seconds."
+        )
 
     async def _play(self, request: web.Request) -> web.WebSocketResponse:
         """One player, from the connection until it is closed or lost."""
         line = web.WebSocketResponse(heartbeat=self.heartbeat, timeout=CLOSING, max_msg_size=LONGEST)
         await line.prepare(request)
-        if len(self.players) >= self.limit:
+        try:
+            async with asyncio.timeout(GRACE):
+                await self._places.acquire()
+        except TimeoutError:
+            with suppress(ConnectionError):
+                await line.send_json({"full": self._full(), "again": AGAIN})
             await line.close(code=WSCloseCode.TRY_AGAIN_LATER, message=b"full")
             return line
+        try:
+            await self._seat(line)
+        finally:
+            self._places.release()
+        return line
+
+    async def _seat(self, line: web.WebSocketResponse) -> None:
+        """Let the page at the other end of the line play, until it is closed or lost."""
         number = self._came
         self._came += 1
         seed = self._seed + number
@@ -350,7 +370,6 @@ class Server:
             sender.cancel()
             with suppress(asyncio.CancelledError):
                 await sender
-        return line
 
     async def _send(self, player: Player, line: web.WebSocketResponse) -> None:
         with suppress(ConnectionError):  # the reader of the line sees its end as well, and frees the place
