@@ -140,7 +140,7 @@ def test_frames_are_those_of_the_model_under_the_same_keys(loaded: Checkpoint, m
         async with served(loaded, seed=7) as table:
             page = await table.sit()
             about = await page.about()
-            assert (about["name"], about["width"], about["limit"]) == ("tiny", 16, 2)
+            assert (about["name"], about["width"], about["limit"], about["places"]) == ("tiny", 16, 2, 3)
             assert {"keys": ["up"], "text": "forward"} in about["keys"]
             assert [command["name"] for command in about["commands"]] == [
                 command.name for command in keymap.COMMANDS if command.name in web.COMMANDS
@@ -601,6 +601,12 @@ needs_chromium = pytest.mark.skipif(
 )
 
 
+FIGURES = """(() => {
+    figures({players: 1, place: 2, score: SCORE});
+    return document.querySelector("#figures").textContent;
+})()"""
+
+
 @needs_chromium
 def test_in_chromium(loaded: Checkpoint, tmp_path: Path) -> None:
     frame = "+document.body?.dataset.frame"
@@ -612,7 +618,11 @@ def test_in_chromium(loaded: Checkpoint, tmp_path: Path) -> None:
             await ann.until(f"{frame} > 3")
             before = await ann.value(f"[{pixels}]")
             await ann.until(f"[{pixels}][0] !== {json.dumps(before[0])}")  # it moves
-            assert "tiny" in await ann.value("document.title + document.querySelector('#figures').textContent")
+            assert "tiny" in await ann.value("document.title")
+            words = {score: await ann.value(FIGURES.replace("SCORE", score)) for score in ("-0.04", "-0.06", "-10")}
+            assert words["-0.04"].startswith("tiny 1 of 2 playingplace 3 of 3") and "-" not in words["-0.04"]
+            assert words["-0.04"].endswith("score 0.0") and words["-0.06"].endswith("score -0.1")
+            assert words["-10"].endswith("score -10.0")
 
             player = table.server.players[0]
             await ann.key("keyDown", "ArrowUp")

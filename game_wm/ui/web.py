@@ -255,7 +255,7 @@ class Server:
         self._places = asyncio.Semaphore(players)
         self._lines: set[web.WebSocketResponse] = set()
         self._wake = asyncio.Event()
-        self.about = _about(checkpoint, commands) | {"limit": players}
+        self.about = _about(checkpoint, commands) | {"limit": players, "places": self._contexts}
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._guard])
