@@ -706,3 +706,46 @@ def test_dragging_on_the_picture_in_chromium(path: Path, tmp_path: Path) -> None
                     await asyncio.sleep(0.01)
 
     run(play())
+
+
+LAID_OUT = """(() => {
+    const box = element => { const b = element.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom]; };
+    fit();
+    return {picture: box(canvas), buttons: [...document.querySelectorAll("button")].map(box)};
+})()"""
+
+
+def apart(a: list[float], b: list[float]) -> bool:
+    """Whether two boxes (left, top, right, bottom) have nothing in common."""
+    return a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+
+
+@needs_chromium
+def test_buttons_beside_the_picture_on_phones_in_chromium(loaded: Checkpoint, tmp_path: Path) -> None:
+    names = ("forward", "back", "turn left", "turn right", "strafe left", "strafe right", "attack", "accelerate")
+    keys = [{"keys": [key], "text": text} for key, text in zip((*keymap.ARROWS, *"adxy"), names, strict=True)]
+    pictures = {(390, 844): 384, (320, 568): 320, (320, 454): 320, (844, 390): 512, (667, 375): 448, (568, 320): 320}
+
+    async def play() -> None:
+        async with served(loaded) as table, chromium(table.session, tmp_path / "profile") as browser:
+            ann = await browser.open(table.http)
+            await ann.until("+document.body?.dataset.frame > 3")
+            await ann.call("Emulation.setTouchEmulationEnabled", enabled=True)
+            for count in (4, 6, 8):
+                about = f"{{...about, width: 128, height: 96, keys: {json.dumps(keys[:count])}}}"
+                await ann.value(f"$('pad').replaceChildren(); $('rest').replaceChildren(); begin({about})")
+                for (width, height), least in pictures.items():
+                    screen = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": True}
+                    await ann.call("Emulation.setDeviceMetricsOverride", **screen)
+                    await ann.until(f"innerWidth === {width}")
+                    laid = await ann.value(LAID_OUT)
+                    picture, buttons = laid["picture"], laid["buttons"]
+                    assert picture[2] - picture[0] >= least, (count, width, height, picture)
+                    assert len(buttons) == 6 + count
+                    for i, button in enumerate(buttons):
+                        assert 0 <= button[0] < button[2] <= width and 0 <= button[1] < button[3] <= height
+                        assert all(apart(button, other) for other in (picture, *buttons[:i]))
+                    for button in buttons[6:]:
+                        assert min(button[2] - button[0], button[3] - button[1]) >= 44
+
+    run(play())
