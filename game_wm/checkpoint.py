@@ -1,7 +1,8 @@
 """One file is one playable model: weights, configuration, action schema, key map and seed contexts.
 
 A `.safetensors` file, so that loading one runs no code. Weights are stored in 16 bits, seed contexts as the real
-frames (uint8) that dreams begin from. Names: `model.*` weights, `contexts.frames`, `contexts.actions`.
+frames (uint8) that dreams begin from. Names: `model.*` weights, `contexts.frames`, `contexts.actions`. Metadata
+`sha256` is the hash of all of it; files that have none were written before there was one, and load unchecked.
 
 Legend: S seed contexts, P frames of each, H, W pixels, A action vector.
 """
@@ -90,6 +91,7 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
         "trained": json.dumps(checkpoint.trained),
         "name": checkpoint.name,
     }
+    metadata["sha256"] = content_hash(json.dumps(metadata, sort_keys=True), tensors)
     temporary = path.with_name(path.name + ".tmp")
     try:
         save_file(tensors, temporary, metadata)
@@ -113,18 +115,55 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
             if metadata.get("format") != FORMAT:
                 raise UserError(f"{path}: not a game_wm checkpoint; export one with `python -m train pipeline`")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        stated = metadata.pop("sha256", None)
+        if stated is not None and content_hash(json.dumps(metadata, sort_keys=True), tensors) != stated:
+            raise ValueError("its content differs from its hash")
         model = WorldModel(WorldConfig.from_dict(json.loads(metadata["config"])))
         weights = {k.removeprefix("model."): v.float() for k, v in tensors.items() if k.startswith("model.")}
         model.load_state_dict(weights)
-        schema = ActionSchema.from_json(json.loads(metadata["schema"]))
+        schema = _schema(json.loads(metadata["schema"]))
         frames, actions = tensors["contexts.frames"], tensors["contexts.actions"]
+        _check_contexts(model, schema, frames, actions)
         trained, game, name = json.loads(metadata["trained"]), metadata["game"], metadata["name"]
-    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise UserError(
             f"{path}: not a whole game_wm checkpoint ({first_line(error)}); copy or export it again"
         ) from error
     model.to(device).eval().requires_grad_(False)
     return Checkpoint(model, schema, game, frames, actions, trained, name, path)
+
+
+def content_hash(about: str, tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of what a file says of itself, and of names, types, shapes and bytes."""
+    found = hashlib.sha256(about.encode())
+    for name, value in sorted(tensors.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _schema(card: Any) -> ActionSchema:
+    """The schema; ValueError where it is none, for what is read here names the file."""
+    try:
+        return ActionSchema.from_json(card)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+def _check_contexts(model: WorldModel, schema: ActionSchema, frames: Tensor, actions: Tensor) -> None:
+    """ValueError unless there are seed contexts, and the model can begin from them."""
+    size = model.config.dynamics.actions
+    if schema.size != size:
+        raise ValueError(f"its schema has actions of {schema.size} values, its network takes {size}")
+    if not frames.numel():
+        raise ValueError("it has no seed contexts to begin from")
+    if frames.dtype != torch.uint8 or frames.shape[2:] != (model.height, model.width, 3):
+        found = f"{frames.dtype} of shape {tuple(frames.shape)}"
+        raise ValueError(f"its contexts' frames are {found}, the model's are {model.width}x{model.height} in uint8")
+    wanted = (frames.shape[0], frames.shape[1] - 1, size)
+    if actions.dtype != torch.float32 or tuple(actions.shape) != wanted:
+        found = f"{actions.dtype} of shape {tuple(actions.shape)}"
+        raise ValueError(f"its contexts' actions are {found}, not float32 of shape {wanted}")
 
 
 def first_line(error: Exception) -> str:

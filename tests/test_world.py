@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import tiny_checkpoint, tiny_world
 
@@ -109,6 +110,62 @@ def test_a_file_that_is_no_checkpoint_is_one_sentence(tmp_path: Path, damage: st
         save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(UserError, match=r"broken\.safetensors"):
         load(path)
+
+
+def rewritten(path: Path, metadata: dict[str, str | None] | None = None, **tensors: torch.Tensor) -> Path:
+    """A tiny checkpoint from before there was a hash, with other metadata (None: without) and other contexts."""
+    content = load_file(tiny_checkpoint(path)) | {f"contexts.{name}": value for name, value in tensors.items()}
+    with safe_open(path, "pt") as file:
+        fields = {**file.metadata(), "sha256": None, **(metadata or {})}
+    save_file(content, path, {name: words for name, words in fields.items() if words is not None})
+    return path
+
+
+def test_a_checkpoint_is_checked_against_its_hash(tmp_path: Path) -> None:
+    path = tiny_checkpoint(tmp_path / "tiny.safetensors")
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    assert any(whole[middle : middle + 1000])
+    path.write_bytes(whole[:middle] + bytes(1000) + whole[middle + 1000 :])
+    with pytest.raises(UserError, match=r"tiny\.safetensors: not a whole .*differs from its hash.*copy or export it"):
+        load(path)
+    path.write_bytes(whole.replace(b'"fps\\": 20', b'"fps\\": 10'))
+    with pytest.raises(UserError, match="differs from its hash"):  # what it says of itself as well
+        load(path)
+    assert load(rewritten(path)).name == "tiny"
+
+
+FRAMES, ACTIONS = torch.zeros(2, 3, 64, 64, 3, dtype=torch.uint8), torch.zeros(2, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("frames", "actions", "words"),
+    [
+        (FRAMES[:0], ACTIONS[:0], "no seed contexts"), (FRAMES[:, :0], ACTIONS, "no seed contexts"),
+        (FRAMES[:, :, :32], ACTIONS, "frames are"), (FRAMES.float(), ACTIONS, "frames are"),
+        (FRAMES[0], ACTIONS, "frames are"), (FRAMES, ACTIONS[:1], "actions are"),
+        (FRAMES, ACTIONS[:, :1], "actions are"), (FRAMES, ACTIONS[..., :3], "actions are"),
+        (FRAMES, ACTIONS.int(), "actions are"),
+    ],
+)  # fmt: skip
+def test_contexts_that_do_not_fit_are_refused(
+    tmp_path: Path, frames: torch.Tensor, actions: torch.Tensor, words: str
+) -> None:
+    content = {"frames": frames.contiguous(), "actions": actions.contiguous()}
+    with pytest.raises(UserError, match=rf"odd\.safetensors: .*{words}"):
+        load(rewritten(tmp_path / "odd.safetensors", **content))
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"schema": '{"kind": "discrete"}'}, {"schema": '{"kind": "discrete", "names": ["a", "b"], "fps": 20}'},
+        {"schema": "[" * 100_000}, {"config": '{"tokenizer": []}'}, {"trained": None},
+    ],
+)  # fmt: skip
+def test_metadata_that_is_none_is_refused(tmp_path: Path, metadata: dict[str, str | None]) -> None:
+    with pytest.raises(UserError, match=r"odd\.safetensors: not a whole game_wm checkpoint"):
+        load(rewritten(tmp_path / "odd.safetensors", metadata))
 
 
 def test_the_dream_is_a_gymnasium_environment(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ another one (bits, threads, device, batch width) values are rounded otherwise, a
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from data_collect.errors import UserError, disk_full
+from game_wm.checkpoint import content_hash
 from game_wm.evaluation.metrics import psnr
 from game_wm.world import WorldState
 
@@ -76,7 +76,7 @@ def save(path: str | Path, dream: Dream) -> None:
     tensors |= {name: torch.tensor(getattr(dream, name)) for name in ("actions", "steps", "picture")}
     tensors = {name: value.contiguous() for name, value in tensors.items()}
     about = json.dumps(asdict(dream.about))
-    metadata = {"format": FORMAT, "about": about, "sha256": _digest(about, tensors)}
+    metadata = {"format": FORMAT, "about": about, "sha256": content_hash(about, tensors)}
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def load(path: str | Path, checkpoint: Checkpoint) -> Dream:
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if _digest(file.metadata()["about"], tensors) != file.metadata()["sha256"]:
+            if content_hash(file.metadata()["about"], tensors) != file.metadata()["sha256"]:
                 raise ValueError("its content differs from its hash")
         device = next(checkpoint.model.parameters()).device
         values = {k.removeprefix("state."): v.to(device) for k, v in tensors.items() if k.startswith("state.")}
@@ -155,12 +155,3 @@ def _damaged(path: Path, error: Exception) -> UserError:
 
 def _first(error: Exception) -> str:
     return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-
-
-def _digest(about: str, tensors: dict[str, Tensor]) -> str:
-    """Hash of what it says of itself, and of names, types, shapes and bytes."""
-    found = hashlib.sha256(about.encode())
-    for name, value in sorted(tensors.items()):
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
