@@ -228,6 +228,32 @@ def test_a_dream_begins_in_a_picture(checkpoint: Any, tmp_path: Path) -> None:
             starts.from_picture(checkpoint, tmp_path / name)
 
 
+@pytest.mark.parametrize("kind", ["jpg", "png"])
+def test_a_picture_stands_as_its_camera_was_held(kind: str, checkpoint: Any, tmp_path: Path) -> None:
+    """Orientation 6: what is stored as the left edge is the top."""
+    stored = Image.new("RGB", (64, 64), (0, 0, 0))
+    stored.paste((255, 255, 255), (0, 0, 32, 64))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored.save(tmp_path / f"turned.{kind}", exif=exif)
+    frame = starts.from_picture(checkpoint, tmp_path / f"turned.{kind}").contexts_frames[0, 0]
+    assert frame[:24].min() > 200 and frame[40:].max() < 50
+
+
+def test_pictures_that_are_too_large_or_damaged_are_named(
+    checkpoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = Image.new("RGB", (64, 64))
+    picture.save(tmp_path / "large.png")
+    for name, exif in {"header": b"Exif\0\0garbage", "short": b"Exif\0\0II*\0"}.items():
+        picture.save(tmp_path / f"{name}.png", exif=exif)
+        with pytest.raises(UserError, match=rf"{name}\.png .*damaged"):
+            starts.from_picture(checkpoint, tmp_path / f"{name}.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(UserError, match=r"large\.png .*give a smaller picture"):
+        starts.from_picture(checkpoint, tmp_path / "large.png")
+
+
 def test_a_dream_begins_in_a_recording(checkpoint: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record(tmp_path / "data", "maze", "random", 40, episode_frames=16)
     session = Session(starts.from_recording(checkpoint, tmp_path / "data"))

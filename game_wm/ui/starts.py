@@ -6,12 +6,13 @@ checkpoint = from_recording(checkpoint, "data/mine")        # each episode is a 
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from data_collect.dataset import Dataset
 from data_collect.errors import UserError
@@ -23,14 +24,19 @@ MOST = 64  # episodes of a recording
 
 
 def from_picture(checkpoint: Checkpoint, path: str | Path) -> Checkpoint:
-    """The checkpoint with one place: a picture of any size, cut to its frames' aspect, in front of which nobody moved.
+    """The checkpoint with one place: a picture of any size, turned as its camera was held and cut to its frames'
+    aspect, in front of which nobody moved.
 
     `UserError` where it cannot be read.
     """
     try:
-        picture = np.asarray(Image.open(path).convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        reason = getattr(error, "strerror", None) or "it is no picture"
+        with Image.open(path) as image:
+            picture = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise UserError(f"{path} has more than {most} million pixels: give a smaller picture") from None
+    except (OSError, ValueError, TypeError, SyntaxError, struct.error) as error:  # the latter three: damaged EXIF
+        reason = getattr(error, "strerror", None) or "it is no picture, or a damaged one"
         raise UserError(f"{path} cannot be read ({reason}): give a PNG or JPEG file") from None
     height, width = checkpoint.contexts_frames.shape[2:4]
     frame = torch.from_numpy(resize(picture, width, height, cut=True).copy())
