@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from data_collect.errors import UserError
+from game_wm.ui.app import DEFAULT
 
 State = Literal["good", "poor", "bad"]
 SIGN = {"good": "ok", "poor": "..", "bad": "!!"}
@@ -28,6 +29,7 @@ SIGN = {"good": "ok", "poor": "..", "bad": "!!"}
 FRAMES = 120  # of a checkpoint that are measured, after a warm-up
 PLAYING, TRAINING = 2, 8  # GiB of memory that playing and training the maze's model want
 DISK = 10  # GiB: a recording, its latents and a run
+PATIENCE = 60  # seconds for a window to open
 # Distribution, what is wrong with which versions, and what to do about it.
 KNOWN_BAD = {
     ("lightning", "2.6.2"): "carried malware: pip install -U lightning, and change every secret it could read",
@@ -83,7 +85,8 @@ def processor() -> Iterator[Finding]:
     if precision.supported("cpu"):
         yield Finding("precision", "good", "bfloat16 is arithmetic of the processor's own, and is used")
     else:
-        yield Finding("precision", "poor", "no bfloat16 in the processor: models play in 32 bits, somewhat slower")
+        found = "no bfloat16 in the processor: models play in 32 bits, somewhat slower"
+        yield Finding("precision", "poor", found, "nothing need be done; where it is too slow: play.py --quality fast")
     if shutil.which(os.environ.get("CXX", "g++")):
         yield Finding("compiler", "good", "a C++ compiler: play.py --quality fast can be used")
     else:
@@ -96,7 +99,15 @@ def graphics_card() -> Iterator[Finding]:
 
     if torch.cuda.is_available():
         name, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory / 2**30
-        yield Finding("GPU", "good", f"{name}, {memory:.0f} GiB, CUDA {torch.version.cuda}")
+        capability, built = torch.cuda.get_device_capability(), torch.cuda.get_arch_list()
+        found = f"{name}, {memory:.0f} GiB, CUDA {torch.version.cuda}"
+        if torch.version.cuda is None or not built or runs_on(capability, built):
+            yield Finding("GPU", "good", found)
+        else:
+            found += f", compute capability {capability[0]}.{capability[1]}; PyTorch has code for {' '.join(built)}"
+            newer = "newer" if capability > max(made_for(name) for name in built) else "older"
+            remedy = f"install a PyTorch for a {newer} CUDA (https://pytorch.org); until then: play.py --device cpu"
+            yield Finding("GPU", "bad", found, remedy)
     elif Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"):
         if torch.version.cuda is None:
             remedy = "pip install torch torchvision --index-url https://download.pytorch.org/whl/cu128"
@@ -108,16 +119,37 @@ def graphics_card() -> Iterator[Finding]:
         yield Finding("GPU", "good", "none: models play on the processor")
 
 
+def made_for(architecture: str) -> tuple[int, int]:
+    """(9, 0) of "sm_90", "sm_90a" or "compute_90"."""
+    major, minor = divmod(int(architecture.partition("_")[2].rstrip("af")), 10)
+    return major, minor
+
+
+def runs_on(capability: tuple[int, int], built: list[str]) -> bool:
+    """Whether code that was built for some architectures runs on a card: its own or an earlier one of the same major
+    version, any earlier one where the driver translates it ("compute_90"), with an "a" its own alone."""
+    for name in built:
+        made = made_for(name)
+        kin = name.startswith("compute_") or made[0] == capability[0]
+        if made == capability or (kin and made < capability and not name.endswith("a")):
+            return True
+    return False
+
+
 def display() -> Iterator[Finding]:
     """Whether a window can be opened; asked in a process of its own, for SDL may end the one that asks."""
     code = "import pygame; pygame.display.init(); pygame.display.set_mode((64, 64)); print(pygame.display.get_driver())"
-    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    remedy = "log in with a desktop, or with ssh -X; without one: play.py --headless --video dream.mp4"
+    try:
+        asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        yield Finding("display", "poor", f"no window has opened within {PATIENCE} s", remedy)
+        return
     driver = asked.stdout.split()[-1] if asked.stdout.split() else ""
     if asked.returncode == 0 and driver not in ("dummy", "offscreen"):
         yield Finding("display", "good", f"a window opens ({driver})")
         return
     where = "no window can be opened" + (f": SDL has its {driver} driver only" if asked.returncode == 0 else "")
-    remedy = "log in with a desktop, or with ssh -X; without one: play.py --headless --video dream.mp4"
     yield Finding("display", "poor", where, remedy)
 
 
@@ -159,17 +191,18 @@ def checkpoints(folder: Path, frames: int = FRAMES) -> Iterator[Finding]:
 def main(arguments: list[str]) -> int:
     """`python -m game_wm doctor`."""
     parser = argparse.ArgumentParser("python -m game_wm doctor", description="What this machine can play.")
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
+    parser.add_argument("--checkpoints", type=Path, metavar="DIR", help="(default: the program's own)")
     parser.add_argument("--quick", action="store_true", help="measure no checkpoint")
     parser.add_argument("--json", action="store_true", help="print the findings as a list of objects")
     options = parser.parse_args(arguments)
-    if not options.checkpoints.is_dir() and not options.quick:
-        raise UserError(f"{options.checkpoints} is no folder: name the one that holds the .safetensors files")
+    folder = options.checkpoints or DEFAULT.parent
+    if options.checkpoints and not folder.is_dir() and not options.quick:
+        raise UserError(f"{folder} is no folder: name the one that holds the .safetensors files")
     looks: list[Callable[[], Iterator[Finding]]] = [python, display, room]
     if installed("torch"):
         looks[1:1] = [processor, graphics_card]
     if not options.quick and installed("torch"):
-        looks.append(lambda: checkpoints(options.checkpoints))
+        looks.append(lambda: checkpoints(folder))
     findings = []
     for look in looks:
         for finding in look():

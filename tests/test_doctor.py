@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny import tiny_checkpoint
@@ -40,9 +41,57 @@ def test_a_compiler_and_a_card_that_are_missing(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/nvidia-smi" if name == "nvidia-smi" else None)
     states = {found.about: found for look in (doctor.processor, doctor.graphics_card) for found in look()}
     assert states["compiler"].state == "poor" and "g++" in states["compiler"].remedy
+    monkeypatch.setattr("game_wm.acceleration.precision.supported", lambda device="cpu": False)
+    states = {found.about: found for found in doctor.processor()}
+    assert states["precision"].state == "poor" and "nothing need be done" in states["precision"].remedy
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     (card,) = doctor.graphics_card()
     assert card.state == "poor" and card.remedy
+
+
+def test_a_window_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "PATIENCE", 0.01)
+    (found,) = doctor.display()
+    assert found.state == "poor" and "within 0.01 s" in found.found and "--headless" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("capability", "built", "runs"),
+    [
+        ((9, 0), ["sm_80", "sm_90"], True), ((8, 9), ["sm_80", "sm_90"], True), ((8, 0), ["sm_86"], False),
+        ((12, 0), ["sm_80", "sm_90"], False), ((12, 0), ["sm_80", "compute_90"], True), ((6, 1), ["compute_75"], False),
+        ((9, 0), ["sm_90a"], True), ((12, 1), ["sm_120a"], False), ((10, 3), ["sm_100f"], True),
+        ((11, 0), ["sm_100f"], False),
+    ],
+)  # fmt: skip
+def test_which_cards_code_runs_on(capability: tuple[int, int], built: list[str], runs: bool) -> None:
+    assert doctor.runs_on(capability, built) == runs
+
+
+def test_a_card_that_pytorch_has_no_code_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    fakes = {
+        "is_available": lambda: True, "get_device_name": lambda: "NVIDIA Fake",
+        "get_device_properties": lambda index: SimpleNamespace(total_memory=8 * 2**30),
+        "get_arch_list": lambda: ["sm_75", "sm_90", "compute_90"],
+    }  # fmt: skip
+    for name, fake in fakes.items():
+        monkeypatch.setattr(f"torch.cuda.{name}", fake)
+    monkeypatch.setattr("torch.version.cuda", "12.8")
+
+    def card(*capability: int) -> doctor.Finding:
+        monkeypatch.setattr("torch.cuda.get_device_capability", lambda: capability)
+        (found,) = doctor.graphics_card()
+        return found
+
+    assert card(9, 0).state == card(12, 0).state == "good" and "NVIDIA Fake, 8 GiB" in card(9, 0).found
+    old = card(6, 1)
+    assert old.state == "bad" and "6.1" in old.found and "sm_75" in old.found
+    assert "older CUDA" in old.remedy and "--device cpu" in old.remedy
+    monkeypatch.setattr("torch.cuda.get_arch_list", lambda: ["sm_75", "sm_90"])
+    assert card(12, 0).state == "bad" and "newer CUDA" in card(12, 0).remedy
+    monkeypatch.setattr("torch.version.cuda", None)  # ROCm has names of its own
+    monkeypatch.setattr("torch.cuda.get_arch_list", lambda: ["gfx90a"])
+    assert card(9, 0).state == "good"
 
 
 def test_checkpoints_are_measured(tmp_path: Path) -> None:
@@ -53,6 +102,19 @@ def test_checkpoints_are_measured(tmp_path: Path) -> None:
     assert tiny.state in ("good", "poor") and "frames/s" in tiny.found
     (empty,) = doctor.checkpoints(tmp_path / "nothing")
     assert empty.state == "poor" and "make demo" in empty.remedy
+
+
+def test_it_looks_at_its_own_checkpoints_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders: list[Path] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setattr(doctor, "checkpoints", lambda folder: folders.append(folder) or iter(()))
+    assert doctor.main(["--json"]) == 0 and json.loads(capsys.readouterr().out)
+    assert folders == [Path(doctor.__file__).parents[1] / "checkpoints"]
+    monkeypatch.setattr(doctor, "DEFAULT", tmp_path / "checkpoints" / "maze.safetensors")  # none came with it
+    assert doctor.main(["--json"]) == 0 and folders[1] == tmp_path / "checkpoints"
 
 
 def test_a_folder_that_is_none() -> None:
