@@ -106,6 +106,8 @@ class ActionSchema:
             value = value.astype(np.float64)
         except (TypeError, ValueError):
             raise UserError(f"{action!r} is not an action of kind {self.kind}") from None
+        except OverflowError:
+            raise UserError(f"an action of kind {self.kind} has no value as large as one of these") from None
         if value.ndim == 0 or value.shape[-1] != self.width:
             raise UserError(f"an action of kind {self.kind} has {self.width} values, got shape {value.shape}")
         if self.kind == "box":

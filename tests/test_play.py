@@ -952,6 +952,18 @@ def write_bad_action_files(folder: Path) -> list[Path]:
     np.save(folder / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     np.savez(folder / "names.npz", something=np.zeros(4))
     (folder / "damaged.npz").write_bytes(b"PK\x03\x04 and then nothing")
+    np.savez_compressed(folder / "bits.npz", actions=np.eye(4))
+    content = bytearray((folder / "bits.npz").read_bytes())
+    content[70:90] = b"\xff" * 20  # within what is compressed
+    (folder / "bits.npz").write_bytes(content)
+    for name, steps in (("terabytes", 10**12), ("overflow", 10**30)):
+        with (folder / f"{name}.npy").open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (steps, 4)})
+    (folder / "brackets.npy").write_bytes(b"\x93NUMPY\x01\x00\x08\x00((((((((")
+    (folder / "deep.json").write_text("[" * 100_000)
+    (folder / "digits.json").write_text(f"[[1, 1, 1, {10**400}]]")
+    for name, schema in (("schema", "{nope"), ("kind", '{"kind": "discrete"}'), ("nested", "[" * 100_000)):
+        np.savez(folder / f"{name}.npz", actions=np.eye(4), schema=schema)
     (folder / "text.json").write_text("{not json")
     (folder / "ragged.json").write_text("[[0, 1], [1]]")
     (folder / "words.json").write_text('["left", "right"]')
@@ -969,6 +981,28 @@ def test_action_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
             read_actions(path, MAZE)
         assert path.name in str(error.value) and "\n" not in str(error.value)
         assert any(word in str(error.value) for word in ("forward", ".npz, .npy or .json"))
+
+
+@pytest.mark.parametrize(
+    ("start", "context", "seed"),
+    [
+        (["a"], [0], [0]), ([0.5], [0], [0]), ([np.nan], [0], [0]), ([-3], [0], [0]), ([6], [0], [0]),
+        ([2, 1], [0, 0], [0, 0]), ([[0]], [0], [0]), (0, 0, 0), ([0, 1], [0], [0]),
+        ([0], [0], [2**64 - 1]), ([0], [0], [-5]), ([0], [0], None),
+    ],
+)  # fmt: skip
+def test_episodes_that_cannot_begin_so_are_refused(start: Any, context: Any, seed: Any, tmp_path: Path) -> None:
+    columns = {"start": start, "context": context} | ({} if seed is None else {"seed": seed})
+    np.savez(tmp_path / "mine.npz", actions=np.zeros((5, 4)), **columns)
+    with pytest.raises(UserError, match=r"mine\.npz .*episodes begin .*leave out `start`"):
+        read_actions(tmp_path / "mine.npz", MAZE)
+
+
+def test_episodes_may_begin_anywhere_in_order(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", actions=np.zeros((5, 4)), start=[0, 5], context=[-1, 7], seed=[0, 2**62])
+    assert read_actions(tmp_path / "a.npz", MAZE).episodes == {0: (-1, 0), 5: (7, 2**62)}
+    np.savez(tmp_path / "a.npz", actions=np.zeros((5, 4)), seed=3)  # another program's file
+    assert read_actions(tmp_path / "a.npz", MAZE).episodes == {}
 
 
 # --- headless ---------------------------------------------------------------------------------------------------

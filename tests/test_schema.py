@@ -123,3 +123,8 @@ def test_bad_schemas_are_refused() -> None:
         ActionSchema.from_space(spaces.Text(3), 20)
     with pytest.raises(UserError, match="invalid"):
         ActionSchema.from_json({"kind": "discrete"})
+
+
+def test_a_value_beyond_all_numbers_is_refused() -> None:
+    with pytest.raises(UserError, match="as large"):
+        ActionSchema("discrete", ATARI, fps=60).raw([10**400])

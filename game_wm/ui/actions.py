@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -19,6 +21,11 @@ from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 
 VERSION = 1
+# What NumPy, zipfile and json raise for a damaged file: a header that promises terabytes, a list in a list in a list …
+DAMAGE = (
+    OSError, ValueError, KeyError, EOFError, MemoryError, OverflowError, RuntimeError, TokenError, zlib.error,
+    zipfile.BadZipFile,
+)  # fmt: skip
 
 
 class ActionLog:
@@ -86,19 +93,17 @@ def read_actions(path: str | Path, schema: ActionSchema) -> ActionLog:
     log = ActionLog(schema)
     try:
         fields = _fields(path)
-        values = fields["actions"]
+        values, played = fields["actions"], _schema(fields)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: give an .npz, .npy or .json file of raw actions") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (*DAMAGE, UserError) as error:
         reason = f"no {error} in it" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise UserError(f"{path} is not an action file ({reason}): it should hold raw actions, {wanted}") from None
-    if "schema" in fields:
-        played = ActionSchema.from_json(json.loads(str(fields["schema"])))
-        if (played.kind, played.names) != (schema.kind, schema.names):
-            raise UserError(
-                f"{path} was played with other actions ({played.kind}: {', '.join(played.names)})"
-                f" than this checkpoint's ({schema.kind}: {', '.join(schema.names)})"
-            )
+    if played is not None and (played.kind, played.names) != (schema.kind, schema.names):
+        raise UserError(
+            f"{path} was played with other actions ({played.kind}: {', '.join(played.names)})"
+            f" than this checkpoint's ({schema.kind}: {', '.join(schema.names)})"
+        )
     if values.ndim == 1 and schema.width == 1:
         values = values[:, None]
     if values.ndim != 2 or not len(values):
@@ -109,9 +114,32 @@ def read_actions(path: str | Path, schema: ActionSchema) -> ActionLog:
         log.add(schema.raw(values))
     except UserError as error:
         raise UserError(f"{path} does not fit this checkpoint: {error}; it should hold {wanted}") from None
-    for step, context, seed in zip(*(fields.get(name, ()) for name in ("start", "context", "seed"))):
-        log._episodes.append((int(step), int(context), int(seed)))
+    try:
+        log._episodes = _episodes(fields, len(log))
+    except (KeyError, ValueError) as error:
+        reason = f"no {error} in it" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{path} does not say where its episodes begin ({reason}): leave out `start`") from None
     return log
+
+
+def _schema(fields: dict[str, np.ndarray]) -> ActionSchema | None:
+    """Of what was played, None in a file of actions alone. ValueError or `UserError` where it is none."""
+    return ActionSchema.from_json(json.loads(str(fields["schema"]))) if "schema" in fields else None
+
+
+def _episodes(fields: dict[str, np.ndarray], steps: int) -> list[tuple[int, int, int]]:
+    """(first step, context, seed) of each episode; KeyError or ValueError where it cannot be so in as many steps."""
+    if "start" not in fields:
+        return []
+    columns = [fields[name] for name in ("start", "context", "seed")]
+    if any(x.ndim != 1 or len(x) != columns[0].size or not np.can_cast(x.dtype, np.int64) for x in columns):
+        raise ValueError("`start`, `context` and `seed` are whole numbers, one of each an episode")
+    starts, contexts, seeds = (x.astype(np.int64).tolist() for x in columns)
+    if any(not before < step <= steps for before, step in zip([-1, *starts], starts)):
+        raise ValueError(f"`start` counts up within its {steps} steps")
+    if min(seeds, default=0) < 0:
+        raise ValueError("no `seed` is below 0")
+    return list(zip(starts, contexts, seeds))
 
 
 def _fields(path: Path) -> dict[str, np.ndarray]:
