@@ -1150,6 +1150,18 @@ def test_bad_options(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         assert "CUDA" in sentence(capsys, *headless_run, "--device", "cuda")
 
 
+@pytest.mark.parametrize("seed", ["-5", "99999999999999999999", "one", "0.5"])
+def test_bad_seeds(seed: str, saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        app.main([str(saved), "--headless", "--seed", seed])
+    assert error.value.code == 2 and f"--seed: {seed} is not a seed" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_largest_seed_plays(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main([str(saved), "--headless", "--frames", "2", "--seed", str(app.SEEDS - 1)]) == 0
+    assert "2 frames" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_while_filming(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / ".full.mp4.part").symlink_to("/dev/full")

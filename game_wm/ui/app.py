@@ -29,6 +29,7 @@ BEGINNINGS = ("context", "picture", "recording", "load", "replay")
 WINDOW_ONLY = ("player", "record", "load", "replay")  # --web has none of these
 HOST, PORT, PLAYERS = "127.0.0.1", 8080, 2  # of --web
 QUALITIES = ("fast", "balanced", "best")  # as in `acceleration/quality.py`, which would bring PyTorch
+SEEDS = 2**62  # the network takes 64 bits, and each player and episode counts on from the seed
 FRAMES = 1000  # of a headless run that was given neither a number nor an action file
 
 
@@ -79,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
                    help="compile in the background (a minute or two, the first time), then play on faster")  # fmt: skip
     p.add_argument("--steps", type=positive, help="denoiser calls a frame (default: the quality's)")
     p.add_argument("--fps", type=rate, help="frames a second (default: the game's own; 0: as fast as it goes)")
-    p.add_argument("--seed", type=int, default=0, help="chooses the noise, and the place to begin in")
+    p.add_argument("--seed", type=seed, default=0, help="chooses the noise, and the place to begin in")
     p.add_argument("--context", type=int, metavar="K", help="begin in seed context K, whatever the seed")
     p.add_argument("--player", help="keyboard (in the window), random (without one) or policy:MODULE:FUNCTION")
     p.add_argument("--view", choices=("dream", "real", "both"), default="dream",
@@ -301,6 +302,12 @@ def positive(words: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{words} is not a positive number")
     return value
+
+
+def seed(words: str) -> int:
+    if not (words.isdecimal() and int(words) < SEEDS):
+        raise argparse.ArgumentTypeError(f"{words} is not a seed (a whole number from 0 to {SEEDS - 1})")
+    return int(words)
 
 
 def port(words: str) -> int:
