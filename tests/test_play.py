@@ -1146,6 +1146,7 @@ def test_bad_options(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "folder" in sentence(capsys, *headless_run, "--video", tmp_path)
     (tmp_path / "file").write_text("")
     assert "cannot be written" in sentence(capsys, *headless_run, "--video", tmp_path / "file" / "a.mp4")
+    assert "same film" in sentence(capsys, *headless_run, "--video", "a.mp4", "--record", "b.mp4")
     if not torch.cuda.is_available():
         assert "CUDA" in sentence(capsys, *headless_run, "--device", "cuda")
 
@@ -1160,6 +1161,27 @@ def test_bad_seeds(seed: str, saved: Path, capsys: pytest.CaptureFixture[str]) -
 def test_the_largest_seed_plays(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main([str(saved), "--headless", "--frames", "2", "--seed", str(app.SEEDS - 1)]) == 0
     assert "2 frames" in capsys.readouterr().out
+
+
+def test_a_video_is_an_mp4_or_a_gif(tmp_path: Path) -> None:
+    for name in ("x.avi", "x", "x.mp4.part", ".mp4"):
+        with pytest.raises(UserError, match=r"neither \.mp4 nor \.gif"):
+            VideoWriter(tmp_path / name, fps=20)
+    assert os.listdir(tmp_path) == []
+    with VideoWriter(tmp_path / "X.MP4", fps=20) as video:
+        video.write(np.zeros((16, 16, 3), np.uint8))
+    assert len(frames_of(tmp_path / "X.MP4")) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_video_does_not_replace_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "device.gif").symlink_to(os.devnull)
+    for name in ("pipe.mp4", "device.gif"):
+        with pytest.raises(UserError, match=rf"{name} is a device or a pipe"):
+            VideoWriter(tmp_path / name, fps=20)
+    assert (tmp_path / "pipe.mp4").is_fifo() and (tmp_path / "device.gif").is_char_device()
+    assert sorted(os.listdir(tmp_path)) == ["device.gif", "pipe.mp4"]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

@@ -43,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("host", "port", "players"):
         if getattr(options, name) is not None and not options.web:
             raise UserError(f"--{name} needs --web")
+    if options.headless and options.video and options.record:
+        raise UserError(f"--video {options.video} and --record {options.record} are the same film: give one of them")
     if options.web:
         if options.headless:
             raise UserError("--web and --headless: give one of them")
@@ -101,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     h.add_argument("--headless", action="store_true", help="play as fast as it goes, without a display")
     h.add_argument("--frames", type=positive, metavar="N", help=f"how many (default: all of --actions, else {FRAMES})")
     h.add_argument("--actions", type=Path, metavar="FILE", help="play these raw actions: .npz, .npy or .json")
-    h.add_argument("--video", type=Path, metavar="FILE.mp4", help="write the frames to a video")
+    h.add_argument("--video", type=Path, metavar="FILE.mp4", help="write the frames to a video (.mp4 or .gif)")
     h.add_argument("--json", action="store_true", help="print the card's cost object alone (after 64 warm-up frames)")
     return p
 

@@ -36,15 +36,16 @@ def fitted(picture: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
 class VideoWriter:
     """Writes beside `path` and renames when whole, so that a file under that name always plays.
 
-    The name says which: .gif, or else mp4 (H.264 where PyAV has it, else MPEG-4). `shape` is (H, W) of what was written
-    first. `UserError` when the file cannot be written (folder, rights, full disk).
+    The name says which: .gif or .mp4 (H.264 where PyAV has it, else MPEG-4). `shape` is (H, W) of what was written
+    first. `UserError` when the file cannot be written (folder, device, another ending, rights, full disk).
     """
 
     def __init__(self, path: str | Path, fps: float) -> None:
         self.path = Path(path)
+        self._check()
         self.frames = 0
         self.shape: tuple[int, int] | None = None
-        self.format = "gif" if self.path.suffix.lower() == ".gif" else "mp4"
+        self.format = self.path.suffix.lower().removeprefix(".")
         # A GIF counts hundredths of a second.
         self._fps = Fraction(100, max(2, round(100 / fps))) if self.format == "gif" else Fraction(fps)
         self._fps = self._fps.limit_denominator(1001) or Fraction(20)
@@ -52,8 +53,6 @@ class VideoWriter:
         self._container: Any = None
         self._stream: Any = None
         self._colours: Any = None
-        if self.path.is_dir():
-            raise UserError(f"{self.path} is a folder: name a file such as {self.path / 'dream.mp4'}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._part.touch()
@@ -101,6 +100,15 @@ class VideoWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    def _check(self) -> None:
+        """`UserError` for a path that no video is to be renamed to."""
+        if self.path.is_dir():
+            raise UserError(f"{self.path} is a folder: name a file such as {self.path / 'dream.mp4'}")
+        if self.path.exists() and not self.path.is_file():
+            raise UserError(f"{self.path} is a device or a pipe, which a video would replace: name a file")
+        if self.path.suffix.lower().removeprefix(".") not in TARGET:
+            raise UserError(f"{self.path} ends in neither .mp4 nor .gif, the two kinds of video: name such a file")
 
     def _open(self, height: int, width: int) -> None:
         import av
