@@ -262,7 +262,7 @@ class ActionSchema:
             kind, default = "discrete", [f"action{i}" for i in range(int(space.n))]
         elif isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
             kind, default = "multibinary", [f"button{i}" for i in range(space.shape[0])]
-        elif isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1:
+        elif isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1 and not np.any(space.start):
             kind, nvec = "multidiscrete", [int(n) for n in space.nvec]
             default = [f"choice{i}.{j}" for i, n in enumerate(nvec) for j in range(n)]
             ranges["nvec"] = tuple(nvec)
@@ -271,7 +271,7 @@ class ActionSchema:
             ranges |= {"low": tuple(map(float, space.low)), "high": tuple(map(float, space.high))}
         else:
             raise UserError(f"the action space {space} is not supported: wrap it to a Discrete from 0 or a flat "
-                            "MultiBinary, MultiDiscrete or Box")  # fmt: skip
+                            "MultiBinary, MultiDiscrete from 0 or Box")  # fmt: skip
         chosen = given or tuple(default)
         if len(chosen) != len(default):
             raise UserError(f"{len(chosen)} action names for the {len(default)} actions of {space}")

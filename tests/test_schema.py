@@ -121,6 +121,9 @@ def test_bad_schemas_are_refused() -> None:
         ActionSchema("multibinary", ("a",), keys={"up": "b"}, fps=20)
     with pytest.raises(UserError, match="not supported"):
         ActionSchema.from_space(spaces.Text(3), 20)
+    for space in (spaces.Discrete(3, start=1), spaces.MultiDiscrete([3, 2], start=[0, 1])):
+        with pytest.raises(UserError, match="from 0"):
+            ActionSchema.from_space(space, 20)
     with pytest.raises(UserError, match="invalid"):
         ActionSchema.from_json({"kind": "discrete"})
 
