@@ -9,11 +9,22 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 
 class UserError(Exception):
     """One sentence that names what is wrong (the file, the flag, the id) and what to do about it."""
+
+
+def failed(what: str, error: Exception) -> UserError:
+    """The sentence for an exception in code of the user's, a game or a policy: where it was raised, and what it is."""
+    others = ("<", str(Path(__file__).parent), *sysconfig.get_paths().values())
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(others)]
+    where = f" in {own[-1].filename}, line {own[-1].lineno}" if own else ""
+    return UserError(f"{what} fails{where}: {type(error).__name__}: {error}")
 
 
 def main_guard(main: Callable[[], int | None]) -> int:

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from data_collect.errors import UserError
+from data_collect.errors import UserError, failed
 from data_collect.schema import ActionSchema
 
 NAMES = ("explorer", "wanderer", "random", "human", "policy:MODULE:FUNCTION")
@@ -97,6 +97,7 @@ class Policy:
         module, colon, function = name.removeprefix("policy:").partition(":")
         if not (module and colon and function):
             raise UserError(f"player {name!r} must look like policy:MODULE:FUNCTION, such as policy:my_bot:decide")
+        self.name = name
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())
         try:
@@ -105,13 +106,25 @@ class Policy:
             )
         except (ImportError, AttributeError) as error:
             raise UserError(f"player {name!r} cannot be imported: {error}") from None
+        except Exception as error:
+            raise failed(f"the module of player {name!r}", error) from error
+        if not callable(self.function):
+            raise UserError(f"player {name!r} is no function: it must take (frame, info) and give an action")
 
     def reset(self, env: Any, frame: np.ndarray, info: dict[str, Any]) -> None:
         if reset := getattr(self.function, "reset", None):
-            reset(env, frame, info)
+            self._call(reset, env, frame, info)
 
     def act(self, frame: np.ndarray, info: dict[str, Any]) -> Any:
-        return self.function(frame, info)
+        return self._call(self.function, frame, info)
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except (UserError, Quit):
+            raise
+        except Exception as error:
+            raise failed(f"player {self.name!r}", error) from error
 
 
 class Human:

@@ -30,7 +30,13 @@ class Toy(gymnasium.Env[Any, Any]):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 60}
 
-    def __init__(self, space: str = "binary", picture: str = "render", render_mode: str | None = None) -> None:
+    def __init__(
+        self, space: str = "binary", picture: str = "render", render_mode: str | None = None, wrong: str = ""
+    ) -> None:
+        self.wrong = wrong
+        self.metadata = self.metadata | {"fps": {"render_fps": "fast"}, "keys": {"action_keys": 3}}.get(wrong, {})
+        if wrong == "init":
+            raise ValueError("no such level")
         box = spaces.Box(np.array([-2, 0], np.float32), np.array([2, 1], np.float32))
         self.action_space = {
             "binary": spaces.MultiBinary(3), "several": spaces.MultiDiscrete([3, 2]), "box": box,
@@ -47,10 +53,14 @@ class Toy(gymnasium.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         self.given = []
+        if self.wrong == "reset":
+            return self._observation()  # type: ignore[return-value]
         return self._observation(), {"pose": (1.0, 2.0, 0.5)}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.given.append(action)
+        if self.wrong == "step":
+            raise RuntimeError("out of lives")
         return self._observation(), 1.0, len(self.given) == 10, False, {}
 
     def render(self) -> np.ndarray:
@@ -103,6 +113,14 @@ def test_parse() -> None:
         ("gym:Toy-v0?space=tuple", "action space"),
         ("gym:Toy-v0?space=dict", "action space"),
         ("gym:Toy-v0?skip=-1", "must be positive"),
+        ("gym:Toy-v0?fps=nan", "must be positive"),
+        ("gym:Toy-v0?fps=inf", "must be positive"),
+        ("gym:Toy-v0?wrong=fps", "render_fps in the environment's metadata is 'fast'"),
+        ("gym:Toy-v0?wrong=keys", "action_keys a map"),
+        ("gym:Toy-v0?wrong=init", "test_games.py, line"),
+        ("gym:Toy-v0?wrong=reset", "'gym:Toy-v0' fails: ValueError"),
+        ("gym:Toy-v0?max_episode_steps=x", "'gym:Toy-v0' fails: TypeError"),
+        ("gym:.relative:Toy-v0", "the module of 'gym:.relative:Toy-v0' fails"),
     ],
 )
 def test_what_cannot_be_made_is_told_in_a_sentence(game: str, told: str) -> None:
@@ -153,6 +171,13 @@ def test_skip_repeats_the_action_and_adds_the_rewards() -> None:
         assert [frame.max() for frame, *_ in steps] == [4, 8, 10]
         assert [reward for _, reward, *_ in steps] == [4, 4, 2]
         assert [terminated for _, _, terminated, *_ in steps] == [False, False, True]
+
+
+def test_a_game_that_raises_is_one_sentence() -> None:
+    with games.make("gym:Toy-v0?wrong=step") as env:
+        env.reset(seed=0)
+        with pytest.raises(UserError, match=r"'gym:Toy-v0' fails in .*test_games\.py, line \d+: RuntimeError: out of"):
+            env.step(env.action_schema.noop())
 
 
 def test_an_rgb_observation_is_the_frame() -> None:

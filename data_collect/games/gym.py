@@ -19,7 +19,7 @@ import numpy as np
 from gymnasium import error, spaces
 from gymnasium.envs.registration import load_env_creator
 
-from data_collect.errors import UserError
+from data_collect.errors import UserError, failed
 from data_collect.games.resize import check_size, default_size, resize
 from data_collect.schema import ActionSchema
 
@@ -65,10 +65,10 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
         self.replayable = replayable and not spec.nondeterministic
 
         metadata = self.env.unwrapped.metadata
-        raw_fps = fps or (ATARI_FPS if self.atari else float(metadata.get("render_fps") or 0))
-        self.skip = skip or max(1, round(raw_fps / STEPS_PER_SECOND))
-        if self.skip < 1 or raw_fps < 0:
+        raw_fps = fps or (ATARI_FPS if self.atari else _rate(metadata))
+        if not 0 <= raw_fps < np.inf or skip < 0:
             raise UserError(f"skip and fps of {self.game!r} must be positive")
+        self.skip = skip or max(1, round(raw_fps / STEPS_PER_SECOND))
         self.action_schema = _schema(self.env, spec.name, (raw_fps or STEPS_PER_SECOND) / self.skip)
         self.action_space = self.env.action_space
 
@@ -86,7 +86,7 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
         self._frame = np.zeros((self.height, self.width, 3), np.uint8)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        observation, info = self.env.reset(seed=seed, options=options)
+        observation, info = self._call(_two, self.env.reset, seed=seed, options=options)
         self._frame = resize(self._picture(observation), self.width, self.height)
         return self._frame, info
 
@@ -96,8 +96,8 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
             action = np.asarray(action, self.action_space.dtype)
         total, pictures = 0.0, []
         for i in range(self.skip):
-            observation, reward, terminated, truncated, info = self.env.step(action)
-            total += float(reward)
+            observation, reward, terminated, truncated, info = self._call(_five, self.env.step, action)
+            total += reward
             last = terminated or truncated or i == self.skip - 1
             # Atari draws some sprites on every other frame only: keep the brighter of the last two.
             if last or (self.atari and i == self.skip - 2):
@@ -117,7 +117,7 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
 
     def _picture(self, observation: Any) -> np.ndarray:
         """uint8 (H, W, 3) at the environment's own size."""
-        picture = observation if self._observed else self.env.render()
+        picture = observation if self._observed else self._call(self.env.render)
         if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape[2:] != (3,):
             raise UserError(NO_PICTURE.format(self.game))
         return picture
@@ -126,7 +126,34 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
         """(H, W) of the environment's own picture."""
         if self._observed:
             return self.env.observation_space.shape[:2]  # type: ignore[index]
-        return self._picture(self.env.reset(seed=0)[0]).shape[:2]
+        return self._picture(self._call(_two, self.env.reset, seed=0)[0]).shape[:2]
+
+    def _call(self, function: Any, *arguments: Any, **options: Any) -> Any:
+        """What a function gives that runs the environment's code; `UserError` for whatever that raises."""
+        try:
+            return function(*arguments, **options)
+        except UserError:
+            raise
+        except Exception as failure:
+            raise failed(f"{self.game!r}", failure) from failure
+
+
+def _two(reset: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
+    observation, info = reset(**options)
+    return observation, dict(info)
+
+
+def _five(step: Any, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    observation, reward, terminated, truncated, info = step(action)
+    return observation, float(reward), bool(terminated), bool(truncated), info
+
+
+def _rate(metadata: dict[str, Any]) -> float:
+    """Frames a second by the environment's metadata, 0 where it does not tell."""
+    try:
+        return float(metadata.get("render_fps") or 0)
+    except (TypeError, ValueError):
+        raise UserError(f"render_fps in the environment's metadata is {metadata['render_fps']!r}, no number") from None
 
 
 def _spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
@@ -147,6 +174,8 @@ def _spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
         raise UserError(f"'gym:{env_id}' cannot be imported: {failure}") from None
     except error.Error as failure:
         raise UserError(f"unknown game 'gym:{env_id}': {failure}") from None
+    except Exception as failure:
+        raise failed(f"the module of 'gym:{env_id}'", failure) from failure
 
 
 def _make(spec: gymnasium.envs.registration.EnvSpec, env_id: str, options: dict[str, Any]) -> gymnasium.Env:
@@ -158,10 +187,11 @@ def _make(spec: gymnasium.envs.registration.EnvSpec, env_id: str, options: dict[
         return gymnasium.make(spec, disable_env_checker=True, **options)
     except (ImportError, error.DependencyNotInstalled) as failure:
         raise UserError(f"'gym:{env_id}' needs a package: pip install 'game_wm[games]' ({failure})") from None
-    except TypeError as failure:
-        if "unexpected keyword" not in str(failure):
-            raise
-        raise UserError(f"'gym:{env_id}' does not know an option: {str(failure).splitlines()[0]}") from None
+    except Exception as failure:
+        if isinstance(failure, TypeError) and "unexpected keyword" in str(failure):
+            told = f"'gym:{env_id}' does not know an option: {str(failure).splitlines()[0]}"
+            raise UserError(told) from None
+        raise failed(f"'gym:{env_id}'", failure) from failure
 
 
 def _schema(env: gymnasium.Env, name: str, fps: float) -> ActionSchema:
@@ -175,4 +205,9 @@ def _schema(env: gymnasium.Env, name: str, fps: float) -> ActionSchema:
         names = tuple(meanings())
         spelt = {key: part for key, part in ATARI_KEYS.items() if any(part in whole for whole in names)}
         keys = keys if keys and "UP" not in names else spelt or None
-    return ActionSchema.from_space(space, fps, names=names, keys=keys)
+    try:
+        return ActionSchema.from_space(space, fps, names=names, keys=keys)
+    except (TypeError, ValueError, IndexError) as failure:
+        raise UserError(
+            f"action_names must be a list and action_keys a map of keys to names in the metadata of {name} ({failure})"
+        ) from None
