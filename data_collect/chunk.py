@@ -18,7 +18,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -84,14 +84,24 @@ class ChunkRef:
 
     @classmethod
     def from_json(cls, shard: str, row: dict[str, Any]) -> ChunkRef:
-        """Inverse of `to_json`; `TypeError` when a field is missing."""
-        return cls(shard=shard, **{name: value for name, value in row.items() if name != "key"})
+        """Inverse of `to_json`; `TypeError` when a field is missing or of another type."""
+        ref = cls(shard=shard, **{name: value for name, value in row.items() if name != "key"})
+        for name, kind in KINDS.items():
+            if type(getattr(ref, name)) is not kind:
+                raise TypeError(f"{name} of {row.get('key')} is {getattr(ref, name)!r}")
+        if not all(type(count) is int for count in ref.actions.values()):
+            raise TypeError(f"actions of {row.get('key')} are no counts")
+        return ref
 
     @classmethod
     def of(cls, shard: str, offset: int, size: int, meta: dict[str, Any]) -> ChunkRef:
         """The row of a chunk with this metadata; `KeyError` when a field is missing."""
         known: dict[str, Any] = {"shard": shard, "offset": offset, "bytes": size}
         return cls(**known, **{item.name: meta[item.name] for item in fields(cls) if item.name not in known})
+
+
+KINDS: dict[str, type] = {name: kind for name, kind in get_type_hints(ChunkRef).items() if name != "shard"}
+KINDS["actions"] = dict
 
 
 # --- packing ----------------------------------------------------------------------------------------------------------
@@ -173,7 +183,7 @@ def unpack(blob: bytes, where: str, frames: bool = True) -> Chunk:
         pose = np.load(io.BytesIO(members["pose.npy"]), allow_pickle=False) if "pose.npy" in members else None
         empty = np.empty((0, meta["height"], meta["width"], 3), np.uint8)
         pixels = decode_frames(members["frames.mkv"]) if frames else empty
-    except (tarfile.HeaderError, ValueError, KeyError, IndexError, EOFError, UnicodeError) as error:
+    except (tarfile.HeaderError, ValueError, KeyError, IndexError, EOFError, TypeError, AttributeError) as error:
         raise ValueError(f"{where}: {error}") from None
     return Chunk(pixels, arrays["actions"], arrays["rewards"], arrays["terminated"], arrays["truncated"], pose, meta)
 
@@ -212,6 +222,6 @@ def scan(path: Path) -> Iterator[tuple[ChunkRef, dict[str, Any]]]:
                         raise ValueError(f"{info.name} holds the metadata of {ref.key}")
                     yield ref, meta
                     start = end
-            except (tarfile.HeaderError, ValueError, KeyError, UnicodeError) as error:
+            except (tarfile.HeaderError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"at byte {offset}: {error}") from None
             offset = end

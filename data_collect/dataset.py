@@ -40,6 +40,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder} holds no recording: make one with `python -m data_collect record`") from None
     except (ValueError, KeyError, TypeError, StopIteration) as error:
+        if not path.exists():
+            raise UserError(f"{shards[0]} is damaged ({error}); {REMEDY}") from None
         raise UserError(f"{path} is damaged ({error}): delete it, it is made again from the shards") from None
 
 
@@ -70,7 +72,10 @@ class Dataset:
         self.shards = sorted(self.folder.glob("shard-*.tar"))
         self.settings = read_settings(self.folder)
         self.game: str = self.settings["game"]
-        self.schema = ActionSchema.from_json(self.settings["schema"])
+        try:
+            self.schema = ActionSchema.from_json(self.settings["schema"])
+        except UserError as error:
+            raise UserError(f"{self.folder / CARD} is damaged ({error}): delete it, it is made again") from None
         known = {} if rebuild else self._read_index()
         refs = [ref for path in self.shards for ref in known.get(path.name) or self._walk(path)]
         self.index = sorted(refs, key=lambda ref: (ref.episode, ref.chunk))
@@ -105,7 +110,10 @@ class Dataset:
         try:
             for ref, meta in scan(path):
                 if differing := [name for name in SETTINGS if meta.get(name) != self.settings[name]]:
-                    raise UserError(f"{path} is of another recording (its {differing[0]} differs): move it away")
+                    raise UserError(
+                        f"{path} is of another recording (its {differing[0]} is not that of {self.folder / CARD}): "
+                        "move it away, or delete the card if that was changed"
+                    )
                 refs.append(ref)
         except ValueError as error:
             raise UserError(f"{path} is damaged ({error}); {REMEDY}") from None

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -153,7 +154,8 @@ def write_atomic(path: Path, text: str) -> None:
             os.close(file)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only disk refuses even what is not there
+            temporary.unlink()
         raise _sentence(error, path) from error
 
 

@@ -137,6 +137,53 @@ def test_index_and_card_are_made_again_from_the_shards(tmp_path: Path) -> None:
     assert after.index == before.index and after.card == before.card and after.schema == SCHEMA
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("offset", "abc"), ("episode", "1"), ("reward", "a"), ("actions", [1]), ("actions", {"forward": "x"})],
+)
+def test_an_index_of_other_types_is_damaged(tmp_path: Path, name: str, value: Any) -> None:
+    a_dataset(tmp_path)
+    index = json.loads((tmp_path / "index.json").read_text())
+    index["shards"][0]["chunks"][0][name] = value
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"index\.json is damaged"):
+        Dataset(tmp_path)
+
+
+def test_what_is_wrong_is_the_card_or_the_shard(tmp_path: Path) -> None:
+    a_dataset(tmp_path)
+    card, text = tmp_path / "dataset.json", (tmp_path / "dataset.json").read_text()
+    card.write_text(text.replace("multibinary", "nonsense"))
+    with pytest.raises(UserError, match=r"dataset\.json is damaged"):
+        Dataset(tmp_path)
+    card.write_text(text.replace("random", "human"))
+    with pytest.raises(UserError, match=r"its player is not that of .*dataset\.json.* delete the card"):
+        Dataset(tmp_path, rebuild=True)
+    card.unlink()
+    (tmp_path / "shard-000000-0000.tar").write_bytes(b"no shard" * 200)
+    with pytest.raises(UserError, match=r"shard-000000-0000\.tar is damaged"):
+        Dataset(tmp_path)
+
+
+def test_a_foreign_tar_is_named(tmp_path: Path) -> None:
+    a_dataset(tmp_path)
+    (tmp_path / "0.json").write_text('{"version": 1, "sha256": [1]}')
+    with tarfile.open(tmp_path / "shard-foreign.tar", "w") as tar:
+        tar.add(tmp_path / "0.json", "0.json")
+    with pytest.raises(UserError, match=r"shard-foreign\.tar is damaged"):
+        Dataset(tmp_path)
+
+
+def test_a_read_only_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Any:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(shards_module.os, "open", refuse)
+    monkeypatch.setattr(shards_module.Path, "unlink", refuse)
+    with pytest.raises(UserError, match=r"index\.json cannot be written"):
+        write_atomic(tmp_path / "index.json", "{}")
+
+
 def test_an_unfinished_shard_is_salvaged_at_any_length(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     whole.mkdir()
