@@ -62,7 +62,7 @@ def print_card(dataset: Dataset) -> None:
     for name, count in sorted(card["actions"].items(), key=lambda item: -item[1])[:24]:
         share = count / steps
         table.add_row("", f"{name:<{width}} {share:6.1%} {'█' * round(share * 30)}")
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)  # game ids and names of actions are no markup
 
 
 def contact_sheet(dataset: Dataset) -> Image.Image:

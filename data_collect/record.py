@@ -62,6 +62,7 @@ def record(
             salvage(folder)
             lock.share()
             dataset = Dataset(folder, rebuild=True)
+            write_atomic(folder / INDEX, json.dumps(dataset.index_json()))  # the old one may say anything
             plan = Plan(frames, settings["episode_frames"], by_episode(dataset.index))
             if player == "human":
                 # What a human did cannot be played again: unfinished episodes stay as they are.
@@ -85,11 +86,11 @@ def record(
 
 def _settings(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     """The recording's settings, those of the folder where it has any; written to the card of a new folder."""
-    has = (folder / CARD).exists() or any(folder.glob("shard-*.tar"))
+    has = ((folder / CARD).exists() or any(folder.glob("shard-*.tar"))) and not _never_begun(folder)
     if has:
         settings = read_settings(folder)
     else:
-        if next((path for path in folder.iterdir() if not path.name.startswith((".", "shard-"))), None):
+        if next((path for path in folder.iterdir() if not path.name.startswith((".", "shard-", INDEX, CARD))), None):
             raise UserError(f"{folder} holds other files and no recording: choose an empty folder for --out")
         settings = {"recording_seed": 0, "episode_frames": EPISODE_FRAMES}
         settings |= {name: value for name, value in wanted.items() if value is not None}
@@ -100,6 +101,17 @@ def _settings(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     if not has:
         write_atomic(folder / CARD, json.dumps({name: settings[name] for name in SETTINGS}, indent=1))
     return settings
+
+
+def _never_begun(folder: Path) -> bool:
+    """Whether all that a recorder left is a card without a frame, as where no window came for a human."""
+    if any(folder.glob("shard-*")):
+        return False
+    try:
+        card = json.loads((folder / CARD).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(card, dict) and not card.get("frames")
 
 
 def _record_here(env: Any, dataset: Dataset, plan: Plan, settings: dict[str, Any], progress: Meter) -> None:

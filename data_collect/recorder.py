@@ -9,6 +9,7 @@ are compared with what is played, and those that are not are written.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -103,7 +104,8 @@ class EpisodeWriter:
     """Cuts an episode that is played step by step into chunks for `add`; its first frame is there already.
 
     `meta` are the recording's settings with the episode's number and seeds. Chunks in `kept` are compared with what
-    `read` gives of them, and not added again: `Differs` when they are not the same.
+    `read` gives of them, and not added again: `Differs` when they are not the same, and none is added before one that
+    is not. `UserError`: a frame, a reward or a pose that cannot be stored.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class EpisodeWriter:
             raise UserError(f"the game must give frames of uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
         self.meta, self.add, self.read = meta, add, read
         self.kept = {ref.chunk: ref for ref in kept}
+        self._held: list[Chunk] = []  # new ones that fill a gap, until what is on disk behind it has proved the same
         self.chunk = self.start = 0
         self.steps = 0  # in the chunk in hand
         schema = ActionSchema.from_json(meta["schema"])
@@ -144,6 +147,8 @@ class EpisodeWriter:
             self._emit(last=False)
             self._see(0, last[0], {"pose": last[1]})
         i = self.steps
+        if not abs(reward) <= np.finfo(np.float32).max:
+            raise UserError(f"the game gave the reward {reward} in step {self.frames - 1}: a reward must be finite")
         self._actions[i], self._rewards[i], self._terminated[i], self._truncated[i] = raw, reward, terminated, truncated
         self._see(i + 1, frame, info)
         self.steps += 1
@@ -159,7 +164,7 @@ class EpisodeWriter:
     def _see(self, i: int, frame: np.ndarray, info: dict[str, Any]) -> None:
         self._pictures[i] = frame
         if self._poses is not None:
-            self._poses[i] = info["pose"]
+            self._poses[i] = _pose(info.get("pose"))
 
     def _emit(self, last: bool) -> None:
         """Write the chunk in hand, or compare it with the one on disk."""
@@ -174,10 +179,29 @@ class EpisodeWriter:
             None if self._poses is None else self._poses[:frames],
             self.meta | {"chunk": self.chunk, "start": self.start, "last": last},
         )
+        furthest = max(self.kept, default=-1)
+        if last and self.chunk < furthest:
+            raise Differs
         if ref := self.kept.get(self.chunk):
             if self.read is not None and not chunk.same(self.read(ref)):
                 raise Differs
         else:
-            self.add(chunk)
+            # A copy where it waits, since the next chunk fills the same arrays.
+            self._held.append(copy.deepcopy(chunk) if self.chunk < furthest else chunk)
+        while self._held and self.chunk >= furthest:
+            self.add(self._held.pop(0))
         self.chunk += 1
         self.start += steps
+
+
+def _pose(given: Any) -> np.ndarray:
+    """float32 (3,): the pose that a game tells. `UserError` when it is none."""
+    try:
+        pose = np.asarray(given, np.float32)
+    except (TypeError, ValueError):
+        pose = np.empty(0, np.float32)
+    if pose.shape != (3,) or not np.isfinite(pose).all():
+        raise UserError(
+            f"the game gave the pose {given!r} in info: it must be x, y and angle, finite, in every step or in none"
+        )
+    return pose

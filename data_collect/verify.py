@@ -44,7 +44,9 @@ def verify(folder: str | Path, replay: str = "3") -> str:
                 problems.setdefault(ref.shard, f"chunk {ref.key}: {problem}; {REMEDY}")
         for refs in by_episode(dataset.index).values():
             if problem := _gap(refs, dataset.settings["recording_seed"]):
-                problems.setdefault(refs[0].shard, f"episode {refs[0].episode}: {problem}; run `record` again")
+                problems.setdefault(
+                    refs[0].shard, f"episode {refs[0].episode}: {problem}; restore its shard, or run `record` again"
+                )
         replayed = "no episode replayed"
         if not problems:
             numbers = list(dataset.by_episode)
@@ -132,12 +134,14 @@ def _replay(dataset: Dataset, numbers: list[int], progress: Progress) -> tuple[s
     except UserError as error:
         return f"not replayed, since the game cannot be started ({error})", {}
     problems = {}
+    repeats = f", or never repeats itself (record {dataset.game.partition('?')[0]} with replayable=false then)"
+    remark = repeats if dataset.game.startswith("gym:") else ""
     with env:
         for number in progress.track(numbers, description="replaying"):
             shard = dataset.by_episode[number][0].shard
             if problem := replay_episode(dataset, number, env):
                 problems[shard] = (
-                    f"episode {number} and its replay differ: {problem}; it was damaged, or the game changed"
+                    f"episode {number} and its replay differ: {problem}; it was damaged, or the game changed{remark}"
                 )
     return f"{len(numbers)} episodes replayed exactly", problems
 

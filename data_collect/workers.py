@@ -89,19 +89,26 @@ class Pool:
         for pipe, number in list(self.episodes.items()):
             if number is None and (number := self.plan.take()) is not None:
                 self.episodes[pipe] = number
-                pipe.send((number, self.plan.kept.get(number, []), self.plan.limit(number)))
+                self._send(pipe, (number, self.plan.kept.get(number, []), self.plan.limit(number)))
         for pipe, known in list(self.asking.items()):
             number = self.episodes[pipe]
             assert number is not None
             limit, final = self.plan.limit(number)
             if final or limit > known:
                 del self.asking[pipe]
-                pipe.send((limit, final))
+                self._send(pipe, (limit, final))
         if not self.plan.running:
             for pipe in self.episodes:
-                pipe.send(None)
+                self._send(pipe, None)
             while self.episodes:
                 self._hear(next(iter(self.episodes)))
+
+    def _send(self, pipe: Connection, message: Any) -> None:
+        try:
+            pipe.send(message)
+        except ConnectionError:
+            while True:  # the worker has ended: raises what it said last, or that it was killed
+                self._hear(pipe)
 
     def _hear(self, pipe: Connection) -> None:
         try:

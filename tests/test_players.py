@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from data_collect.errors import UserError
 from data_collect.players import Human, Random, open_window
 from data_collect.record import record
 from data_collect.schema import ActionSchema
+from data_collect.shards import Dataset
 from data_collect.verify import verify
 
 SPACES = [
@@ -56,6 +58,33 @@ def test_players_by_name() -> None:
                 players.make(name, env)
 
 
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("def decide(frame):\n    return 0", "fails: TypeError"),
+        ("def decide(frame, info):\n    raise KeyError('x')", "my_bot.py, line 2: KeyError"),
+        ("def decide(frame, info):\n    return 0\ndecide.reset = lambda: 1", "fails: TypeError"),
+        ("decide = 3", "is no function"),
+        ("1 / 0", "my_bot.py, line 1: ZeroDivisionError"),
+        ("def decide(:", "SyntaxError"),
+    ],
+)
+def test_a_policy_that_fails_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, told: str
+) -> None:
+    (tmp_path / "my_bot.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_bot", raising=False)
+    with pytest.raises(UserError, match="policy:my_bot:decide") as error:
+        record(tmp_path / "out", GAME, "policy:my_bot:decide", 20)
+    assert told in str(error.value)
+
+
+def test_a_policy_may_stop(tmp_path: Path) -> None:
+    record(tmp_path, LONG, "policy:tiny_game:tired", 1000)
+    assert len(Dataset(tmp_path).episode(0).actions) == 5
+
+
 @pytest.fixture
 def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[Any]]]:
     """Events of each frame that a human sees, in a window without a screen; afterwards he presses nothing."""
@@ -65,6 +94,15 @@ def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[Any]]]:
     monkeypatch.setattr(pygame.time, "Clock", lambda: type("Clock", (), {"tick": lambda self, rate: 0})())
     yield script
     pygame.display.quit()
+
+
+def test_a_window_that_does_not_come_leaves_the_folder_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "nonsense")
+    with pytest.raises(UserError, match="use --player explorer or random"):
+        record(tmp_path, GAME, "human", 100, seed=3)
+    assert record(tmp_path, GAME, "random", 100).card["recording_seed"] == 0
+    with pytest.raises(UserError, match="choose another --out"):
+        record(tmp_path, GAME, "human", 100)
 
 
 def key(kind: int, code: int) -> Any:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_game import GAME, LONG, record_without_end
+from tiny_game import GAME, LONG, Tiny, record_without_end
 
 from data_collect import __main__ as cli
 from data_collect import lock as lock_module
@@ -29,6 +29,7 @@ from data_collect.plan import Plan
 from data_collect.record import record
 from data_collect.shards import Dataset, ShardWriter, part_files
 from data_collect.verify import verify
+from data_collect.workers import Pool
 
 
 @pytest.fixture(autouse=True)
@@ -253,6 +254,42 @@ def test_what_does_not_repeat_itself_is_cut(tmp_path: Path, monkeypatch: pytest.
     assert "2 episodes replayed exactly" in summary and "1 episodes are cut short" in summary
 
 
+def test_a_gap_is_filled_only_by_the_same_play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An episode of which a shard is lost, and which plays otherwise now, is not pieced together from both plays."""
+    monkeypatch.setattr(record_module, "ShardWriter", partial(ShardWriter, shard_chunks=1))
+    chaotic = partial(record, tmp_path, LONG, "policy:tiny_game:chaos", 700, episode_frames=700)
+    chaotic()
+    (tmp_path / "shard-000000-0000.tar").unlink()
+    dataset = chaotic()
+    assert [ref.key for ref in dataset.index if ref.episode == 0] == ["000000-0001", "000000-0002"]
+    with pytest.raises(UserError, match="chunk 0 is missing; restore its shard"):
+        verify(tmp_path)
+
+
+def test_an_index_that_was_edited_is_made_again(tmp_path: Path) -> None:
+    make(tmp_path, frames=100)
+    index = tmp_path / "index.json"
+    whole = index.read_text()
+    rows = json.loads(whole)
+    rows["shards"][0]["chunks"][0]["steps"] += 1
+    index.write_text(json.dumps(rows))
+    make(tmp_path, frames=100)
+    assert index.read_text() == whole
+
+
+def test_what_a_worker_said_last_is_told(tmp_path: Path) -> None:
+    """A worker that has ended cannot be sent anything; it may have said why before."""
+    dataset = make(tmp_path, frames=50)
+    for message, told in ((("user", "no such level"), "no such level"), (("frames", 3), "was killed")):
+        pool = Pool(dataset, Plan(99, 9), dataset.settings, 1, lambda _: None, lambda: None, print)
+        ours, theirs = multiprocessing.Pipe()
+        pool.episodes[ours] = None
+        theirs.send(message)
+        theirs.close()
+        with pytest.raises(UserError, match=told):
+            pool._hand_out()
+
+
 # --- refusals -----------------------------------------------------------------------------------------------------
 
 
@@ -287,6 +324,33 @@ def test_wrong_flags_are_one_sentence(
     assert run("record", *words.split(), "--out", str(tmp_path / "out")) == 2
     message = capsys.readouterr().err
     assert message.startswith("error: ") and sentence in message and message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"reward": float("nan")}, "gave the reward nan in step 4"),
+        ({"reward": 1e39}, r"gave the reward 1e\+39"),
+        ({"pose": None}, "gave the pose None"),
+        ({"pose": (1, 2)}, r"gave the pose \(1, 2\)"),
+        ({"pose": (1, 2, float("inf"))}, "gave the pose"),
+        ({"pose": "abc"}, "gave the pose 'abc'"),
+    ],
+)
+def test_what_no_shard_can_hold_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any], sentence: str
+) -> None:
+    real = Tiny.step
+
+    def step(self: Tiny, action: int) -> tuple:
+        frame, reward, terminated, truncated, info = real(self, action)
+        if self.steps == 5:
+            reward, info = wrong.get("reward", reward), info | wrong
+        return frame, reward, terminated, truncated, info
+
+    monkeypatch.setattr(Tiny, "step", step)
+    with pytest.raises(UserError, match=sentence):
+        record(tmp_path, LONG, "random", 300)
 
 
 def test_out_must_be_a_folder_for_recordings(tmp_path: Path) -> None:
@@ -347,6 +411,22 @@ def test_verify_names_the_damaged_file(
 def test_verify_says_what_it_could_not_replay(tmp_path: Path) -> None:
     record(tmp_path, f"{GAME}&noisy=true&replayable=false", "random", 50)
     assert "does not repeat itself" in verify(tmp_path)
+
+
+def test_verify_says_that_a_game_may_not_repeat_itself(tmp_path: Path) -> None:
+    record(tmp_path, f"{GAME}&noisy=true", "random", 50)
+    with pytest.raises(UserError, match=r"tiny_game:Tiny-v0 with replayable=false"):
+        verify(tmp_path)
+
+
+def test_names_of_actions_are_no_markup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(Tiny.metadata, "action_names", ["[/noop]", "[red]left", ":snake:"])
+    make(tmp_path, frames=400)
+    assert run("inspect", str(tmp_path)) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("[/noop]", "[red]left", ":snake:"))
 
 
 def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

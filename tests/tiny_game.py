@@ -77,6 +77,19 @@ def chaos(frame: np.ndarray, info: dict[str, Any]) -> int:
     return int(np.random.default_rng().integers(3))
 
 
+def tired(frame: np.ndarray, info: dict[str, Any]) -> int:
+    """A policy that stops of itself after five steps."""
+    from data_collect.players import Quit
+
+    if len(_played) == 5:
+        raise Quit
+    _played.append(1)
+    return 1
+
+
+_played: list[int] = []
+
+
 def steady(frame: np.ndarray, info: dict[str, Any]) -> int:
     """A policy that always does the same."""
     return 1
