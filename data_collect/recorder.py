@@ -20,6 +20,7 @@ from data_collect.chunk import MAX_STEPS, Chunk, ChunkRef
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 Limit = tuple[int, bool]  # frames that an episode may have for certain, and whether that is the last word
 
 
@@ -147,7 +148,7 @@ class EpisodeWriter:
             self._emit(last=False)
             self._see(0, last[0], {"pose": last[1]})
         i = self.steps
-        if not abs(reward) <= np.finfo(np.float32).max:
+        if not abs(reward) <= FLOAT32_MAX:
             raise UserError(f"the game gave the reward {reward} in step {self.frames - 1}: a reward must be finite")
         self._actions[i], self._rewards[i], self._terminated[i], self._truncated[i] = raw, reward, terminated, truncated
         self._see(i + 1, frame, info)
