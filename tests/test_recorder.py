@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny_game import GAME, LONG, Tiny, record_without_end
 
@@ -27,6 +28,7 @@ from data_collect.chunk import pack
 from data_collect.errors import UserError, main_guard
 from data_collect.plan import Plan
 from data_collect.record import record
+from data_collect.schema import ActionSchema
 from data_collect.shards import Dataset, ShardWriter, part_files
 from data_collect.verify import verify
 from data_collect.workers import Pool
@@ -351,6 +353,17 @@ def test_what_no_shard_can_hold_is_refused(
     monkeypatch.setattr(Tiny, "step", step)
     with pytest.raises(UserError, match=sentence):
         record(tmp_path, LONG, "random", 300)
+
+
+def test_play_that_no_shard_can_hold_ends_its_recording(tmp_path: Path) -> None:
+    from game_wm.ui.shards import ShardRecording
+
+    data = ShardRecording(tmp_path / "data", GAME, ActionSchema("discrete", ("noop", "left"), fps=10), seed=0)
+    picture, action = np.zeros((16, 16, 3), np.uint8), np.zeros(1, np.int64)
+    data.begin(picture, {})
+    with pytest.raises(UserError, match="reward nan"):
+        data.step(action, float("nan"), False, picture, {})
+    assert data.broken and not data.playing
 
 
 def test_out_must_be_a_folder_for_recordings(tmp_path: Path) -> None:

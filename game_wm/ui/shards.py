@@ -29,7 +29,7 @@ class ShardRecording:
 
     def __init__(self, folder: str | Path, game: str, schema: ActionSchema, seed: int) -> None:
         self.folder, self.game, self.episode, self.steps = Path(folder), game, -1, 0
-        self.broken = False  # a full disk: what was written stays, and nothing more is
+        self.broken = False  # a full disk, or what no shard can hold: what was written stays, and nothing more is
         self._settings: dict[str, Any] = {
             "game": game, "player": "human", "recording_seed": seed, "episode_frames": EPISODE_FRAMES,
             "schema": schema.to_json(),
@@ -59,7 +59,11 @@ class ShardRecording:
         """One step of the episode; what follows its end is not recorded until another one begins."""
         if self._playing is None:
             return
-        self._playing.step(raw, reward, ended, False, picture, info)
+        try:
+            self._playing.step(raw, reward, ended, False, picture, info)
+        except UserError:
+            self.broken, self._playing = True, None
+            raise
         self.steps += 1
         if ended:
             self._playing = None
@@ -76,7 +80,7 @@ class ShardRecording:
         try:
             self._writer.add(chunk)
         except UserError:
-            self.broken, self._playing = True, None
+            self.broken, self._playing = True, None  # the last chunk comes without a step
             raise
 
     def close(self) -> Path | None:
