@@ -7,6 +7,7 @@ without labels as well.
 A frame's disparity is right when the frames around it, looked up where it says, give that frame (Zhou et al., 2017; the
 better of two sources counts at each pixel, Godard et al., 2019). Frames from far away in a window count as well, where
 their own disparity agrees (Bian et al., 2019): memory draws from such frames, and nearby ones forgive what moves these.
+Pictures are compared as they are and four times smaller: what is off by more than a pixel finds its way there.
 Frames are decoded from latents, as they are in play.
 With poses, the camera's focal length is found before training starts (`calibration.py`). Without (`poses: false`) the
 motion network's steps take the poses' place in all of this: steps, depth and focal length are learnt together, from how
@@ -42,6 +43,8 @@ from train.optimizer import Kind, configure
 from train.tokenizer import load_tokenizer
 
 SOURCES, NEARBY = 2, 8  # frames that a target is drawn from, at most so many frames before or after it
+COARSER = (1, 4)  # times smaller are the pictures that are compared: in small ones what is far off finds its way
+LOST = 0.02  # weight of the disparity of what no nearby frame shows
 AGREE, AGREE_ABOUT = 0.3, 0.03  # how far disparities of distant frames may differ: relative and absolute
 MEAN, SIZE = 0.5, 0.02  # without poses: the mean disparity of a picture, and the weight of its being so
 SHORT = 12  # without poses: frames of a window at first
@@ -317,9 +320,26 @@ class GeometryModule(pl.LightningModule):
             target, sources = frames.unflatten(0, (batch, -1)).split((1, count), 1)
             theirs = self.geometry.depth(latents[rows, far].flatten(0, 1))[:, None]
         disparity = self.geometry.depth(latents[rows, target_at].flatten(0, 1))[:, None]
-        whole = F.interpolate(disparity, size=target.shape[-2:], mode="bilinear", align_corners=False)
         away = relative(pose[rows, target_at], pose[rows, order[:, 1:]]).flatten(0, 1)
         away = torch.cat((away[:, :2] / self.config.place, away[:, 2:]), 1)
+        pooled = lambda x, by: F.avg_pool2d(x.flatten(0, 1), by).unflatten(0, x.shape[:2])  # noqa: E731
+        losses = [self.looked_up(pooled(target, by), pooled(sources, by), disparity, theirs, away) for by in COARSER]
+        photo, distant = (torch.stack(part).mean() for part in zip(*losses, strict=True))
+        small = F.interpolate(target[:, 0], size=disparity.shape[-2:], mode="area")
+        rough = disparity.new_zeros(())
+        for axis in (-1, -2):
+            edge = small.diff(dim=axis).abs().mean(1, keepdim=True)
+            rough = rough + (disparity.diff(dim=axis).abs() * (-4 * edge).exp()).mean()
+        return photo, distant, rough / disparity.mean(), disparity[:, 0]
+
+    def looked_up(
+        self, target: Tensor, sources: Tensor, disparity: Tensor, theirs: Tensor, away: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """How frames (B, 1, 3, H, W) differ from what sources (B, S, 3, H, W) give, `SOURCES` nearby ones and distant
+        ones, where `disparity` (B, 1, h, w) says: of the nearby ones, of the distant ones, whose own is `theirs`
+        (B * distant, 1, h, w). `away` (B * S, 3) are their poses as the target sees them."""
+        batch, count = sources.shape[:2]
+        whole = F.interpolate(disparity, size=target.shape[-2:], mode="bilinear", align_corners=False)
         place, there, seen = project(whole.expand(-1, count, -1, -1).flatten(0, 1), away, self.geometry.focal)
         given = F.grid_sample(sources.flatten(0, 1), place, padding_mode="border", align_corners=False)
         error = difference(given, target.expand(-1, count, -1, -1, -1).flatten(0, 1))
@@ -333,14 +353,10 @@ class GeometryModule(pl.LightningModule):
         own = F.grid_sample(theirs, place, padding_mode="border", align_corners=False)[:, 0]
         same = (there.detach() - own).abs() < AGREE * torch.maximum(there.detach(), own) + AGREE_ABOUT
         agree = inside_far & same.unflatten(0, (batch, self.distant))
-        distant = (distant * agree).sum() / agree.sum().clamp_min(1)
-        photo = (best * found).sum() / found.sum().clamp_min(1)
-        small = F.interpolate(target[:, 0], size=disparity.shape[-2:], mode="area")
-        rough = disparity.new_zeros(())
-        for axis in (-1, -2):
-            edge = small.diff(dim=axis).abs().mean(1, keepdim=True)
-            rough = rough + (disparity.diff(dim=axis).abs() * (-4 * edge).exp()).mean()
-        return photo, distant, rough / disparity.mean(), disparity[:, 0]
+        # What is so near that no frame shows it would never be judged again.
+        lost = (whole[:, 0] * ~found).mean()
+        photo = (best * found).sum() / found.sum().clamp_min(1) + LOST * lost
+        return photo, (distant * agree).sum() / agree.sum().clamp_min(1)
 
 
 def difference(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
@@ -348,8 +364,8 @@ def difference(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
     mean = lambda x: F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 3, 1)  # noqa: E731
     a, b = mean(a_BCHW), mean(b_BCHW)
     spread = mean(a_BCHW * a_BCHW) - a * a + mean(b_BCHW * b_BCHW) - b * b
-    alike = (2 * a * b + 0.01) * (2 * (mean(a_BCHW * b_BCHW) - a * b) + 0.03)
-    alike = alike / ((a * a + b * b + 0.01) * (spread + 0.03))
+    alike = (2 * a * b + 4e-4) * (2 * (mean(a_BCHW * b_BCHW) - a * b) + 3.6e-3)
+    alike = alike / ((a * a + b * b + 4e-4) * (spread + 3.6e-3))
     return 0.5 * (a_BCHW - b_BCHW).abs().mean(1) + 0.25 * (1 - alike.mean(1))
 
 

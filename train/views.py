@@ -49,7 +49,7 @@ from train.windows import LatentStore, Span, shard_path
 STRETCH = 64
 HIDDEN, SHORTEST, LONGEST = 0.5, 20, 256
 MISSING, WRONG = 0.05, 0.03  # of the stretches
-BATCH = {"cpu": 128, "cuda": 2048}  # frames that are drawn at once
+BATCH = {"cpu": 16, "cuda": 2048}  # frames that are drawn at once: on a processor, what its cache holds
 TOGETHER = 128  # episodes that a GPU walks through at once
 
 
