@@ -14,6 +14,9 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+# What a path that was named may be: not ours, not there to be written, a file for a folder or a folder for a file.
+PATHS = (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+
 
 class UserError(Exception):
     """One sentence that names what is wrong (the file, the flag, the id) and what to do about it."""
@@ -28,7 +31,8 @@ def failed(what: str, error: Exception) -> UserError:
 
 
 def main_guard(main: Callable[[], int | None]) -> int:
-    """Run `main`; its exit status: 2 after a `UserError` or a full disk (one line on stderr), 130 after Ctrl-C."""
+    """Run `main`; its exit status: 2 after a `UserError`, a full disk or a path that cannot be used (one line on
+    stderr), 130 after Ctrl-C."""
     try:
         return main() or 0
     except UserError as error:
@@ -41,6 +45,8 @@ def main_guard(main: Callable[[], int | None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
+        if (isinstance(error, PATHS) or error.errno == errno.EROFS) and error.filename:
+            return _tell(f"{error.filename}: {error.strerror}; name another path, or change its permissions")
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         return _tell(disk_full(error.filename))

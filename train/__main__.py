@@ -84,11 +84,12 @@ def _encode(arguments: list[str]) -> int:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
     from train.encode import encode
-    from train.machine import use_all_cores
+    from train.machine import usable, use_all_cores
     from train.tokenizer import load_tokenizer
 
     use_all_cores()
-    encode(options.data, load_tokenizer(options.tokenizer, options.device), options.out, options.device)
+    device = usable(options.device)
+    encode(options.data, load_tokenizer(options.tokenizer, device), options.out, device)
     return 0
 
 

@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from data_collect.errors import UserError
+
 ROWS, INPUTS, OUTPUTS = 4096, 384, 1536
 FLOPS = 2 * ROWS * INPUTS * OUTPUTS
 Shape = tuple[int, ...]
@@ -48,6 +50,15 @@ def use_all_cores(processes: int = 1) -> int:
     threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, len(os.sched_getaffinity(0)) // processes))
     torch.set_num_threads(threads)
     return threads
+
+
+def usable(device: str) -> str:
+    """The device as named; `UserError` when this machine has no such one."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"the device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return device
 
 
 class MatrixRate:
