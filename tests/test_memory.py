@@ -3,6 +3,7 @@ play recalls."""
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -249,6 +250,13 @@ def test_training_is_shown_what_play_is_shown(tmp_path: Path, monkeypatch: pytes
     assert not drawing.draw_views(tmp_path / "latents", world.geometry, world.tokenizer)
     store = LatentStore(tmp_path / "latents")
     assert store.open_views()
+    written = (tmp_path / "latents" / "views.json").read_text()
+    for wrong in ({"shards": 0}, {"key": "another-1"}, "no"):  # another geometry's were begun
+        told = json.dumps(json.loads(written) | wrong) if isinstance(wrong, dict) else wrong
+        (tmp_path / "latents" / "views.json").write_text(told)
+        assert not store.open_views()
+    assert drawing.draw_views(tmp_path / "latents", world.geometry, world.tokenizer)  # for what was there is damaged
+    assert (tmp_path / "latents" / "views.json").read_text() == written
     span = Span(0, 0, store.lengths[0])
     views = torch.from_numpy(np.array(store.read("views", span), np.float32))
     latents = torch.from_numpy(np.array(store.read("latents", span), np.float32))

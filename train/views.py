@@ -41,7 +41,7 @@ from game_wm.memory.recollection import COVER, as_latents
 from game_wm.tokenizer import Tokenizer
 from train.encode import tokenizer_hash
 from train.geometry import load_geometry
-from train.machine import use_all_cores
+from train.machine import usable, use_all_cores
 from train.report import Task, say
 from train.tokenizer import load_tokenizer
 from train.windows import LatentStore, Span, shard_path
@@ -61,10 +61,11 @@ def draw_views(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer) ->
     weights = torch.cat([value.flatten().double().cpu() for value in geometry.state_dict().values()])
     key = f"{store.index['key']}-{float((weights * torch.arange(1, len(weights) + 1)).sum()):.6e}"
     path = store.directory / "views.json"
-    done = 0
-    if path.exists():
+    try:
         found = json.loads(path.read_text())
-        done = found["shards"] if found["key"] == key else 0
+        done = int(found["shards"]) if found["key"] == key else 0
+    except (FileNotFoundError, ValueError, LookupError, TypeError):  # none, or damaged: they are drawn anew
+        done = 0
     if done == len(store.shards):
         say(f"{latents}: views are up to date")
         return False
@@ -214,6 +215,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
     use_all_cores()
-    networks = load_geometry(options.geometry, options.device), load_tokenizer(options.tokenizer, options.device)
+    device = usable(options.device)
+    networks = load_geometry(options.geometry, device), load_tokenizer(options.tokenizer, device)
     draw_views(options.latents, *networks)
     return 0

@@ -108,6 +108,8 @@ class LatentStore:
     def open_views(self) -> bool:
         """Open what `python -m train views` wrote as well, as "views" (frames, 2 * (C + COVER), h, w); False where it
         has not, or has not for all that is encoded."""
+        if not self._drawn():
+            return False
         views = []
         for number, frames in enumerate(self.index["shards"]):
             try:
@@ -119,6 +121,15 @@ class LatentStore:
         for shard, view in zip(self.shards, views, strict=True):
             shard["views"] = view
         return True
+
+    def _drawn(self) -> bool:
+        """Whether `views.json` says that all shards have views of one geometry: after an interrupted change of it,
+        those of the last one still lie behind the new."""
+        try:
+            found = json.loads((self.directory / "views.json").read_text())
+            return found["shards"] == len(self.shards) and found["key"].startswith(f"{self.index['key']}-")
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return False
 
     @property
     def game(self) -> str:
