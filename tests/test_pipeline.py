@@ -127,11 +127,17 @@ def goes_on_from_what_ships(tmp_path: Path, run: Path) -> None:
 def test_errors_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONFIGS.parent.parent)
     wrong = arguments(tmp_path, tokenizer=1, geometry=1, dynamics=1, distill=1)
+    (tmp_path / "empty.yaml").touch()
     for change, words in [
         (["--tokenizer.config", "nowhere.yaml"], "nowhere.yaml"),
         (["--record.frames", "many"], "frames"),
         (["--colour", "blue"], "colour"),
         (["--config", str(tmp_path / "none.yaml")], "none.yaml"),
+        (["--distill.config", str(tmp_path / "empty.yaml")], "empty.yaml is no configuration file"),
+        (["--dynamics.steps", "null"], "how long"),
+        (["--dynamics.steps", "-3"], "more than 0"),
+        (["--init", str(tmp_path / "none.safetensors")], "none.safetensors: no such checkpoint"),
     ]:
         with pytest.raises(UserError, match=words):
             main([*wrong, *change])
+    assert not (tmp_path / "tiny").exists()  # all of it before anything is recorded

@@ -140,10 +140,14 @@ def test_errors_are_one_sentence(protocol: Path) -> None:
         ({"minutes": "many"}, "minutes"),
         ({"colour": 1}, "colour"),
         ({"config": "no.yaml"}, "no.yaml"),
+        ({"minutes": 0}, "more than 0"),
     ):
         protocol.write_text(yaml.safe_dump(content | wrong))
         with pytest.raises(UserError, match=words):
             main(["trial", str(protocol)])
+    protocol.write_text("- a list")
+    with pytest.raises(UserError, match="is no configuration file"):
+        main(["trial", str(protocol)])
     (protocol.parent / "runs" / "trial-small").mkdir(parents=True)
     protocol.write_text(yaml.safe_dump(content))
     with pytest.raises(UserError, match="no trial's"):

@@ -141,7 +141,9 @@ def main(arguments: Sequence[str]) -> int:
                         "without .json, .md, .png (default: %(default)s)")  # fmt: skip
     options = parser.parse_args(arguments)
     lab, rows = read_rows(options.rows, options.protocol)
-    lab.minutes = options.minutes or lab.minutes
+    lab.minutes = lab.minutes if options.minutes is None else options.minutes
+    if not lab.minutes > 0:
+        raise UserError(f"minutes of training must be more than 0, got {lab.minutes:g}")
     chosen = wanted(lab, rows, options.only)
     use_all_cores()
     comparison = Comparison(lab, rows)

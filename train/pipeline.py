@@ -97,6 +97,10 @@ class Runner:
         for stage in self.stages:
             if not (config := self.config(stage)).is_file():
                 raise UserError(f"{config}: no such configuration for {stage}; name one with --{stage}.config")
+            self.budget(stage)
+            read_yaml(str(config))
+        if self.plan.init and not Path(self.plan.init).is_file():
+            raise UserError(f"{self.plan.init}: no such checkpoint; name a playable one (.safetensors) with --init")
         if status := self.record():
             return status
         for stage in self.stages:
@@ -167,8 +171,8 @@ class Runner:
 
     def key(self, stage: str) -> str:
         """Hash of all that a stage's weights depend on, its own budget apart."""
-        content = yaml.safe_load(self.config(stage).read_text())
-        parts: list[Any] = [self.arguments(stage), {k: v for k, v in content.items() if k not in ("minutes", "steps")}]
+        content = {k: v for k, v in read_yaml(str(self.config(stage))).items() if k not in ("minutes", "steps")}
+        parts: list[Any] = [self.arguments(stage), content]
         ahead = self.stages.index(stage)
         before = self.stages[max(0, ahead - 1) : ahead]
         parts += [[self.key(name), self.budget(name)] for name in before] or [asdict(self.plan.record)]
@@ -179,6 +183,8 @@ class Runner:
         wanted: Stage = getattr(self.plan, stage)
         if not wanted.minutes and not wanted.steps:
             raise UserError(f"how long? give --{stage}.minutes or --{stage}.steps")
+        if min(wanted.minutes or 1, wanted.steps or 1) <= 0:
+            raise UserError(f"--{stage}.minutes and --{stage}.steps must be more than 0")
         return [wanted.minutes, wanted.steps]
 
     def minutes(self, stage: str) -> float | None:
@@ -197,7 +203,7 @@ class Runner:
         folder, key, budget = self.folder / stage, self.key(stage), self.budget(stage)
         state = {"key": key, "budget": budget, "complete": True}
         path = folder / "stage.json"
-        found = json.loads(path.read_text()) if path.exists() else None
+        found = json.loads(path.read_text()) if path.is_file() else None
         if found == state and (folder / "last.ckpt").exists():
             say(f"{stage}: complete, skipped")
             return 0
@@ -227,6 +233,17 @@ class Runner:
         settings = check_card(self.folder / "dynamics" / "last.ckpt")["game_wm"]["settings"]
         tell_next_frame(path, self.folder / "latents", settings["data"]["held_out"])
         return 0
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """A configuration file as it stands; `UserError` when it is none."""
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is no configuration file: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no configuration file: it has no entries")
+    return content
 
 
 def parse(arguments: list[str]) -> Pipeline:

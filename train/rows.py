@@ -28,7 +28,8 @@ from typing import Any, Literal
 from jsonargparse import ArgumentError, ArgumentParser
 
 from data_collect.errors import UserError
-from train.trial import Protocol, read_yaml
+from train.pipeline import read_yaml
+from train.trial import Protocol
 
 PROTOCOL = "protocol.yaml"
 FAMILIES = ("modelling", "architecture", "inference", "tokenizer", "combined")

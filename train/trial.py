@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from PIL import Image
 
@@ -46,6 +45,7 @@ from train.dynamics import load_dynamics
 from train.encode import tokenizer_hash
 from train.geometry import load_geometry
 from train.machine import count_flops, use_all_cores
+from train.pipeline import read_yaml
 from train.report import read_figures, say
 from train.tokenizer import load_tokenizer
 from train.trial_table import table
@@ -251,14 +251,6 @@ def digest(*parts: bytes) -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
-def read_yaml(path: str) -> dict[str, Any]:
-    """A configuration file as it stands."""
-    try:
-        return yaml.safe_load(Path(path).read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is no configuration file: {error}") from None
-
-
 def real_play(protocol: Protocol) -> Truth:
     """The held-out episodes; kept under RUNS/trials until a file that they depend on changes."""
     game_id, frames = LatentStore(protocol.latents).game, max(protocol.horizons)
@@ -317,7 +309,9 @@ def main(arguments: list[str]) -> int:
         protocol = Protocol(**vars(reader.instantiate_classes(reader.parse_object(read_yaml(options.protocol)))))
     except ArgumentError as error:
         raise UserError(f"{options.protocol}: {error}") from None
-    protocol.minutes = options.minutes or protocol.minutes
+    protocol.minutes = protocol.minutes if options.minutes is None else options.minutes
+    if not protocol.minutes > 0:
+        raise UserError(f"minutes of training must be more than 0, got {protocol.minutes:g}")
     names = [candidate.name for candidate in protocol.candidates]
     if wrong := [name for name in [*(options.only or []), *names] if names.count(name) != 1]:
         raise UserError(f"{options.protocol}: no candidate, or more than one, is called {wrong[0]}")
