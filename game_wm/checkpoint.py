@@ -9,6 +9,7 @@ Legend: S seed contexts, P frames of each, H, W pixels, A action vector.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from dataclasses import dataclass
@@ -97,6 +98,9 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
         save_file(tensors, temporary, metadata)
         temporary.chmod(0o644)  # safetensors makes files that only their owner can read
         temporary.replace(path)
+    except SafetensorError as error:  # as which it tells of a full disk, too
+        number = errno.ENOSPC if "os error 28" in str(error) else errno.EIO
+        raise OSError(number, str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

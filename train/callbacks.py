@@ -277,7 +277,11 @@ class Saver(Callback):
     def save(self, trainer: pl.Trainer) -> None:
         """Write the checkpoint so that the file under its name is whole at any moment."""
         temporary = self.path.with_suffix(".tmp")
-        trainer.save_checkpoint(temporary, weights_only=False)
+        try:
+            trainer.save_checkpoint(temporary, weights_only=False)
+        except OSError as error:  # a full disk, which half a file would keep full
+            temporary.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         if trainer.is_global_zero:
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())

@@ -111,10 +111,13 @@ def export(
             network, objective = began.model.dynamics, began.model.config.objective
         else:
             network, objective = load_dynamics(run / stage / "last.ckpt")
-        geometry = load_geometry(at("geometry")) if network.config.views else None
+        sizes = network.config
+        if ((sizes.channels, sizes.height, sizes.width), sizes.actions) != (store.latent_shape, store.schema.size):
+            raise UserError(f"{run} was not trained on {store.directory}: name what it was trained on with --latents")
+        geometry = load_geometry(at("geometry")) if sizes.views else None
         memory = geometry.config if geometry else None
-        steps = steps or objective.calls(network.config.height * network.config.width)
-        model = WorldModel(WorldConfig(tokenizer.config, network.config, objective, steps, memory))
+        steps = steps or objective.calls(sizes.height * sizes.width)
+        model = WorldModel(WorldConfig(tokenizer.config, sizes, objective, steps, memory))
         model.tokenizer.load_state_dict(tokenizer.state_dict())
         if model.geometry is not None and geometry is not None:
             model.geometry.load_state_dict(geometry.state_dict())
