@@ -478,6 +478,11 @@ def test_files_that_are_no_checkpoint_or_no_card_are_refused(
         evaluation.main([str(tmp_path / "missing.safetensors")])
     with pytest.raises(UserError, match="another folder with --out"):
         run(tmp_path, monkeypatch, "--suite", "cost", "--out", str(tmp_path / "toy.safetensors"))
+    with pytest.raises(UserError, match="another folder with --json"):
+        run(tmp_path, monkeypatch, "--suite", "cost", "--json", str(tmp_path / "toy.safetensors" / "card.json"))
+    with pytest.raises(UserError, match=r"none\.safetensors: no such file"):
+        run(tmp_path, monkeypatch, "--suite", "cost,revisit", "--window", str(tmp_path / "none.safetensors"))
+    assert not (tmp_path / "toy.json").exists()
     (tmp_path / "toy.json").write_text("[]")
     with pytest.raises(UserError, match=r"toy\.json is not a card"):
         run(tmp_path, monkeypatch, "--suite", "cost")

@@ -366,6 +366,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare(checkpoint.model, arguments.precision, arguments.device)
     path = writable(arguments.out or arguments.checkpoint.parent) / f"{arguments.checkpoint.stem}.json"
     read(path)  # a file that is no card is told of before the work
+    if arguments.json and arguments.json != "-":
+        writable(Path(arguments.json).parent, "--json")
+    if "revisit" in suites and (window := window_only(checkpoint, options)):
+        load(window)
     tokens, model = checkpoint.model.config.dynamics.tokens, checkpoint.model
     bits = 8 if model.quantised else 16 if model.low_precision else 32
     print(

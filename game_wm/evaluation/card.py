@@ -94,14 +94,14 @@ def seeds(runs: Mapping[str, Mapping[str, str]]) -> str:
     return ", ".join(f"{first}-{last}" for first, last in found)
 
 
-def writable(folder: Path) -> Path:
+def writable(folder: Path, flag: str = "--out") -> Path:
     """The folder, made if need be; `UserError` when nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError as error:
-        raise UserError(f"cannot write into {folder}: {error.strerror}; name another folder with --out") from error
+        raise UserError(f"cannot write into {folder}: {error.strerror}; name another folder with {flag}") from error
 
 
 def write(path: Path, text: str) -> None:
