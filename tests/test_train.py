@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,8 +15,9 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
+from safetensors import SafetensorError
 
-from data_collect.errors import UserError
+from data_collect.errors import UserError, main_guard
 from data_collect.lock import folder_lock
 from data_collect.record import record
 from game_wm.acceleration import pruning
@@ -32,9 +34,9 @@ from train.data import FrameDataModule, LatentDataModule
 from train.dynamics import read_objective
 from train.frames import open_frames
 from train.machine import MatrixRate, count_flops
+from train.pipeline import read_yaml
 from train.report import read_figures
 from train.stage import STAGES, StageCLI, run_stage
-from train.trial import read_yaml
 from train.windows import LatentStore, SequenceDataset, random_below, split_episodes
 
 ROOT = Path(__file__).parent.parent
@@ -398,6 +400,19 @@ def test_what_the_user_gets_wrong(latents: Path, tmp_path: Path) -> None:
         (["distill", *student, "--model.progressive", "true", "--model.teacher_steps", "6"], "powers of two"),
         (["distill", *student, "--model.progressive", "true", "--model.adversarial", "1"], "a loss of its own"),
         (["dynamics", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["dynamics", *flags, "--minutes", "-1"], "--minutes must be more than 0"),
+        (["dynamics", *flags, "--steps", "-1"], "--steps must be more than 0"),
+        (["dynamics", *flags, "--steps", "1", "--seed_everything", "-1"], "from 0 up"),
+        (["dynamics", *flags, "--steps", "1", "--data.batch_size", "0"], "batch_size must be at least 1"),
+        (["dynamics", *flags, "--steps", "1", "--data.length", "0"], "length must be at least 2"),
+        (["dynamics", *flags, "--steps", "1", "--data.length", "4"], "too short for a history of 4"),
+        (["dynamics", *flags, "--steps", "1", "--model.rollout", "16"], "give at least 17"),
+        (["dynamics", *flags, "--steps", "1", "--model.dynamics.heads", "3"], "3 heads"),
+        (["dynamics", *flags, "--steps", "1", "--trainer.accelerator", "none"], "--trainer: "),
+        (
+            ["encode", "--data", "d", "--tokenizer", "t", "--out", "o", "--device", "none"],
+            "device 'none' cannot be used",
+        ),
         (["dynamics", *flags, "--steps", "1", "--init", str(tmp_path / "none.ckpt")], "does not exist"),
         (["distill", *student], "--init"),
         (["tokenizer", "--steps", "1", "--data.data", str(tmp_path / "nothing")], "holds no recording"),
@@ -407,6 +422,82 @@ def test_what_the_user_gets_wrong(latents: Path, tmp_path: Path) -> None:
     ]:
         with pytest.raises(UserError, match=words):
             main(command)
+
+
+def test_a_run_goes_on_only_as_what_it_was(latents: Path, tmp_path: Path) -> None:
+    flags = [*stage_flags(latents, tmp_path, "own"), "--steps", "2"]
+    assert run_stage("dynamics", [*flags, "--data.length", "5", "--model.rollout", "0"]) == 0
+    folder = tmp_path / "own" / "dynamics"
+    kept = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    for other in (
+        ["--model.dynamics.widths", "[32,32]"],
+        ["--model.objective.kind", "diffusion"],
+        ["--model.optimizer", "muon"],
+    ):
+        with pytest.raises(UserError, match="another network, objective or optimizer"):
+            run_stage("dynamics", [*flags, "--resume", *other])
+    assert kept == {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(UserError, match="is a checkpoint of dynamics, not of tokenizer"):
+        run_stage("tokenizer", ["--steps", "1", "--data.data", "none", "--init", str(folder / "last.ckpt")])
+    with (folder / "metrics.jsonl").open("ab") as file:
+        file.write(b"\0\xff}\n{}\n")  # as a power cut may leave it
+    assert run_stage("dynamics", [*flags, "--resume", "--steps", "3"]) == 0
+    assert [step for step, _ in read_figures(folder, "loss")] == [0, 1, 2]
+    state = check_card(folder / "last.ckpt")
+    torch.save({k: v for k, v in state.items() if k != "current_model_state"}, folder / "graphs.ckpt")
+    (folder / "graphs.ckpt").replace(folder / "last.ckpt")
+    with pytest.raises(UserError, match="trained by graphs"):
+        run_stage("dynamics", [*flags, "--resume"])
+    torch.save({"game_wm": {}}, folder / "last.ckpt")
+    with pytest.raises(UserError, match="damaged"):
+        check_card(folder / "last.ckpt")
+
+
+def test_a_run_on_other_latents_is_not_exported(latents: Path, tmp_path: Path) -> None:
+    """Its network would not fit the tokenizer."""
+    playable = tiny_checkpoint(tmp_path / "tiny.safetensors")
+    assert run_stage("dynamics", [*stage_flags(latents, tmp_path, "own"), "--steps", "1"]) == 0
+    encode.write_synthetic(tmp_path / "latents", (4, 8, 8), actions=4, episodes=10, frames=40)
+    index = json.loads((tmp_path / "latents" / "index.json").read_text())
+    index["tokenizer"] = encode.tokenizer_hash(load(playable).model.tokenizer)
+    (tmp_path / "latents" / "index.json").write_text(json.dumps(index))
+    export = ["export", "--run", str(tmp_path / "own"), "--latents", str(tmp_path / "latents"), "--name", "new"]
+    with pytest.raises(UserError, match="name what it was trained on with --latents"):
+        main([*export, "--base", str(playable), "--out", str(tmp_path)])
+    assert not (tmp_path / "new.safetensors").exists()
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        def save_checkpoint(self, path: Path, **_: Any) -> None:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device", "elsewhere")
+
+    def full(*_: Any) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    playable = load(tiny_checkpoint(tmp_path / "tiny.safetensors"))
+    monkeypatch.setattr("game_wm.checkpoint.save_file", full)
+    assert main_guard(lambda: save(tmp_path / "new.safetensors", playable)) == 2
+    assert "the disk is full while writing" in capsys.readouterr().err
+    (tmp_path / "tiny.safetensors").unlink()
+
+    (tmp_path / "last.ckpt").write_bytes(b"whole")
+    with pytest.raises(OSError, match=r"last\.ckpt"):
+        Saver(tmp_path).save(Full())  # type: ignore[arg-type]
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("last.ckpt", b"whole")]
+
+
+def test_paths_that_cannot_be_used_are_one_sentence(
+    latents: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert main_guard(lambda: run_stage("dynamics", [*stage_flags(latents, file, "x"), "--steps", "1"])) == 2
+    assert main_guard(lambda: encode._begin(file, "key") and None) == 2
+    assert capsys.readouterr().err.count("file/") == 2
 
 
 def test_bench_tells_what_a_context_costs(

@@ -24,20 +24,40 @@ def check_card(path: Path, card: dict[str, Any] | None = None) -> dict[str, Any]
     """A training checkpoint, checked to be of this stage, game and action schema. `UserError` when it is not."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        found = state["game_wm"]
+        found, stage = state["game_wm"], state["game_wm"]["stage"]
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: train that stage first, or name another checkpoint") from None
-    except (RuntimeError, KeyError, TypeError, ValueError, EOFError, OSError, pickle.UnpicklingError):
+    except (RuntimeError, LookupError, TypeError, ValueError, EOFError, OSError, pickle.UnpicklingError):
         raise UserError(f"{path} is damaged or no training checkpoint: name another, or train it again") from None
     if card is None:
         return state
-    if found["stage"] != card["stage"]:
-        raise UserError(f"{path} is a checkpoint of {found['stage']}, not of {card['stage']}")
+    if stage != card["stage"]:
+        raise UserError(f"{path} is a checkpoint of {stage}, not of {card['stage']}")
     if card["game"] is not None and found["game"].split("?")[0] != card["game"].split("?")[0]:
         raise UserError(f"{path} was trained on {found['game']}, the recording is of {card['game']}: name another")
     if card["stage"] != "tokenizer" and found["schema"]["names"] != card["schema"]["names"]:
         raise UserError(f"{path} knows the actions {found['schema']['names']}, the recording {card['schema']['names']}")
     return state
+
+
+def check_network(
+    model: pl.LightningModule, part: str, path: Path, state: dict[str, Any], card: dict[str, Any]
+) -> None:
+    """`UserError` when a run cannot go on from its own checkpoint: network, objective or optimiser is another one now,
+    or there is nothing in it to go on with."""
+    if "current_model_state" not in state:
+        raise UserError(f"{path} was trained by graphs and cannot be resumed: choose another --name")
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items() if name.startswith(f"{part}.")}
+    found = {name: tuple(w.shape) for name, w in state["current_model_state"].items() if name.startswith(f"{part}.")}
+    configured: dict[str, Any] = {}
+    model.on_save_checkpoint(configured)
+    kinds = [each["config"].get("objective", {}).get("kind") for each in (configured, state)]
+    optimizers = [each["settings"]["model"].get("optimizer") for each in (card, state["game_wm"])]
+    if own != found or kinds[0] != kinds[1] or optimizers[0] != optimizers[1]:
+        raise UserError(
+            f"{path} was trained with another network, objective or optimizer than is configured now: resume with what "
+            f"{path.with_name('config.yaml')} says, or choose another --name"
+        )
 
 
 PARTS = {"tokenizer": "tokenizer", "geometry": "geometry", "dynamics": "dynamics", "distill": "dynamics"}
@@ -106,7 +126,10 @@ def size_flags(path: Path, stage: str) -> list[str]:
             raise UserError(f"{path} has no geometry: name a model with episodic memory with --init")
         sizes = asdict(found)
     else:
-        config = check_card(path)["config"]
+        state = check_card(path)
+        config, trained = state["config"], state["game_wm"]["stage"]
+        if PARTS.get(trained) != part:
+            raise UserError(f"{path} is a checkpoint of {trained}, not of {part}: name another with --init")
         sizes = config if part == "tokenizer" else config[part]
     given = {name: value for name, value in sizes.items() if name not in OF_THE_DATA[part]}
     written = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}

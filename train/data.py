@@ -50,6 +50,8 @@ class StreamDataModule(pl.LightningDataModule):
 
     def __init__(self, batch_size: int, seed: int) -> None:
         super().__init__()
+        if batch_size < 1:
+            raise UserError(f"--data.batch_size must be at least 1, got {batch_size}")
         self.batch_size, self.seed, self.cursor = batch_size, seed, 0
 
     def batch(self, first: int, size: int) -> Batch:
@@ -157,6 +159,8 @@ class LatentDataModule(StreamDataModule):
         views: bool = False,
     ) -> None:
         super().__init__(batch_size, seed)
+        if length < 2:
+            raise UserError(f"--data.length must be at least 2 frames, got {length}")
         self.latents, self.length, self.held_out = Path(latents), length, held_out
         self.store = LatentStore(latents)
         self.game, self.schema, self.latent_shape = self.store.game, self.store.schema, self.store.latent_shape

@@ -126,6 +126,15 @@ class DynamicsModule(pl.LightningModule):
         """The frozen geometry, on this module's device."""
         return self.frozen_geometry[0].to(self.device)
 
+    def check_length(self, length: int) -> None:
+        """`UserError` when windows of so many frames hold no targets, or nothing real before own rollouts."""
+        least = max(self.config.history, self.rollout) + 1
+        if length < least:
+            raise UserError(
+                f"--data.length {length} is too short for a history of {self.config.history} frames and rollouts of "
+                f"{self.rollout}: give at least {least}"
+            )
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = {"dynamics": asdict(self.config), "objective": objective_entries(self.objective)}
 
@@ -259,7 +268,7 @@ class DynamicsModule(pl.LightningModule):
         frames = min(16, latents.shape[1] - self.config.history)
         made = self.roll_out(latents, actions, frames, views=self.views(batch))[0]
         began = latents.shape[1] - frames
-        for frame in sorted({1, 4, frames}):
+        for frame in sorted({1, min(4, frames), frames}):
             at = [(made, began + frame - 1), (latents, began + frame - 1), (latents, began - 1)]
             self._compare(f"val_{frame}", [(x[:, t], x[:, max(0, t - 1)]) for x, t in at])
 

@@ -98,6 +98,8 @@ class FrameSource:
         self.lengths = [n for recording in recordings for n in recording.lengths]
         self.spans = split_episodes(self.lengths, held_out, validation=False)
         self.held_out = split_episodes(self.lengths, held_out, validation=True)
+        if not self.spans:
+            raise UserError(f"a share of {held_out} held out leaves no frame to train on: lower --data.held_out")
 
     def items(self, items: np.ndarray) -> np.ndarray:
         """uint8 (items, H, W, 3): training frames, each a function of (seed, item)."""

@@ -40,8 +40,8 @@ class Figures(Logger):
     def __init__(self, folder: Path, from_step: int = 0) -> None:
         super().__init__()
         self.path = folder / "metrics.jsonl"
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < from_step]
+        lines = self.path.read_text(errors="replace").splitlines() if self.path.exists() else []
+        kept = [line for line in lines if (step := step_of(line)) is not None and step < from_step]
         self.path.write_text("".join(f"{line}\n" for line in kept))
 
     @property
@@ -64,6 +64,14 @@ class Figures(Logger):
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """The configuration lies beside, in `config.yaml`."""
+
+
+def step_of(line: str) -> int | None:
+    """The step that a line of `metrics.jsonl` is of; None of one that was cut off or damaged by a crash."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def read_figures(folder: Path, name: str) -> list[tuple[int, float]]:

@@ -21,12 +21,13 @@ import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from data_collect.errors import UserError
 from data_collect.lock import folder_lock
 from train import graphs
 from train.callbacks import EMA, Budget, Clip, Saver, Schedule, StepSeed, Throughput
-from train.checkpoints import check_card, initialise, size_flags, trained_before
+from train.checkpoints import PARTS, check_card, check_network, initialise, size_flags, trained_before
 from train.data import FrameDataModule, LatentDataModule, StreamDataModule
 from train.distill import DistillModule
 from train.dynamics import DynamicsModule
@@ -124,8 +125,23 @@ class StageCLI(LightningCLI):
                 flags = [flag for i, flag in enumerate(self.arguments) if not is_config(self.arguments, i)]
                 sizes = size_flags(Path(self.config.init), self.stage)
                 self.config = parser.parse_args([*files, *sizes, *flags])
-        except ArgumentError as error:
+        except (ArgumentError, UnicodeDecodeError) as error:
             raise UserError(f"{error} (see `python -m train {self.stage} --help`)") from None
+        if not 0 <= int(self.config.seed_everything) < 2**32:
+            raise UserError(f"--seed_everything must be a whole number from 0 up, got {self.config.seed_everything}")
+        for name in ("minutes", "steps"):
+            value = getattr(self.config, name)
+            if value is not None and not value > 0:
+                raise UserError(f"--{name} must be more than 0, got {value}")
+
+    def instantiate_classes(self) -> None:
+        """As the parent; values that do not go together are the user's to mend."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raise UserError(f"{error} (see `python -m train {self.stage} --help`)") from error
+        if isinstance(self.model, DynamicsModule) and isinstance(self.datamodule, LatentDataModule):
+            self.model.check_length(self.datamodule.length)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer is made by `run_stage`, when the callbacks are known."""
@@ -136,7 +152,10 @@ class StageCLI(LightningCLI):
         arguments = dict(self._get(self.config_init, "trainer"))
         own = arguments.pop("callbacks") or []
         steps = self.config.steps or -1
-        return pl.Trainer(**{**arguments, "max_steps": steps, "callbacks": [*own, *callbacks], "logger": loggers})
+        try:
+            return pl.Trainer(**{**arguments, "max_steps": steps, "callbacks": [*own, *callbacks], "logger": loggers})
+        except (ValueError, MisconfigurationException) as error:
+            raise UserError(f"--trainer: {error}") from error
 
     @property
     def folder(self) -> Path:
@@ -182,6 +201,7 @@ def fit(cli: StageCLI, stage: str) -> int:
     from_step = 0
     if last.exists():
         found = check_card(last, card)
+        check_network(cli.model, PARTS[stage], last, found, card)
         from_step, card["before"] = int(found["global_step"]), found["game_wm"].get("before", {})
     elif config.init:
         initialise(cli.model, stage, Path(config.init), card)
