@@ -401,6 +401,7 @@ def test_what_the_user_gets_wrong(latents: Path, tmp_path: Path) -> None:
         (["distill", *student, "--model.progressive", "true", "--model.adversarial", "1"], "a loss of its own"),
         (["dynamics", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["dynamics", *flags, "--minutes", "-1"], "--minutes must be more than 0"),
+        (["dynamics", *flags, "--steps", "1", "--model.lr", "-1"], "lr must be at least 0"),
         (["dynamics", *flags, "--steps", "-1"], "--steps must be more than 0"),
         (["dynamics", *flags, "--steps", "1", "--seed_everything", "-1"], "from 0 up"),
         (["dynamics", *flags, "--steps", "1", "--data.batch_size", "0"], "batch_size must be at least 1"),

@@ -51,8 +51,8 @@ def check_network(
     found = {name: tuple(w.shape) for name, w in state["current_model_state"].items() if name.startswith(f"{part}.")}
     configured: dict[str, Any] = {}
     model.on_save_checkpoint(configured)
-    kinds = [each["config"].get("objective", {}).get("kind") for each in (configured, state)]
-    optimizers = [each["settings"]["model"].get("optimizer") for each in (card, state["game_wm"])]
+    kinds = [each["config"].get("objective", {}).get("kind", "flow") for each in (configured, state)]
+    optimizers = [each["settings"]["model"].get("optimizer", "adamw") for each in (card, state["game_wm"])]
     if own != found or kinds[0] != kinds[1] or optimizers[0] != optimizers[1]:
         raise UserError(
             f"{path} was trained with another network, objective or optimizer than is configured now: resume with what "

@@ -129,6 +129,8 @@ class StageCLI(LightningCLI):
             raise UserError(f"{error} (see `python -m train {self.stage} --help`)") from None
         if not 0 <= int(self.config.seed_everything) < 2**32:
             raise UserError(f"--seed_everything must be a whole number from 0 up, got {self.config.seed_everything}")
+        if self.config.model.lr < 0:
+            raise UserError(f"--model.lr must be at least 0, got {self.config.model.lr}")
         for name in ("minutes", "steps"):
             value = getattr(self.config, name)
             if value is not None and not value > 0:
