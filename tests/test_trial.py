@@ -106,7 +106,10 @@ def test_candidates_may_have_memories_and_are_judged_by_returns(
     config = {"geometry": asdict(world.geometry.config)}
     geometry = protocol.parent / "geometry.ckpt"
     torch.save({"game_wm": {"stage": "geometry", "game": "maze"}, "config": config, "state_dict": weights}, geometry)
-    np.save(protocol.parent / "latents" / "views-00000.npy", np.zeros((8 * 40, 16, 8, 8), np.float16))
+    latents = protocol.parent / "latents"
+    np.save(latents / "views-00000.npy", np.zeros((8 * 40, 16, 8, 8), np.float16))
+    drawn = {"key": json.loads((latents / "index.json").read_text())["key"] + "-", "shards": 1}
+    (latents / "views.json").write_text(json.dumps(drawn))
     monkeypatch.setattr(trial, "revisit", lambda model, *_, **__: ({"1024/1-8": {"psnr": {"17-64": 9.0}}}, []))
     content = yaml.safe_load(protocol.read_text())
     flags = content["flags"] | {"model.dynamics.widths": [16, 32]}
