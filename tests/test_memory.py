@@ -12,7 +12,9 @@ import pytest
 import torch
 from tiny import tiny_config, tiny_world
 
+from data_collect.errors import UserError
 from data_collect.games import make
+from data_collect.lock import folder_lock
 from data_collect.record import record
 from game_wm.dynamics import Dynamics
 from game_wm.memory import episodic
@@ -246,6 +248,9 @@ def test_training_is_shown_what_play_is_shown(tmp_path: Path, monkeypatch: pytes
     world.low_precision = True  # as views are drawn for training
     assert world.geometry is not None
     encode.encode([str(tmp_path / "maze")], world.tokenizer, tmp_path / "latents")
+    monkeypatch.setattr("data_collect.lock.LOCK_SECONDS", 0.1)
+    with folder_lock(tmp_path / "latents"), pytest.raises(UserError, match="another process is writing"):
+        drawing.draw_views(tmp_path / "latents", world.geometry, world.tokenizer)
     assert drawing.draw_views(tmp_path / "latents", world.geometry, world.tokenizer)
     assert not drawing.draw_views(tmp_path / "latents", world.geometry, world.tokenizer)
     store = LatentStore(tmp_path / "latents")

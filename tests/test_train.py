@@ -234,6 +234,13 @@ def test_encode_refuses_other_sizes_and_folders(recording: Path, tmp_path: Path)
         encode.encode([str(tmp_path / "nothing")], small_tokenizer(0), tmp_path / "latents")
 
 
+def test_one_process_encodes_into_a_folder(recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data_collect.lock.LOCK_SECONDS", 0.1)
+    (tmp_path / "latents").mkdir()
+    with folder_lock(tmp_path / "latents"), pytest.raises(UserError, match="another process is writing"):
+        encode.encode([str(recording)], small_tokenizer(0), tmp_path / "latents")
+
+
 # --- stages -----------------------------------------------------------------------------------------------------------
 
 

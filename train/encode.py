@@ -26,6 +26,7 @@ from torch import Tensor
 
 from data_collect.chunk import ChunkRef
 from data_collect.errors import UserError
+from data_collect.lock import folder_lock
 from data_collect.schema import ActionSchema
 from data_collect.shards import write_atomic
 from game_wm.fsq import Codebook
@@ -59,7 +60,14 @@ def encode(data: list[str], tokenizer: Tokenizer, out: str | Path, device: str =
             )
         if recording.dataset.schema.to_json() != first.dataset.schema.to_json():
             raise UserError(f"{recording.dataset.folder} and {first.dataset.folder} differ in their actions")
-    own = tokenizer_hash(tokenizer)
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder_lock(folder):
+        return _encode(recordings, tokenizer, folder, device)
+
+
+def _encode(recordings: list[Recording], tokenizer: Tokenizer, folder: Path, device: str) -> bool:
+    """Encode recordings that fit into a folder that nobody else writes to."""
+    first, own = recordings[0], tokenizer_hash(tokenizer)
     key = "-".join([own, *(recording.key for recording in recordings)])
     index = _begin(folder, key)
     plan = _plan(recordings)
@@ -104,12 +112,12 @@ def _begin(folder: Path, key: str) -> dict[str, Any]:
             last = len(index["shards"]) - 1
             episodes = [episode for episode in index["episodes"] if episode["shard"] < last]
             return index | {"complete": False, "shards": index["shards"][:last], "episodes": episodes}
-        shutil.rmtree(folder)
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     except FileNotFoundError:
         pass
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{folder}/index.json is no index of encoded frames: choose another --out") from None
-    folder.mkdir(parents=True, exist_ok=True)
     return {"version": 1, "complete": False, "shards": [], "episodes": [], "pose": False}
 
 

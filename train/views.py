@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data_collect.errors import UserError
+from data_collect.lock import folder_lock
 from data_collect.shards import write_atomic
 from game_wm.memory.camera import Sources, draw_pair
 from game_wm.memory.episodic import YOUNG, EpisodicMemory, Places
@@ -69,9 +70,10 @@ def draw_views(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer) ->
     if done == len(store.shards):
         say(f"{latents}: views are up to date")
         return False
-    write_atomic(path, json.dumps({"key": key, "shards": done}))
     ahead = [i for i, episode in enumerate(store.episodes) if episode["shard"] >= done]
     with ExitStack() as stack:
+        stack.enter_context(folder_lock(store.directory))
+        write_atomic(path, json.dumps({"key": key, "shards": done}))
         task = stack.enter_context(Task("views", sum(store.lengths), "frames"))
         task.advance(sum(store.index["shards"][:done]))
         each = views_of(stack, store, ahead, geometry, tokenizer)
