@@ -31,9 +31,18 @@ INDEX, CARD = "index.json", "dataset.json"
 SETTINGS = ("game", "player", "recording_seed", "episode_frames", "schema")
 
 
+def shard_files(folder: Path) -> list[Path]:
+    """The shards of a folder, in the order of their names. `UserError` where something else bears such a name."""
+    paths = sorted(folder.glob("shard-*.tar"))
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"{path} is no file, though it is called like a shard: move it away")
+    return paths
+
+
 def read_settings(folder: Path) -> dict[str, Any]:
     """The recording's `SETTINGS`, from its card or else its first shard. `UserError`: none there, or damaged."""
-    path, shards = folder / CARD, sorted(folder.glob("shard-*.tar"))
+    path, shards = folder / CARD, shard_files(folder)
     try:
         card = json.loads(path.read_text()) if path.exists() or not shards else next(scan(shards[0]))[1]
         return {name: card[name] for name in SETTINGS}
@@ -69,7 +78,7 @@ class Dataset:
 
     def __init__(self, folder: str | Path, rebuild: bool = False) -> None:
         self.folder = Path(folder)
-        self.shards = sorted(self.folder.glob("shard-*.tar"))
+        self.shards = shard_files(self.folder)
         self.settings = read_settings(self.folder)
         self.game: str = self.settings["game"]
         try:

@@ -174,6 +174,12 @@ def test_a_foreign_tar_is_named(tmp_path: Path) -> None:
         Dataset(tmp_path)
 
 
+def test_a_folder_called_like_a_shard_is_named(tmp_path: Path) -> None:
+    (tmp_path / "shard-000000-0000.tar").mkdir()
+    with pytest.raises(UserError, match=r"shard-000000-0000\.tar is no file"):
+        Dataset(tmp_path)
+
+
 def test_a_read_only_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> Any:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))

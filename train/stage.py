@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 import os
 import warnings
 from collections.abc import Callable
@@ -49,6 +50,18 @@ LINKS = {
     "dynamics": [("latent_shape", "latent_shape"), ("levels", "levels"), ("actions", "actions")],
     "distill": [("latent_shape", "latent_shape"), ("levels", "levels"), ("actions", "actions")],
 }
+# Flags that would train badly, and without a word, if they were out of these bounds.
+BOUNDS = [
+    ("model.lr", 0, math.inf),
+    ("model.weight_decay", 0, math.inf),
+    ("model.targets", 1, math.inf),
+    ("model.steps", 1, math.inf),
+    ("model.rollout", 0, math.inf),
+    ("model.context_noise", 0, math.inf),
+    ("warmup", 0, math.inf),
+    ("decay", 0, 1),
+    ("ema", 0, 1),
+]
 TRAINER = {
     "accelerator": "auto",
     "devices": 1,
@@ -129,8 +142,11 @@ class StageCLI(LightningCLI):
             raise UserError(f"{error} (see `python -m train {self.stage} --help`)") from None
         if not 0 <= int(self.config.seed_everything) < 2**32:
             raise UserError(f"--seed_everything must be a whole number from 0 up, got {self.config.seed_everything}")
-        if self.config.model.lr < 0:
-            raise UserError(f"--model.lr must be at least 0, got {self.config.model.lr}")
+        for name, least, most in BOUNDS:
+            value = self.config.get(name)
+            if value is not None and not least <= value <= most:
+                bounds = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+                raise UserError(f"--{name} must be {bounds}, got {value}")
         for name in ("minutes", "steps"):
             value = getattr(self.config, name)
             if value is not None and not value > 0:
