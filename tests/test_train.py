@@ -31,6 +31,7 @@ from train.__main__ import main
 from train.callbacks import Budget, Saver, Schedule
 from train.checkpoints import check_card
 from train.data import FrameDataModule, LatentDataModule
+from train.distill import DistillModule
 from train.dynamics import read_objective
 from train.frames import open_frames
 from train.machine import MatrixRate, count_flops
@@ -390,6 +391,17 @@ def test_a_pruned_model_is_healed(tmp_path: Path) -> None:
         trained = {k.removeprefix("dynamics."): v for k, v in last["current_model_state"].items()}
         moved = [name for name, value in before.items() if not torch.equal(trained[name], value)]
         assert "denoiser.down.0.0.conv1.weight" in moved and "context.positions" in moved
+
+
+def test_all_processes_agree_on_which_steps_are_own_rollouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = [DistillModule((4, 4, 4), actions=3, own=0.4) for _ in range(2)]
+    said = []
+    for step in range(400):
+        monkeypatch.setattr(DistillModule, "global_step", step)
+        for number, module in enumerate(processes):
+            torch.manual_seed(2 * step + number)
+            said.append(module.dreams())
+    assert said[::2] == said[1::2] and 120 < sum(said[::2]) < 200
 
 
 def test_what_the_user_gets_wrong(latents: Path, tmp_path: Path) -> None:

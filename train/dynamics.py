@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,6 +33,7 @@ from train.callbacks import average_of, budget_of
 from train.geometry import load_geometry
 from train.optimizer import Kind, configure
 from train.tokenizer import load_tokenizer, psnr
+from train.windows import random_below
 
 Batch = dict[str, Tensor]
 
@@ -174,9 +176,10 @@ class DynamicsModule(pl.LightningModule):
         return self.rollout_share if self.rollout and self.late else 0.0
 
     def dreams(self) -> bool:
-        """Whether this step is on own rollouts: by chance, or as `decided` says (`graphs.py`)."""
-        share = self.dream_share
-        return self.decided if self.decided is not None else bool(share and float(torch.rand(())) < share)
+        """Whether this step is on own rollouts: by chance, or as `decided` says (`graphs.py`). All processes of a run
+        do the same: a rollout takes several times as long, and each step waits for the slowest."""
+        chance = random_below(2**32, 0, np.array([self.global_step]), 4)[0] / 2**32
+        return self.decided if self.decided is not None else bool(chance < self.dream_share)
 
     def some(self, frames: int) -> Tensor:
         """Numbers (K,) below `frames`, in order, of the targets of a step."""
