@@ -287,9 +287,11 @@ def test_episodes_are_drawn_together_as_each_alone(tmp_path: Path) -> None:
     assert len(set(store.lengths)) > 1
     numbers = list(range(len(store.lengths)))
     together = drawing.draw_episodes(store, numbers, world.geometry, world.tokenizer)
-    for number, views in zip(numbers, together, strict=True):
+    for number, each in zip(numbers, together, strict=True):
         (alone,) = drawing.draw_episodes(store, [number], world.geometry, world.tokenizer)
-        assert views.shape == alone.shape and np.abs(views - alone).mean() < 1e-2 and np.abs(alone).mean() > 0.05
+        for name, rows in alone.items():
+            assert rows.shape == each[name].shape and np.abs(rows - each[name]).mean() < 1e-2
+            assert np.abs(rows).mean() > 0.05
 
 
 def test_who_stays_sees_the_same_and_who_turns_sees_it_shifted() -> None:
@@ -326,15 +328,39 @@ def test_own_rollouts_warp_as_play_does() -> None:
     latents, actions = torch.randn(1, 16, 4, 8, 8), torch.rand(1, 16, 4).round()
     stored = torch.randn(1, 16, 16, 8, 8)
     torch.manual_seed(5)
-    made, views = module.roll_out(latents, actions, 4, views=stored)
+    made, views, _ = module.roll_out(latents, actions, 4, views=stored)
     assert views is not None and torch.equal(views[:, :, :8], stored[:, :, :8])
     assert torch.equal(views[:, :12], stored[:, :12]) and not torch.equal(views[:, 12, 8:], stored[:, 12, 8:])
+    module.aligned = True
+    torch.manual_seed(5)
+    again, seen, goals = module.roll_out(latents, actions, 4, views=stored, poses=torch.zeros(1, 16, 3))
+    assert seen is not None and torch.equal(again, made) and torch.equal(seen, views)
+    assert torch.equal(goals[:, :12], latents[:, :12]) and not torch.equal(goals[:, 12:], latents[:, 12:])
     state = world.start_latents(made[:, :12], actions[:, :11], torch.tensor([0]))
     for t in range(12, 16):
         drawn = world.draw(state, actions[:, t - 1])
         assert drawn is not None and (drawn[:, 8:] - views[:, t, 8:]).abs().mean() < 1e-3
         with torch.inference_mode():
             world.finish(state, made[:, t], actions[:, t - 1])
+
+
+def test_a_goal_is_the_frame_from_where_the_step_was_foreseen_to_lead() -> None:
+    """From its own pose as it is, from too far off as well, and from between as it looks from there."""
+    world = tiny_world(recall=True)
+    geometry, tokenizer = world.geometry, world.tokenizer
+    assert geometry is not None
+    latents, disparity = torch.randn(4, 4, 8, 8), torch.full((4, 32, 32), 0.3)
+    pictures = tokenizer.decode(latents).permute(0, 3, 1, 2)
+    own, there = torch.zeros(4, 3), torch.zeros(4, 3)
+    there[1, 0], there[2, 0], there[3, 2] = 2 * geometry.config.place, 0.05 * geometry.config.place, 0.1
+    goals = drawing.seen_from(tokenizer, geometry, there, own, pictures, disparity, latents)
+    coded = tokenizer.encode(pictures.permute(0, 2, 3, 1))
+    assert (goals[0] - coded[0]).abs().mean() < 0.02 * coded[0].abs().mean() + 1e-3
+    assert torch.equal(goals[1], latents[1])
+    turned = (goals[3] == latents[3]).all(0)
+    assert 0 < turned.sum() < 24 and not torch.equal(
+        goals[2], latents[2]
+    )  # what is out of sight from there is as it was
 
 
 def test_frame_by_frame_is_remembered_as_a_prompt_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
@@ -22,8 +22,10 @@ from data_collect.errors import UserError
 from game_wm.config import DynamicsConfig
 from game_wm.context import two_hot
 from game_wm.dynamics import Dynamics, Reading
+from game_wm.features import Features
 from game_wm.memory.camera import draw
 from game_wm.memory.geometry import Geometry
+from game_wm.memory.pose import move, relative
 from game_wm.memory.recent import KEPT, RecentFrames
 from game_wm.memory.recollection import COVER, as_latents
 from game_wm.objectives import FlowMatching, Objective, make_objective, objective_entries
@@ -32,10 +34,21 @@ from game_wm.world import build
 from train.callbacks import average_of, budget_of
 from train.geometry import load_geometry
 from train.optimizer import Kind, configure
-from train.tokenizer import load_tokenizer, psnr
+from train.tokenizer import load_tokenizer, perceptual_distance, psnr
+from train.views import seen_from
 from train.windows import random_below
 
 Batch = dict[str, Tensor]
+ASTRAY = 0.5  # places: a dream that has gone farther astray from what was recorded is not followed
+
+
+class Rollout(NamedTuple):
+    """Windows that end in the model's own frames (B, L, C, h, w), the views (B, L, M, h, w) that it was shown, and the
+    real frames (B, L, C, h, w), if `aligned` as they look from where it then was."""
+
+    frames: Tensor
+    views: Tensor | None
+    goals: Tensor
 
 
 class DynamicsModule(pl.LightningModule):
@@ -52,6 +65,10 @@ class DynamicsModule(pl.LightningModule):
         context_noise: largest noise put on what is read; its level is an input (GameNGen, Valevski et al., 2024).
         outcome: weight of the reward's and the termination's losses.
         pixels: weight of the L1 distance of decoded prediction and decoded truth, on `pixel_share` of the targets.
+        perceptual: weight of their EfficientNet-Lite0 feature distance, on the same ones: where latents tell textures
+            apart by where they stand, their mean is a blur, which pixels forgive and features do not.
+        aligned: learn each frame as it looks from where its step was foreseen to lead, from where its views are drawn:
+            where fine textures stand is then no guess. Needs `dynamics.warp`.
         rollout: R, frames at a window's end that the model generates itself before it is trained on them; 0 is off.
         rollout_from: part of the run's budget after which they begin: the late stage.
         rollout_share: share of the steps that have them then.
@@ -73,7 +90,9 @@ class DynamicsModule(pl.LightningModule):
         context_noise: float = 0.3,
         outcome: float = 0.02,
         pixels: float = 0.0,
+        perceptual: float = 0.0,
         pixel_share: float = 0.25,
+        aligned: bool = False,
         rollout: int = 0,
         rollout_from: float = 0.7,
         rollout_share: float = 0.5,
@@ -93,20 +112,33 @@ class DynamicsModule(pl.LightningModule):
         self.dynamics = Dynamics(self.config)
         self.lr, self.weight_decay, self.optimizer_kind = lr, weight_decay, optimizer
         self.targets, self.context_noise, self.outcome = targets, context_noise, outcome
-        self.pixels, self.pixel_share = pixels, pixel_share
+        self.pixels, self.perceptual, self.pixel_share = pixels, perceptual, pixel_share
+        self.aligned = aligned
         self.rollout, self.rollout_from, self.rollout_share = rollout, rollout_from, rollout_share
         self.decided: bool | None = None
         # In lists, so that frozen networks are no part of the checkpoint.
         self.frozen = [load_tokenizer(tokenizer)] if tokenizer else []
         self.frozen_geometry = [load_geometry(geometry)] if geometry and self.config.warp else []
-        if pixels and not tokenizer:
+        self.features = [Features()] if perceptual else []
+        if self.decodes and not tokenizer:
             raise UserError("a loss on pixels needs the decoder: set --model.tokenizer")
-        if pixels and not isinstance(self.objective, FlowMatching):
-            raise UserError("a loss on pixels is flow matching's alone: leave --model.pixels at 0")
+        if self.decodes and not isinstance(self.objective, FlowMatching):
+            raise UserError(
+                "a loss on pixels is flow matching's alone: leave --model.pixels and --model.perceptual at 0"
+            )
+        if aligned and not self.config.warp:
+            raise UserError("aligned frames are of models that are shown what is ahead: set --model.dynamics.warp true")
         if self.config.warp and not (tokenizer and geometry):
             raise UserError("to warp the last frame, set --model.tokenizer and --model.geometry")
-        if self.frozen and self.frozen[0].config.temporal and (pixels or self.config.views):
-            raise UserError("a temporal tokenizer decodes no single frames: set pixels to 0, recall and warp to false")
+        if self.frozen and self.frozen[0].config.temporal and (self.decodes or self.config.views):
+            raise UserError(
+                "a temporal tokenizer decodes no single frames: set pixels, perceptual to 0, recall, warp to false"
+            )
+
+    @property
+    def decodes(self) -> bool:
+        """Whether a loss goes through the decoder."""
+        return bool(self.pixels or self.perceptual)
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -147,26 +179,27 @@ class DynamicsModule(pl.LightningModule):
         latents, actions = batch["latents"], batch["actions"]
         time = latents.shape[1]
         seen, first, views = latents, self.config.history, self.views(batch)
+        goals = batch["goals"] if self.aligned else latents
         noise = self.context_noise * torch.rand(len(latents), device=self.device)
         dreamt = self.dreams()
         if dreamt:
             first = time - self.rollout
-            seen, views = self.roll_out(latents, actions, self.rollout, views=views)
+            seen, views, goals = self.roll_out(latents, actions, self.rollout, views=views, poses=batch.get("pose"))
             noise = noise * 0.25
         targets = first + self.some(time - first)
         drawn = None if views is None else views[:, targets]
         if drawn is not None and self.config.warp and not dreamt:  # a dreamt frame will not be as clean as a real one
             picture = slice(-self.config.channels - COVER, -COVER)
             drawn[:, :, picture] += noise[:, None, None, None, None] * torch.randn_like(drawn[:, :, picture])
-        reading = self.dynamics(seen, actions, targets, noise, latents, drawn)
+        reading = self.dynamics(seen, actions, targets, noise, goals, drawn)
         errors, predicted = self.objective_loss(reading)
         loss = errors.mean()
         self.log(self.objective.kind, loss.detach(), prog_bar=True)
         outcome = self.outcome_loss(self.dynamics.context.outcomes(reading.tokens), batch)
         self.log("outcome", outcome.detach())
         loss = loss + self.outcome * outcome
-        if self.pixels and predicted is not None:
-            loss = loss + self.pixels * self.pixel_loss(predicted, reading.goals)
+        if self.decodes and predicted is not None:
+            loss = loss + self.pixel_loss(predicted, reading.goals)
         self.log("loss", loss.detach())
         return loss
 
@@ -208,33 +241,41 @@ class DynamicsModule(pl.LightningModule):
         frames: int,
         steps: int | None = None,
         views: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """The window with its last `frames` replaced by the model's own, under the true actions, and the views
-        (B, L, M, h, w) with them. What memory drew stays, whose past is longer; warped are then the model's own frames.
+        poses: Tensor | None = None,
+    ) -> Rollout:
+        """The window with its last `frames` replaced by the model's own, under the true actions. What memory drew
+        stays, whose past is longer; warped are the model's own frames. `poses` (B, L, 3) are recorded ones, if any.
         """
         start = latents_BLCHW.shape[1] - frames
         steps = steps or self.objective.calls(latents_BLCHW[0, 0, 0].numel())
         state = self.dynamics.start(latents_BLCHW[:, :start], actions_BLA[:, : start - 1])
-        made = [*latents_BLCHW[:, :start].unbind(1)]
+        made, goals = [*latents_BLCHW[:, :start].unbind(1)], [*latents_BLCHW.unbind(1)]
         shown = [] if views is None else [*views.unbind(1)]
         recent = None
         if self.config.warp:
-            part = slice(max(0, start - KEPT - 1), start)
-            whole = RecentFrames.read(self.geometry, self.decode, latents_BLCHW[:, part], actions_BLA[:, part])
-            recent = whole.before(whole.there.shape[1])
+            first = max(0, start - KEPT - 1)
+            part = slice(first, None if self.aligned else start)
+            real = RecentFrames.read(self.geometry, self.decode, latents_BLCHW[:, part], actions_BLA[:, part])
+            recent = real.before(start - first)
+            there = real.poses if poses is None else poses[:, part]
+            dreamt = torch.zeros_like(there[:, 0])
         for t in range(start, start + frames):
             action, noise = actions_BLA[:, t - 1], torch.randn_like(latents_BLCHW[:, 0])
             if recent is not None:
-                sources = recent.sources(self.geometry, recent.to_come(self.geometry, action))
-                warped = as_latents(self.decoder, draw([sources], self.geometry.focal))
+                step = recent.to_come(self.geometry, action)
+                warped = as_latents(self.decoder, draw([recent.sources(self.geometry, step)], self.geometry.focal))
                 shown[t] = torch.cat((shown[t][:, : -warped.shape[1]], warped), 1)
+                if self.aligned:
+                    dreamt, own = move(dreamt, step), relative(there[:, start - 1 - first], there[:, t - first])
+                    frame = real.pictures[:, t - first], real.disparity[:, t - first], goals[t]
+                    goals[t] = seen_from(self.decoder, self.geometry, dreamt, own, *frame, ASTRAY)
             drawn = shown[t] if shown else None
             latent = self.dynamics.generate(state, action, noise, steps, self.objective, drawn)
             self.dynamics.encode_context(state, latent, action)
             if recent is not None:
                 recent.push(self.geometry, made[-1], latent, action, self.decode(latent).permute(0, 3, 1, 2))
             made.append(latent)
-        return torch.stack(made, 1), torch.stack(shown, 1) if shown else None
+        return Rollout(torch.stack(made, 1), torch.stack(shown, 1) if shown else None, torch.stack(goals, 1))
 
     def views(self, batch: Batch) -> Tensor | None:
         """What this network is shown of real frames (B, L, M, h, w), of all that was drawn for them."""
@@ -252,24 +293,28 @@ class DynamicsModule(pl.LightningModule):
         return ended - (goal * reward.log_softmax(-1)).sum(-1).mean()
 
     def pixel_loss(self, predicted_BKCHW: Tensor, goals_BKCHW: Tensor) -> Tensor:
-        """L1 distance of decoded pictures, on targets of the single call that plays."""
+        """L1 and feature distance of decoded pictures, weighted, on targets of the single call that plays."""
         targets = predicted_BKCHW.shape[1]
         assert isinstance(self.objective, FlowMatching)
         first = self.objective.single(targets).start
         part = slice(first, first + max(1, round(self.pixel_share * targets)))
-        assert self.tokenizer is not None
         with torch.no_grad():
-            truth = self.tokenizer.decode_images(goals_BKCHW[:, part].flatten(0, 1)).float()
-        decoded = self.tokenizer.decode_images(predicted_BKCHW[:, part].flatten(0, 1)).float()
+            truth = self.decoder.decode_images(goals_BKCHW[:, part].flatten(0, 1)).float()
+        decoded = self.decoder.decode_images(predicted_BKCHW[:, part].flatten(0, 1)).float()
         distance = (decoded - truth).abs().mean()
         self.log("pixels", distance.detach(), prog_bar=True)
-        return distance
+        loss = self.pixels * distance
+        if self.features:
+            distance = perceptual_distance(self.features[0].to(self.device), decoded, truth)
+            self.log("feature_distance", distance.detach(), prog_bar=True)
+            loss = loss + self.perceptual * distance
+        return loss
 
     @torch.no_grad()
     def validation_step(self, batch: Batch, index: int) -> None:
         latents, actions = batch["latents"], batch["actions"]
         frames = min(16, latents.shape[1] - self.config.history)
-        made = self.roll_out(latents, actions, frames, views=self.views(batch))[0]
+        made = self.roll_out(latents, actions, frames, views=self.views(batch)).frames
         began = latents.shape[1] - frames
         for frame in sorted({1, min(4, frames), frames}):
             at = [(made, began + frame - 1), (latents, began + frame - 1), (latents, began - 1)]
@@ -296,7 +341,7 @@ class DynamicsModule(pl.LightningModule):
         if self.tokenizer is None:
             return torch.zeros(2, 1, 16, 16, 3, dtype=torch.uint8)
         views = self.views({name: value[:4] for name, value in batch.items()})
-        made = self.roll_out(latents, actions, min(16, latents.shape[1] - self.config.history), views=views)[0]
+        made = self.roll_out(latents, actions, min(16, latents.shape[1] - self.config.history), views=views).frames
         shown = [[part[:, -16:].flatten(0, 1) for part in (x, earlier(x))] for x in (latents, made)]
         rows = [self.tokenizer.decode(*each).unflatten(0, (len(latents), -1)) for each in shown]
         return torch.stack(rows, dim=1).flatten(0, 1)

@@ -8,7 +8,8 @@ written to the same bounded store, sources chosen by the same `choose` and drawn
 are warped to where each action led. For half of the stretches of `STRETCH` frames the memory of the last 20 to 256
 frames is hidden, since what was seen a moment ago is what is easiest; now and then it gives nothing, or something
 wrong. Writes `views-00000.npy` (float16, F x 2 (C + COVER) x h x w: what memory draws, then what is warped) beside
-`latents-00000.npy`; a run that is stopped continues at its last whole shard.
+`latents-00000.npy`, and `goals-00000.npy` (F x C x h x w): each frame as it looks from where its step was foreseen to
+lead, from where the views are drawn. A run that is stopped continues at its last whole shard.
 
 Legend: E episodes, F frames of one, P of a part of it, R recalled frames, C latent channels, h, w latent grid.
 """
@@ -33,10 +34,10 @@ from torch import Tensor
 from data_collect.errors import UserError
 from data_collect.lock import folder_lock
 from data_collect.shards import write_atomic
-from game_wm.memory.camera import Sources, draw_pair
+from game_wm.memory.camera import Sources, draw, draw_pair
 from game_wm.memory.episodic import YOUNG, EpisodicMemory, Places
 from game_wm.memory.geometry import Geometry
-from game_wm.memory.pose import move
+from game_wm.memory.pose import move, relative
 from game_wm.memory.recent import KEPT, RecentFrames, steady
 from game_wm.memory.recollection import COVER, as_latents
 from game_wm.tokenizer import Tokenizer
@@ -50,6 +51,8 @@ from train.windows import LatentStore, Span, shard_path
 STRETCH = 64
 HIDDEN, SHORTEST, LONGEST = 0.5, 20, 256
 MISSING, WRONG = 0.05, 0.03  # of the stretches
+FAR = 0.1  # places: a frame that was taken from farther off than was foreseen is a goal as it is
+WHOLE = 0.95  # of each quarter of a cell must be drawn
 BATCH = {"cpu": 16, "cuda": 2048}  # frames that are drawn at once: on a processor, what its cache holds
 TOGETHER = 128  # episodes that a GPU walks through at once
 
@@ -79,15 +82,18 @@ def draw_views(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer) ->
         each = views_of(stack, store, ahead, geometry, tokenizer)
         for number in range(done, len(store.shards)):
             shape = (store.index["shards"][number], 2 * (store.latent_shape[0] + COVER), *store.latent_shape[1:])
-            views = np.zeros(shape, np.float16)
+            drawn = {"views": np.zeros(shape, np.float16)}
+            drawn["goals"] = np.zeros((shape[0], *store.latent_shape), np.float16)
             for episode in (episode for episode in store.episodes if episode["shard"] == number):
-                views[episode["offset"] :][: episode["frames"]] = next(each)
+                for name, part in next(each).items():
+                    drawn[name][episode["offset"] :][: episode["frames"]] = part
                 task.advance(episode["frames"])
-            out = shard_path(store.directory, "views", number)
-            temporary = out.with_suffix(f".{os.getpid()}.tmp")
-            with open(temporary, "wb") as file:
-                np.save(file, views)
-            os.replace(temporary, out)
+            for name, rows in drawn.items():
+                out = shard_path(store.directory, name, number)
+                temporary = out.with_suffix(f".{os.getpid()}.tmp")
+                with open(temporary, "wb") as file:
+                    np.save(file, rows)
+                os.replace(temporary, out)
             write_atomic(path, json.dumps({"key": key, "shards": number + 1}))
     say(f"{latents}: views of {sum(store.lengths)} frames")
     return True
@@ -95,7 +101,7 @@ def draw_views(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer) ->
 
 def views_of(
     stack: ExitStack, store: LatentStore, episodes: list[int], geometry: Geometry, tokenizer: Tokenizer
-) -> Iterator[np.ndarray]:
+) -> Iterator[Drawn]:
     """The views of these episodes in turn: many at once on a GPU, elsewhere by one process a core, since much of it is
     no matrix product."""
     if geometry.focal.device.type == "cuda":
@@ -109,6 +115,8 @@ def views_of(
     return pool.imap(_views, episodes)
 
 
+Drawn = dict[str, np.ndarray]
+
 _work: list[Any] = []  # of a worker process: the store and the two networks
 
 
@@ -118,23 +126,29 @@ def _begin(latents: str, geometry: Geometry, tokenizer: Tokenizer) -> None:
     _work[:] = [LatentStore(latents), geometry, tokenizer]
 
 
-def _views(number: int) -> np.ndarray:
+def _views(number: int) -> Drawn:
     return draw_episodes(_work[0], [number], *_work[1:])[0]
 
 
 @torch.no_grad()
-def draw_episodes(store: LatentStore, numbers: list[int], geometry: Geometry, tokenizer: Tokenizer) -> list[np.ndarray]:
-    """The views (F, 2 * (C + COVER), h, w) of each of these episodes, float16; of its first frame there is none."""
+def draw_episodes(store: LatentStore, numbers: list[int], geometry: Geometry, tokenizer: Tokenizer) -> list[Drawn]:
+    """Of each of these episodes the "views" (F, 2 * (C + COVER), h, w), none of its first frame, and the "goals"
+    (F, C, h, w), float16."""
     device, lengths = geometry.focal.device, [store.lengths[number] for number in numbers]
     latents, actions = (
         torch.stack([lengthened(store.read(name, Span(n, 0, f)), max(lengths)) for n, f in zip(numbers, lengths)])
         for name in ("latents", "actions")
     )
     latents, actions = latents.to(device), actions.to(device)
+    poses = None
+    if store.index["pose"]:
+        parts = [lengthened(store.read("pose", Span(n, 0, f)), max(lengths)) for n, f in zip(numbers, lengths)]
+        poses = torch.stack(parts).to(device)
     with torch.autocast(device.type, torch.bfloat16):
         frames = RecentFrames.read(geometry, tokenizer.decode, latents, actions)
     which, sources, there, coming = walk(frames, actions, geometry, [store.episodes[n]["seed"] for n in numbers])
-    drawn = []
+    truth = frames.steps if poses is None else F.pad(relative(poses[:, :-1], poses[:, 1:]), (0, 0, 1, 0))
+    drawn: dict[str, list[Tensor]] = {"views": [], "goals": []}
     at = torch.arange(latents.shape[1], device=device).repeat(len(numbers), 1)
     episode = torch.arange(len(numbers), device=device)[:, None].expand_as(at)
     kept = at < torch.tensor(lengths, device=device)[:, None]
@@ -146,9 +160,35 @@ def draw_episodes(store: LatentStore, numbers: list[int], geometry: Geometry, to
         warped = stretches(frames, e, t).sources(geometry, coming[e, t])
         with torch.autocast(device.type, torch.bfloat16):
             views = as_latents(tokenizer, draw_pair(recalled, warped, geometry.focal)).half()
+            shown = frames.pictures[e, t], frames.disparity[e, t]
+            goals = seen_from(tokenizer, geometry, coming[e, t], truth[e, t], *shown, latents[e, t])
         views[t == 0] = 0
-        drawn.append(views.cpu())
-    return [views.numpy() for views in torch.cat(drawn).split(lengths)]
+        drawn["views"].append(views.cpu())
+        drawn["goals"].append(goals.half().cpu())
+    whole = {name: torch.cat(part).split(lengths) for name, part in drawn.items()}
+    return [{name: part[i].numpy() for name, part in whole.items()} for i in range(len(lengths))]
+
+
+def seen_from(
+    tokenizer: Tokenizer,
+    geometry: Geometry,
+    pose_B3: Tensor,
+    own_B3: Tensor,
+    pictures_B3HW: Tensor,
+    disparity_Bhw: Tensor,
+    latents_BCHW: Tensor,
+    far: float = FAR,
+) -> Tensor:
+    """Frames that were taken from `own` as they look from `pose`, as latents; as they are where that is more than `far`
+    (in places) away, and in cells that they do not show from there."""
+    away = relative(pose_B3, own_B3)
+    away = torch.cat((away[:, :2] / geometry.config.place, away[:, 2:]), -1)
+    there = away[:, :2].norm(dim=1, keepdim=True) < far
+    drawn = as_latents(
+        tokenizer, draw([Sources(pictures_B3HW[:, None], disparity_Bhw[:, None], away[:, None], there)], geometry.focal)
+    )
+    latents, cover = drawn.split((latents_BCHW.shape[1], COVER), 1)
+    return torch.where(cover.amin(1, keepdim=True) > WHOLE, latents, latents_BCHW)
 
 
 def lengthened(rows: np.ndarray, frames: int) -> Tensor:

@@ -106,20 +106,24 @@ class LatentStore:
         return arrays
 
     def open_views(self) -> bool:
-        """Open what `python -m train views` wrote as well, as "views" (frames, 2 * (C + COVER), h, w); False where it
-        has not, or has not for all that is encoded."""
+        """Open what `python -m train views` wrote as well, as "views" (frames, 2 * (C + COVER), h, w) and "goals"
+        (frames, C, h, w); False where it has not, or has not for all that is encoded."""
         if not self._drawn():
             return False
-        views = []
+        drawn = []
         for number, frames in enumerate(self.index["shards"]):
             try:
-                views.append(np.load(shard_path(self.directory, "views", number), mmap_mode="r", allow_pickle=False))
+                rows = {
+                    name: np.load(shard_path(self.directory, name, number), mmap_mode="r", allow_pickle=False)
+                    for name in ("views", "goals")
+                }
             except (OSError, ValueError):
                 return False
-            if len(views[-1]) != frames:
+            if any(len(row) != frames for row in rows.values()):
                 return False
-        for shard, view in zip(self.shards, views, strict=True):
-            shard["views"] = view
+            drawn.append(rows)
+        for shard, rows in zip(self.shards, drawn, strict=True):
+            shard.update(rows)
         return True
 
     def _drawn(self) -> bool:
@@ -160,7 +164,7 @@ class SequenceDataset(Dataset):
 
     An item is latents (L, C, h, w) float32, actions (L, A) float32 encoded (zero at the last frame of an episode,
     after which nothing is done), rewards (L,), terminated (L,) and, where the game tells, pose (L, 3) x, y, radians;
-    views (L, 2 * (C + COVER), h, w) where the store has been told to `open_views`;
+    views (L, 2 * (C + COVER), h, w) and goals (L, C, h, w) where the store has been told to `open_views`;
     episode and start (int64) say where it lies. Raises `UserError` when no episode is as long as a window.
     """
 
