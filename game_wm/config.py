@@ -20,9 +20,10 @@ class DynamicsConfig:
     `history`: last latents the denoiser sees whole, `compressed`: levels of those before them (`memory/compressed.py`);
     `window`: frames of working memory; `recurrent`: whether it has recurrent memory; `recall`: whether it reads the
     view that episodic memory draws for a frame; `warp`: whether it reads the last frames as they look from where the
-    action leads. `trunk`: what draws the next frame, given by the objective; a transformer is as wide as the last of
-    `widths` and has the last of `blocks`, behind as many convolutional ones as the first of them says. `levels`: of the
-    tokenizer's channels, none where they are continuous.
+    action leads, `aligned`: whether it draws the frame as it looks from there, so that in a dream the step that was
+    foreseen is the step that was taken. `trunk`: what draws the next frame, given by the objective; a transformer is as
+    wide as the last of `widths` and has the last of `blocks`, behind as many convolutional ones as the first of them
+    says. `levels`: of the tokenizer's channels, none where they are continuous.
     """
 
     channels: int = 8
@@ -49,6 +50,7 @@ class DynamicsConfig:
     recurrent: bool = False
     recall: bool = False
     warp: bool = False
+    aligned: bool = False
     trunk: Trunk = "unet"
     levels: tuple[int, ...] = ()
 
@@ -60,6 +62,8 @@ class DynamicsConfig:
             raise ValueError(f"a transformer trunk needs codes, of a tokenizer with levels ({tokenizer})")
         if self.trunk == "transformer" and (self.recall or self.warp):
             raise ValueError("a transformer trunk is shown no views: set recall and warp to false")
+        if self.aligned and not self.warp:
+            raise ValueError("aligned frames are drawn from what is warped: set warp to true, or aligned to false")
         if len(self.inside) != len(self.widths):
             raise ValueError("hidden must have as many levels as widths")
         if self.heads % (self.kv_heads or self.heads):

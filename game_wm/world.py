@@ -329,9 +329,11 @@ class WorldModel(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The step (B, 3) that an action will lead to, and whether that is sure (B, 1)."""
         step = recent.to_come(geometry, action_BA)
+        sure = torch.full_like(step[:, :1], self.config.dynamics.aligned, dtype=torch.bool)
         if state.episodic is None or geometry.motion.free is None:
-            return step, torch.zeros_like(step[:, :1], dtype=torch.bool)
-        return state.episodic.coming(self.places, step, recent.unhindered(geometry, action_BA))
+            return step, sure
+        step, known = state.episodic.coming(self.places, step, recent.unhindered(geometry, action_BA))
+        return step, known | sure
 
     def _choose(self, state: WorldState, step_B3: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """The pose that a step will lead to, and what `EpisodicMemory.choose` finds for it."""

@@ -423,7 +423,7 @@ def test_what_the_user_gets_wrong(latents: Path, tmp_path: Path) -> None:
         (["dynamics", *flags, "--steps", "1", "--model.lr", "-1"], "lr must be at least 0"),
         (["dynamics", *flags, "--steps", "-1"], "--steps must be more than 0"),
         (["dynamics", *flags, "--steps", "1", "--model.targets", "0"], "--model.targets must be at least 1"),
-        (["dynamics", *flags, "--steps", "1", "--model.aligned", "true"], "set --model.dynamics.warp true"),
+        (["dynamics", *flags, "--steps", "1", "--model.dynamics.aligned", "true"], "set warp to true"),
         (["dynamics", *flags, "--steps", "1", "--model.perceptual", "1"], "needs the decoder"),
         (["dynamics", *flags, "--steps", "1", "--warmup", "-5"], "--warmup must be at least 0"),
         (["dynamics", *flags, "--steps", "1", "--decay", "2"], "--decay must be from 0 to 1"),

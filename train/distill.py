@@ -200,7 +200,7 @@ class DistillModule(DynamicsModule):
         latents, actions = batch["latents"], batch["actions"]
         time = latents.shape[1]
         seen, first, views = latents, self.config.history, self.views(batch)
-        truth = batch["goals"] if self.aligned else latents
+        truth = batch["goals"] if self.config.aligned else latents
         if self.dreams():
             seen, views, truth = self.roll_out(latents, actions, self.rollout, self.steps, views, batch.get("pose"))
             first = time - self.rollout

@@ -67,8 +67,6 @@ class DynamicsModule(pl.LightningModule):
         pixels: weight of the L1 distance of decoded prediction and decoded truth, on `pixel_share` of the targets.
         perceptual: weight of their EfficientNet-Lite0 feature distance, on the same ones: where latents tell textures
             apart by where they stand, their mean is a blur, which pixels forgive and features do not.
-        aligned: learn each frame as it looks from where its step was foreseen to lead, from where its views are drawn:
-            where fine textures stand is then no guess. Needs `dynamics.warp`.
         rollout: R, frames at a window's end that the model generates itself before it is trained on them; 0 is off.
         rollout_from: part of the run's budget after which they begin: the late stage.
         rollout_share: share of the steps that have them then.
@@ -92,7 +90,6 @@ class DynamicsModule(pl.LightningModule):
         pixels: float = 0.0,
         perceptual: float = 0.0,
         pixel_share: float = 0.25,
-        aligned: bool = False,
         rollout: int = 0,
         rollout_from: float = 0.7,
         rollout_share: float = 0.5,
@@ -113,7 +110,6 @@ class DynamicsModule(pl.LightningModule):
         self.lr, self.weight_decay, self.optimizer_kind = lr, weight_decay, optimizer
         self.targets, self.context_noise, self.outcome = targets, context_noise, outcome
         self.pixels, self.perceptual, self.pixel_share = pixels, perceptual, pixel_share
-        self.aligned = aligned
         self.rollout, self.rollout_from, self.rollout_share = rollout, rollout_from, rollout_share
         self.decided: bool | None = None
         # In lists, so that frozen networks are no part of the checkpoint.
@@ -126,8 +122,6 @@ class DynamicsModule(pl.LightningModule):
             raise UserError(
                 "a loss on pixels is flow matching's alone: leave --model.pixels and --model.perceptual at 0"
             )
-        if aligned and not self.config.warp:
-            raise UserError("aligned frames are of models that are shown what is ahead: set --model.dynamics.warp true")
         if self.config.warp and not (tokenizer and geometry):
             raise UserError("to warp the last frame, set --model.tokenizer and --model.geometry")
         if self.frozen and self.frozen[0].config.temporal and (self.decodes or self.config.views):
@@ -179,7 +173,7 @@ class DynamicsModule(pl.LightningModule):
         latents, actions = batch["latents"], batch["actions"]
         time = latents.shape[1]
         seen, first, views = latents, self.config.history, self.views(batch)
-        goals = batch["goals"] if self.aligned else latents
+        goals = batch["goals"] if self.config.aligned else latents
         noise = self.context_noise * torch.rand(len(latents), device=self.device)
         dreamt = self.dreams()
         if dreamt:
@@ -254,7 +248,7 @@ class DynamicsModule(pl.LightningModule):
         recent = None
         if self.config.warp:
             first = max(0, start - KEPT - 1)
-            part = slice(first, None if self.aligned else start)
+            part = slice(first, None if self.config.aligned else start)
             real = RecentFrames.read(self.geometry, self.decode, latents_BLCHW[:, part], actions_BLA[:, part])
             recent = real.before(start - first)
             there = real.poses if poses is None else poses[:, part]
@@ -265,7 +259,7 @@ class DynamicsModule(pl.LightningModule):
                 step = recent.to_come(self.geometry, action)
                 warped = as_latents(self.decoder, draw([recent.sources(self.geometry, step)], self.geometry.focal))
                 shown[t] = torch.cat((shown[t][:, : -warped.shape[1]], warped), 1)
-                if self.aligned:
+                if self.config.aligned:
                     dreamt, own = move(dreamt, step), relative(there[:, start - 1 - first], there[:, t - first])
                     frame = real.pictures[:, t - first], real.disparity[:, t - first], goals[t]
                     goals[t] = seen_from(self.decoder, self.geometry, dreamt, own, *frame, ASTRAY)
@@ -273,7 +267,9 @@ class DynamicsModule(pl.LightningModule):
             latent = self.dynamics.generate(state, action, noise, steps, self.objective, drawn)
             self.dynamics.encode_context(state, latent, action)
             if recent is not None:
-                recent.push(self.geometry, made[-1], latent, action, self.decode(latent).permute(0, 3, 1, 2))
+                sure = torch.full_like(step[:, :1], self.config.aligned, dtype=torch.bool)
+                picture = self.decode(latent).permute(0, 3, 1, 2)
+                recent.push(self.geometry, made[-1], latent, action, picture, (step, sure))
             made.append(latent)
         return Rollout(torch.stack(made, 1), torch.stack(shown, 1) if shown else None, torch.stack(goals, 1))
 
