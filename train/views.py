@@ -63,7 +63,7 @@ def draw_views(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer) ->
     if store.index["tokenizer"] != tokenizer_hash(tokenizer):
         raise UserError(f"{latents} was encoded by another tokenizer: name that one with --tokenizer")
     weights = torch.cat([value.flatten().double().cpu() for value in geometry.state_dict().values()])
-    key = f"{store.index['key']}-{float((weights * torch.arange(1, len(weights) + 1)).sum()):.6e}"
+    key = store.views_key + f"{float((weights * torch.arange(1, len(weights) + 1)).sum()):.6e}"
     path = store.directory / "views.json"
     try:
         found = json.loads(path.read_text())

@@ -126,12 +126,17 @@ class LatentStore:
             shard.update(rows)
         return True
 
+    @property
+    def views_key(self) -> str:
+        """What `views.json` begins its key with; a number of the geometry follows."""
+        return f"{self.index['key']}-goals-"
+
     def _drawn(self) -> bool:
         """Whether `views.json` says that all shards have views of one geometry: after an interrupted change of it,
         those of the last one still lie behind the new."""
         try:
             found = json.loads((self.directory / "views.json").read_text())
-            return found["shards"] == len(self.shards) and found["key"].startswith(f"{self.index['key']}-")
+            return found["shards"] == len(self.shards) and found["key"].startswith(self.views_key)
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return False
 
