@@ -100,7 +100,7 @@ def goes_on_from_what_ships(tmp_path: Path, run: Path) -> None:
     geometry = str(more / "geometry" / "last.ckpt")
     only = ["export", "--run", str(more), "--latents", latents, "--base", base, "--out", str(more), "--name", "only"]
     assert main(only) == 0
-    assert main(["views", "--latents", latents, "--geometry", geometry, "--tokenizer", base]) == 0
+    assert main(["views", "--latents", latents, "--geometry", geometry, "--tokenizer", base, "--aligned"]) == 0
     flags = [*common, *SMALL["distill"][4:], "--model.geometry", geometry, "--model.dynamics.aligned", "true"]
     flags += ["--model.perceptual", "0.1"]
     assert main(["distill", "--config", str(CONFIGS / "distill.yaml"), *flags]) == 0

@@ -107,9 +107,8 @@ def test_candidates_may_have_memories_and_are_judged_by_returns(
     geometry = protocol.parent / "geometry.ckpt"
     torch.save({"game_wm": {"stage": "geometry", "game": "maze"}, "config": config, "state_dict": weights}, geometry)
     latents = protocol.parent / "latents"
-    for name, channels in (("views", 16), ("goals", 4)):
-        np.save(latents / f"{name}-00000.npy", np.zeros((8 * 40, channels, 8, 8), np.float16))
-    drawn = {"key": json.loads((latents / "index.json").read_text())["key"] + "-goals-", "shards": 1}
+    np.save(latents / "views-00000.npy", np.zeros((8 * 40, 16, 8, 8), np.float16))
+    drawn = {"key": json.loads((latents / "index.json").read_text())["key"] + "-foreseen-", "shards": 1}
     (latents / "views.json").write_text(json.dumps(drawn))
     monkeypatch.setattr(trial, "revisit", lambda model, *_, **__: ({"1024/1-8": {"psnr": {"17-64": 9.0}}}, []))
     content = yaml.safe_load(protocol.read_text())

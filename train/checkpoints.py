@@ -93,10 +93,13 @@ def initialise(model: pl.LightningModule, stage: str, path: Path, card: dict[str
 
 
 def grown(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights for a network that may have gained recurrent memory, views or inertia, which are nothing at first, or the
-    unhindered step, which is learnt anew."""
+    """Weights for a network that may have gained recurrent memory or views, which are nothing at first, or inertia or
+    the unhindered step, which are learnt anew."""
     weights = dict(weights)
-    for name in ("denoiser.enter.weight", "motion.was.0.weight", "motion.next.0.weight"):
+    if "motion.slide.weight" in wanted and "motion.slide.weight" not in weights:
+        heads = ("motion.was.", "motion.next.", "motion.free.", "motion.slide.")
+        weights |= {name: value for name, value in wanted.items() if name.startswith(heads)}
+    for name in ("denoiser.enter.weight",):
         if name in weights and name in wanted and (more := wanted[name].shape[1] - weights[name].shape[1]) > 0:
             weights[name] = F.pad(weights[name], (0, 0) * (weights[name].ndim - 2) + (0, more))
     if "denoiser.enter.weight" in weights:

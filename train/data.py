@@ -143,7 +143,7 @@ class LatentDataModule(StreamDataModule):
         event_factor: draw windows with a reward or a termination this many times as often.
         validation_windows: held-out windows to validate on, evenly spread.
         game: refuse a recording of another game (its id without options).
-        views: of the model: windows have the views that it is shown of each frame (`python -m train views`).
+        views, aligned: of the model: windows have the views that it is shown of each frame (`python -m train views`).
     """
 
     def __init__(
@@ -157,6 +157,7 @@ class LatentDataModule(StreamDataModule):
         validation_windows: int = 48,
         game: str | None = None,
         views: bool = False,
+        aligned: bool = False,
     ) -> None:
         super().__init__(batch_size, seed)
         if length < 2:
@@ -168,8 +169,9 @@ class LatentDataModule(StreamDataModule):
         self.dataset = SequenceDataset(self.store, length, seed, held_out, event_factor=event_factor)
         self.validation_windows = validation_windows
         check_game(self.game, game, latents)
-        if views and not self.store.open_views():
-            raise UserError(f"{latents} has no views: run `python -m train views --latents {latents}` first")
+        if views and not self.store.open_views(aligned):
+            kind, flag = ("aligned views", " --aligned") if aligned else ("views", "")
+            raise UserError(f"{latents} has no {kind}: run `python -m train views --latents {latents}{flag}` first")
 
     @property
     def actions(self) -> int:

@@ -200,9 +200,8 @@ class DistillModule(DynamicsModule):
         latents, actions = batch["latents"], batch["actions"]
         time = latents.shape[1]
         seen, first, views = latents, self.config.history, self.views(batch)
-        truth = batch["goals"] if self.config.aligned else latents
         if self.dreams():
-            seen, views, truth = self.roll_out(latents, actions, self.rollout, self.steps, views, batch.get("pose"))
+            seen, views = self.roll_out(latents, actions, self.rollout, self.steps, views, batch.get("pose"))
             first = time - self.rollout
         targets = first + self.some(time - first)
         drawn = None if views is None else views[:, targets]
@@ -210,11 +209,11 @@ class DistillModule(DynamicsModule):
         start = torch.randn_like(latents[:, targets])
         # Student and teacher must read the same noised past: the noise is drawn here, once.
         noised = seen + noise[:, None, None, None, None] * torch.randn_like(seen)
-        reading = self.dynamics.read(noised, actions, targets, noise, truth, drawn)
+        reading = self.dynamics.read(noised, actions, targets, noise, latents, drawn)
         goals = reading.goals
         outcome = self.outcome_loss(self.dynamics.context.outcomes(reading.tokens), batch)
         with torch.no_grad():
-            teach = self.teacher.read(noised, actions, targets, noise, truth, drawn).predict
+            teach = self.teacher.read(noised, actions, targets, noise, latents, drawn).predict
         if self.progressive:
             halved = progressive_loss(goals, reading.predict, teach, self.flow, self.steps)
             loss = halved + self.outcome * outcome

@@ -25,7 +25,7 @@ from game_wm.dynamics import Dynamics, Reading
 from game_wm.features import Features
 from game_wm.memory.camera import draw
 from game_wm.memory.geometry import Geometry
-from game_wm.memory.pose import move, relative
+from game_wm.memory.pose import relative
 from game_wm.memory.recent import KEPT, RecentFrames
 from game_wm.memory.recollection import COVER, as_latents
 from game_wm.objectives import FlowMatching, Objective, make_objective, objective_entries
@@ -35,20 +35,16 @@ from train.callbacks import average_of, budget_of
 from train.geometry import load_geometry
 from train.optimizer import Kind, configure
 from train.tokenizer import load_tokenizer, perceptual_distance, psnr
-from train.views import seen_from
 from train.windows import random_below
 
 Batch = dict[str, Tensor]
-ASTRAY = 0.5  # places: a dream that has gone farther astray from what was recorded is not followed
 
 
 class Rollout(NamedTuple):
-    """Windows that end in the model's own frames (B, L, C, h, w), the views (B, L, M, h, w) that it was shown, and the
-    real frames (B, L, C, h, w), if `aligned` as they look from where it then was."""
+    """Windows that end in the model's own frames (B, L, C, h, w), and the views (B, L, M, h, w) that it was shown."""
 
     frames: Tensor
     views: Tensor | None
-    goals: Tensor
 
 
 class DynamicsModule(pl.LightningModule):
@@ -173,19 +169,18 @@ class DynamicsModule(pl.LightningModule):
         latents, actions = batch["latents"], batch["actions"]
         time = latents.shape[1]
         seen, first, views = latents, self.config.history, self.views(batch)
-        goals = batch["goals"] if self.config.aligned else latents
         noise = self.context_noise * torch.rand(len(latents), device=self.device)
         dreamt = self.dreams()
         if dreamt:
             first = time - self.rollout
-            seen, views, goals = self.roll_out(latents, actions, self.rollout, views=views, poses=batch.get("pose"))
+            seen, views = self.roll_out(latents, actions, self.rollout, views=views, poses=batch.get("pose"))
             noise = noise * 0.25
         targets = first + self.some(time - first)
         drawn = None if views is None else views[:, targets]
         if drawn is not None and self.config.warp and not dreamt:  # a dreamt frame will not be as clean as a real one
             picture = slice(-self.config.channels - COVER, -COVER)
             drawn[:, :, picture] += noise[:, None, None, None, None] * torch.randn_like(drawn[:, :, picture])
-        reading = self.dynamics(seen, actions, targets, noise, goals, drawn)
+        reading = self.dynamics(seen, actions, targets, noise, latents, drawn)
         errors, predicted = self.objective_loss(reading)
         loss = errors.mean()
         self.log(self.objective.kind, loss.detach(), prog_bar=True)
@@ -238,31 +233,32 @@ class DynamicsModule(pl.LightningModule):
         poses: Tensor | None = None,
     ) -> Rollout:
         """The window with its last `frames` replaced by the model's own, under the true actions. What memory drew
-        stays, whose past is longer; warped are the model's own frames. `poses` (B, L, 3) are recorded ones, if any.
+        stays, whose past is longer; warped are the model's own frames: an `aligned` network's from where the steps led,
+        of which `poses` (B, L, 3) are the recorded ones, if any.
         """
         start = latents_BLCHW.shape[1] - frames
         steps = steps or self.objective.calls(latents_BLCHW[0, 0, 0].numel())
         state = self.dynamics.start(latents_BLCHW[:, :start], actions_BLA[:, : start - 1])
-        made, goals = [*latents_BLCHW[:, :start].unbind(1)], [*latents_BLCHW.unbind(1)]
+        made = [*latents_BLCHW[:, :start].unbind(1)]
         shown = [] if views is None else [*views.unbind(1)]
-        recent = None
+        recent = led = None
         if self.config.warp:
             first = max(0, start - KEPT - 1)
-            part = slice(first, None if self.config.aligned else start)
-            real = RecentFrames.read(self.geometry, self.decode, latents_BLCHW[:, part], actions_BLA[:, part])
+            part = slice(first, None if self.config.aligned and poses is None else start)
+            if self.config.aligned and poses is not None:
+                led = F.pad(relative(poses[:, first:-1], poses[:, first + 1 :]), (0, 0, 1, 0))
+            known = None if led is None else led[:, : start - first]
+            real = RecentFrames.read(
+                self.geometry, self.decode, latents_BLCHW[:, part], actions_BLA[:, part], steps_BT3=known
+            )
             recent = real.before(start - first)
-            there = real.poses if poses is None else poses[:, part]
-            dreamt = torch.zeros_like(there[:, 0])
+            led = real.steps if self.config.aligned and led is None else led
         for t in range(start, start + frames):
             action, noise = actions_BLA[:, t - 1], torch.randn_like(latents_BLCHW[:, 0])
             if recent is not None:
-                step = recent.to_come(self.geometry, action)
+                step = recent.to_come(self.geometry, action) if led is None else led[:, t - first]
                 warped = as_latents(self.decoder, draw([recent.sources(self.geometry, step)], self.geometry.focal))
                 shown[t] = torch.cat((shown[t][:, : -warped.shape[1]], warped), 1)
-                if self.config.aligned:
-                    dreamt, own = move(dreamt, step), relative(there[:, start - 1 - first], there[:, t - first])
-                    frame = real.pictures[:, t - first], real.disparity[:, t - first], goals[t]
-                    goals[t] = seen_from(self.decoder, self.geometry, dreamt, own, *frame, ASTRAY)
             drawn = shown[t] if shown else None
             latent = self.dynamics.generate(state, action, noise, steps, self.objective, drawn)
             self.dynamics.encode_context(state, latent, action)
@@ -271,7 +267,7 @@ class DynamicsModule(pl.LightningModule):
                 picture = self.decode(latent).permute(0, 3, 1, 2)
                 recent.push(self.geometry, made[-1], latent, action, picture, (step, sure))
             made.append(latent)
-        return Rollout(torch.stack(made, 1), torch.stack(shown, 1) if shown else None, torch.stack(goals, 1))
+        return Rollout(torch.stack(made, 1), torch.stack(shown, 1) if shown else None)
 
     def views(self, batch: Batch) -> Tensor | None:
         """What this network is shown of real frames (B, L, M, h, w), of all that was drawn for them."""
@@ -310,7 +306,7 @@ class DynamicsModule(pl.LightningModule):
     def validation_step(self, batch: Batch, index: int) -> None:
         latents, actions = batch["latents"], batch["actions"]
         frames = min(16, latents.shape[1] - self.config.history)
-        made = self.roll_out(latents, actions, frames, views=self.views(batch)).frames
+        made = self.roll_out(latents, actions, frames, views=self.views(batch), poses=batch.get("pose")).frames
         began = latents.shape[1] - frames
         for frame in sorted({1, min(4, frames), frames}):
             at = [(made, began + frame - 1), (latents, began + frame - 1), (latents, began - 1)]
@@ -337,7 +333,8 @@ class DynamicsModule(pl.LightningModule):
         if self.tokenizer is None:
             return torch.zeros(2, 1, 16, 16, 3, dtype=torch.uint8)
         views = self.views({name: value[:4] for name, value in batch.items()})
-        made = self.roll_out(latents, actions, min(16, latents.shape[1] - self.config.history), views=views).frames
+        count, poses = min(16, latents.shape[1] - self.config.history), batch.get("pose")
+        made = self.roll_out(latents, actions, count, views=views, poses=poses if poses is None else poses[:4]).frames
         shown = [[part[:, -16:].flatten(0, 1) for part in (x, earlier(x))] for x in (latents, made)]
         rows = [self.tokenizer.decode(*each).unflatten(0, (len(latents), -1)) for each in shown]
         return torch.stack(rows, dim=1).flatten(0, 1)

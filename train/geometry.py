@@ -33,19 +33,24 @@ from torch import Tensor, nn
 from data_collect.errors import UserError
 from game_wm.checkpoint import load
 from game_wm.memory.camera import project
-from game_wm.memory.geometry import Geometry, MemoryConfig
+from game_wm.memory.geometry import BEFORE, Geometry, MemoryConfig
 from game_wm.memory.pose import relative, trace
 from game_wm.tokenizer import Tokenizer
 from game_wm.world import build
 from train.calibration import focal_length
 from train.callbacks import budget_of
 from train.optimizer import Kind, configure
+from train.report import say
 from train.tokenizer import load_tokenizer
+from train.unhindered import fit, recorded_steps
+from train.windows import split_episodes
 
 SOURCES, NEARBY = 2, 8  # frames that a target is drawn from, at most so many frames before or after it
 COARSER = (1, 4)  # times smaller are the pictures that are compared: in small ones what is far off finds its way
 LOST = 0.02  # weight of the disparity of what no nearby frame shows
 AGREE, AGREE_ABOUT = 0.3, 0.03  # how far disparities of distant frames may differ: relative and absolute
+ASTRAY = torch.tensor([0.15, 0.15, 0.0])  # of a unit of motion: how far steps are off that were read off pictures
+EXACT = 0.05  # of a unit of motion: with inertia, errors below it count as squares
 MEAN, SIZE = 0.5, 0.02  # without poses: the mean disparity of a picture, and the weight of its being so
 SHORT = 12  # without poses: frames of a window at first
 FOCAL = (0.4, 4.0)  # without poses: what the focal length may be
@@ -99,6 +104,10 @@ class GeometryModule(pl.LightningModule):
             raise UserError("without poses, motion is learnt from what an action mostly does, which is learnt for the "
                             "trail: set --model.geometry.trail 1024")  # fmt: skip
         self.trying = False
+        if poses and geometry.inertia:  # learnt before all else, see `prepare`
+            for part in (self.geometry.motion.free, self.geometry.motion.slide, self.geometry.motion.turn):
+                if part is not None:
+                    part.requires_grad_(False)
         if not poses:
             self.geometry.focal.requires_grad_(True)
             motion = self.geometry.motion
@@ -140,7 +149,7 @@ class GeometryModule(pl.LightningModule):
         self.prepare(self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def prepare(self, data: Any) -> None:
-        """Find the focal length, once."""
+        """Find the focal length, and with inertia what steps lead to, once."""
         if data.length < 3:
             raise UserError(f"motion is learnt from windows of 3 frames at least: raise --data.length {data.length}")
         if not self.poses:
@@ -153,6 +162,12 @@ class GeometryModule(pl.LightningModule):
                 for first in range(0, 16 * 64, 16)
             )
             self.geometry.focal.fill_(focal_length(self.tokenizer, batches, self.config.place, str(data.latents)))
+        motion = self.geometry.motion
+        if motion.slide is not None and not motion.slide.weight.any():
+            steps = recorded_steps(motion.cpu(), data.store, split_episodes(data.store.lengths, data.held_out, False))
+            off = fit(motion, *steps)
+            motion.to(self.device)
+            say(f"{data.latents}: where nothing is in the way half of the steps are known to {off / 10:.4f} places")
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         if not self.poses:
@@ -204,28 +219,55 @@ class GeometryModule(pl.LightningModule):
         latents, actions, pose = (x[:, : self.steps + 1] for x in (latents, actions, pose))
         motion = self.geometry.motion
         before, now = latents[:, :-1].flatten(0, 1), latents[:, 1:].flatten(0, 1)
-        truth = relative(pose[:, :-1], pose[:, 1:])
-        pair, led = motion.pair(before, now), actions[:, :-1].flatten(0, 1)
-        # In play the step before is what was read off the pictures: half of the windows learn with that.
-        first = torch.zeros_like(truth[:, :1])
-        with torch.no_grad():
-            read = motion.led_here(pair, led, torch.cat((first, truth[:, :-1]), 1).flatten(0, 1)).view_as(truth)
+        truth, led = relative(pose[:, :-1], pose[:, 1:]), actions[:, :-1]
+        pair = motion.pair(before, now).unflatten(0, truth.shape[:2])
+        # In play the steps before are what was read off the pictures: half of the windows learn with that. With inertia
+        # the pictures are looked at once more (memory/odometry.py), and little of it is wrong.
+        read = (
+            truth + ASTRAY * motion.unit * torch.randn_like(truth) if self.config.inertia else self.reckoned(pair, led)
+        )
         known = torch.where(torch.rand(len(truth), 1, 1, device=self.device) < 0.5, truth, read)
-        was = motion.led_here(pair, led, torch.cat((first, known[:, :-1]), 1).flatten(0, 1)).view_as(truth)
-        was = ((was - truth) / motion.unit).square().mean()
+        past = self.pasts(known, led)  # of each step and of what comes after the last
+        was = motion.led_here(*(x.flatten(0, 1) for x in (pair, led, past[:, :-1]))).view_as(truth)
         # What comes after the last pair is not in the window.
-        pair = pair.unflatten(0, (len(latents), -1))[:, :-1].flatten(0, 1)
-        coming = motion.to_come(pair, actions[:, 1:-1].flatten(0, 1), known[:, :-1].flatten(0, 1))
-        coming = ((coming.view_as(truth[:, 1:]) - truth[:, 1:]) / motion.unit).square().mean()
-        if motion.free is not None:
-            free = self.usual_loss(actions[:, 1:-1], known[:, :-1], truth[:, 1:])
+        following = past[:, 1:-1].flatten(0, 1)
+        coming = motion.to_come(pair[:, :-1].flatten(0, 1), led[:, 1:].flatten(0, 1), following)
+        was, coming = self.off(was, truth), self.off(coming.view_as(truth[:, 1:]), truth[:, 1:])
+        if motion.free is not None and not self.config.inertia:
+            free = self.usual_loss(led[:, 1:], past[:, 1:-1], truth[:, 1:])
             loss, figures = loss + 0.1 * free, figures | {"free": free}
         return loss + 0.1 * (was + coming), figures | {"was": was, "coming": coming}
 
-    def usual_loss(self, actions: Tensor, last: Tensor, truth: Tensor) -> Tensor:
-        """Of the step that an action mostly leads to, the median, on steps (B, L, 3) that followed others."""
+    def off(self, found: Tensor, truth: Tensor) -> Tensor:
+        """How far steps (..., 3) are off, squared. With inertia most are told exactly by those before, so that what is
+        nearly right counts as well."""
+        square = ((found - truth) / self.geometry.motion.unit).square()
+        if not self.config.inertia:
+            return square.mean()
+        return square.mean() + ((square[..., :2].sum(-1) + EXACT**2).sqrt() - EXACT).mean() + square[..., 2].mean()
+
+    def pasts(self, steps: Tensor, actions: Tensor) -> Tensor:
+        """What each of these steps (B, L, 3) goes on from, and what comes after the last of them (B, L + 1, P)."""
+        first, of = [0] * BEFORE, range(steps.shape[1] + 1)
+        steps, actions = (F.pad(x, (0, 0, len(first), 0)) for x in (steps, actions))
+        return torch.stack(
+            [self.geometry.motion.past(steps[:, i:][:, :BEFORE], actions[:, i:][:, :BEFORE]) for i in of], 1
+        )
+
+    @torch.no_grad()
+    def reckoned(self, pair: Tensor, actions: Tensor) -> Tensor:
+        """The steps (B, L, 3) as play reads them off pictures, one after another."""
+        motion, steps = self.geometry.motion, list[Tensor]()
+        for t in range(pair.shape[1]):
+            before = torch.stack(steps[-BEFORE:], 1) if steps else pair.new_zeros(len(pair), 0, 3)
+            past = motion.past(before, actions[:, max(0, t - BEFORE) : t])
+            steps.append(motion.led_here(pair[:, t], actions[:, t], past))
+        return torch.stack(steps, 1)
+
+    def usual_loss(self, actions: Tensor, past: Tensor, truth: Tensor) -> Tensor:
+        """Of the step that an action mostly leads to, the median, on steps (B, L, 3) that followed on others."""
         motion = self.geometry.motion
-        usual = motion.unhindered(actions.flatten(0, 1), last.flatten(0, 1)).view_as(truth)
+        usual = motion.unhindered(actions.flatten(0, 1), past.flatten(0, 1)).view_as(truth)
         return ((usual - truth) / motion.unit)[..., :2].abs().mean()
 
     def odometry_losses(self, latents: Tensor, actions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -236,17 +278,15 @@ class GeometryModule(pl.LightningModule):
         target_at = torch.randint(time, (batch, 1), device=self.device)
         pair = self.pairs(latents, target_at)
         pair = pair if self.trying else pair.detach()
-        last = torch.zeros(batch, time - 1, 3, device=self.device)
-        if self.config.inertia:
-            with torch.no_grad():
-                for t in range(1, time - 1):
-                    last[:, t] = motion.led_here(pair[:, t - 1], actions[:, t - 1], last[:, t - 1])
-        was = motion.led_here(*(x.flatten(0, 1) for x in (pair, actions[:, :-1], last))).view_as(last)
+        led = actions[:, :-1]
+        past = self.pasts(self.reckoned(pair, led), led)
+        was = motion.led_here(*(x.flatten(0, 1) for x in (pair, led, past[:, :-1]))).unflatten(0, led.shape[:2])
         steps = torch.cat((was[..., :2].detach(), was[..., 2:]), -1) if self.trying else was
         photo, distant, smooth, near = self.depth_losses(latents, trace(steps), target_at)
         # What each step was, the one before it foretells.
-        known, goal = (x.flatten(0, 1) for x in (steps.detach()[:, :-1], steps.detach()[:, 1:]))
-        coming = motion.to_come(pair[:, :-1].flatten(0, 1), actions[:, 1:-1].flatten(0, 1), known)
+        goal = steps.detach()[:, 1:].flatten(0, 1)
+        known = self.pasts(steps.detach(), led)[:, 1:-1].flatten(0, 1)
+        coming = motion.to_come(pair[:, :-1].flatten(0, 1), led[:, 1:].flatten(0, 1), known)
         coming = ((coming - goal) / motion.unit)[..., :2].square().mean()
         size = (near.mean((1, 2)).log().mean() - math.log(MEAN)).square()
         moved = steps.detach()[..., :2].norm(dim=-1).mean() / self.config.place
@@ -254,12 +294,12 @@ class GeometryModule(pl.LightningModule):
         figures |= {"focal": self.geometry.focal.detach().clone()}
         loss = photo + distant + self.smooth * smooth + 0.1 * coming + SIZE * size
         if not self.trying:
-            return loss + 0.1 * self.usual_loss(actions[:, :-1], last, steps.detach()), figures
+            return loss + 0.1 * self.usual_loss(led, past[:, :-1], steps.detach()), figures
         count = min(TRIED, time - 1)
         at = target_at.clamp_max(time - 1 - count) + torch.arange(count + 1, device=self.device)
         rows = torch.arange(batch, device=self.device)[:, None]
-        actions, last, was = (x[rows, at[:, :-1]].flatten(0, 1) for x in (actions, last, was))
-        goal = self.tried(latents[rows, at], motion.unhindered(actions, last))
+        actions, past, was = (x[rows, at[:, :-1]].flatten(0, 1) for x in (actions, past, was))
+        goal = self.tried(latents[rows, at], motion.unhindered(actions, past))
         found = ((was - goal) / motion.unit)[..., :2].square().mean()
         return loss + 0.1 * found, figures | {"was": found}
 

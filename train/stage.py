@@ -125,6 +125,7 @@ class StageCLI(LightningCLI):
         if self.stage in ("dynamics", "distill"):
             shown = ("model.dynamics.recall", "model.dynamics.warp")
             parser.link_arguments(shown, "data.views", compute_fn=lambda recall, warp: recall or warp)
+            parser.link_arguments("model.dynamics.aligned", "data.aligned")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses our list, so that what stands behind `python -m train` is not read twice.

@@ -8,8 +8,11 @@ written to the same bounded store, sources chosen by the same `choose` and drawn
 are warped to where each action led. For half of the stretches of `STRETCH` frames the memory of the last 20 to 256
 frames is hidden, since what was seen a moment ago is what is easiest; now and then it gives nothing, or something
 wrong. Writes `views-00000.npy` (float16, F x 2 (C + COVER) x h x w: what memory draws, then what is warped) beside
-`latents-00000.npy`, and `goals-00000.npy` (F x C x h x w): each frame as it looks from where its step was foreseen to
-lead, from where the views are drawn. A run that is stopped continues at its last whole shard.
+`latents-00000.npy`. A run that is stopped continues at its last whole shard.
+
+Views are drawn from where each step is foreseen to lead, as in play; with `--aligned` from where it did lead, as it was
+recorded (or read off the pictures, where poses were not). A network that learns from those draws what is seen from
+where its views are drawn, wherever that is.
 
 Legend: E episodes, F frames of one, P of a part of it, R recalled frames, C latent channels, h, w latent grid.
 """
@@ -34,9 +37,9 @@ from torch import Tensor
 from data_collect.errors import UserError
 from data_collect.lock import folder_lock
 from data_collect.shards import write_atomic
-from game_wm.memory.camera import Sources, draw, draw_pair
+from game_wm.memory.camera import Sources, draw_pair
 from game_wm.memory.episodic import YOUNG, EpisodicMemory, Places
-from game_wm.memory.geometry import Geometry
+from game_wm.memory.geometry import BEFORE, Geometry
 from game_wm.memory.pose import move, relative
 from game_wm.memory.recent import KEPT, RecentFrames, steady
 from game_wm.memory.recollection import COVER, as_latents
@@ -51,19 +54,17 @@ from train.windows import LatentStore, Span, shard_path
 STRETCH = 64
 HIDDEN, SHORTEST, LONGEST = 0.5, 20, 256
 MISSING, WRONG = 0.05, 0.03  # of the stretches
-FAR = 0.1  # places: a frame that was taken from farther off than was foreseen is a goal as it is
-WHOLE = 0.95  # of each quarter of a cell must be drawn
 BATCH = {"cpu": 16, "cuda": 2048}  # frames that are drawn at once: on a processor, what its cache holds
 TOGETHER = 128  # episodes that a GPU walks through at once
 
 
-def draw_views(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer) -> bool:
+def draw_views(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer, aligned: bool = False) -> bool:
     """Write the views of all frames; False when that had been done. Raises `UserError` where it cannot."""
     store = LatentStore(latents)
     if store.index["tokenizer"] != tokenizer_hash(tokenizer):
         raise UserError(f"{latents} was encoded by another tokenizer: name that one with --tokenizer")
     weights = torch.cat([value.flatten().double().cpu() for value in geometry.state_dict().values()])
-    key = store.views_key + f"{float((weights * torch.arange(1, len(weights) + 1)).sum()):.6e}"
+    key = store.views_key(aligned) + f"{float((weights * torch.arange(1, len(weights) + 1)).sum()):.6e}"
     path = store.directory / "views.json"
     try:
         found = json.loads(path.read_text())
@@ -79,76 +80,70 @@ def draw_views(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer) ->
         write_atomic(path, json.dumps({"key": key, "shards": done}))
         task = stack.enter_context(Task("views", sum(store.lengths), "frames"))
         task.advance(sum(store.index["shards"][:done]))
-        each = views_of(stack, store, ahead, geometry, tokenizer)
+        each = views_of(stack, store, ahead, geometry, tokenizer, aligned)
         for number in range(done, len(store.shards)):
             shape = (store.index["shards"][number], 2 * (store.latent_shape[0] + COVER), *store.latent_shape[1:])
-            drawn = {"views": np.zeros(shape, np.float16)}
-            drawn["goals"] = np.zeros((shape[0], *store.latent_shape), np.float16)
+            views = np.zeros(shape, np.float16)
             for episode in (episode for episode in store.episodes if episode["shard"] == number):
-                for name, part in next(each).items():
-                    drawn[name][episode["offset"] :][: episode["frames"]] = part
+                views[episode["offset"] :][: episode["frames"]] = next(each)
                 task.advance(episode["frames"])
-            for name, rows in drawn.items():
-                out = shard_path(store.directory, name, number)
-                temporary = out.with_suffix(f".{os.getpid()}.tmp")
-                with open(temporary, "wb") as file:
-                    np.save(file, rows)
-                os.replace(temporary, out)
+            out = shard_path(store.directory, "views", number)
+            temporary = out.with_suffix(f".{os.getpid()}.tmp")
+            with open(temporary, "wb") as file:
+                np.save(file, views)
+            os.replace(temporary, out)
             write_atomic(path, json.dumps({"key": key, "shards": number + 1}))
     say(f"{latents}: views of {sum(store.lengths)} frames")
     return True
 
 
 def views_of(
-    stack: ExitStack, store: LatentStore, episodes: list[int], geometry: Geometry, tokenizer: Tokenizer
-) -> Iterator[Drawn]:
+    stack: ExitStack, store: LatentStore, episodes: list[int], geometry: Geometry, tokenizer: Tokenizer, aligned: bool
+) -> Iterator[np.ndarray]:
     """The views of these episodes in turn: many at once on a GPU, elsewhere by one process a core, since much of it is
     no matrix product."""
     if geometry.focal.device.type == "cuda":
         groups = [episodes[i : i + TOGETHER] for i in range(0, len(episodes), TOGETHER)]
-        return (views for group in groups for views in draw_episodes(store, group, geometry, tokenizer))
+        return (views for group in groups for views in draw_episodes(store, group, geometry, tokenizer, aligned))
     cores = torch.get_num_threads()
     if cores == 1 or len(episodes) == 1:
-        return (draw_episodes(store, [number], geometry, tokenizer)[0] for number in episodes)
+        return (draw_episodes(store, [number], geometry, tokenizer, aligned)[0] for number in episodes)
     context = multiprocessing.get_context("spawn")
-    pool = stack.enter_context(context.Pool(cores, _begin, (str(store.directory), geometry, tokenizer)))
+    pool = stack.enter_context(context.Pool(cores, _begin, (str(store.directory), geometry, tokenizer, aligned)))
     return pool.imap(_views, episodes)
 
 
-Drawn = dict[str, np.ndarray]
-
-_work: list[Any] = []  # of a worker process: the store and the two networks
+_work: list[Any] = []  # of a worker process: the store, the two networks and whether views are aligned
 
 
-def _begin(latents: str, geometry: Geometry, tokenizer: Tokenizer) -> None:
+def _begin(latents: str, geometry: Geometry, tokenizer: Tokenizer, aligned: bool) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
     torch.set_num_threads(1)
-    _work[:] = [LatentStore(latents), geometry, tokenizer]
+    _work[:] = [LatentStore(latents), geometry, tokenizer, aligned]
 
 
-def _views(number: int) -> Drawn:
+def _views(number: int) -> np.ndarray:
     return draw_episodes(_work[0], [number], *_work[1:])[0]
 
 
 @torch.no_grad()
-def draw_episodes(store: LatentStore, numbers: list[int], geometry: Geometry, tokenizer: Tokenizer) -> list[Drawn]:
-    """Of each of these episodes the "views" (F, 2 * (C + COVER), h, w), none of its first frame, and the "goals"
-    (F, C, h, w), float16."""
+def draw_episodes(
+    store: LatentStore, numbers: list[int], geometry: Geometry, tokenizer: Tokenizer, aligned: bool = False
+) -> list[np.ndarray]:
+    """The views (F, 2 * (C + COVER), h, w), float16, of each of these episodes; none of its first frame."""
     device, lengths = geometry.focal.device, [store.lengths[number] for number in numbers]
-    latents, actions = (
+    wanted = ["latents", "actions", *(["pose"] if aligned and store.index["pose"] else [])]
+    latents, actions, *poses = (
         torch.stack([lengthened(store.read(name, Span(n, 0, f)), max(lengths)) for n, f in zip(numbers, lengths)])
-        for name in ("latents", "actions")
-    )
-    latents, actions = latents.to(device), actions.to(device)
-    poses = None
-    if store.index["pose"]:
-        parts = [lengthened(store.read("pose", Span(n, 0, f)), max(lengths)) for n, f in zip(numbers, lengths)]
-        poses = torch.stack(parts).to(device)
+        .to(device)
+        for name in wanted
+    )  # fmt: skip
     with torch.autocast(device.type, torch.bfloat16):
         frames = RecentFrames.read(geometry, tokenizer.decode, latents, actions)
-    which, sources, there, coming = walk(frames, actions, geometry, [store.episodes[n]["seed"] for n in numbers])
-    truth = frames.steps if poses is None else F.pad(relative(poses[:, :-1], poses[:, 1:]), (0, 0, 1, 0))
-    drawn: dict[str, list[Tensor]] = {"views": [], "goals": []}
+    led = F.pad(relative(poses[0][:, :-1], poses[0][:, 1:]), (0, 0, 1, 0)) if poses else frames.steps
+    seeds = [store.episodes[n]["seed"] for n in numbers]
+    which, sources, there, coming = walk(frames, actions, geometry, seeds, led if aligned else None)
+    drawn = []
     at = torch.arange(latents.shape[1], device=device).repeat(len(numbers), 1)
     episode = torch.arange(len(numbers), device=device)[:, None].expand_as(at)
     kept = at < torch.tensor(lengths, device=device)[:, None]
@@ -160,35 +155,9 @@ def draw_episodes(store: LatentStore, numbers: list[int], geometry: Geometry, to
         warped = stretches(frames, e, t).sources(geometry, coming[e, t])
         with torch.autocast(device.type, torch.bfloat16):
             views = as_latents(tokenizer, draw_pair(recalled, warped, geometry.focal)).half()
-            shown = frames.pictures[e, t], frames.disparity[e, t]
-            goals = seen_from(tokenizer, geometry, coming[e, t], truth[e, t], *shown, latents[e, t])
         views[t == 0] = 0
-        drawn["views"].append(views.cpu())
-        drawn["goals"].append(goals.half().cpu())
-    whole = {name: torch.cat(part).split(lengths) for name, part in drawn.items()}
-    return [{name: part[i].numpy() for name, part in whole.items()} for i in range(len(lengths))]
-
-
-def seen_from(
-    tokenizer: Tokenizer,
-    geometry: Geometry,
-    pose_B3: Tensor,
-    own_B3: Tensor,
-    pictures_B3HW: Tensor,
-    disparity_Bhw: Tensor,
-    latents_BCHW: Tensor,
-    far: float = FAR,
-) -> Tensor:
-    """Frames that were taken from `own` as they look from `pose`, as latents; as they are where that is more than `far`
-    (in places) away, and in cells that they do not show from there."""
-    away = relative(pose_B3, own_B3)
-    away = torch.cat((away[:, :2] / geometry.config.place, away[:, 2:]), -1)
-    there = away[:, :2].norm(dim=1, keepdim=True) < far
-    drawn = as_latents(
-        tokenizer, draw([Sources(pictures_B3HW[:, None], disparity_Bhw[:, None], away[:, None], there)], geometry.focal)
-    )
-    latents, cover = drawn.split((latents_BCHW.shape[1], COVER), 1)
-    return torch.where(cover.amin(1, keepdim=True) > WHOLE, latents, latents_BCHW)
+        drawn.append(views.cpu())
+    return [part.numpy() for part in torch.cat(drawn).split(lengths)]
 
 
 def lengthened(rows: np.ndarray, frames: int) -> Tensor:
@@ -206,13 +175,15 @@ def stretches(frames: RecentFrames, episode: Tensor, at: Tensor) -> RecentFrames
 
 
 def walk(
-    frames: RecentFrames, actions: Tensor, geometry: Geometry, seeds: list[int]
+    frames: RecentFrames, actions: Tensor, geometry: Geometry, seeds: list[int], led: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """For each frame of E episodes: which frames are recalled (E, F, R), their poses seen from its own (E, F, R, 3),
-    whether there is one (E, F, R), and the step that was foreseen to lead to it (E, F, 3)."""
+    whether there is one (E, F, R), and the step that was foreseen to lead to it (E, F, 3), or that `led` there."""
     config, device = geometry.config, actions.device
     pictures, disparity, was = frames.pictures, frames.disparity, frames.steps
-    flat = [x.flatten(0, 1) for x in (frames.pairs, actions, was)]
+    known = [F.pad(x, (0, 0, BEFORE, 0)) for x in (was, frames.actions)]
+    past = geometry.motion.past(*(x.unfold(1, BEFORE, 1)[:, 1:].flatten(0, 1).mT for x in known))
+    flat = [*(x.flatten(0, 1) for x in (frames.pairs, actions)), past]
     coming, free = steady(geometry, geometry.motion.to_come(*flat)).view_as(was), None
     if geometry.motion.free is not None:
         free = steady(geometry, geometry.motion.unhindered(*flat[1:])).view_as(was)
@@ -235,7 +206,9 @@ def walk(
             missing = (kind < MISSING).to(device)
             wrong = [i for i, x in enumerate(kind.tolist()) if MISSING <= x < MISSING + WRONG]
         if t:
-            if free is not None:
+            if led is not None:
+                coming[:, t - 1] = led[:, t]
+            elif free is not None:
                 coming[:, t - 1], _ = memory.coming(places, coming[:, t - 1], free[:, t - 1])
             pose = move(memory.pose, coming[:, t - 1])
             which, sources, there = memory.choose(places, pose, now, config.views, geometry.focal, young)
@@ -254,10 +227,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--latents", required=True, help="folder that `python -m train encode` wrote")
     parser.add_argument("--geometry", required=True, help="checkpoint of `python -m train geometry`")
     parser.add_argument("--tokenizer", required=True, help="checkpoint with the tokenizer")
+    parser.add_argument(
+        "--aligned", action="store_true", help="from where steps led, not from where they were foreseen to"
+    )
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
     use_all_cores()
     device = usable(options.device)
     networks = load_geometry(options.geometry, device), load_tokenizer(options.tokenizer, device)
-    draw_views(options.latents, *networks)
+    draw_views(options.latents, *networks, options.aligned)
     return 0

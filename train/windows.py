@@ -105,38 +105,34 @@ class LatentStore:
                 raise UserError(f"{path} holds {len(arrays[name])} frames instead of {frames}: {again}")
         return arrays
 
-    def open_views(self) -> bool:
-        """Open what `python -m train views` wrote as well, as "views" (frames, 2 * (C + COVER), h, w) and "goals"
-        (frames, C, h, w); False where it has not, or has not for all that is encoded."""
-        if not self._drawn():
+    def open_views(self, aligned: bool = False) -> bool:
+        """Open what `python -m train views` wrote as well, as "views" (frames, 2 * (C + COVER), h, w); False where it
+        has not, or not `aligned` as asked, or not for all that is encoded."""
+        if not self._drawn(aligned):
             return False
-        drawn = []
+        views = []
         for number, frames in enumerate(self.index["shards"]):
             try:
-                rows = {
-                    name: np.load(shard_path(self.directory, name, number), mmap_mode="r", allow_pickle=False)
-                    for name in ("views", "goals")
-                }
+                rows = np.load(shard_path(self.directory, "views", number), mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError):
                 return False
-            if any(len(row) != frames for row in rows.values()):
+            if len(rows) != frames:
                 return False
-            drawn.append(rows)
-        for shard, rows in zip(self.shards, drawn, strict=True):
-            shard.update(rows)
+            views.append(rows)
+        for shard, rows in zip(self.shards, views, strict=True):
+            shard["views"] = rows
         return True
 
-    @property
-    def views_key(self) -> str:
+    def views_key(self, aligned: bool) -> str:
         """What `views.json` begins its key with; a number of the geometry follows."""
-        return f"{self.index['key']}-goals-"
+        return f"{self.index['key']}-{'aligned-' if aligned else 'foreseen-'}"
 
-    def _drawn(self) -> bool:
+    def _drawn(self, aligned: bool) -> bool:
         """Whether `views.json` says that all shards have views of one geometry: after an interrupted change of it,
         those of the last one still lie behind the new."""
         try:
             found = json.loads((self.directory / "views.json").read_text())
-            return found["shards"] == len(self.shards) and found["key"].startswith(self.views_key)
+            return found["shards"] == len(self.shards) and found["key"].startswith(self.views_key(aligned))
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return False
 
@@ -169,7 +165,7 @@ class SequenceDataset(Dataset):
 
     An item is latents (L, C, h, w) float32, actions (L, A) float32 encoded (zero at the last frame of an episode,
     after which nothing is done), rewards (L,), terminated (L,) and, where the game tells, pose (L, 3) x, y, radians;
-    views (L, 2 * (C + COVER), h, w) and goals (L, C, h, w) where the store has been told to `open_views`;
+    views (L, 2 * (C + COVER), h, w) where the store has been told to `open_views`;
     episode and start (int64) say where it lies. Raises `UserError` when no episode is as long as a window.
     """
 

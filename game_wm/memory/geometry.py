@@ -3,7 +3,8 @@
 `Geometry` is trained by itself (`train/geometry.py`): disparity without labels, by drawing frames from their
 neighbours (Zhou et al., 2017); motion on the recorded poses. In play it is all that places the player.
 
-Legend: B batch or players, C latent channels, h, w latent grid, A action vector, E features of a pair of frames.
+Legend: B batch or players, C latent channels, h, w latent grid, A action vector, E features of a pair of frames,
+P = BEFORE * (3 + A) the past of a step.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+BEFORE = 2  # steps, with their actions, that the next one goes on from: two tell whether one slides along something
 FINER = 4  # disparities a latent cell, along each side
 NEAREST, FARTHEST = 3.0, 0.001  # disparities, of one over a place's side: a wall at the nose, the sky
 
@@ -24,9 +26,10 @@ class MemoryConfig:
 
     `place`, `headings`: side of a place in the pose's units, and how many headings make a turn; of every place the
     first and the newest frame are kept, of `slots` places; `views`: frames that a remembered view is drawn from;
-    `hidden`: width of the networks that read depth and motion; `inertia`: whether a step goes on from the last one, as
-    of somebody who slides to a halt; `growing`: every frame is kept, without bounds, instead of two of a place;
-    `trail`: how many of the last positions are kept, at which nothing can be in the way (0: motion does without).
+    `hidden`: width of the networks that read depth and motion; `inertia`: whether a step goes on from the last two, as
+    of somebody who slides to a halt or along a wall; `growing`: every frame is kept, without bounds, instead of two of
+    a place; `trail`: how many of the last positions are kept, at which nothing can be in the way (0: motion does
+    without).
     """
 
     channels: int = 16
@@ -82,7 +85,8 @@ class Motion(nn.Module):
     """Steps on SE(2) (B, 3) in the player's own frame (ahead, aside, turn), from a pair of latents and an action.
 
     How far one gets, the pictures tell (there are walls); how far one turns, the action alone: a network that also
-    looks is biased by less than a thousandth of a radian, which is a quarter turn after a thousand frames.
+    looks is biased by less than a thousandth of a radian, which is a quarter turn after a thousand frames. With inertia
+    the pictures tell what is in the way of what the last steps and actions lead to.
     """
 
     unit: Tensor
@@ -95,12 +99,21 @@ class Motion(nn.Module):
         self.gather = nn.Conv2d(width, 16, 1)
         self.read = nn.Linear(16 * config.height * config.width + width, features)
         self.inertia = config.inertia
-        told = features + config.actions + 3 * config.inertia
-        self.was = nn.Sequential(nn.Linear(told, 128), nn.SiLU(), nn.Linear(128, 2))
-        self.next = nn.Sequential(nn.Linear(told, 128), nn.SiLU(), nn.Linear(128, 2))
+        blind = config.actions + config.inertia * BEFORE * (3 + config.actions)
+        self.was, self.next = (
+            nn.Sequential(nn.Linear(features + blind, 128), nn.SiLU(), nn.Linear(128, 2)) for _ in range(2)
+        )
         self.turn = nn.Sequential(nn.Linear(config.actions, 64), nn.SiLU(), nn.Linear(64, 1))
-        blind = config.actions + 3 * config.inertia
-        self.free = nn.Sequential(nn.Linear(blind, 64), nn.SiLU(), nn.Linear(64, 2)) if config.trail else None
+        self.free = self.slide = None
+        if config.trail or config.inertia:
+            wide = 128 if config.inertia else 64
+            self.free = nn.Sequential(nn.Linear(blind, wide), nn.SiLU(), nn.Linear(wide, 2))
+        if config.inertia:  # who slides loses a share of his speed, which is linear
+            self.slide = nn.Linear(blind, 2, bias=False)
+            nn.init.zeros_(self.slide.weight)
+            for head in (self.was, self.next):
+                for weights in head[-1].parameters():
+                    nn.init.zeros_(weights)
         unit = torch.tensor([config.place / 10, config.place / 10, 0.1])
         self.register_buffer("unit", unit, persistent=False)
 
@@ -111,23 +124,42 @@ class Motion(nn.Module):
             x = block(x)
         return F.silu(self.read(torch.cat((self.gather(x).flatten(1), x.mean((2, 3))), 1)))
 
-    def led_here(self, pair_BE: Tensor, action_BA: Tensor, last_B3: Tensor) -> Tensor:
-        """The step between the two frames, which `action` led to, after the step `last`."""
-        return self._step(self.was, pair_BE, action_BA, last_B3)
+    def past(self, steps_BT3: Tensor, actions_BTA: Tensor) -> Tensor:
+        """The past (B, P) of what comes after T steps (fewer than `BEFORE` follow on nothing) and the actions that led
+        to them: the last ones, the latest first, as the player now stands."""
+        parts, heading = [], torch.zeros_like(steps_BT3[:, 0, 2]) if steps_BT3.shape[1] else 0.0
+        for i in range(1, BEFORE + 1):
+            if i > steps_BT3.shape[1]:
+                parts.append(steps_BT3.new_zeros(len(steps_BT3), 3 + actions_BTA.shape[-1]))
+                continue
+            (ahead, aside, turn), action = steps_BT3[:, -i].unbind(-1), actions_BTA[:, -i]
+            heading = heading + turn
+            cos, sin = heading.cos(), heading.sin()
+            step = torch.stack((cos * ahead + sin * aside, cos * aside - sin * ahead, turn), -1)
+            parts.append(torch.cat((step / self.unit, action), -1))
+        return torch.cat(parts, -1)
 
-    def to_come(self, pair_BE: Tensor, action_BA: Tensor, last_B3: Tensor) -> Tensor:
-        """The step that `action` will lead to after the two frames; `last` was the step between them."""
-        return self._step(self.next, pair_BE, action_BA, last_B3)
+    def led_here(self, pair_BE: Tensor, action_BA: Tensor, past_BP: Tensor) -> Tensor:
+        """The step between the two frames, which `action` led to, after `past`."""
+        return self._step(self.was, action_BA, past_BP, pair_BE)
 
-    def unhindered(self, action_BA: Tensor, last_B3: Tensor) -> Tensor:
-        """The step that `action` mostly leads to after the step `last`, whatever is in the way."""
+    def to_come(self, pair_BE: Tensor, action_BA: Tensor, past_BP: Tensor) -> Tensor:
+        """The step that `action` will lead to after the two frames; `past` ends with the step between them."""
+        return self._step(self.next, action_BA, past_BP, pair_BE)
+
+    def unhindered(self, action_BA: Tensor, past_BP: Tensor) -> Tensor:
+        """The step that `action` mostly leads to after `past`, whatever is in the way."""
         assert self.free is not None
-        return self._step(self.free, action_BA[:, :0], action_BA, last_B3)
+        return self._step(self.free, action_BA, past_BP)
 
-    def _step(self, far: nn.Module, pair_BE: Tensor, action_BA: Tensor, last_B3: Tensor) -> Tensor:
-        told = [pair_BE, action_BA, *([last_B3 / self.unit] if self.inertia else [])]
-        with torch.autocast(pair_BE.device.type, enabled=False):  # what is rounded would add up
-            step, turn = far(torch.cat(told, 1).float()), self.turn(action_BA.float())
+    def _step(self, far: nn.Module, action_BA: Tensor, past_BP: Tensor, pair_BE: Tensor | None = None) -> Tensor:
+        with torch.autocast(action_BA.device.type, enabled=False):  # what is rounded would add up
+            action, blind = action_BA.float(), torch.cat((action_BA, *([past_BP] if self.inertia else [])), 1).float()
+            step = far(blind if pair_BE is None else torch.cat((pair_BE.float(), blind), 1))
+            if self.slide is not None and self.free is not None:
+                usual = self.slide(blind) + (0 if pair_BE is None else self.free(blind))
+                step = step + (usual if pair_BE is None else usual.detach())
+            turn = self.turn(action)
         return torch.cat((step, turn), 1) * self.unit
 
 

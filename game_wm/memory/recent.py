@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from game_wm.memory.camera import Sources
-from game_wm.memory.geometry import Geometry
-from game_wm.memory.pose import move, relative
+from game_wm.memory.geometry import BEFORE, Geometry
+from game_wm.memory.odometry import measured
+from game_wm.memory.pose import move, relative, trace
 
 AGES = (1, 2, 4, 8)  # of the frames that are drawn, each where those before it show nothing
 KEPT = max(AGES)
@@ -30,14 +31,15 @@ IN_TURN = 0.3  # cost of being the next older: the newest that shows a surface w
 class RecentFrames:
     """Frames in order, the newest last, and the player first in every tensor.
 
-    `pictures` uint8 (B, T, 3, H, W); their `disparity` (B, T, 4h, 4w); `steps` (B, T, 3) that led to them and `poses`
-    (B, T, 3), dead-reckoned; `pairs` (B, T, E), the motion network's features of each frame and the one before it;
-    `there` bool (B, T).
+    `pictures` uint8 (B, T, 3, H, W); their `disparity` (B, T, 4h, 4w); `steps` (B, T, 3) and `actions` (B, T, A) that
+    led to them and `poses` (B, T, 3), dead-reckoned; `pairs` (B, T, E), the motion network's features of each frame and
+    the one before it; `there` bool (B, T).
     """
 
     pictures: Tensor
     disparity: Tensor
     steps: Tensor
+    actions: Tensor
     poses: Tensor
     pairs: Tensor
     there: Tensor
@@ -50,9 +52,11 @@ class RecentFrames:
         latents_BTChw: Tensor,
         actions_BTA: Tensor,
         frames_BTHWC: Tensor | None = None,
+        steps_BT3: Tensor | None = None,
     ) -> RecentFrames:
         """Of a sequence of any length, whose first frame is at pose zero: `decode` shows latents as uint8 (N, H, W, 3),
-        where their frames are not given; `actions[:, t]` led from frame t to t + 1."""
+        where their frames are not given; `actions[:, t]` led from frame t to t + 1. `steps` that led to the frames, the
+        first of them zero, are read off the pictures where they are not known."""
         batch, time = latents_BTChw.shape[:2]
         before, parts = torch.cat((latents_BTChw[:, :1], latents_BTChw[:, :-1]), 1), []
         for part in (slice(i, i + PART) for i in range(0, time, PART)):
@@ -61,18 +65,24 @@ class RecentFrames:
             found = shown.permute(0, 3, 1, 2), geometry.depth(now).float(), features(geometry, past, now)
             parts.append([x.unflatten(0, (batch, -1)) for x in found])
         pictures, disparity, pairs = (torch.cat(x, 1) for x in zip(*parts, strict=True))
-        pose = step = torch.zeros(batch, 3, device=pairs.device)
-        steps, poses = [step], [pose]
-        for t in range(1, time):
-            step = steady(geometry, geometry.motion.led_here(pairs[:, t], actions_BTA[:, t - 1], step))
-            pose = move(pose, step)
-            steps.append(step)
-            poses.append(pose)
+        led = torch.cat((torch.zeros_like(actions_BTA[:, :1]), actions_BTA[:, : time - 1]), 1)
+        if led.shape[1] < time:  # of a single frame
+            led = pairs.new_zeros(batch, time, actions_BTA.shape[-1])
+        if steps_BT3 is None:
+            steps = [torch.zeros(batch, 3, device=pairs.device)]
+            for t in range(1, time):
+                past = geometry.motion.past(torch.stack(steps[-BEFORE:], 1), led[:, max(0, t - BEFORE) : t])
+                steps.append(steady(geometry, geometry.motion.led_here(pairs[:, t], led[:, t], past)))
+            steps_BT3 = torch.stack(steps, 1)
+            if geometry.config.inertia and time > 1:
+                each = zip(pictures, disparity, pairs[:, 1:], steps_BT3[:, 1:], led[:, 1:], strict=True)
+                better = torch.stack([steady(geometry, measured(geometry, *of_one)) for of_one in each])
+                steps_BT3 = torch.cat((steps_BT3[:, :1], better), 1)
         there = torch.ones(batch, time, dtype=torch.bool, device=pairs.device)
-        return cls(pictures, disparity, torch.stack(steps, 1), torch.stack(poses, 1), pairs, there)
+        return cls(pictures, disparity, steps_BT3, led, trace(steps_BT3[:, 1:]), pairs, there)
 
     def tensors(self) -> tuple[Tensor, ...]:
-        return self.pictures, self.disparity, self.steps, self.poses, self.pairs, self.there
+        return self.pictures, self.disparity, self.steps, self.actions, self.poses, self.pairs, self.there
 
     def before(self, frame: int) -> RecentFrames:
         """The `KEPT` frames before this number (from the first of these on), copied; absent ones stand in front."""
@@ -94,22 +104,27 @@ class RecentFrames:
         """A frame is finished, in place: its latent, the one before and the action between. The step (B, 3) it was: as
         the picture shows it, unless `foreseen` (B, 3) was sure (B, 1)."""
         pair = features(geometry, before, now)
-        step = steady(geometry, geometry.motion.led_here(pair, action_BA, self.steps[:, -1]))
+        step = steady(geometry, geometry.motion.led_here(pair, action_BA, self.past(geometry)))
         if foreseen is not None:
             step = torch.where(foreseen[1], foreseen[0], step)
         pose = move(self.poses[:, -1], step)
-        new = (picture_B3HW, geometry.depth(now).float(), step, pose, pair, torch.ones_like(self.there[:, 0]))
+        there = torch.ones_like(self.there[:, 0])
+        new = (picture_B3HW, geometry.depth(now).float(), step, action_BA.to(self.actions), pose, pair, there)
         kept = (torch.cat((old[:, 1:], value[:, None]), 1) for old, value in zip(self.tensors(), new, strict=True))
-        self.pictures, self.disparity, self.steps, self.poses, self.pairs, self.there = kept
+        self.pictures, self.disparity, self.steps, self.actions, self.poses, self.pairs, self.there = kept
         return step
+
+    def past(self, geometry: Geometry) -> Tensor:
+        """What the next step goes on from, as the motion network reads it."""
+        return geometry.motion.past(self.steps[:, -BEFORE:], self.actions[:, -BEFORE:])
 
     def to_come(self, geometry: Geometry, action_BA: Tensor) -> Tensor:
         """The step (B, 3) that an action will lead to."""
-        return steady(geometry, geometry.motion.to_come(self.pairs[:, -1], action_BA, self.steps[:, -1]))
+        return steady(geometry, geometry.motion.to_come(self.pairs[:, -1], action_BA, self.past(geometry)))
 
     def unhindered(self, geometry: Geometry, action_BA: Tensor) -> Tensor:
         """The step (B, 3) that an action mostly leads to, whatever is in the way."""
-        return steady(geometry, geometry.motion.unhindered(action_BA, self.steps[:, -1]))
+        return steady(geometry, geometry.motion.unhindered(action_BA, self.past(geometry)))
 
     def sources(self, geometry: Geometry, step_B3: Tensor) -> Sources:
         """What is drawn from where this step leads."""

@@ -29,7 +29,7 @@ from game_wm.world import WorldState
 if TYPE_CHECKING:
     from game_wm.checkpoint import Checkpoint
 
-FORMAT = "game_wm dream/2"
+FORMAT = "game_wm dream/3"
 SUFFIX = ".dream"
 
 
