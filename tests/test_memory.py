@@ -322,8 +322,9 @@ def test_who_stays_sees_the_same_and_who_turns_sees_it_shifted() -> None:
 
 
 @pytest.mark.parametrize("aligned", [False, True])
-def test_own_rollouts_warp_as_play_does(aligned: bool) -> None:
-    """Four frames of the model's own, in training and in play: from the same noise the same latents and views."""
+def test_own_rollouts_warp_as_play_does(aligned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four frames of the model's own, in training and in play: from the same noise the same latents and views; aligned
+    ones where both take the recorded steps."""
     world = tiny_world(recall=True)
     assert world.geometry is not None
     world.config = replace(world.config, dynamics=replace(world.config.dynamics, aligned=aligned))
@@ -333,11 +334,15 @@ def test_own_rollouts_warp_as_play_does(aligned: bool) -> None:
     latents, actions = torch.randn(1, 16, 4, 8, 8), torch.rand(1, 16, 4).round()
     stored = torch.randn(1, 16, 16, 8, 8)
     torch.manual_seed(5)
-    made, views = module.roll_out(latents, actions, 4, views=stored)
+    real = RecentFrames.read(world.geometry, world.tokenizer.decode, latents, actions)
+    made, views = module.roll_out(latents, actions, 4, views=stored, poses=real.poses)
     assert views is not None and torch.equal(views[:, :, :8], stored[:, :, :8])
     assert torch.equal(views[:, :12], stored[:, :12]) and not torch.equal(views[:, 12, 8:], stored[:, 12, 8:])
     state = world.start_latents(made[:, :12], actions[:, :11], torch.tensor([0]))
     for t in range(12, 16):
+        if aligned:
+            led = relative(real.poses[:, t - 1], real.poses[:, t])
+            monkeypatch.setattr(world, "_coming", lambda *_, led=led: (led, led[:, :1] < torch.inf))
         drawn = world.draw(state, actions[:, t - 1])
         assert drawn is not None and (drawn[:, 8:] - views[:, t, 8:]).abs().mean() < 1e-3
         with torch.inference_mode():

@@ -142,7 +142,7 @@ def test_steps_that_are_stopped_are_found_by_trying(module: GeometryModule, monk
 
 
 def test_steps_are_put_right_by_what_the_pictures_give() -> None:
-    """In the painted room, whose depth is known: steps that are off by most of their length, and turns as they are."""
+    """In the painted room, whose depth is known: steps that are off by most of their length."""
     torch.manual_seed(0)
     config = MemoryConfig(channels=12, height=8, width=8, actions=3, place=1.0, hidden=16, trail=16, inertia=True)
     geometry = Geometry(config)
@@ -153,7 +153,7 @@ def test_steps_are_put_right_by_what_the_pictures_give() -> None:
     read = truth[0] + STEP * torch.randn(23, 3) * torch.tensor([0.7, 0.7, 0.0])
     found = measured(geometry, pictures, disparity, torch.randn(23, 192), read, actions[0, :-1])
     off, was = ((x - truth[0])[:, :2].norm(dim=1) for x in (found, read))
-    assert off.median() < 0.15 * was.median() and off.max() < was.max() and torch.equal(found[:, 2], read[:, 2])
+    assert off.median() < 0.15 * was.median() and off.max() < 0.2 * STEP
 
 
 def test_a_step_that_changes_on_the_way_is_no_graph(module: GeometryModule) -> None:

@@ -134,7 +134,8 @@ class GeometryModule(pl.LightningModule):
             return configure(self.geometry, self.optimizer_kind, self.lr, self.weight_decay)
         motion = self.geometry.motion
         assert motion.free is not None
-        others = nn.ModuleList((self.geometry.depth, motion.was, motion.next, motion.turn, motion.free))
+        heads = [part for part in (motion.was, motion.next, motion.turn, motion.free, motion.slide) if part is not None]
+        others = nn.ModuleList((self.geometry.depth, *heads))
         optimizer = configure(others, self.optimizer_kind, self.lr, self.weight_decay)
         reading = (motion.enter, motion.blocks, motion.gather, motion.read)
         for params, rate, decay in (
@@ -227,7 +228,7 @@ class GeometryModule(pl.LightningModule):
             truth + ASTRAY * motion.unit * torch.randn_like(truth) if self.config.inertia else self.reckoned(pair, led)
         )
         known = torch.where(torch.rand(len(truth), 1, 1, device=self.device) < 0.5, truth, read)
-        past = self.pasts(known, led)  # of each step and of what comes after the last
+        past = motion.pasts(known, led)  # of each step and of what comes after the last
         was = motion.led_here(*(x.flatten(0, 1) for x in (pair, led, past[:, :-1]))).view_as(truth)
         # What comes after the last pair is not in the window.
         following = past[:, 1:-1].flatten(0, 1)
@@ -245,14 +246,6 @@ class GeometryModule(pl.LightningModule):
         if not self.config.inertia:
             return square.mean()
         return square.mean() + ((square[..., :2].sum(-1) + EXACT**2).sqrt() - EXACT).mean() + square[..., 2].mean()
-
-    def pasts(self, steps: Tensor, actions: Tensor) -> Tensor:
-        """What each of these steps (B, L, 3) goes on from, and what comes after the last of them (B, L + 1, P)."""
-        first, of = [0] * BEFORE, range(steps.shape[1] + 1)
-        steps, actions = (F.pad(x, (0, 0, len(first), 0)) for x in (steps, actions))
-        return torch.stack(
-            [self.geometry.motion.past(steps[:, i:][:, :BEFORE], actions[:, i:][:, :BEFORE]) for i in of], 1
-        )
 
     @torch.no_grad()
     def reckoned(self, pair: Tensor, actions: Tensor) -> Tensor:
@@ -279,13 +272,13 @@ class GeometryModule(pl.LightningModule):
         pair = self.pairs(latents, target_at)
         pair = pair if self.trying else pair.detach()
         led = actions[:, :-1]
-        past = self.pasts(self.reckoned(pair, led), led)
+        past = motion.pasts(self.reckoned(pair, led), led)
         was = motion.led_here(*(x.flatten(0, 1) for x in (pair, led, past[:, :-1]))).unflatten(0, led.shape[:2])
         steps = torch.cat((was[..., :2].detach(), was[..., 2:]), -1) if self.trying else was
         photo, distant, smooth, near = self.depth_losses(latents, trace(steps), target_at)
         # What each step was, the one before it foretells.
         goal = steps.detach()[:, 1:].flatten(0, 1)
-        known = self.pasts(steps.detach(), led)[:, 1:-1].flatten(0, 1)
+        known = motion.pasts(steps.detach(), led)[:, 1:-1].flatten(0, 1)
         coming = motion.to_come(pair[:, :-1].flatten(0, 1), led[:, 1:].flatten(0, 1), known)
         coming = ((coming - goal) / motion.unit)[..., :2].square().mean()
         size = (near.mean((1, 2)).log().mean() - math.log(MEAN)).square()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,10 +30,10 @@ def recorded_steps(motion: Motion, store: LatentStore, spans: Sequence[Span]) ->
     for span in spans:
         if span.frames < BEFORE + 2:
             continue
-        pose, actions = (torch.from_numpy(store.read(name, span)).float() for name in ("pose", "actions"))
+        pose, actions = (torch.from_numpy(np.array(store.read(name, span))).float() for name in ("pose", "actions"))
         steps, actions = relative(pose[:-1], pose[1:]), actions[:-1]
-        before = [x.unfold(0, BEFORE, 1)[:-1].mT for x in (steps, actions)]
-        found.append((motion.past(*before), actions[BEFORE:], steps[BEFORE:]))
+        pasts = motion.pasts(steps[None], actions[None])[0, BEFORE:-1]
+        found.append((pasts, actions[BEFORE:], steps[BEFORE:]))
     pasts, actions, steps = (torch.cat(x) for x in zip(*found, strict=True))
     return pasts, actions, steps
 

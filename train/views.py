@@ -39,7 +39,7 @@ from data_collect.lock import folder_lock
 from data_collect.shards import write_atomic
 from game_wm.memory.camera import Sources, draw_pair
 from game_wm.memory.episodic import YOUNG, EpisodicMemory, Places
-from game_wm.memory.geometry import BEFORE, Geometry
+from game_wm.memory.geometry import Geometry
 from game_wm.memory.pose import move, relative
 from game_wm.memory.recent import KEPT, RecentFrames, steady
 from game_wm.memory.recollection import COVER, as_latents
@@ -181,9 +181,8 @@ def walk(
     whether there is one (E, F, R), and the step that was foreseen to lead to it (E, F, 3), or that `led` there."""
     config, device = geometry.config, actions.device
     pictures, disparity, was = frames.pictures, frames.disparity, frames.steps
-    known = [F.pad(x, (0, 0, BEFORE, 0)) for x in (was, frames.actions)]
-    past = geometry.motion.past(*(x.unfold(1, BEFORE, 1)[:, 1:].flatten(0, 1).mT for x in known))
-    flat = [*(x.flatten(0, 1) for x in (frames.pairs, actions)), past]
+    pasts = geometry.motion.pasts(was, frames.actions)[:, 1:]
+    flat = [x.flatten(0, 1) for x in (frames.pairs, actions, pasts)]
     coming, free = steady(geometry, geometry.motion.to_come(*flat)).view_as(was), None
     if geometry.motion.free is not None:
         free = steady(geometry, geometry.motion.unhindered(*flat[1:])).view_as(was)

@@ -139,6 +139,12 @@ class Motion(nn.Module):
             parts.append(torch.cat((step / self.unit, action), -1))
         return torch.cat(parts, -1)
 
+    def pasts(self, steps_BT3: Tensor, actions_BTA: Tensor) -> Tensor:
+        """What each of T steps that follow each other goes on from, and what comes after the last (B, T + 1, P)."""
+        padded = (F.pad(x, (0, 0, BEFORE, 0)) for x in (steps_BT3, actions_BTA))
+        windows = [x.unfold(1, BEFORE, 1).flatten(0, 1).mT for x in padded]
+        return self.past(*windows).unflatten(0, (len(steps_BT3), -1))
+
     def led_here(self, pair_BE: Tensor, action_BA: Tensor, past_BP: Tensor) -> Tensor:
         """The step between the two frames, which `action` led to, after `past`."""
         return self._step(self.was, action_BA, past_BP, pair_BE)

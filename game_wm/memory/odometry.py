@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from game_wm.memory.camera import align, project
-from game_wm.memory.geometry import BEFORE, Geometry
+from game_wm.memory.geometry import Geometry
 from game_wm.memory.pose import move, relative
 
 COARSE, FINE = ((4, 3), (2, 3)), ((2, 2),)  # times smaller than disparities, and how often a step is improved there
@@ -62,17 +62,11 @@ def measured(
     none = torch.cat((torch.zeros_like(steps_L3[:, :2]), steps_L3[:, 2:]), 1)
     steps = best(steps_L3, improved(steps_L3, COARSE), improved(none, COARSE))
     for _ in range(SWEEPS):
-        past = pasts(geometry, steps, actions_LA)
+        past = motion.pasts(steps[None], actions_LA[None])[0, :-1]
         usual = motion.unhindered(actions_LA, past)
         start = best(usual, motion.led_here(pairs_LE, actions_LA, past))
         steps = best(steps, usual, improved(start, FINE))
     return best(steps, improved(steps, LAST))
-
-
-def pasts(geometry: Geometry, steps_L3: Tensor, actions_LA: Tensor) -> Tensor:
-    """What each of these steps goes on from (L, P), as the motion network reads it; before the first there is none."""
-    wide = [F.pad(x, (0, 0, BEFORE, 0)).unfold(0, BEFORE, 1)[:-1].mT for x in (steps_L3, actions_LA)]
-    return geometry.motion.past(*wide)
 
 
 def _better(geometry: Geometry, now: Tensor, near: Tensor, then: Tensor, near_then: Tensor, steps: Tensor) -> Tensor:
