@@ -96,8 +96,9 @@ def grown(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Te
     """Weights for a network that may have gained recurrent memory or views, which are nothing at first, or inertia or
     the unhindered step, which are learnt anew."""
     weights = dict(weights)
-    if "motion.slide.weight" in wanted and "motion.slide.weight" not in weights:
-        heads = ("motion.was.", "motion.next.", "motion.free.", "motion.slide.")
+    if "motion.free.weight" in wanted and "motion.free.weight" not in weights:  # inertia
+        heads = ("motion.was.", "motion.next.", "motion.free.")
+        weights = {name: value for name, value in weights.items() if not name.startswith(heads)}
         weights |= {name: value for name, value in wanted.items() if name.startswith(heads)}
     for name in ("denoiser.enter.weight",):
         if name in weights and name in wanted and (more := wanted[name].shape[1] - weights[name].shape[1]) > 0:

@@ -105,7 +105,7 @@ class GeometryModule(pl.LightningModule):
                             "trail: set --model.geometry.trail 1024")  # fmt: skip
         self.trying = False
         if poses and geometry.inertia:  # learnt before all else, see `prepare`
-            for part in (self.geometry.motion.free, self.geometry.motion.slide, self.geometry.motion.turn):
+            for part in (self.geometry.motion.free, self.geometry.motion.turn):
                 if part is not None:
                     part.requires_grad_(False)
         if not poses:
@@ -134,7 +134,7 @@ class GeometryModule(pl.LightningModule):
             return configure(self.geometry, self.optimizer_kind, self.lr, self.weight_decay)
         motion = self.geometry.motion
         assert motion.free is not None
-        heads = [part for part in (motion.was, motion.next, motion.turn, motion.free, motion.slide) if part is not None]
+        heads = [part for part in (motion.was, motion.next, motion.turn, motion.free) if part is not None]
         others = nn.ModuleList((self.geometry.depth, *heads))
         optimizer = configure(others, self.optimizer_kind, self.lr, self.weight_decay)
         reading = (motion.enter, motion.blocks, motion.gather, motion.read)
@@ -164,7 +164,7 @@ class GeometryModule(pl.LightningModule):
             )
             self.geometry.focal.fill_(focal_length(self.tokenizer, batches, self.config.place, str(data.latents)))
         motion = self.geometry.motion
-        if motion.slide is not None and not motion.slide.weight.any():
+        if isinstance(motion.free, nn.Linear) and not motion.free.weight.any():  # inertia
             steps = recorded_steps(motion.cpu(), data.store, split_episodes(data.store.lengths, data.held_out, False))
             off = fit(motion, *steps)
             motion.to(self.device)

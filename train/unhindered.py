@@ -20,7 +20,8 @@ from game_wm.memory.geometry import BEFORE, Motion
 from game_wm.memory.pose import relative
 from train.windows import LatentStore, Span
 
-STEPS, BATCH, RATE = 6000, 4096, 3e-3
+STEPS, BATCH, RATE = 4000, 4096, 1e-2
+ALL, SHARP, NEAR = 0.25, 0.8, 0.02  # of the steps: until when all count, and when only what is as near (of a unit) does
 
 
 def recorded_steps(motion: Motion, store: LatentStore, spans: Sequence[Span]) -> tuple[Tensor, Tensor, Tensor]:
@@ -39,16 +40,22 @@ def recorded_steps(motion: Motion, store: LatentStore, spans: Sequence[Span]) ->
 
 
 def fit(motion: Motion, pasts_NP: Tensor, actions_NA: Tensor, steps_N3: Tensor, steps: int = STEPS) -> float:
-    """Train `unhindered` on the median, in place; returns how many units of motion it is off, the median."""
-    assert motion.free is not None and motion.slide is not None
-    parts = [p for part in (motion.free, motion.slide, motion.turn) for p in part.requires_grad_(True).parameters()]
+    """Train `unhindered` and turns, in place, on what most steps agree in: a step that is far off was stopped by
+    something, and how far does not count (the loss of Geman and McClure, 1987, made sharper and sharper).
+
+    Returns how many units of motion the median of the steps is off.
+    """
+    assert motion.free is not None
+    parts = [p for part in (motion.free, motion.turn) for p in part.requires_grad_(True).parameters()]
     optimizer, generator = torch.optim.AdamW(parts, RATE, weight_decay=0.0), torch.Generator().manual_seed(0)
     with torch.enable_grad():
         for i in range(steps):
             optimizer.param_groups[0]["lr"] = RATE * (1 - i / steps)
             rows = torch.randint(len(steps_N3), (BATCH,), generator=generator)
             off = (motion.unhindered(actions_NA[rows], pasts_NP[rows]) - steps_N3[rows]) / motion.unit
-            loss = off.abs().sum(1).mean()
+            square, width = off[:, :2].square().sum(1), max(1 - i / (SHARP * steps), NEAR)
+            far = (square + 1e-12).sqrt() if i < ALL * steps else square / (square + width**2)
+            loss = far.mean() + off[:, 2].abs().mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -104,16 +104,13 @@ class Motion(nn.Module):
             nn.Sequential(nn.Linear(features + blind, 128), nn.SiLU(), nn.Linear(128, 2)) for _ in range(2)
         )
         self.turn = nn.Sequential(nn.Linear(config.actions, 64), nn.SiLU(), nn.Linear(64, 1))
-        self.free = self.slide = None
-        if config.trail or config.inertia:
-            wide = 128 if config.inertia else 64
-            self.free = nn.Sequential(nn.Linear(blind, wide), nn.SiLU(), nn.Linear(wide, 2))
-        if config.inertia:  # who slides loses a share of his speed, which is linear
-            self.slide = nn.Linear(blind, 2, bias=False)
-            nn.init.zeros_(self.slide.weight)
-            for head in (self.was, self.next):
-                for weights in head[-1].parameters():
-                    nn.init.zeros_(weights)
+        self.free: nn.Module | None = None
+        if config.inertia:  # pushes add up, and a share of the speed is lost: linear, but for turns on the way
+            self.free = nn.Linear(blind + config.actions + BEFORE * (3 + config.actions), 2, bias=False)
+            for weights in (*self.free.parameters(), *self.was[-1].parameters(), *self.next[-1].parameters()):
+                nn.init.zeros_(weights)
+        elif config.trail:
+            self.free = nn.Sequential(nn.Linear(blind, 64), nn.SiLU(), nn.Linear(64, 2))
         unit = torch.tensor([config.place / 10, config.place / 10, 0.1])
         self.register_buffer("unit", unit, persistent=False)
 
@@ -155,18 +152,28 @@ class Motion(nn.Module):
 
     def unhindered(self, action_BA: Tensor, past_BP: Tensor) -> Tensor:
         """The step that `action` mostly leads to after `past`, whatever is in the way."""
-        assert self.free is not None
-        return self._step(self.free, action_BA, past_BP)
+        return self._step(None, action_BA, past_BP)
 
-    def _step(self, far: nn.Module, action_BA: Tensor, past_BP: Tensor, pair_BE: Tensor | None = None) -> Tensor:
+    def _step(
+        self, read: nn.Module | None, action_BA: Tensor, past_BP: Tensor, pair_BE: Tensor | None = None
+    ) -> Tensor:
+        """A step by what actions do where nothing is in the way, and by what is read off a pair of pictures, if any."""
         with torch.autocast(action_BA.device.type, enabled=False):  # what is rounded would add up
             action, blind = action_BA.float(), torch.cat((action_BA, *([past_BP] if self.inertia else [])), 1).float()
-            step = far(blind if pair_BE is None else torch.cat((pair_BE.float(), blind), 1))
-            if self.slide is not None and self.free is not None:
-                usual = self.slide(blind) + (0 if pair_BE is None else self.free(blind))
-                step = step + (usual if pair_BE is None else usual.detach())
-            turn = self.turn(action)
+            step, turn = torch.zeros_like(action[:, :1]), self.turn(action)
+            if read is None or self.inertia:
+                assert self.free is not None
+                step = self.free(self._turning(blind, action, turn.detach()) if self.inertia else blind)
+            if read is not None:
+                assert pair_BE is not None
+                step = step.detach() + read(torch.cat((pair_BE.float(), blind), 1))
         return torch.cat((step, turn), 1) * self.unit
+
+    @staticmethod
+    def _turning(blind: Tensor, action: Tensor, turn: Tensor) -> Tensor:
+        """With what each push and each step before becomes by the turn on which it was made."""
+        before = blind[:, action.shape[1] :].unflatten(1, (BEFORE, -1))
+        return torch.cat((blind, action * turn, (before * before[..., 2:3]).flatten(1)), 1)
 
 
 class Geometry(nn.Module):
