@@ -29,7 +29,7 @@ from train import encode
 from train import views as drawing
 from train.checkpoints import grown
 from train.dynamics import DynamicsModule
-from train.unhindered import fit
+from train.motion import Recorded, fit, fit_heads
 from train.windows import LatentStore, Span
 
 PLACES = Places(0.75, 12)
@@ -462,19 +462,28 @@ def test_the_past_is_told_as_the_player_stands() -> None:
 def test_who_slides_to_a_halt_is_foreseen_from_poses_alone() -> None:
     motion = Motion(MemoryConfig(actions=2, inertia=True, place=1.0))
 
-    def rows(steps: torch.Tensor, actions: torch.Tensor) -> list[torch.Tensor]:
-        """Past, action and step of each that follows on two others."""
-        found = [(motion.past(steps[:, t - 2 : t], actions[:, t - 2 : t]), actions[:, t], steps[:, t])
-                 for t in range(2, steps.shape[1])]  # fmt: skip
-        return [torch.cat(part) for part in zip(*found, strict=True)]
+    def recorded(steps: torch.Tensor, actions: torch.Tensor) -> Recorded:
+        found = [
+            (steps[:, t - 2 : t], actions[:, t - 2 : t], actions[:, t], steps[:, t]) for t in range(2, steps.shape[1])
+        ]
+        return Recorded(*(torch.cat(part) for part in zip(*found, strict=True)))
 
-    fit(motion, *rows(*drifting(20, seed=0)), steps=600)
-    pasts, actions, goals = rows(*drifting(12, seed=1))
+    fit(motion, recorded(*drifting(20, seed=0)), steps=1000)
+    before, led, actions, goals = recorded(*drifting(12, seed=1))
+    pasts = motion.past(before, led)
     found = motion.unhindered(actions, pasts)
     assert (found - goals)[:, :2].norm(dim=1).median() < 0.02 * goals[:, :2].norm(dim=1).median()
-    # What reads pictures begins with that, and knows of no hindrance yet.
+    # What reads pictures begins with that, and knows of no hindrance yet; then it learns of one that is seen.
     seen = motion.to_come(torch.randn(len(goals), 192), actions, pasts)
     assert torch.equal(seen, found)
+    torch.manual_seed(0)
+    features = torch.randn(len(goals), 192).half()
+    stopped = features[:, 0] > 0.8
+    goals[stopped, :2] = 0
+    fit_heads(motion, Recorded(before, led, actions, goals), (features, features), steps=400)
+    came = motion.eval().to_come(features, actions, pasts)
+    assert (came - goals)[stopped, :2].norm(dim=1).median() < 0.2 * found[stopped, :2].norm(dim=1).median()
+    assert (came == found)[~stopped].all(1).float().mean() > 0.8
 
 
 def test_a_network_that_gains_a_memory_begins_as_it_was() -> None:

@@ -39,18 +39,16 @@ from game_wm.tokenizer import Tokenizer
 from game_wm.world import build
 from train.calibration import focal_length
 from train.callbacks import budget_of
+from train.motion import ASTRAY, fit, read_off, recorded_steps
 from train.optimizer import Kind, configure
 from train.report import say
 from train.tokenizer import load_tokenizer
-from train.unhindered import fit, recorded_steps
 from train.windows import split_episodes
 
 SOURCES, NEARBY = 2, 8  # frames that a target is drawn from, at most so many frames before or after it
 COARSER = (1, 4)  # times smaller are the pictures that are compared: in small ones what is far off finds its way
 LOST = 0.02  # weight of the disparity of what no nearby frame shows
 AGREE, AGREE_ABOUT = 0.3, 0.03  # how far disparities of distant frames may differ: relative and absolute
-ASTRAY = torch.tensor([0.15, 0.15, 0.0])  # of a unit of motion: how far steps are off that were read off pictures
-EXACT = 0.05  # of a unit of motion: with inertia, errors below it count as squares
 MEAN, SIZE = 0.5, 0.02  # without poses: the mean disparity of a picture, and the weight of its being so
 SHORT = 12  # without poses: frames of a window at first
 FOCAL = (0.4, 4.0)  # without poses: what the focal length may be
@@ -165,8 +163,8 @@ class GeometryModule(pl.LightningModule):
             self.geometry.focal.fill_(focal_length(self.tokenizer, batches, self.config.place, str(data.latents)))
         motion = self.geometry.motion
         if isinstance(motion.free, nn.Linear) and not motion.free.weight.any():  # inertia
-            steps = recorded_steps(motion.cpu(), data.store, split_episodes(data.store.lengths, data.held_out, False))
-            off = fit(motion, *steps)
+            spans = split_episodes(data.store.lengths, data.held_out, False)
+            off = fit(motion.cpu(), recorded_steps(data.store, spans))
             motion.to(self.device)
             say(f"{data.latents}: where nothing is in the way half of the steps are known to {off / 10:.4f} places")
 
@@ -225,7 +223,9 @@ class GeometryModule(pl.LightningModule):
         # In play the steps before are what was read off the pictures: half of the windows learn with that. With inertia
         # the pictures are looked at once more (memory/odometry.py), and little of it is wrong.
         read = (
-            truth + ASTRAY * motion.unit * torch.randn_like(truth) if self.config.inertia else self.reckoned(pair, led)
+            truth + motion.unit * truth.new_tensor(ASTRAY) * torch.randn_like(truth)
+            if self.config.inertia
+            else self.reckoned(pair, led)
         )
         known = torch.where(torch.rand(len(truth), 1, 1, device=self.device) < 0.5, truth, read)
         past = motion.pasts(known, led)  # of each step and of what comes after the last
@@ -240,12 +240,9 @@ class GeometryModule(pl.LightningModule):
         return loss + 0.1 * (was + coming), figures | {"was": was, "coming": coming}
 
     def off(self, found: Tensor, truth: Tensor) -> Tensor:
-        """How far steps (..., 3) are off, squared. With inertia most are told exactly by those before, so that what is
-        nearly right counts as well."""
-        square = ((found - truth) / self.geometry.motion.unit).square()
-        if not self.config.inertia:
-            return square.mean()
-        return square.mean() + ((square[..., :2].sum(-1) + EXACT**2).sqrt() - EXACT).mean() + square[..., 2].mean()
+        """How far steps (..., 3) are off: squared, with inertia as `read_off` has it."""
+        off = (found - truth) / self.geometry.motion.unit
+        return read_off(off[..., :2]) if self.config.inertia else off.square().mean()
 
     @torch.no_grad()
     def reckoned(self, pair: Tensor, actions: Tensor) -> Tensor:

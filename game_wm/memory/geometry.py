@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 BEFORE = 2  # steps, with their actions, that the next one goes on from: two tell whether one slides along something
+HEARD = 0.25  # of a unit of motion: what pictures say against what the past leads to is noise below it
 FINER = 4  # disparities a latent cell, along each side
 NEAREST, FARTHEST = 3.0, 0.001  # disparities, of one over a place's side: a wall at the nose, the sky
 
@@ -166,7 +167,10 @@ class Motion(nn.Module):
                 step = self.free(self._turning(blind, action, turn.detach()) if self.inertia else blind)
             if read is not None:
                 assert pair_BE is not None
-                step = step.detach() + read(torch.cat((pair_BE.float(), blind), 1))
+                told = read(torch.cat((pair_BE.float(), blind), 1))
+                if self.inertia and not self.training:
+                    told = told * (told.norm(dim=1, keepdim=True) > HEARD)
+                step = step.detach() + told
         return torch.cat((step, turn), 1) * self.unit
 
     @staticmethod
