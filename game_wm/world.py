@@ -23,7 +23,7 @@ from game_wm.memory.episodic import EpisodicMemory, Places
 from game_wm.memory.geometry import Geometry, MemoryConfig
 from game_wm.memory.pose import move, relative
 from game_wm.memory.recent import RecentFrames
-from game_wm.memory.recollection import as_latents
+from game_wm.memory.recollection import as_latents, unmoved
 from game_wm.memory.recurrent import RecurrentMemory
 from game_wm.memory.working import WorkingMemory
 from game_wm.objectives import FlowMatching, Objective, make_objective, objective_entries
@@ -293,7 +293,8 @@ class WorldModel(nn.Module):
         if recalled is None and recent is None:
             return None
         with self.autocast():
-            return as_latents(self.tokenizer, draw_pair(recalled, recent, self.geometry.focal))
+            views = as_latents(self.tokenizer, draw_pair(recalled, recent, self.geometry.focal))
+        return unmoved(views, state.dynamics.latents[:, -1], step) if self.config.dynamics.aligned else views
 
     def decoding(self, clean_BCHW: Tensor, before_BCHW: Tensor) -> Callable[[], Tensor]:
         """What gives the frames (B, H, W, 3) of latents when it is called: see `acceleration/pipelining.py`."""

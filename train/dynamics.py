@@ -27,7 +27,7 @@ from game_wm.memory.camera import draw
 from game_wm.memory.geometry import Geometry
 from game_wm.memory.pose import relative
 from game_wm.memory.recent import KEPT, RecentFrames
-from game_wm.memory.recollection import COVER, as_latents
+from game_wm.memory.recollection import COVER, as_latents, unmoved
 from game_wm.objectives import FlowMatching, Objective, make_objective, objective_entries
 from game_wm.tokenizer import Tokenizer, earlier
 from game_wm.world import build
@@ -258,6 +258,8 @@ class DynamicsModule(pl.LightningModule):
             if recent is not None:
                 step = recent.to_come(self.geometry, action) if led is None else led[:, t - first]
                 warped = as_latents(self.decoder, draw([recent.sources(self.geometry, step)], self.geometry.focal))
+                if led is not None:
+                    warped = unmoved(warped, made[-1], step)
                 shown[t] = torch.cat((shown[t][:, : -warped.shape[1]], warped), 1)
             drawn = shown[t] if shown else None
             latent = self.dynamics.generate(state, action, noise, steps, self.objective, drawn)

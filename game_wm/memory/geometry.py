@@ -107,7 +107,7 @@ class Motion(nn.Module):
         self.turn = nn.Sequential(nn.Linear(config.actions, 64), nn.SiLU(), nn.Linear(64, 1))
         self.free: nn.Module | None = None
         if config.inertia:  # pushes add up, and a share of the speed is lost: linear, but for turns on the way
-            self.free = nn.Linear(blind + config.actions + BEFORE * (3 + config.actions), 2, bias=False)
+            self.free = nn.Linear(2 * (3 + 2 * config.actions), 2, bias=False)
             for weights in (*self.free.parameters(), *self.was[-1].parameters(), *self.next[-1].parameters()):
                 nn.init.zeros_(weights)
         elif config.trail:
@@ -175,9 +175,11 @@ class Motion(nn.Module):
 
     @staticmethod
     def _turning(blind: Tensor, action: Tensor, turn: Tensor) -> Tensor:
-        """With what each push and each step before becomes by the turn on which it was made."""
-        before = blind[:, action.shape[1] :].unflatten(1, (BEFORE, -1))
-        return torch.cat((blind, action * turn, (before * before[..., 2:3]).flatten(1)), 1)
+        """Push, last step and its push, and what becomes of each by the turn on which it was made.
+
+        With two steps one would also foretell that speed goes on changing as it did, and errors would grow."""
+        last = blind[:, action.shape[1] :][:, : 3 + action.shape[1]]
+        return torch.cat((action, last, action * turn, last * last[:, 2:3]), 1)
 
 
 class Geometry(nn.Module):

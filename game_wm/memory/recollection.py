@@ -22,6 +22,14 @@ def as_latents(tokenizer: Tokenizer, views: Sequence[tuple[Tensor, Tensor]]) -> 
     return torch.cat(as_latent(tokenizer, pictures, known).chunk(len(views)), 1)
 
 
+def unmoved(views_BMhw: Tensor, last_BChw: Tensor, step_B3: Tensor) -> Tensor:
+    """Views whose last one, the warped, is the last latent itself where no step was taken: to draw and to code a
+    picture again costs it a little each time."""
+    last = torch.cat((last_BChw, torch.ones_like(last_BChw[:, :COVER])), 1).to(views_BMhw)
+    others, warped = views_BMhw.split((views_BMhw.shape[1] - last.shape[1], last.shape[1]), 1)
+    return torch.cat((others, torch.where((step_B3 == 0).all(1)[:, None, None, None], last, warped)), 1)
+
+
 def as_latent(tokenizer: Tokenizer, view_BCHW: Tensor, known_BHW: Tensor) -> Tensor:
     """A drawn view with its mask as channels on the latent grid."""
     grid = tokenizer.config.grid
