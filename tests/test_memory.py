@@ -24,6 +24,7 @@ from game_wm.memory.episodic import WAYS, EpisodicMemory, Places
 from game_wm.memory.geometry import MemoryConfig, Motion
 from game_wm.memory.pose import move, relative
 from game_wm.memory.recent import KEPT, RecentFrames
+from game_wm.memory.recollection import unmoved
 from game_wm.objectives.flow import FlowMatching
 from train import encode
 from train import views as drawing
@@ -516,3 +517,10 @@ def test_a_position_is_put_right_by_what_is_known() -> None:
         believed = believed + align(now, near, then[:, None], far, source, there, 1.0)
     assert torch.allclose(believed, torch.tensor([[0.1, 0.05]]), atol=0.02)
     assert not align(now, near, then[:, None], far, source, ~there, 1.0).any()
+
+
+def test_who_stands_still_is_shown_the_last_latent_itself() -> None:
+    views, last = torch.randn(2, 16, 8, 8), torch.randn(2, 4, 8, 8)
+    shown = unmoved(views, last, torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.1]]))
+    assert torch.equal(shown[0, 8:12], last[0]) and bool((shown[0, 12:] == 1).all())
+    assert torch.equal(shown[0, :8], views[0, :8]) and torch.equal(shown[1], views[1])
