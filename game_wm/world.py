@@ -331,7 +331,7 @@ class WorldModel(nn.Module):
         """The step (B, 3) that an action will lead to, and whether that is sure (B, 1)."""
         step = recent.to_come(geometry, action_BA)
         sure = torch.full_like(step[:, :1], self.config.dynamics.aligned, dtype=torch.bool)
-        if state.episodic is None or geometry.motion.free is None:
+        if state.episodic is None or not geometry.config.trail:
             return step, sure
         step, known = state.episodic.coming(self.places, step, recent.unhindered(geometry, action_BA))
         return step, known | sure

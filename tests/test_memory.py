@@ -26,6 +26,7 @@ from game_wm.memory.pose import move, relative
 from game_wm.memory.recent import KEPT, RecentFrames
 from game_wm.memory.recollection import unmoved
 from game_wm.objectives.flow import FlowMatching
+from game_wm.world import WorldModel, WorldState
 from train import encode
 from train import views as drawing
 from train.checkpoints import grown
@@ -524,3 +525,28 @@ def test_who_stands_still_is_shown_the_last_latent_itself() -> None:
     shown = unmoved(views, last, torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.1]]))
     assert torch.equal(shown[0, 8:12], last[0]) and bool((shown[0, 12:] == 1).all())
     assert torch.equal(shown[0, :8], views[0, :8]) and torch.equal(shown[1], views[1])
+
+
+@pytest.mark.parametrize("trail", [0, 8])
+def test_a_player_with_inertia_dreams_on_with_and_without_a_trail(trail: int) -> None:
+    """The prompt's steps are measured, and dreams that were cut in two go on as one that was not."""
+    config = tiny_world(recall=True).config
+    assert config.memory is not None
+    torch.manual_seed(0)
+    memory, dynamics = (
+        replace(config.memory, inertia=True, trail=trail),
+        replace(config.dynamics, warp=True, aligned=True),
+    )
+    world = WorldModel(replace(config, memory=memory, dynamics=dynamics)).eval()
+    assert world.geometry is not None
+    torch.nn.init.normal_(world.geometry.motion.free.weight, std=0.3)  # type: ignore[union-attr,arg-type]
+    frames, actions = torch.randint(0, 256, (2, 6, 64, 64, 3), dtype=torch.uint8), torch.rand(2, 9, 4).round()
+    state = world.start(frames, actions[:, :5], torch.arange(2))
+    whole, parts = state.clone(), [state[:1], state[1:]]
+    for t in range(5, 9):
+        outcome, whole = world.step(whole, actions[:, t])
+        halves = [world.step(part, actions[i : i + 1, t]) for i, part in enumerate(parts)]
+        parts = [WorldState.from_dict(part.to_dict()) for _, part in halves]
+        together = torch.cat([half.frames for half, _ in halves])
+        assert (together.float() - outcome.frames.float()).abs().max() <= 1
+    assert whole.recent is not None and float(whole.recent.steps.abs().max()) > 0

@@ -184,7 +184,7 @@ def walk(
     pasts = geometry.motion.pasts(was, frames.actions)[:, 1:]
     flat = [x.flatten(0, 1) for x in (frames.pairs, actions, pasts)]
     coming, free = steady(geometry, geometry.motion.to_come(*flat)).view_as(was), None
-    if geometry.motion.free is not None:
+    if config.trail:
         free = steady(geometry, geometry.motion.unhindered(*flat[1:])).view_as(was)
     # Positions are put right at this resolution, so that no more of a picture need be kept here.
     small = torch.stack(
