@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from data_collect.errors import UserError
 from game_wm.checkpoint import load
 from game_wm.memory.camera import project
-from game_wm.memory.geometry import BEFORE, Geometry, MemoryConfig
+from game_wm.memory.geometry import Geometry, MemoryConfig
 from game_wm.memory.pose import relative, trace
 from game_wm.tokenizer import Tokenizer
 from game_wm.world import build
@@ -225,7 +225,7 @@ class GeometryModule(pl.LightningModule):
         read = (
             truth + motion.unit * truth.new_tensor(ASTRAY) * torch.randn_like(truth)
             if self.config.inertia
-            else self.reckoned(pair, led)
+            else motion.reckon(pair, led)
         )
         known = torch.where(torch.rand(len(truth), 1, 1, device=self.device) < 0.5, truth, read)
         past = motion.pasts(known, led)  # of each step and of what comes after the last
@@ -244,16 +244,6 @@ class GeometryModule(pl.LightningModule):
         off = (found - truth) / self.geometry.motion.unit
         return read_off(off[..., :2]) if self.config.inertia else off.square().mean()
 
-    @torch.no_grad()
-    def reckoned(self, pair: Tensor, actions: Tensor) -> Tensor:
-        """The steps (B, L, 3) as play reads them off pictures, one after another."""
-        motion, steps = self.geometry.motion, list[Tensor]()
-        for t in range(pair.shape[1]):
-            before = torch.stack(steps[-BEFORE:], 1) if steps else pair.new_zeros(len(pair), 0, 3)
-            past = motion.past(before, actions[:, max(0, t - BEFORE) : t])
-            steps.append(motion.led_here(pair[:, t], actions[:, t], past))
-        return torch.stack(steps, 1)
-
     def usual_loss(self, actions: Tensor, past: Tensor, truth: Tensor) -> Tensor:
         """Of the step that an action mostly leads to, the median, on steps (B, L, 3) that followed on others."""
         motion = self.geometry.motion
@@ -269,7 +259,7 @@ class GeometryModule(pl.LightningModule):
         pair = self.pairs(latents, target_at)
         pair = pair if self.trying else pair.detach()
         led = actions[:, :-1]
-        past = motion.pasts(self.reckoned(pair, led), led)
+        past = motion.pasts(motion.reckon(pair, led), led)
         was = motion.led_here(*(x.flatten(0, 1) for x in (pair, led, past[:, :-1]))).unflatten(0, led.shape[:2])
         steps = torch.cat((was[..., :2].detach(), was[..., 2:]), -1) if self.trying else was
         photo, distant, smooth, near = self.depth_losses(latents, trace(steps), target_at)

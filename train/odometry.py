@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from data_collect.errors import UserError
-from game_wm.memory.geometry import BEFORE, Geometry
+from game_wm.memory.geometry import Geometry
 from game_wm.memory.pose import relative, trace, wrap
 from game_wm.memory.recent import features, steady
 from train.geometry import load_geometry
@@ -33,15 +33,11 @@ PART = 64
 
 @torch.no_grad()
 def reckoned(geometry: Geometry, latents_FChw: Tensor, actions_FA: Tensor) -> Tensor:
-    """The steps (F - 1, 3) between the frames of an episode, as play reads them."""
+    """The steps (F - 1, 3) between the frames of an episode, as the motion network reads them."""
     pairs = zip(latents_FChw[:-1].split(PART), latents_FChw[1:].split(PART), strict=True)
     found = torch.cat([features(geometry, before, now) for before, now in pairs])
-    steps, motion = torch.zeros(1, 0, 3), geometry.motion
-    for t in range(len(found)):
-        past = motion.past(steps[:, -BEFORE:], actions_FA[None, max(0, t - BEFORE) : t])
-        step = steady(geometry, motion.led_here(found[t : t + 1], actions_FA[t : t + 1], past))
-        steps = torch.cat((steps, step[:, None]), 1)
-    return steps[0]
+    led = actions_FA[None, : len(found)]
+    return geometry.motion.reckon(found[None], led, lambda step: steady(geometry, step))[0]
 
 
 def compare(found_ET3: Tensor, truth_ET3: Tensor) -> dict[str, Any]:

@@ -9,6 +9,7 @@ P = BEFORE * (3 + A) the past of a step.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -146,6 +147,19 @@ class Motion(nn.Module):
     def led_here(self, pair_BE: Tensor, action_BA: Tensor, past_BP: Tensor) -> Tensor:
         """The step between the two frames, which `action` led to, after `past`."""
         return self._step(self.was, action_BA, past_BP, pair_BE)
+
+    @torch.no_grad()
+    def reckon(
+        self, pairs_BLE: Tensor, actions_BLA: Tensor, settle: Callable[[Tensor], Tensor] = lambda step: step
+    ) -> Tensor:
+        """The steps (B, L, 3) that these pairs show, one after another; what `settle` makes of one is the next one's
+        past."""
+        steps = [torch.zeros(len(pairs_BLE), 3, device=pairs_BLE.device)] * BEFORE
+        led = F.pad(actions_BLA, (0, 0, BEFORE, 0))
+        for t in range(pairs_BLE.shape[1]):
+            past = self.past(torch.stack(steps[-BEFORE:], 1), led[:, t : t + BEFORE])
+            steps.append(settle(self.led_here(pairs_BLE[:, t], actions_BLA[:, t], past)))
+        return torch.stack(steps, 1)[:, BEFORE:]
 
     def to_come(self, pair_BE: Tensor, action_BA: Tensor, past_BP: Tensor) -> Tensor:
         """The step that `action` will lead to after the two frames; `past` ends with the step between them."""

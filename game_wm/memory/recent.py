@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from game_wm.memory.camera import Sources
@@ -69,15 +70,11 @@ class RecentFrames:
         if led.shape[1] < time:  # of a single frame
             led = pairs.new_zeros(batch, time, actions_BTA.shape[-1])
         if steps_BT3 is None:
-            steps = [torch.zeros(batch, 3, device=pairs.device)]
-            for t in range(1, time):
-                past = geometry.motion.past(torch.stack(steps[-BEFORE:], 1), led[:, max(0, t - BEFORE) : t])
-                steps.append(steady(geometry, geometry.motion.led_here(pairs[:, t], led[:, t], past)))
-            steps_BT3 = torch.stack(steps, 1)
+            steps = geometry.motion.reckon(pairs[:, 1:], led[:, 1:], lambda step: steady(geometry, step))
             if geometry.config.inertia and time > 1:
-                each = zip(pictures, disparity, pairs[:, 1:], steps_BT3[:, 1:], led[:, 1:], strict=True)
-                better = torch.stack([steady(geometry, measured(geometry, *of_one)) for of_one in each])
-                steps_BT3 = torch.cat((steps_BT3[:, :1], better), 1)
+                each = zip(pictures, disparity, pairs[:, 1:], steps, led[:, 1:], strict=True)
+                steps = torch.stack([steady(geometry, measured(geometry, *of_one)) for of_one in each])
+            steps_BT3 = F.pad(steps, (0, 0, 1, 0))
         there = torch.ones(batch, time, dtype=torch.bool, device=pairs.device)
         return cls(pictures, disparity, steps_BT3, led, trace(steps_BT3[:, 1:]), pairs, there)
 
