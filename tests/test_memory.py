@@ -453,7 +453,7 @@ def drifting(steps: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_the_past_is_told_as_the_player_stands() -> None:
     """Who slides on while he turns goes on as before, but no longer ahead."""
-    motion = Motion(MemoryConfig(actions=2, inertia=True, place=1.0))
+    motion = Motion(MemoryConfig(actions=2, inertia=True, exact=True, place=1.0))
     steps = torch.tensor([[[0.2, 0.0, 0.0], [0.2, 0.0, math.pi / 2]]])
     actions = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
     past = motion.past(steps, actions) * torch.cat((motion.unit, torch.ones(2))).repeat(2)
@@ -462,7 +462,7 @@ def test_the_past_is_told_as_the_player_stands() -> None:
 
 
 def test_who_slides_to_a_halt_is_foreseen_from_poses_alone() -> None:
-    motion = Motion(MemoryConfig(actions=2, inertia=True, place=1.0))
+    motion = Motion(MemoryConfig(actions=2, inertia=True, exact=True, place=1.0))
 
     def recorded(steps: torch.Tensor, actions: torch.Tensor) -> Recorded:
         found = [
@@ -534,7 +534,7 @@ def test_a_player_with_inertia_dreams_on_with_and_without_a_trail(trail: int) ->
     assert config.memory is not None
     torch.manual_seed(0)
     memory, dynamics = (
-        replace(config.memory, inertia=True, trail=trail),
+        replace(config.memory, inertia=True, exact=True, trail=trail),
         replace(config.dynamics, warp=True, aligned=True),
     )
     world = WorldModel(replace(config, memory=memory, dynamics=dynamics)).eval()

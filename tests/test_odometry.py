@@ -144,7 +144,9 @@ def test_steps_that_are_stopped_are_found_by_trying(module: GeometryModule, monk
 def test_steps_are_put_right_by_what_the_pictures_give() -> None:
     """In the painted room, whose depth is known: steps that are off by most of their length."""
     torch.manual_seed(0)
-    config = MemoryConfig(channels=12, height=8, width=8, actions=3, place=1.0, hidden=16, trail=16, inertia=True)
+    config = MemoryConfig(
+        channels=12, height=8, width=8, actions=3, place=1.0, hidden=16, trail=16, inertia=True, exact=True
+    )
     geometry = Geometry(config)
     geometry.focal.data.fill_(FOCAL)
     _, actions, truth, poses = walks(1, 24, seed=3)

@@ -102,7 +102,7 @@ class GeometryModule(pl.LightningModule):
             raise UserError("without poses, motion is learnt from what an action mostly does, which is learnt for the "
                             "trail: set --model.geometry.trail 1024")  # fmt: skip
         self.trying = False
-        if poses and geometry.inertia:  # learnt before all else, see `prepare`
+        if poses and self.geometry.motion.inertia:  # learnt before all else, see `prepare`
             for part in (self.geometry.motion.free, self.geometry.motion.turn):
                 if part is not None:
                     part.requires_grad_(False)
@@ -224,7 +224,7 @@ class GeometryModule(pl.LightningModule):
         # the pictures are looked at once more (memory/odometry.py), and little of it is wrong.
         read = (
             truth + motion.unit * truth.new_tensor(ASTRAY) * torch.randn_like(truth)
-            if self.config.inertia
+            if self.geometry.motion.inertia
             else motion.reckon(pair, led)
         )
         known = torch.where(torch.rand(len(truth), 1, 1, device=self.device) < 0.5, truth, read)
@@ -234,7 +234,7 @@ class GeometryModule(pl.LightningModule):
         following = past[:, 1:-1].flatten(0, 1)
         coming = motion.to_come(pair[:, :-1].flatten(0, 1), led[:, 1:].flatten(0, 1), following)
         was, coming = self.off(was, truth), self.off(coming.view_as(truth[:, 1:]), truth[:, 1:])
-        if motion.free is not None and not self.config.inertia:
+        if motion.free is not None and not self.geometry.motion.inertia:
             free = self.usual_loss(led[:, 1:], past[:, 1:-1], truth[:, 1:])
             loss, figures = loss + 0.1 * free, figures | {"free": free}
         return loss + 0.1 * (was + coming), figures | {"was": was, "coming": coming}
@@ -242,7 +242,7 @@ class GeometryModule(pl.LightningModule):
     def off(self, found: Tensor, truth: Tensor) -> Tensor:
         """How far steps (..., 3) are off: squared, with inertia as `read_off` has it."""
         off = (found - truth) / self.geometry.motion.unit
-        return read_off(off[..., :2]) if self.config.inertia else off.square().mean()
+        return read_off(off[..., :2]) if self.geometry.motion.inertia else off.square().mean()
 
     def usual_loss(self, actions: Tensor, past: Tensor, truth: Tensor) -> Tensor:
         """Of the step that an action mostly leads to, the median, on steps (B, L, 3) that followed on others."""

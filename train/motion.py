@@ -150,9 +150,9 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     use_all_cores()
     geometry, store = load_geometry(options.geometry), LatentStore(options.latents)
-    if not (geometry.config.inertia and store.index["pose"]):
+    if not (geometry.motion.inertia and store.index["pose"]):
         raise UserError(
-            "motion is learnt so where it has inertia (--model.geometry.inertia true) and poses are recorded"
+            "motion is learnt so where it has inertia (--model.geometry.inertia and exact true) and poses are recorded"
         )
     state, motion = check_card(options.geometry), geometry.motion
     spans = split_episodes(store.lengths, options.held_out, False)

@@ -30,8 +30,9 @@ class MemoryConfig:
     first and the newest frame are kept, of `slots` places; `views`: frames that a remembered view is drawn from;
     `hidden`: width of the networks that read depth and motion; `inertia`: whether a step goes on from the last two, as
     of somebody who slides to a halt or along a wall; `growing`: every frame is kept, without bounds, instead of two of
-    a place; `trail`: how many of the last positions are kept, at which nothing can be in the way (0: motion does
-    without).
+    a place; `exact`: inertia is learnt from two steps and their actions (without it from the last step alone, as the
+    Doom that ships has it); `trail`: how many of the last positions are kept, at which nothing can be in the way (0:
+    motion does without).
     """
 
     channels: int = 16
@@ -46,6 +47,7 @@ class MemoryConfig:
     inertia: bool = False
     growing: bool = False
     trail: int = 0
+    exact: bool = False
 
 
 class Block(nn.Module):
@@ -100,14 +102,14 @@ class Motion(nn.Module):
         self.blocks = nn.ModuleList(Block(width) for _ in range(2))
         self.gather = nn.Conv2d(width, 16, 1)
         self.read = nn.Linear(16 * config.height * config.width + width, features)
-        self.inertia = config.inertia
-        blind = config.actions + config.inertia * BEFORE * (3 + config.actions)
+        self.inertia, self.last = config.inertia and config.exact, config.inertia and not config.exact
+        blind = config.actions + 3 * self.last + self.inertia * BEFORE * (3 + config.actions)
         self.was, self.next = (
             nn.Sequential(nn.Linear(features + blind, 128), nn.SiLU(), nn.Linear(128, 2)) for _ in range(2)
         )
         self.turn = nn.Sequential(nn.Linear(config.actions, 64), nn.SiLU(), nn.Linear(64, 1))
         self.free: nn.Module | None = None
-        if config.inertia:  # pushes add up, and a share of the speed is lost: linear, but for turns on the way
+        if self.inertia:  # pushes add up, and a share of the speed is lost: linear, but for turns on the way
             self.free = nn.Linear(2 * (3 + 2 * config.actions), 2, bias=False)
             for weights in (*self.free.parameters(), *self.was[-1].parameters(), *self.next[-1].parameters()):
                 nn.init.zeros_(weights)
@@ -174,7 +176,8 @@ class Motion(nn.Module):
     ) -> Tensor:
         """A step by what actions do where nothing is in the way, and by what is read off a pair of pictures, if any."""
         with torch.autocast(action_BA.device.type, enabled=False):  # what is rounded would add up
-            action, blind = action_BA.float(), torch.cat((action_BA, *([past_BP] if self.inertia else [])), 1).float()
+            past = [past_BP] if self.inertia else [self._unturned(past_BP)] if self.last else []
+            action, blind = action_BA.float(), torch.cat((action_BA, *past), 1).float()
             step, turn = torch.zeros_like(action[:, :1]), self.turn(action)
             if read is None or self.inertia:
                 assert self.free is not None
@@ -186,6 +189,12 @@ class Motion(nn.Module):
                     told = told * (told.norm(dim=1, keepdim=True) > HEARD)
                 step = step.detach() + told
         return torch.cat((step, turn), 1) * self.unit
+
+    def _unturned(self, past_BP: Tensor) -> Tensor:
+        """The last step as he stood before it."""
+        x, y, turn = past_BP[:, :3].unbind(1)
+        cos, sin = (turn * self.unit[2]).cos(), (turn * self.unit[2]).sin()
+        return torch.stack((cos * x - sin * y, sin * x + cos * y, turn), 1)
 
     @staticmethod
     def _turning(blind: Tensor, action: Tensor, turn: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class RecentFrames:
             led = pairs.new_zeros(batch, time, actions_BTA.shape[-1])
         if steps_BT3 is None:
             steps = geometry.motion.reckon(pairs[:, 1:], led[:, 1:], lambda step: steady(geometry, step))
-            if geometry.config.inertia and time > 1:
+            if geometry.motion.inertia and time > 1:
                 each = zip(pictures, disparity, pairs[:, 1:], steps, led[:, 1:], strict=True)
                 steps = torch.stack([steady(geometry, measured(geometry, *of_one)) for of_one in each])
             steps_BT3 = F.pad(steps, (0, 0, 1, 0))
