@@ -1,6 +1,7 @@
 """The network: cached equals uncached, the window is a window, the objective's defining properties."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from tiny import tiny_config
 
 from game_wm import context
 from game_wm.attention import attend, attend_in_window, rotate, window_mask
+from game_wm.checkpoint import load
 from game_wm.context import expected_reward, two_hot
 from game_wm.dynamics import Dynamics
 from game_wm.memory.compressed import compress
@@ -242,3 +244,11 @@ def test_tokenizer_shapes_and_statistics() -> None:
 def test_frames_of_an_odd_size_are_refused() -> None:
     with pytest.raises(ValueError, match="no multiple"):
         TokenizerConfig(60, 64)
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parent.parent / "checkpoints").glob("*.safetensors")), ids=str)
+def test_what_ships_loads_and_dreams(path: Path) -> None:
+    found = load(path)
+    state = found.model.start(found.contexts_frames[:1], found.contexts_actions[:1], torch.tensor([0]))
+    outcome, _ = found.model.step(state, torch.zeros(1, found.schema.size))
+    assert outcome.frames.shape == found.contexts_frames[:1, 0].shape
