@@ -323,6 +323,25 @@ def test_who_stays_sees_the_same_and_who_turns_sees_it_shifted() -> None:
         assert there.float().mean() > 0.75 and torch.allclose(view[0, 0, 32][there], was[there], atol=0.02)
 
 
+def test_targets_come_in_any_order() -> None:
+    """So that the single call and the decoder, which the first of them teach, see late frames as well as early ones."""
+    torch.manual_seed(0)
+    module = DynamicsModule((4, 8, 8), (), 4, dynamics=tiny_config().dynamics, targets=3)
+    assert {int(module.some(6)[0]) for _ in range(100)} == set(range(6))
+    latents, actions, noise = torch.randn(2, 14, 4, 8, 8), torch.rand(2, 14, 4).round(), torch.zeros(2)
+    targets, order = torch.tensor([8, 10, 13]), torch.tensor([2, 0, 1])
+    noisy, level, stride = torch.randn(2, 3, 4, 8, 8), torch.rand(2, 3), torch.full((2, 3), 0.25)
+    with torch.no_grad():
+        for p in module.dynamics.denoiser.parameters():  # begins as one that tells nothing
+            p.add_(0.02 * torch.randn_like(p))
+        told = module.dynamics.read(latents, actions, targets, noise, latents).predict
+        turned = module.dynamics.read(latents, actions, targets[order], noise, latents).predict
+        everything = slice(0, 3)
+        first = told(noisy, level, stride, everything)[:, order]
+        second = turned(noisy[:, order], level[:, order], stride, everything)
+    assert first.std() > 0.01 and torch.allclose(first, second, atol=1e-4)
+
+
 @pytest.mark.parametrize("aligned", [False, True])
 def test_own_rollouts_warp_as_play_does(aligned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four frames of the model's own, in training and in play: from the same noise the same latents and views; aligned

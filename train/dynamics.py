@@ -204,8 +204,9 @@ class DynamicsModule(pl.LightningModule):
         return self.decided if self.decided is not None else bool(chance < self.dream_share)
 
     def some(self, frames: int) -> Tensor:
-        """Numbers (K,) below `frames`, in order, of the targets of a step."""
-        return torch.rand(frames, device=self.device).argsort()[: self.targets].sort().values
+        """Numbers (K,) below `frames` of the targets of a step, in any order: the first of them are those of the single
+        call and of the decoder, which must not learn the first frames of a window alone."""
+        return torch.rand(frames, device=self.device).argsort()[: self.targets]
 
     def objective_loss(self, reading: Reading) -> tuple[Tensor, Tensor | None]:
         """The objective's loss; half steps of flow matching are taken by the averaged weights."""
