@@ -432,6 +432,61 @@ def test_doom_level_with_a_thin_wall_and_a_high_step() -> None:
     assert not (first & third).any() and not (third & fourth).any()
 
 
+def test_doom_depth_is_that_of_walls_floors_and_steps() -> None:
+    from data_collect.games.doom_depth import EYE, LevelDepth
+
+    def sector(left: float, right: float, floor: float, ceiling: float) -> SimpleNamespace:
+        corners = [(left, 0), (right, 0), (right, 256), (left, 256)]
+        sides = zip(corners, corners[1:] + corners[:1], strict=True)
+        lines = [SimpleNamespace(x1=a[0], y1=a[1], x2=b[0], y2=b[1]) for a, b in sides]
+        return SimpleNamespace(lines=lines, floor_height=floor, ceiling_height=ceiling)
+
+    # Two halls in a row; the floor of the second is a step higher, its ceiling lower.
+    known = LevelDepth([sector(0, 256, 0, 128), sector(256, 512, 24, 96)])
+    poses = np.array([[128, 128, 0], [128, 128, np.pi / 2], [384, 128, np.pi]])
+    ahead, side, back = known(poses, 96, 128)
+    down = 1.6 / ((np.arange(96) + 0.5) / 48 - 1)  # depth of what lies a unit below the eye, of every row
+    floor, over = EYE * down, (EYE - 128) * down
+    middle = ahead[:, 64]
+    assert middle[48] == pytest.approx(384)  # through to the far wall of the second hall
+    assert middle[-1] == pytest.approx(floor[-1]) and middle[0] == 128  # above the lintel
+    at = np.arange(96)
+    step = at[(down > 0) & ((EYE - 24) * down < 128) & (EYE * down > 128)]  # rows of the step's riser
+    lintel = at[(down < 0) & ((EYE - 96) * down < 128) & (over > 128)]
+    assert len(step) and len(lintel) and np.allclose(middle[step], 128) and np.allclose(middle[lintel], 128)
+    raised = at[(down > 0) & ((EYE - 24) * down > 128) & ((EYE - 24) * down < 384)]
+    assert len(raised) and np.allclose(middle[raised], (EYE - 24) * down[raised])
+    assert np.allclose(side[44:52], 128)  # one wall, along the view as deep everywhere
+    assert back[48, 64] == pytest.approx(384)  # looking down from the step
+    square = known(poses[:1], 96, 96, aspect=1.0)[0]  # what is left of the picture at its sides
+    assert np.allclose(square[:, 48], middle, rtol=0.02)
+
+
+def test_doom_depth_is_what_the_engine_draws() -> None:
+    with games.make("doom?scenario=freedoom2&map=map01") as env:
+        game: Any = env.unwrapped
+        engine = game._game
+        engine.close()
+        engine.set_depth_buffer_enabled(True)  # eight bits, about seven units each
+        engine.set_render_weapon(False)
+        engine.init()
+        env.reset(seed=1)
+        apart = []
+        for _ in range(8):
+            for _ in range(5):
+                env.step(held(env, "turn_left"))
+            state = engine.get_state()
+            x, y, angle = state.game_variables[:3]
+            known = game.depth(np.array([[x, y, math.radians(angle)]]), 48, 64)[0]
+            drawn = 7.25 * (state.depth_buffer.astype(float) + 0.5).reshape(48, 4, 64, 4).mean((1, 3))
+            far = drawn > 60
+            apart.append(np.log(known[far] / drawn[far]))
+        apart = np.abs(np.concatenate(apart))
+        assert np.median(apart) < 0.08 and np.quantile(apart, 0.9) < 0.25
+    with games.make("doom?hud=1") as env, pytest.raises(UserError, match="status bar"):
+        env.unwrapped.depth(np.zeros((1, 3)), 4, 4)  # type: ignore[attr-defined]
+
+
 # --- frames -------------------------------------------------------------------------------------------------------
 
 

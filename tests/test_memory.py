@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from game_wm.dynamics import Dynamics
 from game_wm.memory import episodic
 from game_wm.memory.camera import Sources, align, carry, draw, draw_pair, rays, surround
 from game_wm.memory.episodic import WAYS, EpisodicMemory, Places
-from game_wm.memory.geometry import MemoryConfig, Motion
+from game_wm.memory.geometry import Geometry, MemoryConfig, Motion
 from game_wm.memory.pose import move, relative
 from game_wm.memory.recent import KEPT, RecentFrames
 from game_wm.memory.recollection import unmoved
@@ -30,6 +31,8 @@ from game_wm.world import WorldModel, WorldState
 from train import encode
 from train import views as drawing
 from train.checkpoints import grown
+from train.depth import fit as fit_depth
+from train.depth import known_disparity, off_by
 from train.dynamics import DynamicsModule
 from train.motion import Recorded, fit, fit_heads
 from train.windows import LatentStore, Span
@@ -569,3 +572,29 @@ def test_a_player_with_inertia_dreams_on_with_and_without_a_trail(trail: int) ->
         together = torch.cat([half.frames for half, _ in halves])
         assert (together.float() - outcome.frames.float()).abs().max() <= 1
     assert whole.recent is not None and float(whole.recent.steps.abs().max()) > 0
+
+
+# --- depth that a game knows ------------------------------------------------------------------------------------------
+
+
+def test_depth_is_learnt_from_what_a_game_knows() -> None:
+    """Pictures of walls whose first channel tells how near they are."""
+    torch.manual_seed(0)
+
+    class Walls:
+        def batch(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+            near = torch.rand(size, 1, 1) * 3 - 2
+            latents = torch.cat((near[:, None].expand(-1, 1, 4, 4), torch.randn(size, 3, 4, 4)), 1)
+            return latents, near.exp().expand(-1, 16, 16)
+
+    geometry = Geometry(MemoryConfig(channels=4, height=4, width=4, place=48.0, hidden=16))
+    before = off_by(geometry.depth, Walls())  # type: ignore[arg-type]
+    after = off_by(fit_depth(geometry.depth, Walls(), 300), Walls())  # type: ignore[arg-type]
+    assert after[0] < 0.2 < 0.4 < before[0] and after == sorted(after)
+
+
+def test_a_game_tells_depths_in_its_own_units() -> None:
+    game = SimpleNamespace(depth=lambda poses, h, w: np.full((len(poses), h, w), 96.0, np.float32))
+    assert torch.equal(known_disparity(game, 48.0, 2, 3)(np.zeros((5, 3))), torch.full((5, 8, 12), 0.5))
+    with pytest.raises(UserError, match="does not know how deep"):
+        known_disparity(object(), 1.0, 2, 2)

@@ -4,6 +4,7 @@ python -m train pipeline --config configs/maze/quick.yaml                       
 python -m train tokenizer --config configs/maze/tokenizer.yaml                   # stage by stage
 python -m train encode --data runs/maze/data --tokenizer runs/maze/tokenizer/last.ckpt --out runs/maze/latents
 python -m train geometry --config configs/maze/geometry.yaml                     # depth and motion, for memory
+python -m train depth --latents runs/doom/latents --geometry runs/doom/geometry/last.ckpt --out OUT   # a game's own
 python -m train motion --latents runs/doom/latents --geometry runs/doom/geometry/last.ckpt --out OUT
 python -m train views --latents runs/maze/latents --geometry runs/maze/geometry/last.ckpt --tokenizer CKPT
 python -m train odometry --latents runs/maze/latents --geometry runs/maze/geometry/last.ckpt    # how far it drifts
@@ -58,6 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
         return pipeline(rest)
     if command == "encode":
         return _encode(rest)
+    if command == "depth":
+        from train.depth import main as depth
+
+        return depth(rest)
     if command == "motion":
         from train.motion import main as motion
 

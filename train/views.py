@@ -11,8 +11,8 @@ wrong. Writes `views-00000.npy` (float16, F x 2 (C + COVER) x h x w: what memory
 `latents-00000.npy`. A run that is stopped continues at its last whole shard.
 
 Views are drawn from where each step is foreseen to lead, as in play; with `--aligned` from where it did lead, as it was
-recorded (or read off the pictures, where poses were not). A network that learns from those draws what is seen from
-where its views are drawn, wherever that is.
+recorded (or read off the pictures, where poses were not); memory's frames stand where they were recorded as well, for
+in an aligned dream nobody drifts. A network that learns from those draws what is seen from where its views are drawn.
 
 Legend: E episodes, F frames of one, P of a part of it, R recalled frames, C latent channels, h, w latent grid.
 """
@@ -139,10 +139,12 @@ def draw_episodes(
         for name in wanted
     )  # fmt: skip
     with torch.autocast(device.type, torch.bfloat16):
-        frames = RecentFrames.read(geometry, tokenizer.decode, latents, actions)
-    led = F.pad(relative(poses[0][:, :-1], poses[0][:, 1:]), (0, 0, 1, 0)) if poses else frames.steps
+        led = F.pad(relative(poses[0][:, :-1], poses[0][:, 1:]), (0, 0, 1, 0)) if poses else None
+        frames = RecentFrames.read(geometry, tokenizer.decode, latents, actions, steps_BT3=led)
     seeds = [store.episodes[n]["seed"] for n in numbers]
-    which, sources, there, coming = walk(frames, actions, geometry, seeds, led if aligned else None)
+    which, sources, there, coming = walk(
+        frames, actions, geometry, seeds, frames.steps if aligned else None, bool(poses)
+    )
     drawn = []
     at = torch.arange(latents.shape[1], device=device).repeat(len(numbers), 1)
     episode = torch.arange(len(numbers), device=device)[:, None].expand_as(at)
@@ -175,10 +177,16 @@ def stretches(frames: RecentFrames, episode: Tensor, at: Tensor) -> RecentFrames
 
 
 def walk(
-    frames: RecentFrames, actions: Tensor, geometry: Geometry, seeds: list[int], led: Tensor | None = None
+    frames: RecentFrames,
+    actions: Tensor,
+    geometry: Geometry,
+    seeds: list[int],
+    led: Tensor | None = None,
+    sure: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """For each frame of E episodes: which frames are recalled (E, F, R), their poses seen from its own (E, F, R, 3),
-    whether there is one (E, F, R), and the step that was foreseen to lead to it (E, F, 3), or that `led` there."""
+    whether there is one (E, F, R), and the step that was foreseen to lead to it (E, F, 3), or that `led`
+    there. `sure`: the frames' steps were recorded."""
     config, device = geometry.config, actions.device
     pictures, disparity, was = frames.pictures, frames.disparity, frames.steps
     pasts = geometry.motion.pasts(was, frames.actions)[:, 1:]
@@ -215,7 +223,7 @@ def walk(
             for i in wrong:  # what it recalls is of another place
                 times[i] = int(torch.randint(t, (), generator=randoms[i]))
             found.append((times, sources, there & ~missing[:, None]))
-        memory.arrive(places, was[:, t], small[:, t], disparity[:, t], now, geometry.focal)
+        memory.arrive(places, was[:, t], small[:, t], disparity[:, t], now, geometry.focal, sure)
     which, sources, there = (torch.stack(x, 1) for x in zip(*found, strict=True))
     return which, sources, there, coming.roll(1, 1)
 

@@ -125,7 +125,7 @@ class LatentStore:
 
     def views_key(self, aligned: bool) -> str:
         """What `views.json` begins its key with; a number of the geometry follows."""
-        return f"{self.index['key']}-{'aligned-' if aligned else 'foreseen-'}"
+        return f"{self.index['key']}-{'led-' if aligned else 'foreseen-'}"
 
     def _drawn(self, aligned: bool) -> bool:
         """Whether `views.json` says that all shards have views of one geometry: after an interrupted change of it,

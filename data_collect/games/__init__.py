@@ -8,7 +8,7 @@
 Every game is a `gymnasium.Env` whose observation is its frame, uint8 (H, W, 3), and which has `action_schema`.
 `reset(seed=s)` and the same actions give the same frames where `replayable` says so. `info` may hold `pose`
 (x, y, angle in radians), `map` (uint8 (rows, columns), 1 = wall) with `map_pose` where the map has units of its own,
-and `surface`.
+and `surface`. A game that knows how deep its world looks has `depth(poses, height, width)`, in the poses' units.
 """
 
 from __future__ import annotations

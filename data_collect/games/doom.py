@@ -27,6 +27,7 @@ import gymnasium
 import numpy as np
 
 from data_collect.errors import UserError
+from data_collect.games.doom_depth import LevelDepth
 from data_collect.games.resize import check_size, resize
 from data_collect.schema import ActionSchema
 
@@ -119,7 +120,9 @@ class Doom(gymnasium.Env[np.ndarray, np.ndarray]):
         self.action_space = self.action_schema.space()
         self.observation_space = gymnasium.spaces.Box(0, 255, (height, width, 3), np.uint8)
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": self.action_schema.fps}
+        self._hud = hud
         self._level: Level | None = None
+        self._depth: LevelDepth | None = None
         self._frame = np.zeros((height, width, 3), np.uint8)
         self._info: dict[str, Any] = {}
         self._steps = 0
@@ -131,7 +134,7 @@ class Doom(gymnasium.Env[np.ndarray, np.ndarray]):
         self._steps = 0
         state: Any = self._game.get_state()
         if self._level is None:
-            self._level = Level(state.sectors)
+            self._level, self._depth = Level(state.sectors), LevelDepth(state.sectors)
         x, y = state.game_variables[:2]
         self._info = {"map": self._level.reachable(x, y)}
         self._see(state)
@@ -153,6 +156,16 @@ class Doom(gymnasium.Env[np.ndarray, np.ndarray]):
     def render(self) -> np.ndarray:  # type: ignore[override]
         """The last frame."""
         return self._frame
+
+    def depth(self, poses: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Poses (N, 3) -> float32 (N, height, width): how deep the level, as it began, looks from there, in its units
+        along the view. `UserError`: the status bar hides a part of the picture."""
+        if self._hud:
+            raise UserError("game 'doom': no depth is known behind the status bar; record without hud")
+        if self._depth is None:
+            self.reset(seed=0)
+        assert self._depth is not None
+        return self._depth(poses, height, width, self.width / self.height)
 
     def close(self) -> None:
         self._end()
