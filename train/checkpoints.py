@@ -110,6 +110,15 @@ def grown(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Te
     return {k: v for k, v in wanted.items() if ".recurrent." in k or k.startswith("motion.free.")} | weights
 
 
+def save_part(checkpoint: dict[str, Any], part: str, weights: dict[str, Tensor], out: Path) -> None:
+    """Write a stage's checkpoint with other weights, averaged ones too, in a part of its network ("geometry.depth")."""
+    named = {f"{part}.{k}": v for k, v in weights.items()}
+    for name in ("state_dict", "current_model_state"):
+        checkpoint[name] = {k: named.get(k, v) for k, v in checkpoint[name].items()}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(checkpoint, out)
+
+
 def trained_before(path: Path, stage: str) -> dict[str, float]:
     """Frames, hours and steps behind the weights that a stage starts from; the teacher's are not a student's own."""
     if stage == "distill":

@@ -25,7 +25,7 @@ from torch import Tensor
 from data_collect import games
 from data_collect.errors import UserError
 from game_wm.memory.geometry import FARTHEST, FINER, NEAREST, Depth
-from train.checkpoints import check_card
+from train.checkpoints import check_card, save_part
 from train.geometry import load_geometry
 from train.machine import use_all_cores
 from train.report import say
@@ -130,10 +130,6 @@ def main(arguments: list[str]) -> int:
     for when, off in (("before", before), ("now", after)):
         half, more, most = (f"{100 * x:.1f} %" for x in off)
         say(f"depth, held-out episodes, {when}: half within {half}, three quarters {more}, nine in ten {most}")
-    for name in ("state_dict", "current_model_state"):
-        weights = {f"geometry.depth.{k}": v for k, v in depth.state_dict().items()}
-        state[name] = {k: weights.get(k, v) for k, v in state[name].items()}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, options.out)
+    save_part(state, "geometry.depth", depth.state_dict(), options.out)
     say(f"wrote {options.out}")
     return 0

@@ -25,7 +25,7 @@ from torch import Tensor
 from data_collect.errors import UserError
 from game_wm.memory.geometry import BEFORE, Motion
 from game_wm.memory.pose import relative
-from train.checkpoints import check_card
+from train.checkpoints import check_card, save_part
 from train.machine import use_all_cores
 from train.report import say
 from train.windows import LatentStore, Span, split_episodes
@@ -160,10 +160,6 @@ def main(arguments: list[str]) -> int:
     off = fit(motion, recorded)
     say(f"{len(recorded.steps)} steps; where nothing is in the way half of them are known to {off / 10:.5f} places")
     fit_heads(motion, recorded, pairs(motion, store, spans))
-    for name in ("state_dict", "current_model_state"):
-        weights = {f"geometry.motion.{k}": v for k, v in motion.state_dict().items()}
-        state[name] = {k: weights.get(k, v) for k, v in state[name].items()}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, options.out)
+    save_part(state, "geometry.motion", motion.state_dict(), options.out)
     say(f"wrote {options.out}")
     return 0

@@ -179,29 +179,17 @@ class EpisodicMemory:
         unless the step is `sure`, and it is kept. In a dream they only `move`: what it shows was drawn from there."""
         self.pose = move(self.pose, step_B3)
         if not sure:
-            self._put_right(places, step_B3, pictures_B3HW, disparity_Bhw, times_B, focal)
+            which, _, there = self.choose(places, self.pose, times_B, ALIGNED, focal)
+            # Where nobody has moved, nothing has gone wrong.
+            most = step_B3[:, :2].norm(dim=1, keepdim=True) * MENDED
+            if (there & (most > 0)).any():
+                pictures, disparity = self.frames(which)
+                sources = self.seen_from(places, self.pose, which)
+                then, now = pictures.float() / 127.5 - 1, pictures_B3HW.float() / 127.5 - 1
+                off = align(now, disparity_Bhw, then, disparity, sources, there, focal) * places.side
+                off = off * (most / off.norm(dim=1, keepdim=True).clamp_min(1e-9)).clamp_max(1)
+                self.pose = move(self.pose, F.pad(off, (0, 1)))
         self.write(places, pictures_B3HW, disparity_Bhw, self.pose, times_B)
-
-    def _put_right(
-        self,
-        places: Places,
-        step_B3: Tensor,
-        pictures_B3HW: Tensor,
-        disparity_Bhw: Tensor,
-        times_B: Tensor,
-        focal: Tensor,
-    ) -> None:
-        """Move to where a frame that this step led to fits best to what is known."""
-        which, _, there = self.choose(places, self.pose, times_B, ALIGNED, focal)
-        # Where nobody has moved, nothing has gone wrong.
-        most = step_B3[:, :2].norm(dim=1, keepdim=True) * MENDED
-        if (there & (most > 0)).any():
-            pictures, disparity = self.frames(which)
-            sources = self.seen_from(places, self.pose, which)
-            then, now = pictures.float() / 127.5 - 1, pictures_B3HW.float() / 127.5 - 1
-            off = align(now, disparity_Bhw, then, disparity, sources, there, focal) * places.side
-            off = off * (most / off.norm(dim=1, keepdim=True).clamp_min(1e-9)).clamp_max(1)
-            self.pose = move(self.pose, F.pad(off, (0, 1)))
 
     def choose(
         self,
