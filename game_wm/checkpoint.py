@@ -1,8 +1,10 @@
 """One file is one playable model: weights, configuration, action schema, key map and seed contexts.
 
 A `.safetensors` file, so that loading one runs no code. Weights are stored in 16 bits, seed contexts as the real
-frames (uint8) that dreams begin from. Names: `model.*` weights, `contexts.frames`, `contexts.actions`. Metadata
-`sha256` is the hash of all of it; files that have none were written before there was one, and load unchecked.
+frames (uint8) that dreams begin from. Names: `model.*` weights, `contexts.frames`, `contexts.actions`,
+`contexts.poses` where the game tells them. Frames of more than 4 MiB are WebP pictures, one after another, and
+`contexts.sizes` (S, P) their bytes. Metadata `sha256` is the hash of all of it; files that have none were written
+before there was one, and load unchecked.
 
 Legend: S seed contexts, P frames of each, H, W pixels, A action vector.
 """
@@ -11,13 +13,16 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -27,6 +32,8 @@ from data_collect.schema import ActionSchema
 from game_wm.world import WorldConfig, WorldModel
 
 FORMAT = "game_wm/1"
+RAW_BYTES = 4 * 2**20  # of seed contexts' frames that are stored as they are
+QUALITY = 90  # of WebP, for more than that: Doom's frames come back at 37 dB, and no tokenizer is as exact
 
 
 @dataclass
@@ -34,7 +41,8 @@ class Checkpoint:
     """A loaded model and what it needs to be played.
 
     `contexts_frames` uint8 (S, P, H, W, 3); `contexts_actions` float32 (S, P - 1, A), the encoded actions between
-    them; `trained`: frames, hours and machine, for the card.
+    them; `trained`: frames, hours and machine, for the card; `contexts_poses` float32 (S, P, 3), None where the game
+    tells none.
     """
 
     model: WorldModel
@@ -45,6 +53,12 @@ class Checkpoint:
     trained: dict[str, Any]
     name: str
     path: Path | None = None
+    contexts_poses: Tensor | None = None
+
+    def prompt(self, context: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """A seed context: frames (P, H, W, 3), actions (P - 1, A) and poses (P, 3), if there are any."""
+        poses = None if self.contexts_poses is None else self.contexts_poses[context]
+        return self.contexts_frames[context], self.contexts_actions[context], poses
 
     @property
     def parameters(self) -> int:
@@ -82,8 +96,10 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
     # Normalisation statistics stay exact: they are few, and every latent passes through them.
     tensors |= {f"model.{k}": v.detach().cpu().float() for k, v in weights.items() if k.startswith("tokenizer.mean")}
     tensors |= {f"model.{k}": v.detach().cpu() for k, v in weights.items() if k.startswith("tokenizer.deviation")}
-    tensors["contexts.frames"] = checkpoint.contexts_frames.cpu().contiguous()
+    tensors |= pack_frames(checkpoint.contexts_frames.cpu())
     tensors["contexts.actions"] = checkpoint.contexts_actions.cpu().float().contiguous()
+    if checkpoint.contexts_poses is not None:
+        tensors["contexts.poses"] = checkpoint.contexts_poses.cpu().float().contiguous()
     metadata = {
         "format": FORMAT,
         "config": json.dumps(checkpoint.model.config.to_dict()),
@@ -126,15 +142,47 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
         weights = {k.removeprefix("model."): v.float() for k, v in tensors.items() if k.startswith("model.")}
         model.load_state_dict(weights)
         schema = _schema(json.loads(metadata["schema"]))
-        frames, actions = tensors["contexts.frames"], tensors["contexts.actions"]
-        _check_contexts(model, schema, frames, actions)
+        frames, actions, poses = unpack_frames(tensors), tensors["contexts.actions"], tensors.get("contexts.poses")
+        _check_contexts(model, schema, frames, actions, poses)
         trained, game, name = json.loads(metadata["trained"]), metadata["game"], metadata["name"]
-    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, OSError) as error:
         raise UserError(
             f"{path}: not a whole game_wm checkpoint ({first_line(error)}); copy or export it again"
         ) from error
     model.to(device).eval().requires_grad_(False)
-    return Checkpoint(model, schema, game, frames, actions, trained, name, path)
+    return Checkpoint(model, schema, game, frames, actions, trained, name, path, poses)
+
+
+def pack_frames(frames_SPHWC: Tensor) -> dict[str, Tensor]:
+    """Seed contexts' frames as a file has them."""
+    if frames_SPHWC.nbytes <= RAW_BYTES:
+        return {"contexts.frames": frames_SPHWC.contiguous()}
+    coded = list[bytes]()
+    for frame in frames_SPHWC.flatten(0, 1).numpy():
+        file = io.BytesIO()
+        Image.fromarray(frame).save(file, "WEBP", quality=QUALITY)
+        coded.append(file.getvalue())
+    sizes = torch.tensor([len(each) for each in coded], dtype=torch.int32).view(frames_SPHWC.shape[:2])
+    return {
+        "contexts.frames": torch.from_numpy(np.frombuffer(b"".join(coded), np.uint8).copy()),
+        "contexts.sizes": sizes,
+    }
+
+
+def unpack_frames(tensors: dict[str, Tensor], only: tuple[int, int] | None = None) -> Tensor:
+    """The inverse: uint8 (S, P, H, W, 3), or of context and frame `only` (H, W, 3). Raises ValueError, OSError where
+    these are no pictures."""
+    frames, sizes = tensors["contexts.frames"], tensors.get("contexts.sizes")
+    if sizes is None:
+        return frames if only is None else frames[only]
+    ends = sizes.flatten().long().cumsum(0)
+    if frames.ndim != 1 or sizes.ndim != 2 or not len(ends) or int(ends[-1]) != len(frames):
+        raise ValueError("its contexts' pictures are not all there")
+    parts = torch.tensor_split(frames, ends[:-1])
+    read = lambda part: torch.from_numpy(np.array(Image.open(io.BytesIO(part.numpy().tobytes())).convert("RGB")))  # noqa: E731
+    if only is not None:
+        return read(parts[only[0] % len(sizes) * sizes.shape[1] + only[1] % sizes.shape[1]])
+    return torch.stack([read(part) for part in parts]).unflatten(0, tuple(sizes.shape))
 
 
 def content_hash(about: str, tensors: dict[str, Tensor]) -> str:
@@ -154,7 +202,9 @@ def _schema(card: Any) -> ActionSchema:
         raise ValueError(str(error)) from None
 
 
-def _check_contexts(model: WorldModel, schema: ActionSchema, frames: Tensor, actions: Tensor) -> None:
+def _check_contexts(
+    model: WorldModel, schema: ActionSchema, frames: Tensor, actions: Tensor, poses: Tensor | None
+) -> None:
     """ValueError unless there are seed contexts, and the model can begin from them."""
     size = model.config.dynamics.actions
     if schema.size != size:
@@ -168,6 +218,8 @@ def _check_contexts(model: WorldModel, schema: ActionSchema, frames: Tensor, act
     if actions.dtype != torch.float32 or tuple(actions.shape) != wanted:
         found = f"{actions.dtype} of shape {tuple(actions.shape)}"
         raise ValueError(f"its contexts' actions are {found}, not float32 of shape {wanted}")
+    if poses is not None and (poses.dtype != torch.float32 or tuple(poses.shape) != (*frames.shape[:2], 3)):
+        raise ValueError(f"its contexts' poses are {poses.dtype} of shape {tuple(poses.shape)}, not one for each frame")
 
 
 def first_line(error: Exception) -> str:

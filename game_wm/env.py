@@ -45,10 +45,9 @@ class DreamEnv(gymnasium.Env):
         super().reset(seed=seed)
         noise_seed = int(self.np_random.integers(2**31)) if seed is None else seed
         context = int((options or {}).get("context", noise_seed)) % len(self.checkpoint.contexts_frames)
-        frames = self.checkpoint.contexts_frames[context : context + 1].to(self.device)
-        actions = self.checkpoint.contexts_actions[context : context + 1].to(self.device)
-        self.state = self.checkpoint.model.start(frames, actions, torch.tensor([noise_seed]))
-        self._frame = frames[0, -1].cpu().numpy().copy()
+        frames, actions, poses = self.checkpoint.prompt(context)
+        self.state = self.checkpoint.model.begin(frames, actions, noise_seed, poses)
+        self._frame = frames[-1].numpy().copy()
         return self._frame, {"context": context, "seed": noise_seed}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:

@@ -11,6 +11,7 @@ from threading import Thread
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_collect.errors import UserError
@@ -22,7 +23,7 @@ from game_wm.memory.camera import Sources, draw_pair
 from game_wm.memory.episodic import EpisodicMemory, Places
 from game_wm.memory.geometry import Geometry, MemoryConfig
 from game_wm.memory.pose import move, relative
-from game_wm.memory.recent import RecentFrames
+from game_wm.memory.recent import RecentFrames, steady
 from game_wm.memory.recollection import as_latents, unmoved
 from game_wm.memory.recurrent import RecurrentMemory
 from game_wm.memory.working import WorkingMemory
@@ -222,8 +223,13 @@ class WorldModel(nn.Module):
             return self.tokenizer.decode(latents_BCHW, before_BCHW)
 
     @torch.inference_mode()
-    def start(self, frames_BPHWC: Tensor, actions_BPA: Tensor, seeds: Tensor) -> WorldState:
+    def start(
+        self, frames_BPHWC: Tensor, actions_BPA: Tensor, seeds: Tensor, poses_BP3: Tensor | None = None
+    ) -> WorldState:
         """State after a prompt of P >= 1 real frames and the P - 1 actions between them.
+
+        `poses`, where the game tells them, are those of the frames. The memory of an `aligned` network is placed by
+        them, as it was in training; without them, and in others, by what the pictures show.
 
         Raises ValueError when frames, actions and seeds do not fit each other or the model.
         """
@@ -235,34 +241,48 @@ class WorldModel(nn.Module):
             raise ValueError(f"a prompt of {prompt} frames needs actions of shape {expected} and {batch} seeds")
         parts = zip(*(x.flatten(0, 1).split(64) for x in (frames_BPHWC, earlier(frames_BPHWC))), strict=True)
         latents = torch.cat([self.encode(*part) for part in parts])
-        return self.start_latents(latents.unflatten(0, (batch, prompt)), actions_BPA, seeds, frames_BPHWC)
+        latents = latents.unflatten(0, (batch, prompt))
+        return self.start_latents(latents, actions_BPA, seeds, frames_BPHWC, poses_BP3)
+
+    def begin(self, frames_PHWC: Tensor, actions_PA: Tensor, seed: int, poses_P3: Tensor | None = None) -> WorldState:
+        """The same for one player, wherever his prompt lies."""
+        device = next(self.parameters()).device
+        prompt = frames_PHWC[None].to(device), actions_PA[None].to(device), torch.tensor([seed], device=device)
+        return self.start(*prompt, None if poses_P3 is None else poses_P3[None].to(device))
 
     @torch.inference_mode()
     def start_latents(
-        self, latents_BPCHW: Tensor, actions_BPA: Tensor, seeds: Tensor, frames_BPHWC: Tensor | None = None
+        self,
+        latents_BPCHW: Tensor,
+        actions_BPA: Tensor,
+        seeds: Tensor,
+        frames_BPHWC: Tensor | None = None,
+        poses_BP3: Tensor | None = None,
     ) -> WorldState:
         """The same from latents (B, P, C, h, w). Memory keeps their frames, or what they decode to."""
         with self.autocast():
             dynamics = self.dynamics.start(latents_BPCHW, actions_BPA)
         state = WorldState(dynamics, seeds.to(latents_BPCHW.device).clone())
         if self.geometry is not None:
-            whole = latents_BPCHW.float()
+            whole, led = latents_BPCHW.float(), None
+            if poses_BP3 is not None and self.config.dynamics.aligned:
+                led = F.pad(relative(poses_BP3[:, :-1], poses_BP3[:, 1:]), (0, 0, 1, 0)).to(whole)
             with self.autocast():
-                frames = RecentFrames.read(self.geometry, self.decode, whole, actions_BPA, frames_BPHWC)
+                frames = RecentFrames.read(self.geometry, self.decode, whole, actions_BPA, frames_BPHWC, led)
             state.recent = frames.before(whole.shape[1])
             if self.config.dynamics.recall:
-                state.episodic = self._remember(self.geometry, frames)
+                state.episodic = self._remember(self.geometry, frames, led is not None)
         return state
 
-    def _remember(self, geometry: Geometry, frames: RecentFrames) -> EpisodicMemory:
-        """Episodic memory of a prompt, in which the player began at pose zero."""
+    def _remember(self, geometry: Geometry, frames: RecentFrames, sure: bool) -> EpisodicMemory:
+        """Episodic memory of a prompt, in which the player began at pose zero; `sure`: its steps were recorded."""
         batch, prompt = frames.there.shape
         shapes, device = (frames.pictures.shape[2:], frames.disparity.shape[2:]), str(frames.there.device)
         memory = EpisodicMemory.start(batch, geometry.config.slots, *shapes, device, geometry.config.trail)
         for t in range(prompt):
             at = torch.full((batch,), t, device=memory.keys.device)
             shown = frames.pictures[:, t], frames.disparity[:, t]
-            memory.arrive(self.places, frames.steps[:, t], *shown, at, geometry.focal)
+            memory.arrive(self.places, frames.steps[:, t], *shown, at, geometry.focal, sure)
         return memory
 
     @property
@@ -333,7 +353,11 @@ class WorldModel(nn.Module):
         sure = torch.full_like(step[:, :1], self.config.dynamics.aligned, dtype=torch.bool)
         if state.episodic is None or not geometry.config.trail:
             return step, sure
-        step, known = state.episodic.coming(self.places, step, recent.unhindered(geometry, action_BA))
+        free = recent.unhindered(geometry, action_BA)
+        if geometry.obstacles is not None:
+            surfaces = state.episodic.surfaces(self.places, geometry.focal)
+            step = free = steady(geometry, geometry.obstacles.hindered(free, *surfaces, self.places.side))
+        step, known = state.episodic.coming(self.places, step, free)
         return step, known | sure
 
     def _choose(self, state: WorldState, step_B3: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:

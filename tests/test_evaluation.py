@@ -97,7 +97,7 @@ class Fake(nn.Module):
     def decode(self, latents: Tensor, before: Tensor | None = None) -> Tensor:
         return latents.permute(0, 2, 3, 1).to(torch.uint8)
 
-    def start(self, frames: Tensor, actions: Tensor, seeds: Tensor) -> State:
+    def start(self, frames: Tensor, actions: Tensor, seeds: Tensor, poses: Tensor | None = None) -> State:
         assert actions.shape[:2] == (frames.shape[0], frames.shape[1] - 1)
         games = []
         for seed, last in zip(seeds.tolist(), frames[:, -1], strict=True):
@@ -130,6 +130,7 @@ def features() -> FeatureDistance:
 
 def checkpoint(model: Fake, path: Path | None = None) -> Any:
     return SimpleNamespace(
+        contexts_frames=torch.zeros(1, 5, 1, 1, 3),
         model=model, schema=Toy().action_schema, game="toy", name="toy", parameters=5_000_000,
         trained={"frames": 1000, "hours": 0.5, "machine": "2 cores"}, path=path,
     )  # fmt: skip

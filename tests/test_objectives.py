@@ -186,6 +186,17 @@ def test_the_perfect_shortcut_draws_the_same_in_1_to_64_steps(steps: int) -> Non
     assert torch.allclose(made, 1.5 + 0.4 * noise, atol=1e-5)
 
 
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_bound_holds_what_runs_away_and_nothing_else(steps: int) -> None:
+    noise = torch.randn(500, 1, 1, 1, 1, dtype=torch.float64)
+    free, held = (FlowMatching(64, 0.0, 0.25, bound=bound) for bound in (0.0, 4.0))
+    near, far = gaussian_shortcut(1.5, 0.4), gaussian_shortcut(6.0, 0.4)
+    assert torch.equal(held.sample(near, noise, steps), free.sample(near, noise, steps))
+    assert free.sample(far, noise, steps).min() > 4 >= held.sample(far, noise, steps).max()
+    with pytest.raises(ValueError, match="bound"):
+        FlowMatching(bound=-1.0)
+
+
 @pytest.mark.parametrize(("one_call", "coarsest"), [(0.0, 1.0), (0.25, 0.5)])
 def test_half_steps_teach_every_stride_that_nothing_else_does(one_call: float, coarsest: float) -> None:
     torch.manual_seed(0)

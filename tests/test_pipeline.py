@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from data_collect.dataset import Dataset
 from data_collect.errors import UserError
 from game_wm.checkpoint import load
 from train.__main__ import main
@@ -118,6 +119,16 @@ def goes_on_from_what_ships(tmp_path: Path, run: Path) -> None:
     with pytest.raises(UserError, match="share"):
         main([*mean, "--share", "0"])
     assert torch.equal(new.contexts_frames, old.contexts_frames)
+    begun = ["--beginnings", str(run / "data"), "--prompt", "40", "--contexts", "1"]
+    assert main([*only, *begun]) == 0
+    episode = next(Dataset(run / "data").episodes())
+    placed = load(more / "only.safetensors")
+    assert torch.equal(placed.contexts_frames[0], torch.from_numpy(episode.frames[-40:]))
+    assert torch.equal(placed.contexts_actions[0], torch.from_numpy(episode.encoded[-39:]))
+    assert episode.pose is not None and placed.contexts_poses is not None
+    assert torch.equal(placed.contexts_poses[0], torch.from_numpy(episode.pose[-40:]))
+    with pytest.raises(UserError, match="no episode of"):
+        main([*only, "--beginnings", str(run / "data"), "--prompt", "100000"])
     moved = load(more / "only.safetensors").model  # the base with the new motion
     for part, other in (("dynamics", old), ("geometry", new)):
         pairs = zip(getattr(moved, part).parameters(), getattr(other.model, part).parameters(), strict=True)

@@ -85,6 +85,9 @@ class FakeModel(torch.nn.Module):
         assert frames.shape == (1, 3, 10, 15, 3) and actions.shape[:2] == (1, 2) and seeds.shape == (1,)
         return FakeState(frames[0, -1].clone())
 
+    def begin(self, frames: Any, actions: Any, seed: int, poses: Any = None) -> SimpleNamespace:
+        return self.start(frames[None], actions[None], torch.tensor([seed]))
+
     def step(self, state: FakeState, action: Any, steps: int) -> tuple[Any, FakeState]:
         assert action.dtype == torch.float32 and action.shape[0] == 1
         self.calls.append((action[0].tolist(), steps))
@@ -100,9 +103,10 @@ class FakeModel(torch.nn.Module):
 def fake(schema: ActionSchema = MAZE, end: int | None = None) -> Any:
     contexts = torch.zeros(4, 3, 10, 15, 3, dtype=torch.uint8)
     contexts[..., 0] = torch.arange(4)[:, None, None, None] * 10
+    actions = torch.zeros(4, 2, schema.size)
     return SimpleNamespace(
         model=FakeModel(end), schema=schema, game="maze", name="fake", parameters=1_500_000,
-        contexts_frames=contexts, contexts_actions=torch.zeros(4, 2, schema.size),
+        contexts_frames=contexts, contexts_actions=actions, prompt=lambda i: (contexts[i], actions[i], None),
         check_steps=lambda steps: None,
     )  # fmt: skip
 

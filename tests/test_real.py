@@ -132,8 +132,9 @@ def test_an_episode_shorter_than_a_prompt_begins_before_its_end() -> None:
     real = LiveGame(checkpoint, seed=1)
     for number in range(4):
         real.begin(number)
-        frames, encoded = real.prompt()
+        frames, encoded, poses = real.prompt()
         assert not real.moment.ended and 3 <= len(frames) <= 5 and encoded.shape == (len(frames) - 1, 3)
+        assert poses is not None and poses.shape == (len(frames), 3)
         assert real.step(schema.raw(schema.noop())).ended
         assert real.back() and not real.moment.ended
 
@@ -146,6 +147,8 @@ def test_doom_goes_back_in_time() -> None:
     )
     real = LiveGame(checkpoint)
     real.begin(0)
+    _, _, poses = real.prompt()
+    assert poses is not None and poses.shape == (5, 3) and torch.equal(poses[-1], torch.tensor(real.info["pose"]))
     keys = np.random.default_rng(0).integers(0, 2, (20, schema.width))
     pictures = [real.step(raw).picture for raw in keys]
     for _ in range(12):

@@ -117,7 +117,7 @@ class Fake(torch.nn.Module):
     def decode(self, latents: Tensor, before: Tensor | None = None) -> Tensor:
         return latents.permute(0, 2, 3, 1).to(torch.uint8)
 
-    def start(self, frames: Tensor, actions: Tensor, seeds: Tensor) -> Any:
+    def start(self, frames: Tensor, actions: Tensor, seeds: Tensor, poses: Tensor | None = None) -> Any:
         assert actions.shape[:2] == (frames.shape[0], frames.shape[1] - 1)
         games = []
         for seed, last in zip(seeds.tolist(), frames[:, -1].numpy(), strict=True):
@@ -394,6 +394,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dic
     def load(path: Any, device: Any = "cpu") -> Any:
         model = Fake("frozen" if "window" in Path(path).stem else "perfect")
         return SimpleNamespace(
+            contexts_frames=torch.zeros(1, 5, 1, 1, 3),
             model=model,
             schema=Ring().action_schema,
             game="ring",

@@ -1,5 +1,6 @@
 """The functional core: state is all there is, players are slices, a file is the model, the dream is an environment."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_checkpoint, tiny_world
 
 from data_collect.errors import UserError
+from game_wm import checkpoint
 from game_wm.checkpoint import load, save
 from game_wm.env import DreamEnv
+from game_wm.evaluation.metrics import psnr
+from game_wm.ui import chooser
 from game_wm.world import WorldModel, WorldState, frame_noise
 
 
@@ -97,6 +101,34 @@ def test_checkpoint_round_trip_plays_the_same(tmp_path: Path) -> None:
     assert (second.game, second.name, second.trained) == ("maze", "tiny", {"frames": 0})
     states = [c.model.start(c.contexts_frames, c.contexts_actions, torch.arange(3)) for c in (first, second)]
     assert torch.equal(play(first.model, states[0], 100), play(second.model, states[1], 100))
+
+
+def test_long_prompts_are_kept_as_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is more than is stored as it is comes back nearly the same, poses and all, and is chosen by its picture."""
+    first = load(tiny_checkpoint(tmp_path / "a.safetensors"))
+    column = torch.linspace(0, 6, 64)
+    waves = (128 + 100 * (column[:, None] + torch.arange(15)[:, None, None] / 3).sin() * column.cos()).byte()
+    frames = waves[..., None].expand(-1, -1, -1, 3).unflatten(0, (3, 5)).contiguous()
+    long = replace(first, contexts_frames=frames, contexts_poses=torch.randn(3, 5, 3))
+    monkeypatch.setattr(checkpoint, "RAW_BYTES", 1000)
+    save(tmp_path / "long.safetensors", long)
+    found = load(tmp_path / "long.safetensors")
+    assert found.contexts_poses is not None and torch.equal(found.contexts_poses, long.contexts_poses)  # type: ignore[arg-type]
+    assert found.contexts_frames.shape == frames.shape
+    assert float(psnr(found.contexts_frames.flatten(0, 1), frames.flatten(0, 1)).min()) > 34
+    shown = {entry.name: entry.picture for entry in chooser.checkpoints([tmp_path])}
+    assert torch.equal(torch.from_numpy(shown["long"]), found.contexts_frames[0, -1])
+    assert torch.equal(torch.from_numpy(shown["a"]), first.contexts_frames[0, -1])
+    tensors = load_file(tmp_path / "long.safetensors")
+    for name, value in {
+        "sizes": tensors["contexts.sizes"] - 1,
+        "frames": torch.zeros_like(tensors["contexts.frames"]),
+    }.items():
+        with safe_open(tmp_path / "long.safetensors", "pt") as file:
+            metadata = {key: words for key, words in file.metadata().items() if key != "sha256"}
+        save_file(tensors | {f"contexts.{name}": value}, tmp_path / "broken.safetensors", metadata)
+        with pytest.raises(UserError, match=r"broken\.safetensors"):
+            load(tmp_path / "broken.safetensors")
 
 
 @pytest.mark.parametrize("damage", ["missing", "text", "cut", "foreign"])

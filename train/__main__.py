@@ -6,6 +6,7 @@ python -m train encode --data runs/maze/data --tokenizer runs/maze/tokenizer/las
 python -m train geometry --config configs/maze/geometry.yaml                     # depth and motion, for memory
 python -m train depth --latents runs/doom/latents --geometry runs/doom/geometry/last.ckpt --out OUT   # a game's own
 python -m train motion --latents runs/doom/latents --geometry runs/doom/geometry/last.ckpt --out OUT
+python -m train obstacles --latents runs/doom/latents --geometry runs/doom/geometry/last.ckpt --out OUT
 python -m train views --latents runs/maze/latents --geometry runs/maze/geometry/last.ckpt --tokenizer CKPT
 python -m train odometry --latents runs/maze/latents --geometry runs/maze/geometry/last.ckpt    # how far it drifts
 python -m train dynamics --config configs/maze/dynamics.yaml [--resume] [--init CKPT] [--minutes 40] [--name N]
@@ -67,6 +68,10 @@ def main(arguments: list[str] | None = None) -> int:
         from train.motion import main as motion
 
         return motion(rest)
+    if command == "obstacles":
+        from train.obstacles import main as obstacles
+
+        return obstacles(rest)
     if command == "views":
         from train.views import main as views
 

@@ -114,7 +114,7 @@ def save_part(checkpoint: dict[str, Any], part: str, weights: dict[str, Tensor],
     """Write a stage's checkpoint with other weights, averaged ones too, in a part of its network ("geometry.depth")."""
     named = {f"{part}.{k}": v for k, v in weights.items()}
     for name in ("state_dict", "current_model_state"):
-        checkpoint[name] = {k: named.get(k, v) for k, v in checkpoint[name].items()}
+        checkpoint[name] = checkpoint[name] | named
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.save(checkpoint, out)
 

@@ -3,9 +3,11 @@
     python -m train export --run runs/maze --name maze --out checkpoints
     python -m train export --run runs/masked --tokenizer runs/codes/tokenizer/last.ckpt --latents runs/codes/latents
     python -m train export --run runs/maze --base checkpoints/maze.safetensors --share 0.3 --out checkpoints
+    python -m train export --run runs/doom --beginnings data/doom/beginnings --prompt 512 --contexts 3
 
 Writes `NAME.safetensors` (the student of distillation, or the dynamics where nothing was distilled) and, beside a
-student, `NAME-teacher.safetensors`. Dreams begin from real frames of held-out episodes. The last lines say how well the
+student, `NAME-teacher.safetensors`. Dreams begin from real frames of held-out episodes, or at the ends of a recording's
+(`--beginnings`); what a long prompt has shown, a model with long memory knows. The last lines say how well the
 next frame of such episodes is predicted, beside repeating the last one.
 
 Legend: S contexts, P frames of one, H, W pixels, A encoded action.
@@ -21,8 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_collect.dataset import Dataset
 from data_collect.errors import UserError
-from game_wm.checkpoint import Checkpoint, load, save
+from game_wm.checkpoint import RAW_BYTES, Checkpoint, load, pack_frames, save
 from game_wm.evaluation.metrics import pooled_psnr, squared_error
 from game_wm.world import WorldConfig, WorldModel
 from train.checkpoints import check_card
@@ -35,11 +38,10 @@ from train.report import say
 from train.tokenizer import load_tokenizer
 from train.windows import LatentStore, Span
 
-CONTEXT_BYTES = 4 * 2**20  # large frames get fewer beginnings, so that the file stays small
 
-
-def contexts(store: LatentStore, count: int, frames: int, held_out: float) -> tuple[Tensor, Tensor]:
-    """Real frames uint8 (S, P, H, W, 3) of held-out episodes, evenly spread, and the actions (S, P, A) done on them.
+def contexts(store: LatentStore, count: int, frames: int, held_out: float) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Real frames uint8 (S, P, H, W, 3) of held-out episodes, evenly spread, the actions (S, P, A) done on them, and
+    their poses (S, P, 3), if they were recorded.
 
     P is `frames`, or as many as the longest held-out episode has. `UserError` when the recording has gone.
     """
@@ -52,13 +54,38 @@ def contexts(store: LatentStore, count: int, frames: int, held_out: float) -> tu
     spans = [span for span in source.held_out if span.frames >= frames]
     starts = np.concatenate([[0], np.cumsum([span.frames - frames + 1 for span in spans])])
     chosen = np.linspace(0, starts[-1] - 1, min(count, int(starts[-1]))).astype(np.int64)
-    pictures, actions = [], []
+    pictures, actions, poses = [], [], []
     for number in chosen:
         row = int(np.searchsorted(starts, number, side="right")) - 1
         place = Span(spans[row].episode, spans[row].start + int(number - starts[row]), frames)
         pictures.append(source.read(source.rows([place])))
         actions.append(store.read("actions", place))
-    return torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(actions))
+        poses += [store.read("pose", place)] if store.index["pose"] else []
+    return (
+        torch.from_numpy(np.stack(pictures)),
+        torch.from_numpy(np.stack(actions)),
+        torch.from_numpy(np.stack(poses)) if poses else None,
+    )
+
+
+def beginnings(folder: Path, store: LatentStore, count: int, frames: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The same from the ends of a recording's episodes, the first of those that are long enough. `UserError` when it is
+    of another game than the store, or has none."""
+    dataset = Dataset(folder)
+    if (dataset.game, dataset.schema) != (store.game, store.schema):
+        raise UserError(f"{folder} is a recording of {dataset.game}, what was learnt one of {store.game}: name another")
+    found = [each for each in dataset.episodes() if len(each.frames) >= frames][:count]
+    if not found:
+        raise UserError(f"{folder} has no episode of {frames} frames, which a dream begins with: record longer ones")
+    last = slice(-frames, None)
+    pictures, actions = ([getattr(each, name)[last] for each in found] for name in ("frames", "encoded"))
+    actions = [np.concatenate((each, each[-1:]))[last] for each in actions]  # nothing is done on the last frame
+    poses = [each.pose[last] for each in found if each.pose is not None]
+    return (
+        torch.from_numpy(np.stack(pictures)),
+        torch.from_numpy(np.stack(actions)),
+        torch.from_numpy(np.stack(poses)) if len(poses) == len(found) else None,
+    )
 
 
 def export(
@@ -71,10 +98,12 @@ def export(
     latents: Path | None = None,
     base: Path | None = None,
     share: float = 1.0,
+    begin_with: Path | None = None,
 ) -> Path:
     """Write the playable checkpoint(s) of a run; returns the path of the one that ships. Raises `UserError`.
 
-    `tokenizer_at`, `latents`: where they are not the run's own. `base`: the playable checkpoint that the run began
+    `tokenizer_at`, `latents`: where they are not the run's own. `begin_with`: a recording for the beginnings of dreams.
+    `base`: the playable checkpoint that the run began
     with: it gives the stages that the run has not, the beginnings of dreams, and 1 - `share` of the weights of dynamics
     (averaged weights of one descent are often better than either end: Wortsman et al., 2022, model soups); above 1, it
     goes on past the run, as task arithmetic does (Ilharco et al., 2023).
@@ -99,12 +128,15 @@ def export(
     elif share != 1:
         raise UserError(f"{run} has no dynamics to average with those of {base}: leave --share out")
     if began is not None:
-        frames, actions = began.contexts_frames, began.contexts_actions
-    else:
-        size = prompt * 3 * tokenizer.config.height * tokenizer.config.width
-        count = max(1, min(count, CONTEXT_BYTES // size))
-        frames, actions = contexts(store, count, prompt, settings["data"]["held_out"])
+        frames, actions, poses = began.contexts_frames, began.contexts_actions, began.contexts_poses
+    if began is None or begin_with is not None:
+        if begin_with is not None:
+            frames, actions, poses = beginnings(begin_with, store, count, prompt)
+        else:
+            frames, actions, poses = contexts(store, count, prompt, settings["data"]["held_out"])
         actions = actions[:, :-1]
+        while len(frames) > 1 and pack_frames(frames)["contexts.frames"].nbytes > RAW_BYTES:
+            frames, actions, poses = frames[:-1], actions[:-1], None if poses is None else poses[:-1]
 
     def write(stage: str, file: str, steps: int | None, stages: list[str]) -> Path:
         if began is not None and not new_dynamics:
@@ -132,7 +164,7 @@ def export(
         files = {tokenizer_at, *(at(s) for s in stages + ["geometry"] * bool(geometry))}
         # Dynamics that began with the base counts what is behind that itself.
         trained = _trained(files - {base} if at("dynamics") != base else files)
-        save(path, Checkpoint(model, store.schema, store.game, frames, actions, trained, file, path))
+        save(path, Checkpoint(model, store.schema, store.game, frames, actions, trained, file, path, poses))
         return path
 
     if not distilled:
@@ -160,12 +192,13 @@ def next_frame(path: Path, store: LatentStore, held_out: float = 0.04, count: in
     """PSNR (dB, over all pixels) of the next frame of held-out episodes, and of repeating the last frame."""
     model = load(path).model
     prompt = min(32, model.window)
-    frames, actions = contexts(store, count, prompt + 1, held_out)
+    frames, actions, poses = contexts(store, count, prompt + 1, held_out)
     prompt = frames.shape[1] - 1  # less where episodes are short
     made = []
     for first in range(0, len(frames), 16):
         part = slice(first, first + 16)
-        state = model.start(frames[part, :prompt], actions[part, : prompt - 1], torch.arange(len(frames[part])))
+        placed = None if poses is None else poses[part, :prompt]
+        state = model.start(frames[part, :prompt], actions[part, : prompt - 1], torch.arange(len(frames[part])), placed)
         made.append(model.step(state, actions[part, prompt - 1])[0].frames)
     truth = frames[:, prompt]
     predicted, repeated = (squared_error(truth, shown) for shown in (torch.cat(made), frames[:, prompt - 1]))
@@ -188,6 +221,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("checkpoints"), help="folder (default: checkpoints)")
     parser.add_argument("--contexts", type=int, default=8, help="beginnings of dreams in the file (default: 8)")
     parser.add_argument("--prompt", type=int, default=32, help="real frames of each (default: 32)")
+    parser.add_argument("--beginnings", type=Path, help="recording at whose episodes' ends dreams begin")
     parser.add_argument("--tokenizer", type=Path, help="its checkpoint (default: RUN/tokenizer/last.ckpt)")
     parser.add_argument(
         "--base", type=Path, help="playable checkpoint that the run began with, for what the run has not"
@@ -203,7 +237,7 @@ def main(arguments: list[str]) -> int:
     latents, name = options.latents or options.run / "latents", options.name or options.run.name
     counts = options.contexts, options.prompt
     places = options.tokenizer, latents, options.base
-    path = export(options.run, name, options.out, *counts, *places, options.share)
+    path = export(options.run, name, options.out, *counts, *places, options.share, options.beginnings)
     say(f"wrote {path}, {path.stat().st_size / 2**20:.1f} MiB")
     tell_next_frame(path, latents, 0.04)
     return 0

@@ -120,7 +120,7 @@ def evaluate(checkpoint: Checkpoint, options: Options) -> tuple[dict[str, Any], 
     pictures: dict[str, Image.Image] = {}
     pictured = {"fidelity", "stability", "revisit"} & set(options.suites)
     features = FeatureDistance(device_of(model)) if pictured else None
-    prompt = max(32, model.window)
+    prompt = max(32, model.window, checkpoint.contexts_frames.shape[1])
     if set(options.suites) - {"cost"}:
         with RealGame(checkpoint.game) as game:
             if {"fidelity", "control"} & set(options.suites):

@@ -70,7 +70,9 @@ def roll(model: Any, trips: Sequence[Trip], steps: int | None = None) -> Tensor:
     prompts, led, actions = (
         torch.from_numpy(np.stack([getattr(t, k) for t in trips])) for k in ("prompt", "led", "actions")
     )
-    state, device = begin(model, prompts, led, [trip.seed for trip in trips]), device_of(model)
+    poses = [trip.poses for trip in trips if trip.poses is not None]
+    placed = torch.from_numpy(np.stack(poses)) if len(poses) == len(trips) else None
+    state, device = begin(model, prompts, led, [trip.seed for trip in trips], placed), device_of(model)
     frames = []
     for n in range(actions.shape[1]):
         outcome, state = model.step(state, actions[:, n].to(device), steps)
@@ -123,7 +125,8 @@ class Runs:
         starts = (game.lead(seed, attempt, prompt) for attempt in range(ATTEMPTS))
         if (found := next(filter(None, starts), None)) is None:
             return
-        start = Start(seed, np.stack(found.play.frames), np.stack(found.play.actions))
+        poses = np.stack(found.play.poses) if found.play.poses else None
+        start = Start(seed, np.stack(found.play.frames), np.stack(found.play.actions), poses=poses)
         way, before = go(model, namer, start, half, steps)
         if way is None:
             self._note(False, np.full(2, np.nan))

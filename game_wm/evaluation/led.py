@@ -33,12 +33,13 @@ HELD_UP = 0.05  # by what share a step may be shorter or longer than that button
 
 class Start(NamedTuple):
     """What a way begins with: the seed of its noise and its turns, real frames uint8 (P, H, W, 3), the actions
-    (P-1, A) between them, and steps (K, A) that are given, which it is led on from."""
+    (P-1, A) between them, steps (K, A) that are given, which it is led on from, and the frames' poses (P, 3)."""
 
     seed: int
     frames: np.ndarray
     actions: np.ndarray
     given: Sequence[np.ndarray] = ()
+    poses: np.ndarray | None = None
 
 
 class Way(NamedTuple):
@@ -120,7 +121,8 @@ def lead(
         shuns: whether a frame (H, W, 3) shows what he must not walk into: there he turns at once.
     """
     prompt, device = torch.from_numpy(start.frames), device_of(model)
-    state = begin(model, prompt[None], torch.from_numpy(start.actions)[None], [start.seed])
+    poses = None if start.poses is None else torch.from_numpy(start.poses)[None]
+    state = begin(model, prompt[None], torch.from_numpy(start.actions)[None], [start.seed], poses)
     leader = Leader(namer.schema, np.random.default_rng((start.seed, half)))
     frames, actions, tried = [prompt[-2], prompt[-1]], list[np.ndarray](), 0
 

@@ -4,11 +4,12 @@
         for truth in game.truths(seeds=range(90000, 90016), prompt=32, frames=256):
             dream = roll(model, truth)
 
-A truth is a prompt of P real frames and N more. The *leader* walks first: the explorer where the game has a map, so
-that the view is a place and not the wall that random play runs into, else random-sticky play. It plays a warm-up of
-32 to 159 frames, then the prompt. Random-sticky play (the player `random`) goes on from there. The action seed is
-the first of eight in whose play the game does not end within those N frames; when every one ends, the longest counts
-as far as it goes. Plays that ended are kept for the measure of termination.
+A truth is a prompt of P real frames, as many as the checkpoint's own dreams begin with (32 at least), and N more. The
+*leader* walks first: the explorer where the game has a map, so that the view is a place and not the wall that random
+play runs into, else random-sticky play. It plays a warm-up of 32 to 159 frames, then the prompt. Random-sticky play
+(the player `random`) goes on from there. The action seed is the first of eight in whose play the game does not end
+within those N frames; when every one ends, the longest counts as far as it goes. Plays that ended are kept for the
+measure of termination.
 
 Legend: E episodes, P frames of the prompt, N frames after it, H height, W width in pixels, A length of an encoded
 action.
@@ -48,6 +49,7 @@ class Play:
     seed: int
     frames: list[np.ndarray] = field(default_factory=list)
     actions: list[np.ndarray] = field(default_factory=list)  # encoded, one fewer than frames
+    poses: list[np.ndarray] = field(default_factory=list)  # (3,) of the prompt's frames, where the game tells them
     rewards: list[float] = field(default_factory=list)  # after the prompt only
     terminated: bool = False
     seen: dict[int, np.ndarray] = field(default_factory=dict)  # horizon -> bool (H, W)
@@ -76,6 +78,7 @@ class Truth:
     terminated: np.ndarray  # bool (E, N)
     length: np.ndarray  # int (E,): frames after the prompt that exist
     seen: dict[int, Tensor]  # horizon -> bool (E, H, W); empty where the game has no surfaces
+    poses: Tensor | None = None  # float32 (E, P, 3); None where the game tells none
 
     def at(self, horizon: int) -> Tensor:
         """The real frames (E, H, W, 3) that many steps after the prompt."""
@@ -144,6 +147,7 @@ class RealGame:
         leader.reset(self.env, frame, info)
         frames, actions = deque([frame.copy()], maxlen=prompt), deque[np.ndarray](maxlen=prompt - 1)
         surfaces = deque([info.get("surface")], maxlen=SEEN_FRAMES)
+        poses = deque([info.get("pose")], maxlen=prompt)
         steps = int(generator.integers(32, 160)) + prompt - 1
         for step in range(steps):
             action = self.schema.noop() if step >= steps - idle else leader.act(frame, info)
@@ -153,10 +157,11 @@ class RealGame:
             frames.append(frame.copy())
             actions.append(self.schema.encode(action))
             surfaces.append(info.get("surface"))
+            poses.append(info.get("pose"))
         follower = players.make("random", self.env, int(generator.integers(2**31)))
         follower.reset(self.env, frame, info)
         seen = None if info.get("surface") is None else np.unique([s for s in surfaces if s is not None])
-        play = Play(seed, list(frames), list(actions))
+        play = Play(seed, list(frames), list(actions), [np.array(p, np.float32) for p in poses if p is not None])
         return Lead(play, frame, info, follower, seen)
 
     def play(
@@ -231,12 +236,14 @@ def stack(plays: Sequence[Play], prompt: int, frames: int) -> Truth:
     seen = {h: torch.from_numpy(np.stack([play.seen.get(h, blank) for play in plays])) for h in horizons}
     length = np.array([len(play.rewards) for play in plays])
     seeds = tuple(play.seed for play in plays)
-    return Truth(
-        seeds, prompt, torch.from_numpy(frames_out), torch.from_numpy(actions), rewards, terminated, length, seen
-    )
+    poses = torch.from_numpy(np.stack([play.poses for play in plays])) if first.poses else None
+    made = torch.from_numpy(frames_out), torch.from_numpy(actions)
+    return Truth(seeds, prompt, *made, rewards, terminated, length, seen, poses)
 
 
-def begin(model: Any, frames_EPHWC: Tensor, actions_EPA: Tensor, seeds: Sequence[int]) -> Any:
+def begin(
+    model: Any, frames_EPHWC: Tensor, actions_EPA: Tensor, seeds: Sequence[int], poses_EP3: Tensor | None = None
+) -> Any:
     """The state of dreams after their prompts; `UserError` when the game's frames are not the model's."""
     height, width = frames_EPHWC.shape[2:4]
     if (height, width) != (model.height, model.width):
@@ -245,7 +252,8 @@ def begin(model: Any, frames_EPHWC: Tensor, actions_EPA: Tensor, seeds: Sequence
             "record the game with the options that the checkpoint was trained on"
         )
     device = device_of(model)
-    return model.start(frames_EPHWC.to(device), actions_EPA.to(device), torch.tensor(seeds, device=device))
+    prompt = frames_EPHWC.to(device), actions_EPA.to(device), torch.tensor(seeds, device=device)
+    return model.start(*prompt) if poses_EP3 is None else model.start(*prompt, poses_EP3.to(device))
 
 
 @torch.no_grad()
@@ -257,7 +265,7 @@ def roll(model: Any, truth: Truth, steps: int | None = None, tick: Tick = no_tic
         tick: told the number of frames dreamt after each step.
     """
     device, p = device_of(model), truth.prompt
-    state = begin(model, truth.frames[:, :p], truth.actions[:, : p - 1], truth.seeds)
+    state = begin(model, truth.frames[:, :p], truth.actions[:, : p - 1], truth.seeds, truth.poses)
     frames, rewards, terminated = [], [], []
     for n in range(truth.after.shape[1]):
         action = truth.actions[:, p - 1 + n].to(device)

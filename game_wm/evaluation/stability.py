@@ -55,6 +55,7 @@ class Wander:
     frames: Tensor  # uint8 (P, H, W, 3)
     actions: Tensor  # float32 (P-1+N, A)
     looks: dict[str, Tensor]  # window -> uint8 (n, H, W, 3)
+    poses: Tensor | None = None  # float32 (P, 3), where the game tells them
 
 
 def wander(game: RealGame, seed: int, prompt: int, frames: int, tick: Tick) -> Wander:
@@ -80,7 +81,8 @@ def wander(game: RealGame, seed: int, prompt: int, frames: int, tick: Tick) -> W
         if step % 100 == 0:
             tick(100)
     pictures = {name: torch.from_numpy(np.stack(kept)) for name, kept in looks.items()}
-    return Wander(torch.from_numpy(np.stack(lead.play.frames)), torch.from_numpy(np.stack(actions)), pictures)
+    poses = torch.from_numpy(np.stack(lead.play.poses)) if lead.play.poses else None
+    return Wander(torch.from_numpy(np.stack(lead.play.frames)), torch.from_numpy(np.stack(actions)), pictures, poses)
 
 
 @torch.no_grad()
@@ -90,7 +92,9 @@ def dream_on(
     """Dream each play's actions after its prompt; window -> uint8 (S, n, H, W, 3)."""
     prompt, device = len(plays[0].frames), device_of(model)
     actions = torch.stack([play.actions for play in plays])
-    state = begin(model, torch.stack([play.frames for play in plays]), actions[:, : prompt - 1], seeds)
+    known = [play.poses for play in plays if play.poses is not None]
+    poses = torch.stack(known) if len(known) == len(plays) else None
+    state = begin(model, torch.stack([play.frames for play in plays]), actions[:, : prompt - 1], seeds, poses)
     frames = actions.shape[1] - prompt + 1
     spans = windows(frames)
     looks: dict[str, list[Tensor]] = {name: [] for name in spans}
@@ -115,7 +119,8 @@ def idle_psnr(
         after = np.stack(play.frames[prompt:])
         still = torch.from_numpy((after == after[0]).all((0, 3)))  # (H, W)
         if len(after) == frames and still.float().mean() >= 0.5:
-            found.append((float(still.float().mean()), seed, play.frames[:prompt], play.actions[: prompt - 1], still))
+            shown = play.frames[:prompt], play.actions[: prompt - 1]
+            found.append((float(still.float().mean()), seed, *shown, still, play.poses))
         tick(frames // 2)
     found = sorted(found, key=lambda f: -f[0])[: len(seeds)]
     if not found:
@@ -123,7 +128,8 @@ def idle_psnr(
     device = device_of(model)
     prompts = torch.from_numpy(np.stack([np.stack(f[2]) for f in found]))
     led = torch.from_numpy(np.stack([np.stack(f[3]) for f in found]))
-    state = begin(model, prompts, led, [f[1] for f in found])
+    poses = torch.from_numpy(np.stack([np.stack(f[5]) for f in found])) if found[0][5] else None
+    state = begin(model, prompts, led, [f[1] for f in found], poses)
     nothing = torch.from_numpy(game.schema.encode(game.schema.noop())).expand(len(found), -1).to(device)
     for step in range(frames):
         outcome, state = model.step(state, nothing, steps)

@@ -20,7 +20,7 @@ Legend: P frames of the prompt, N of the trip, H height, W width in pixels, A le
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,7 @@ class Trip:
     frames: np.ndarray  # uint8 (N, H, W, 3)
     marks: tuple[int, ...]  # frames of the trip (the first is number 1) at which it must be away
     still: np.ndarray  # bool (H, W)
+    poses: np.ndarray | None = None  # float32 (P, 3) of the prompt
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
@@ -109,7 +110,7 @@ def turn_round(game: RealGame, seed: int, prompt: int) -> Trip | None:
         marks = tuple(int(np.abs(np.abs(angles) - quarter * math.pi / 2).argmin()) for quarter in (1, 2, 3))
         actions = [game.schema.encode(left)] * len(frames)
         if found := _trip(seed, lead.play.frames, lead.play.actions, actions, frames, marks):
-            return found
+            return replace(found, poses=np.stack(lead.play.poses))
     return None
 
 

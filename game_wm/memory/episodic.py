@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from game_wm.memory.camera import EMPTY, align, rays
+from game_wm.memory.obstacles import horizon, seen_from
 from game_wm.memory.pose import move, relative, wrap
 
 WAYS = 4
@@ -29,6 +30,7 @@ LIMIT = 2**14  # places are counted modulo twice this, along each axis
 YOUNG = 4  # frames of this age or less are not recalled: the denoiser sees them whole
 FAR = 8.0  # how far away it looks, in places
 NEAR = 128  # of the nearest frames so many are compared
+AROUND = 192  # and so many are asked what is around the player
 DIRECTIONS, LEVELS = 16, 24  # of a view, and of depth in it
 NEAREST, DISTANT = 0.1, 1e-3  # the least depth, and the disparity of what is too far off to be told apart
 FEW = 0.1  # the share of all that is seen in a direction that may be misjudged
@@ -260,6 +262,21 @@ class EpisodicMemory:
         poses = self.poses.flatten(1, 2).gather(1, which_BR[..., None].expand(-1, -1, 3))
         away = relative(pose_B3[:, None], poses)
         return torch.cat((away[..., :2] / places.side, away[..., 2:]), -1)
+
+    def surfaces(self, places: Places, focal: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Points (B, N, 2) that the nearest frames show around the player, in sides of a place as he stands, and what
+        each counts for (B, N)."""
+        away = relative(self.pose[:, None], self.poses.flatten(1, 2))
+        away = torch.cat((away[..., :2] / places.side, away[..., 2:]), -1)
+        kept = (self.keys >= 0).repeat_interleave(2, 1)
+        distance = away[..., :2].norm(dim=-1).masked_fill(~kept, math.inf)
+        distance, nearest = distance.topk(min(AROUND, distance.shape[1]), largest=False)
+        players = torch.arange(len(nearest), device=nearest.device)[:, None]
+        disparity = self.disparity.flatten(1, 2)[players, nearest]
+        points, weights = horizon(disparity.flatten(0, 1), focal)
+        points = seen_from(points.unflatten(0, nearest.shape), away.gather(1, nearest[..., None].expand(-1, -1, 3)))
+        weights = weights.unflatten(0, nearest.shape) * (distance < math.inf)[..., None]
+        return points.flatten(1, 2), weights.flatten(1)
 
     def frames(self, which_BR: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures uint8 (B, R, 3, H, W) and disparities (B, R, h, w) of what `choose` named."""

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from game_wm.memory.obstacles import Obstacles
+
 BEFORE = 2  # steps, with their actions, that the next one goes on from: two tell whether one slides along something
 HEARD = 0.25  # of a unit of motion: what pictures say against what the past leads to is noise below it
 FINER = 4  # disparities a latent cell, along each side
@@ -32,7 +34,7 @@ class MemoryConfig:
     of somebody who slides to a halt or along a wall; `growing`: every frame is kept, without bounds, instead of two of
     a place; `exact`: inertia is learnt from two steps and their actions (without it from the last step alone, as the
     Doom that ships has it); `trail`: how many of the last positions are kept, at which nothing can be in the way (0:
-    motion does without).
+    motion does without); `obstacles`: whether the surfaces in memory tell what is in the way (`obstacles.py`).
     """
 
     channels: int = 16
@@ -48,6 +50,7 @@ class MemoryConfig:
     growing: bool = False
     trail: int = 0
     exact: bool = False
+    obstacles: bool = False
 
 
 class Block(nn.Module):
@@ -212,6 +215,7 @@ class Geometry(nn.Module):
         super().__init__()
         self.config = config
         self.depth, self.motion = Depth(config), Motion(config)
+        self.obstacles = Obstacles() if config.obstacles else None
         # Learnt where there are no poses (`train/geometry.py`), found by trying where there are.
         self.focal = nn.Parameter(torch.tensor(1.0), requires_grad=False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -28,12 +28,15 @@ Predict = Callable[[Tensor, Tensor, Tensor, slice], Tensor]
 @dataclass(frozen=True)
 class FlowMatching:
     """`finest`: steps of the finest stride; `one_call`: share of the targets trained for play in a single call;
-    `bootstrap`: share trained on the network's own half steps; `ramp`: how much less level 0 weighs than level 1."""
+    `bootstrap`: share trained on the network's own half steps; `ramp`: how much less level 0 weighs than level 1;
+    `bound`: largest absolute value of a clean latent that is sampled (static thresholding, Saharia et al., 2022), which
+    keeps what is wrong from growing from frame to frame; 0 for none."""
 
     finest: int = 8
     one_call: float = 0.5
     bootstrap: float = 0.0
     ramp: float = 0.5
+    bound: float = 0.0
 
     kind: ClassVar[str] = "flow"
     trunks: ClassVar[tuple[Trunk, ...]] = ("unet",)
@@ -42,6 +45,8 @@ class FlowMatching:
     def __post_init__(self) -> None:
         if self.finest < 1 or self.finest & (self.finest - 1):
             raise ValueError(f"finest must be a power of two, not {self.finest}")
+        if self.bound < 0:
+            raise ValueError(f"bound must be positive, or 0 for none, not {self.bound}")
 
     def calls(self, tokens: int) -> int:
         return 1
@@ -102,6 +107,10 @@ class FlowMatching:
         """The stride that the network is told in a walk of `steps`: without bootstrap it knows the finest only."""
         return 1 / steps if steps == 1 or self.bootstrap else 1 / self.finest
 
+    def hold(self, clean: Tensor) -> Tensor:
+        """Within the bound, if there is one."""
+        return clean.clamp(-self.bound, self.bound) if self.bound else clean
+
     def sample(self, predict: Predict, noise_BKCHW: Tensor, steps: int) -> Tensor:
         """Clean latents from pure noise in `steps` equal Euler steps."""
         x = noise_BKCHW
@@ -109,7 +118,7 @@ class FlowMatching:
         everything = slice(0, x.shape[1])
         for i in range(steps):
             level = x.new_full(x.shape[:2], i / steps)
-            clean = predict(x, level, told, everything)
+            clean = self.hold(predict(x, level, told, everything))
             x = clean if i == steps - 1 else advance(x, clean, level, stride)
         return x
 

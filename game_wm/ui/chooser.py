@@ -17,7 +17,7 @@ import pygame
 from safetensors import SafetensorError, safe_open
 
 from data_collect.errors import UserError
-from game_wm.checkpoint import FORMAT
+from game_wm.checkpoint import FORMAT, unpack_frames
 from game_wm.ui import paint, saved
 from game_wm.ui.paint import GROUND, INK, MUTED, put, text
 
@@ -42,9 +42,10 @@ def checkpoints(folders: Sequence[Path]) -> list[Entry]:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") == FORMAT:
-                    picture = file.get_slice("contexts.frames")[0:1].numpy()[0, -1]
+                    names = [name for name in ("contexts.frames", "contexts.sizes") if name in file.keys()]  # noqa: SIM118
+                    picture = unpack_frames({name: file.get_tensor(name) for name in names}, (0, -1)).numpy()
                     found.append(Entry(path, path.stem, _lines(path, metadata), picture))
-        except (OSError, SafetensorError, KeyError):
+        except (OSError, SafetensorError, KeyError, ValueError, IndexError):
             continue  # whoever names it on the command line hears why
     return found
 

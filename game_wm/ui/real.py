@@ -2,7 +2,7 @@
 
     real = LiveGame(checkpoint, seed=0)
     real.begin(number=0)                    # an explorer plays the prompt: as many frames as a seed context has
-    frames, actions = real.prompt()         # the dream that starts from these stands where the real game stands
+    frames, actions, poses = real.prompt()  # the dream that starts from these stands where the real game stands
     real.step(raw); real.back()
 
 Going back shows the pictures that were kept; the game itself is played again from its seed when it goes on.
@@ -32,17 +32,24 @@ KEPT = 1800  # frames that can be taken back
 @dataclass(frozen=True)
 class Moment:
     """A frame of an episode, real or dreamt: the raw action (D,) that led to the picture, uint8 (H, W, 3), the score,
-    how many frames were played, and whether the episode has ended with it."""
+    how many frames were played, whether the episode has ended with it, and the pose (3,), where the game tells it."""
 
     picture: np.ndarray
     action: np.ndarray
     score: float = 0.0
     frames: int = 0
     ended: bool = False
+    pose: np.ndarray | None = None
 
     @property
     def nbytes(self) -> int:
         return self.picture.nbytes + self.action.nbytes
+
+
+def pose_of(info: dict[str, Any]) -> np.ndarray | None:
+    """Where the player stands (3,), if the game tells."""
+    pose = info.get("pose")
+    return None if pose is None else np.array(pose, np.float32)
 
 
 class LiveGame:
@@ -107,7 +114,7 @@ class LiveGame:
         before = self.moment
         score, ended = before.score + self.reward, bool(terminated or truncated)
         self._actions.append(raw)
-        self._show(Moment(picture.copy(), raw, score, before.frames + 1, ended))
+        self._show(Moment(picture.copy(), raw, score, before.frames + 1, ended, pose_of(self.info)))
 
     def back(self) -> bool:
         """One frame back; False where no earlier one is kept, or the game cannot be played again."""
@@ -127,13 +134,15 @@ class LiveGame:
         for raw in actions:
             self._step(raw)
 
-    def prompt(self, frames: int | None = None) -> tuple[Tensor, Tensor]:
-        """The last frames uint8 (P, H, W, 3), by default as many as a seed context has, and the encoded actions float32
-        (P - 1, A) between them."""
+    def prompt(self, frames: int | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The last frames uint8 (P, H, W, 3), by default as many as a seed context has, the encoded actions float32
+        (P - 1, A) between them, and poses float32 (P, 3), where the game tells them."""
         last = list(self._kept)[-(frames or self.length) :]
         pictures = torch.from_numpy(np.stack([moment.picture for moment in last]))
         raw = np.stack([moment.action for moment in last])[1:]
-        return pictures, torch.from_numpy(self.schema.encode(raw).reshape(len(raw), self.schema.size))
+        actions = torch.from_numpy(self.schema.encode(raw).reshape(len(raw), self.schema.size))
+        poses = [moment.pose for moment in last if moment.pose is not None]
+        return pictures, actions, torch.from_numpy(np.stack(poses)) if len(poses) == len(last) else None
 
     def close(self) -> None:
         """Let the game go."""
@@ -144,7 +153,7 @@ class LiveGame:
         self.reward, self._behind = 0.0, False
         self._actions: list[np.ndarray] = []
         self._kept: deque[Moment] = deque(maxlen=KEPT)
-        self._show(Moment(picture.copy(), self.schema.raw(self.schema.noop())))
+        self._show(Moment(picture.copy(), self.schema.raw(self.schema.noop()), pose=pose_of(self.info)))
 
     def _show(self, moment: Moment) -> None:
         self._kept.append(moment)

@@ -3,9 +3,10 @@
     save("walk.dream", dream)
     dream = load("walk.dream", checkpoint)          # checked against the checkpoint that it was dreamt by
 
-A safetensors file: `state.*`, `prompt.frames`, `prompt.actions`, `actions`, `steps`, `picture`, and metadata. Going on
-from the state, or dreaming all of it again from the prompt, is exact to the bit on the executable that it names; on
-another one (bits, threads, device, batch width) values are rounded otherwise, and dreams part after a while.
+A safetensors file: `state.*`, `prompt.frames`, `prompt.actions`, `prompt.poses` where there are any, `actions`,
+`steps`, `picture`, and metadata. Going on from the state, or dreaming all of it again from the prompt, is exact to the
+bit on the executable that it names; on another one (bits, threads, device, batch width) values are rounded otherwise,
+and dreams part after a while.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class About:
 @dataclass
 class Dream:
     """`prompt_frames` uint8 (P, H, W, 3), `prompt_actions` float32 (P - 1, A), raw `actions` (T, D), denoiser calls of
-    each frame `steps` uint8 (T,), the last `picture` uint8 (H, W, 3), and the `state` of one player."""
+    each frame `steps` uint8 (T,), the last `picture` uint8 (H, W, 3), the `state` of one player, and `prompt_poses`
+    float32 (P, 3), if they are known."""
 
     about: About
     prompt_frames: Tensor
@@ -58,6 +60,11 @@ class Dream:
     steps: np.ndarray
     picture: np.ndarray
     state: WorldState
+    prompt_poses: Tensor | None = None
+
+    @property
+    def prompt(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        return self.prompt_frames, self.prompt_actions, self.prompt_poses
 
 
 def executable(model: Any) -> str:
@@ -73,6 +80,7 @@ def save(path: str | Path, dream: Dream) -> None:
     path = Path(path)
     tensors = {f"state.{name}": value.cpu() for name, value in dream.state.to_dict().items()}
     tensors |= {"prompt.frames": dream.prompt_frames.cpu(), "prompt.actions": dream.prompt_actions.cpu()}
+    tensors |= {} if dream.prompt_poses is None else {"prompt.poses": dream.prompt_poses.cpu()}
     tensors |= {name: torch.tensor(getattr(dream, name)) for name in ("actions", "steps", "picture")}
     tensors = {name: value.contiguous() for name, value in tensors.items()}
     about = json.dumps(asdict(dream.about))
@@ -111,7 +119,8 @@ def load(path: str | Path, checkpoint: Checkpoint) -> Dream:
         values = {k.removeprefix("state."): v.to(device) for k, v in tensors.items() if k.startswith("state.")}
         actions, steps, picture = (tensors[name].numpy() for name in ("actions", "steps", "picture"))
         prompt = tensors["prompt.frames"], tensors["prompt.actions"]
-        return Dream(about, *prompt, actions, steps, picture, WorldState.from_dict(values))
+        state, poses = WorldState.from_dict(values), tensors.get("prompt.poses")
+        return Dream(about, *prompt, actions, steps, picture, state, poses)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path, error) from None
 

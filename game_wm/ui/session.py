@@ -186,7 +186,7 @@ class Session:
         """A dream of the moment at which the real game stands."""
         assert self.real is not None
         lookback = LOOKBACK if self.state.episodic is not None else None
-        self._start(*self.real.prompt(lookback), ELSEWHERE)
+        self._start(self.real.prompt(lookback), ELSEWHERE)
         self._linked_at, self.linked = self.real.moment.frames, True
 
     # --- episodes -----------------------------------------------------------------------------------------------
@@ -209,8 +209,7 @@ class Session:
         """Start a dream from a seed context (default: the present one again; counted modulo their number)."""
         context = (self.context if context is None else context) % self.contexts
         self.seed = self.seed if seed is None else seed
-        frames, actions = self.checkpoint.contexts_frames[context], self.checkpoint.contexts_actions[context]
-        self._start(frames, actions, context)
+        self._start(self.checkpoint.prompt(context), context)
 
     def again(self) -> None:
         """Start the present episode again."""
@@ -233,17 +232,15 @@ class Session:
             else:
                 self._anew()
         elif places == 0:
-            self._start(*self.prompt, self.context)
+            self._start(self.prompt, self.context)
         else:
             self.begin((self.context if self.context != ELSEWHERE else min(0, -places)) + places)
 
-    def _start(self, frames_PHWC: Tensor, actions_PA: Tensor, context: int) -> None:
-        """A dream from real frames and the actions between them."""
-        self.prompt, self.context = (frames_PHWC, actions_PA), context
-        device = next(self.model.parameters()).device
-        state = self.model.start(
-            frames_PHWC[None].to(device), actions_PA[None].to(device), torch.tensor([self.seed], device=device)
-        )
+    def _start(self, prompt: tuple[Tensor, Tensor, Tensor | None], context: int) -> None:
+        """A dream from real frames, the actions between them and where they were taken, if that is known."""
+        self.prompt, self.context = prompt, context
+        frames_PHWC, actions_PA, poses_P3 = prompt
+        state = self.model.begin(frames_PHWC, actions_PA, self.seed, poses_P3)
         self._enter(state, Moment(frames_PHWC[-1].cpu().numpy(), self.schema.raw(self.schema.noop())))
         self._anew()
 
@@ -400,14 +397,15 @@ class Session:
             self.checkpoint.name, self.checkpoint.digest, ran, self.context, self.seed, now.score, now.ended
         )
         actions, steps = self.log.last(now.frames), np.frombuffer(bytes(self.calls), np.uint8)
-        return saved.Dream(about, *self.prompt, actions, steps, now.picture, self.state.clone())
+        frames, led, poses = self.prompt
+        return saved.Dream(about, frames, led, actions, steps, now.picture, self.state.clone(), poses)
 
     def restore(self, dream: saved.Dream) -> None:
         """Go on where a dream was saved; the dream itself stays as it is, so that it can branch again."""
         if self.real is not None and self.data is not None and self.data is self.real.data:
             self.stop_data()
         about = dream.about
-        self.view, self.prompt = "dream", (dream.prompt_frames, dream.prompt_actions)
+        self.view, self.prompt = "dream", dream.prompt
         self.context, self.seed = about.context, about.seed
         raw = dream.actions[-1] if len(dream.actions) else self.schema.raw(self.schema.noop())
         self._enter(dream.state.clone(), Moment(dream.picture, raw, about.score, len(dream.actions), about.ended))
@@ -419,7 +417,7 @@ class Session:
     def replay(self, dream: saved.Dream) -> None:
         """Dream all of a saved dream again, from its prompt; then the keyboard plays on."""
         self.view, self.seed = "dream", dream.about.seed
-        self._start(dream.prompt_frames, dream.prompt_actions, dream.about.context)
+        self._start(dream.prompt, dream.about.context)
         self.player, self.player_name = players.Replay(self, dream.actions, dream.steps), "replay"
 
     # --- players ------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def from_picture(checkpoint: Checkpoint, path: str | Path) -> Checkpoint:
     frame = torch.from_numpy(resize(picture, width, height, cut=True).copy())
     rest = torch.from_numpy(checkpoint.schema.encode(checkpoint.schema.noop()))
     frames, actions = frame.expand(1, STILL, -1, -1, -1), rest.expand(1, STILL - 1, -1)
-    return replace(checkpoint, contexts_frames=frames.clone(), contexts_actions=actions.clone())
+    return replace(checkpoint, contexts_frames=frames.clone(), contexts_actions=actions.clone(), contexts_poses=None)
 
 
 def from_recording(checkpoint: Checkpoint, folder: str | Path) -> Checkpoint:
@@ -57,7 +57,7 @@ def from_recording(checkpoint: Checkpoint, folder: str | Path) -> Checkpoint:
             f"{folder} was played with other actions ({', '.join(dataset.schema.names)}) than {checkpoint.name} knows "
             f"({', '.join(schema.names)}): name a recording of {checkpoint.game}"
         )
-    found: list[tuple[np.ndarray, np.ndarray]] = []
+    found, poses = list[tuple[np.ndarray, np.ndarray]](), list[np.ndarray | None]()
     for refs in list(dataset.by_episode.values()):
         if refs[0].frames < frames or len(found) == MOST:
             continue
@@ -66,7 +66,10 @@ def from_recording(checkpoint: Checkpoint, folder: str | Path) -> Checkpoint:
             size = f"{chunk.frames.shape[2]}x{chunk.frames.shape[1]}"
             raise UserError(f"{folder} holds frames of {size}, {checkpoint.name} dreams {width}x{height}: name another")
         found.append((chunk.frames[:frames], schema.encode(chunk.actions[: frames - 1])))
+        poses.append(None if chunk.pose is None else chunk.pose[:frames])
     if not found:
         raise UserError(f"{folder} has no episode of {frames} frames, which a dream begins with: record longer ones")
     pictures, actions = (torch.from_numpy(np.stack(part)) for part in zip(*found))
-    return replace(checkpoint, contexts_frames=pictures, contexts_actions=actions)
+    known = [each for each in poses if each is not None]
+    placed = torch.from_numpy(np.stack(known)).float() if len(known) == len(found) else None
+    return replace(checkpoint, contexts_frames=pictures, contexts_actions=actions, contexts_poses=placed)

@@ -133,11 +133,8 @@ class Dreams:
             self.batch.model, self.steps = self.quality.model, self.quality.calls
 
     def _begin(self, player: int, begin: Begin) -> Shown:
-        frames = self.checkpoint.contexts_frames[begin.context]
-        actions = self.checkpoint.contexts_actions[begin.context]
-        self._resting[player] = self.batch.model.start(
-            frames[None].to(self.device), actions[None].to(self.device), torch.tensor([begin.seed], device=self.device)
-        )
+        frames, actions, poses = self.checkpoint.prompt(begin.context)
+        self._resting[player] = self.batch.model.begin(frames, actions, begin.seed, poses)
         return Shown(frames[-1].cpu().numpy(), 0.0, False, True)
 
     def _drop(self, player: int) -> None:

@@ -1,0 +1,135 @@
+"""What is in the way: surfaces around a player as a map, what is left of a step, and that play keeps to it."""
+
+import math
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from tiny import tiny_world
+
+from game_wm.memory.episodic import EpisodicMemory, Places
+from game_wm.memory.obstacles import DIRECTIONS, REACH, RINGS, Obstacles, around, horizon, seen_from
+from game_wm.world import WorldModel, WorldState
+from train.obstacles import Hindered, fit, off_by
+
+PLACES = Places(side=2.0, headings=8)
+RADIUS = 0.3  # of the player, in places
+
+
+def ring_of(distance: float) -> int:
+    return int(distance * RINGS / REACH)
+
+
+def test_a_wall_is_where_it_was_seen() -> None:
+    """A flat wall one place ahead, seen from the front; from a pose aside and turned it is where it must be."""
+    points, weights = horizon(torch.full((1, 6, 8), 1.0), 1.0)
+    assert torch.allclose(points[0, :, 0], torch.ones(8)) and torch.allclose(weights, torch.ones(1, 8))
+    assert torch.allclose(points[0, :, 1], torch.linspace(-0.875, 0.875, 8))
+    edge = torch.cat((torch.full((1, 6, 4), 1.0), torch.full((1, 6, 4), 0.5)), 2)
+    assert (horizon(edge, 1.0)[1] > 0).tolist() == [[True] * 3 + [False] * 2 + [True] * 3]  # misjudged at the edge
+    # He now stands half a place nearer and has turned a quarter to the right: the wall is to his left.
+    away = torch.tensor([[0.0, -0.5, -math.pi / 2]])
+    moved = seen_from(points, away)
+    assert torch.allclose(moved[0, :, 1], torch.full((8,), -1.5), atol=1e-5)
+    near = moved[:, 3:5] * 0.5
+    found = around(near, torch.ones(1, 2), torch.zeros(1))[0]
+    left = (found.sum(1) > 0).nonzero()[:, 0].float().mean()
+    assert float(found.sum()) == 2 and abs(left / DIRECTIONS - 0.25) < 0.02  # a half turn lies before the middle
+    assert found.sum(0).argmax() == ring_of(0.75)
+    assert torch.equal(around(near, torch.ones(1, 2), torch.tensor([-math.pi / 2]))[0].sum(0), found.sum(0))
+
+
+def test_memory_tells_what_is_around_where_the_player_stands() -> None:
+    memory = EpisodicMemory.start(2, 64, (3, 4, 4), (6, 8), "cpu")
+    assert not memory.surfaces(PLACES, 1.0)[1].any()
+    memory.pose = torch.tensor([[4.0, 0.0, 0.0], [0.0, 0.0, math.pi]])
+    wall = torch.full((2, 6, 8), 0.5)
+    memory.write(PLACES, torch.zeros(2, 3, 4, 4), wall, memory.pose, torch.zeros(2, dtype=torch.long))
+    memory.pose = torch.tensor([[6.0, 0.0, 0.0], [0.0, 0.0, 0.0]])  # one place ahead; turned round
+    points, weights = memory.surfaces(PLACES, 1.0)
+    shown = [points[i][weights[i] > 0] for i in range(2)]
+    assert torch.allclose(shown[0][:, 0], torch.ones(1)) and torch.allclose(shown[1][:, 0], -torch.full((1,), 2.0))
+    assert len(shown[0]) == 16  # first and newest frame of the place
+
+
+def walls(count: int, seed: int) -> Hindered:
+    """A wall ahead or none within reach: what would lead into it ends in front of it."""
+    generator = torch.Generator().manual_seed(seed)
+    distance = 0.2 + 2 * torch.rand(count, generator=generator)
+    lengths = 0.05 + 0.3 * torch.rand(count, generator=generator)
+    aside = torch.linspace(-2, 2, 80).expand(count, -1)
+    points = torch.stack((distance[:, None].expand_as(aside), aside), -1)
+    maps = around(points, torch.ones_like(aside), torch.zeros(count)).half()
+    ends = torch.minimum(lengths, (distance - RADIUS).clamp_min(0))
+    return Hindered(maps, lengths, F.pad(ends[:, None], (0, 1)), torch.ones(count, dtype=torch.bool))
+
+
+def test_what_is_left_of_a_step_is_learnt() -> None:
+    torch.manual_seed(0)
+    network, held_out = Obstacles(), walls(1000, seed=1)
+    before = off_by(network, held_out)
+    assert before[0] == before[1] > 0.05 and before[2] < 0.02  # it begins with nothing in the way
+    fit(network, walls(4000, seed=0), steps=600)
+    before, after, free = off_by(network, held_out)
+    assert after < 0.3 * before and free < 0.02
+
+
+def test_a_step_is_hindered_wherever_it_leads() -> None:
+    """The map is turned to where the step leads, and what is left of the step is turned back; turns are untouched."""
+    torch.manual_seed(0)
+    network = Obstacles()
+    fit(network, walls(4000, seed=0), steps=600)
+    aside = torch.linspace(-2, 2, 80)
+    wall = torch.stack((torch.full_like(aside, 0.35), aside), -1)
+    for angle in (0.0, 1.0, -2.5):
+        cos, sin = math.cos(angle), math.sin(angle)
+        turned = torch.stack((cos * wall[:, 0] - sin * wall[:, 1], sin * wall[:, 0] + cos * wall[:, 1]), -1)[None]
+        wanted = torch.tensor([[0.6 * cos, 0.6 * sin, 0.4]])
+        came = network.hindered(wanted, turned, torch.ones(1, 80), place=2.0)
+        assert came[0, 2] == wanted[0, 2] and came[0, :2].norm() < 0.25 < wanted[0, :2].norm()
+        assert torch.equal(network.hindered(-wanted, turned, torch.ones(1, 80), place=2.0)[0, 2], -wanted[0, 2])
+        alone = network.hindered(wanted, turned, torch.zeros(1, 80), place=2.0)
+        assert torch.allclose(alone[0, :2].norm(), wanted[0, :2].norm(), atol=0.15)
+
+
+def test_a_dream_with_obstacles_goes_on_as_it_was_cut() -> None:
+    """Two players together and apart; a dream that was saved; and a network that knows of nothing hinders nobody."""
+    config = tiny_world(recall=True).config
+    assert config.memory is not None
+    torch.manual_seed(0)
+    memory = replace(config.memory, inertia=True, exact=True, trail=8, obstacles=True)
+    dynamics = replace(config.dynamics, warp=True, aligned=True)
+    world = WorldModel(replace(config, memory=memory, dynamics=dynamics)).eval().requires_grad_(False)
+    geometry = world.geometry
+    assert geometry is not None and geometry.obstacles is not None and geometry.motion.free is not None
+    torch.nn.init.normal_(geometry.motion.free.weight, std=0.3)  # type: ignore[arg-type]
+    frames, actions = torch.randint(0, 256, (2, 6, 64, 64, 3), dtype=torch.uint8), torch.rand(2, 9, 4).round()
+    start = world.start(frames, actions[:, :5], torch.arange(2))
+    assert start.recent is not None
+    free = start.recent.unhindered(geometry, actions[:, 5])
+    assert torch.equal(world._coming(geometry, start, start.recent, actions[:, 5])[0], free)
+    torch.nn.init.constant_(geometry.obstacles.net[-1].bias, -0.5)  # type: ignore[arg-type]
+    assert not torch.equal(world._coming(geometry, start, start.recent, actions[:, 5])[0], free)
+    whole, parts = start.clone(), [start[:1], start[1:]]
+    for t in range(5, 9):
+        outcome, whole = world.step(whole, actions[:, t])
+        halves = [world.step(part, actions[i : i + 1, t]) for i, part in enumerate(parts)]
+        parts = [WorldState.from_dict(part.to_dict()) for _, part in halves]
+        together = torch.cat([half.frames for half, _ in halves])
+        assert (together.float() - outcome.frames.float()).abs().max() <= 1
+
+
+def test_a_prompt_is_placed_by_its_poses() -> None:
+    """An aligned network's memory is where the frames were taken; another's is where pictures say."""
+    config = tiny_world(recall=True).config
+    poses = torch.cumsum(torch.randn(2, 6, 3) * torch.tensor([0.3, 0.3, 0.2]), 1)
+    frames, actions = torch.randint(0, 256, (2, 6, 64, 64, 3), dtype=torch.uint8), torch.rand(2, 5, 4).round()
+    for aligned in (True, False):
+        torch.manual_seed(0)
+        world = WorldModel(replace(config, dynamics=replace(config.dynamics, aligned=aligned))).eval()
+        told, read = (world.start(frames, actions, torch.arange(2), x).episodic for x in (poses, None))
+        assert told is not None and read is not None
+        assert torch.equal(told.pose, read.pose) != aligned
+        if aligned:
+            away = poses[:, -1, :2] - poses[:, 0, :2]
+            assert torch.allclose(told.pose[:, :2].norm(dim=1), away.norm(dim=1), atol=1e-4)

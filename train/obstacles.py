@@ -1,0 +1,165 @@
+"""What is in the way of a player with inertia, learnt from recorded poses and the surfaces around them.
+
+    python -m train obstacles --latents runs/doom/latents --geometry runs/doom/geometry/last.ckpt \\
+        --out runs/obstacles/geometry/last.ckpt
+
+Motion (`train motion`) knows where a step leads that nothing hinders, and depth how far surfaces are. Here they meet:
+from the map of what the frames before have shown around the player (`game_wm/memory/obstacles.py`), a network learns
+what is left of the step. Every other map is drawn from where the player nearly was, and what was to come is where he
+truly got to: so play, which is never exactly where it should be, is put back in front of a wall, and errors stay small.
+
+Legend: N steps, D directions, R rings of a map, F frames of an episode, w columns of a picture, A action vector.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data_collect.errors import UserError
+from game_wm.memory.episodic import AROUND
+from game_wm.memory.geometry import BEFORE, Geometry
+from game_wm.memory.obstacles import DIRECTIONS, HEARD, UNIT, Obstacles, around, horizon, seen_from
+from game_wm.memory.pose import relative
+from train.checkpoints import check_card, save_part
+from train.geometry import load_geometry
+from train.machine import use_all_cores
+from train.report import say
+from train.windows import LatentStore, Span, split_episodes
+
+BATCH, RATE, DECAY = 512, 2e-3, 0.05
+MEMORIES = (32, 256, 10_000)  # frames that memory may reach back
+THINNED = 0.15  # the least share of them that it has kept
+ASTRAY = 0.06  # of a place: how far from where he was half of the maps are drawn
+FORGOTTEN = 0.3  # the largest share of directions of which nothing is known, in training
+COUNTED = 0.5  # how differently surfaces may count, in training: the deviation of a logarithm
+NEARLY = 0.02  # of a place: what is as good as right
+PART = 64
+
+
+class Hindered(NamedTuple):
+    """Maps (N, D, R) turned to where steps lead, how far those would get (N,), where they truly got to (N, 2), as seen
+    along the step, all in sides of a place; and whether a map was drawn from where the player was (N,)."""
+
+    maps: Tensor
+    lengths: Tensor
+    ends: Tensor
+    exact: Tensor
+
+
+@torch.no_grad()
+def hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geometry) -> Hindered:
+    """All of these episodes."""
+    chance, place, found = torch.Generator().manual_seed(0), geometry.config.place, list[tuple[Tensor, ...]]()
+    for span in spans:
+        latents, actions, poses = (
+            torch.from_numpy(np.array(store.read(name, span))).float() for name in ("latents", "actions", "pose")
+        )
+        if len(poses) < BEFORE + 2:
+            continue
+        shown = [horizon(geometry.depth(part), geometry.focal) for part in latents.split(PART)]
+        points, weights = (torch.cat(x) for x in zip(*shown, strict=True))
+        steps, actions = relative(poses[:-1], poses[1:])[None], actions[None, :-1]
+        free = geometry.motion.unhindered(actions[0], geometry.motion.pasts(steps, actions)[0, :-1])
+        ahead, aside = (free[:, :2] / place).unbind(1)
+        towards, lengths = torch.atan2(aside, ahead), (ahead * ahead + aside * aside).sqrt()
+        for t in (lengths > HEARD).nonzero()[:, 0].tolist():
+            reach = MEMORIES[int(torch.randint(len(MEMORIES), (), generator=chance))]
+            first = max(0, t - reach)
+            kept = torch.rand(t + 1 - first, generator=chance) < THINNED + (1 - THINNED) * torch.rand(
+                (), generator=chance
+            )
+            kept[-1] = True
+            cameras = kept.nonzero()[:, 0] + first
+            exact = t % 2 == 0
+            start = poses[t].clone()
+            if not exact:
+                start[:2] += ASTRAY * place * torch.randn(2, generator=chance)
+            away = relative(start, poses[cameras])
+            away = torch.cat((away[:, :2] / place, away[:, 2:]), 1)
+            nearest = away[:, :2].norm(dim=1).topk(min(AROUND, len(away)), largest=False).indices
+            seen = seen_from(points[cameras[nearest]], away[nearest]).flatten(0, 1)
+            known = around(seen[None], weights[cameras[nearest]].flatten()[None], towards[t : t + 1])[0]
+            end, turn = relative(start, poses[t + 1])[:2] / place, towards[t]
+            cos, sin = turn.cos(), turn.sin()
+            end = torch.stack((cos * end[0] + sin * end[1], cos * end[1] - sin * end[0]))
+            found.append((known.half(), lengths[t], end, torch.tensor(exact)))
+    return Hindered(*(torch.stack(x) for x in zip(*found, strict=True)))
+
+
+def fit(network: Obstacles, learnt: Hindered, steps: int) -> None:
+    """Train in place. Maps are mirrored, thinned and forgotten in part."""
+    generator = torch.Generator().manual_seed(0)
+    rand = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
+    optimizer = torch.optim.AdamW(network.requires_grad_(True).parameters(), RATE, weight_decay=DECAY)
+    for i in range(steps):
+        optimizer.param_groups[0]["lr"] = RATE * min(1.0, (i + 1) / 50) * (1 - i / steps)
+        rows = torch.randint(len(learnt.lengths), (BATCH,), generator=generator)
+        maps, lengths, ends = learnt.maps[rows].float(), learnt.lengths[rows], learnt.ends[rows]
+        if i % 2:
+            maps, ends = maps.flip(1), ends * torch.tensor([1.0, -1.0])
+        maps = maps * (rand(BATCH, DIRECTIONS, 1) >= FORGOTTEN * rand(BATCH, 1, 1))
+        maps = maps * (COUNTED * torch.randn(BATCH, 1, 1, generator=generator)).exp()
+        reached = network(maps, lengths) + F.pad(lengths[:, None], (0, 1))
+        loss = F.smooth_l1_loss(reached, ends, beta=NEARLY) / UNIT
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if (i + 1) % 1000 == 0:
+            say(f"obstacles: step {i + 1} of {steps}, loss {float(loss.detach()):.4f}")
+    network.requires_grad_(False)
+
+
+@torch.no_grad()
+def off_by(network: Obstacles, held_out: Hindered) -> tuple[float, float, float]:
+    """How far, in places, steps that something hindered end from where they would without, and from where the network
+    says; and how far the others end from there. Means, of maps drawn from where the player was."""
+    maps, lengths, ends = (x[held_out.exact] for x in held_out[:3])
+    usual = F.pad(lengths[:, None], (0, 1))
+    told = torch.cat([network(*part) for part in zip(maps.float().split(BATCH), lengths.split(BATCH), strict=True)])
+    told = told * (told.norm(dim=1, keepdim=True) > HEARD)
+    before, after = ((x - ends).norm(dim=1) for x in (usual, usual + told))
+    stopped = before > NEARLY
+    return tuple(float(x.mean()) for x in (before[stopped], after[stopped], after[~stopped]))  # type: ignore[return-value]
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m train obstacles`."""
+    parser = argparse.ArgumentParser("python -m train obstacles", description="What is in the way of players.")
+    parser.add_argument("--latents", required=True, help="folder that `python -m train encode` wrote, with poses")
+    parser.add_argument("--geometry", required=True, type=Path, help="checkpoint with depth and motion")
+    parser.add_argument("--out", required=True, type=Path, help="checkpoint to write")
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--held-out", type=float, default=0.04)
+    options = parser.parse_args(arguments)
+    if options.steps < 1:
+        raise UserError(f"--steps must be at least 1, not {options.steps}")
+    use_all_cores()
+    torch.manual_seed(0)
+    geometry, store = load_geometry(options.geometry), LatentStore(options.latents)
+    if not (geometry.motion.inertia and store.index["pose"]):
+        raise UserError(
+            "obstacles are learnt where motion has inertia (--model.geometry.inertia, exact) and poses are recorded"
+        )
+    state = check_card(options.geometry)
+    learnt, held_out = (
+        hindered_steps(store, split_episodes(store.lengths, options.held_out, held), geometry) for held in (False, True)
+    )
+    network = Obstacles()
+    fit(network, learnt, options.steps)
+    before, after, free = off_by(network, held_out)
+    say(
+        f"held-out steps that something hindered end {before:.4f} places from where they would end without, "
+        f"{after:.4f} from where they are now said to; the others {free:.4f}"
+    )
+    state["config"]["geometry"]["obstacles"] = True
+    save_part(state, "geometry.obstacles", network.state_dict(), options.out)
+    say(f"wrote {options.out}")
+    return 0
