@@ -265,7 +265,7 @@ class WorldModel(nn.Module):
         state = WorldState(dynamics, seeds.to(latents_BPCHW.device).clone())
         if self.geometry is not None:
             whole, led = latents_BPCHW.float(), None
-            if poses_BP3 is not None and self.config.dynamics.aligned:
+            if poses_BP3 is not None and self.placed:
                 led = F.pad(relative(poses_BP3[:, :-1], poses_BP3[:, 1:]), (0, 0, 1, 0)).to(whole)
             with self.autocast():
                 frames = RecentFrames.read(self.geometry, self.decode, whole, actions_BPA, frames_BPHWC, led)
@@ -284,6 +284,11 @@ class WorldModel(nn.Module):
             shown = frames.pictures[:, t], frames.disparity[:, t]
             memory.arrive(self.places, frames.steps[:, t], *shown, at, geometry.focal, sure)
         return memory
+
+    @property
+    def placed(self) -> bool:
+        """Whether a prompt's poses place its memory."""
+        return self.config.dynamics.recall and self.config.dynamics.aligned
 
     @property
     def places(self) -> Places:

@@ -264,6 +264,16 @@ def test_a_dream_begins_in_a_recording(checkpoint: Any, tmp_path: Path, capsys: 
     assert session.contexts == 3 - (40 % 16 < 6) and np.array_equal(session.picture, episode.frames[5])
     assert np.array_equal(session.prompt[1], episode.encoded[:5])
     session.tick()
+    poses = session.prompt[2]
+    assert poses is not None and episode.pose is not None and torch.equal(poses, torch.from_numpy(episode.pose[:6]))
+    # Of a checkpoint with longer prompts than the recording has, across chunks: as long as the longest episode.
+    longer = replace(checkpoint, contexts_frames=torch.zeros(1, 600, 64, 64, 3, dtype=torch.uint8))
+    record(tmp_path / "long", "maze", "random", 300, episode_frames=300)
+    begun = starts.from_recording(longer, tmp_path / "long")
+    whole = next(Dataset(tmp_path / "long").episodes())
+    assert begun.contexts_frames.shape[1] == len(whole.frames) > 256
+    assert np.array_equal(begun.contexts_frames[0], whole.frames)
+    assert np.array_equal(begun.contexts_actions[0], whole.encoded[: len(whole.frames) - 1])
     record(tmp_path / "wide", "maze?width=80", "random", 20)
     with pytest.raises(UserError, match="80x64"):
         starts.from_recording(checkpoint, tmp_path / "wide")

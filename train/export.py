@@ -3,10 +3,10 @@
     python -m train export --run runs/maze --name maze --out checkpoints
     python -m train export --run runs/masked --tokenizer runs/codes/tokenizer/last.ckpt --latents runs/codes/latents
     python -m train export --run runs/maze --base checkpoints/maze.safetensors --share 0.3 --out checkpoints
-    python -m train export --run runs/doom --beginnings data/doom/beginnings --prompt 512 --contexts 3
+    python -m train export --run runs/doom --beginnings data/doom/beginnings-* --prompt 500 --contexts 3
 
 Writes `NAME.safetensors` (the student of distillation, or the dynamics where nothing was distilled) and, beside a
-student, `NAME-teacher.safetensors`. Dreams begin from real frames of held-out episodes, or at the ends of a recording's
+student, `NAME-teacher.safetensors`. Dreams begin from real frames of held-out episodes, or at the ends of recordings'
 (`--beginnings`); what a long prompt has shown, a model with long memory knows. The last lines say how well the
 next frame of such episodes is predicted, beside repeating the last one.
 
@@ -16,6 +16,7 @@ Legend: S contexts, P frames of one, H, W pixels, A encoded action.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_collect.dataset import Dataset
+from data_collect.dataset import Dataset, Episode
 from data_collect.errors import UserError
 from game_wm.checkpoint import RAW_BYTES, Checkpoint, load, pack_frames, save
 from game_wm.evaluation.metrics import pooled_psnr, squared_error
@@ -68,15 +69,23 @@ def contexts(store: LatentStore, count: int, frames: int, held_out: float) -> tu
     )
 
 
-def beginnings(folder: Path, store: LatentStore, count: int, frames: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The same from the ends of a recording's episodes, the first of those that are long enough. `UserError` when it is
+def beginnings(
+    folders: Sequence[Path], store: LatentStore, count: int, frames: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The same from the ends of recordings' episodes, the first of those that are long enough. `UserError` when one is
     of another game than the store, or has none."""
-    dataset = Dataset(folder)
-    if (dataset.game, dataset.schema) != (store.game, store.schema):
-        raise UserError(f"{folder} is a recording of {dataset.game}, what was learnt one of {store.game}: name another")
-    found = [each for each in dataset.episodes() if len(each.frames) >= frames][:count]
-    if not found:
-        raise UserError(f"{folder} has no episode of {frames} frames, which a dream begins with: record longer ones")
+    found = list[Episode]()
+    for folder in folders:
+        dataset = Dataset(folder)
+        if (dataset.game, dataset.schema) != (store.game, store.schema):
+            raise UserError(f"{folder} is a recording of {dataset.game}, not of {store.game}, which was learnt")
+        long = [each for each in dataset.episodes() if len(each.frames) >= frames]
+        if not long:
+            raise UserError(
+                f"{folder} has no episode of {frames} frames, which a dream begins with: record longer ones"
+            )
+        found += long
+    found = found[:count]
     last = slice(-frames, None)
     pictures, actions = ([getattr(each, name)[last] for each in found] for name in ("frames", "encoded"))
     actions = [np.concatenate((each, each[-1:]))[last] for each in actions]  # nothing is done on the last frame
@@ -98,15 +107,15 @@ def export(
     latents: Path | None = None,
     base: Path | None = None,
     share: float = 1.0,
-    begin_with: Path | None = None,
+    begin_with: Sequence[Path] = (),
 ) -> Path:
     """Write the playable checkpoint(s) of a run; returns the path of the one that ships. Raises `UserError`.
 
-    `tokenizer_at`, `latents`: where they are not the run's own. `begin_with`: a recording for the beginnings of dreams.
-    `base`: the playable checkpoint that the run began
-    with: it gives the stages that the run has not, the beginnings of dreams, and 1 - `share` of the weights of dynamics
-    (averaged weights of one descent are often better than either end: Wortsman et al., 2022, model soups); above 1, it
-    goes on past the run, as task arithmetic does (Ilharco et al., 2023).
+    `tokenizer_at`, `latents`: where they are not the run's own. `begin_with`: recordings for the beginnings of dreams.
+    `base`: the playable checkpoint that the run began with: it gives the stages that the run has not, the beginnings of
+    dreams, and 1 - `share` of the weights of dynamics (averaged weights of one descent are often better than either
+    end: Wortsman et al., 2022, model soups); above 1, it goes on past the run, as task arithmetic does (Ilharco et al.,
+    2023).
     """
     if not 0 < share <= 2 or (share != 1 and base is None):
         raise UserError(f"--share {share} must lie above 0, at most 2, and other than 1 needs a --base to average with")
@@ -129,8 +138,8 @@ def export(
         raise UserError(f"{run} has no dynamics to average with those of {base}: leave --share out")
     if began is not None:
         frames, actions, poses = began.contexts_frames, began.contexts_actions, began.contexts_poses
-    if began is None or begin_with is not None:
-        if begin_with is not None:
+    if began is None or begin_with:
+        if begin_with:
             frames, actions, poses = beginnings(begin_with, store, count, prompt)
         else:
             frames, actions, poses = contexts(store, count, prompt, settings["data"]["held_out"])
@@ -221,7 +230,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("checkpoints"), help="folder (default: checkpoints)")
     parser.add_argument("--contexts", type=int, default=8, help="beginnings of dreams in the file (default: 8)")
     parser.add_argument("--prompt", type=int, default=32, help="real frames of each (default: 32)")
-    parser.add_argument("--beginnings", type=Path, help="recording at whose episodes' ends dreams begin")
+    parser.add_argument("--beginnings", type=Path, nargs="+", help="recordings at whose episodes' ends dreams begin")
     parser.add_argument("--tokenizer", type=Path, help="its checkpoint (default: RUN/tokenizer/last.ckpt)")
     parser.add_argument(
         "--base", type=Path, help="playable checkpoint that the run began with, for what the run has not"
@@ -237,7 +246,7 @@ def main(arguments: list[str]) -> int:
     latents, name = options.latents or options.run / "latents", options.name or options.run.name
     counts = options.contexts, options.prompt
     places = options.tokenizer, latents, options.base
-    path = export(options.run, name, options.out, *counts, *places, options.share, options.beginnings)
+    path = export(options.run, name, options.out, *counts, *places, options.share, options.beginnings or ())
     say(f"wrote {path}, {path.stat().st_size / 2**20:.1f} MiB")
     tell_next_frame(path, latents, 0.04)
     return 0

@@ -171,10 +171,11 @@ def _rollouts(
     if "control" in options.suites:
         control = Control(_namer(checkpoint, options, game))
         game.ended.clear()
-    sheet = None
+    sheet, told = None, False
     with _progress("rollouts", options.episodes * (frames + 1)) as tick:
         for truth in game.truths(seeds, prompt, frames, HORIZONS, tick):
             dream = roll(model, truth, options.steps, tick)
+            told = truth.poses is not None and getattr(model, "placed", False)
             outcomes.add(truth.length, truth.rewards, dream.rewards, truth.terminated, dream.terminated)
             if fidelity:
                 fidelity.add(model, truth, dream)
@@ -193,7 +194,8 @@ def _rollouts(
             "prompt_frames": prompt,
             "protocol": f"Prompts are played by `{game.led_by}` after a warm-up of 32 to 159 frames, the actions "
             "dreamt are random-sticky; of eight action seeds the first is taken in whose truth the game does not end."
-            + (" The game has one map, so the map was seen in training." if game.one_map else ""),
+            + (" The game has one map, so the map was seen in training." if game.one_map else "")
+            + (" The poses of a prompt's frames are told with it." if told else ""),
         }
         results["reward"] = outcomes.reward()
         results["termination"] = outcomes.termination() | {"endings": len(ended)}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from game_wm.ui.keymap import Command
     from game_wm.ui.session import Session
 
-DEFAULT = Path(__file__).resolve().parents[2] / "checkpoints" / "maze.safetensors"
+DEFAULT = Path(__file__).resolve().parents[2] / "checkpoints" / "doom.safetensors"
 BEGINNINGS = ("context", "picture", "recording", "load", "replay")
 WINDOW_ONLY = ("player", "record", "load", "replay")  # --web has none of these
 HOST, PORT, PLAYERS = "127.0.0.1", 8080, 2  # of --web
@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="play.py", description="Play a world model.", epilog="In the window, h shows the keys.",
     )  # fmt: skip
-    p.add_argument("checkpoint", nargs="?", type=Path, help="a .safetensors file (checkpoints/maze.safetensors)")
+    p.add_argument("checkpoint", nargs="?", type=Path, help="a .safetensors file (checkpoints/doom.safetensors)")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     p.add_argument("--threads", type=positive, help="processor threads (default: all cores)")
     p.add_argument("--quality", choices=(*QUALITIES, "auto"),

@@ -185,7 +185,7 @@ class Session:
     def _from_real(self) -> None:
         """A dream of the moment at which the real game stands."""
         assert self.real is not None
-        lookback = LOOKBACK if self.state.episodic is not None else None
+        lookback = max(LOOKBACK, self.real.length) if self.state.episodic is not None else None
         self._start(self.real.prompt(lookback), ELSEWHERE)
         self._linked_at, self.linked = self.real.moment.frames, True
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from data_collect.chunk import Chunk
 from data_collect.dataset import Dataset
 from data_collect.errors import UserError
 from data_collect.games.resize import resize
@@ -21,6 +22,7 @@ from game_wm.checkpoint import Checkpoint
 
 STILL = 8  # frames for which a picture is stood still in front of
 MOST = 64  # episodes of a recording
+LEAST = 32  # frames that one must have, where the checkpoint's own dreams begin with more
 
 
 def from_picture(checkpoint: Checkpoint, path: str | Path) -> Checkpoint:
@@ -46,7 +48,8 @@ def from_picture(checkpoint: Checkpoint, path: str | Path) -> Checkpoint:
 
 
 def from_recording(checkpoint: Checkpoint, folder: str | Path) -> Checkpoint:
-    """The checkpoint with a place for each episode of a recording (the first 64), prompted as in its own contexts.
+    """The checkpoint with a place for each episode of a recording (the first 64), prompted as in its own contexts, or
+    by as many frames as the longest episode has. Shorter episodes are left out.
 
     `UserError`: no recording, other actions, frames of another size, or no episode that is long enough.
     """
@@ -57,19 +60,24 @@ def from_recording(checkpoint: Checkpoint, folder: str | Path) -> Checkpoint:
             f"{folder} was played with other actions ({', '.join(dataset.schema.names)}) than {checkpoint.name} knows "
             f"({', '.join(schema.names)}): name a recording of {checkpoint.game}"
         )
-    found, poses = list[tuple[np.ndarray, np.ndarray]](), list[np.ndarray | None]()
-    for refs in list(dataset.by_episode.values()):
-        if refs[0].frames < frames or len(found) == MOST:
-            continue
-        chunk = dataset.read(refs[0])
-        if chunk.frames.shape[1:3] != (height, width):
-            size = f"{chunk.frames.shape[2]}x{chunk.frames.shape[1]}"
+    lengths = {number: sum(ref.frames for ref in refs) for number, refs in dataset.by_episode.items()}
+    longest = max(lengths.values(), default=0)
+    if longest < min(frames, LEAST):
+        least = min(frames, LEAST)
+        raise UserError(f"{folder} has no episode of {least} frames, which a dream begins with: record longer ones")
+    frames = min(frames, longest)
+    found, poses = list[tuple[np.ndarray, np.ndarray]](), list[np.ndarray]()
+    for number in [number for number, length in lengths.items() if length >= frames][:MOST]:
+        chunks = list[Chunk]()
+        while sum(len(chunk.frames) for chunk in chunks) < frames:
+            chunks.append(dataset.read(dataset.by_episode[number][len(chunks)]))
+        pictures, raw = (np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in ("frames", "actions"))
+        if pictures.shape[1:3] != (height, width):
+            size = f"{pictures.shape[2]}x{pictures.shape[1]}"
             raise UserError(f"{folder} holds frames of {size}, {checkpoint.name} dreams {width}x{height}: name another")
-        found.append((chunk.frames[:frames], schema.encode(chunk.actions[: frames - 1])))
-        poses.append(None if chunk.pose is None else chunk.pose[:frames])
-    if not found:
-        raise UserError(f"{folder} has no episode of {frames} frames, which a dream begins with: record longer ones")
-    pictures, actions = (torch.from_numpy(np.stack(part)) for part in zip(*found))
-    known = [each for each in poses if each is not None]
-    placed = torch.from_numpy(np.stack(known)).float() if len(known) == len(found) else None
-    return replace(checkpoint, contexts_frames=pictures, contexts_actions=actions, contexts_poses=placed)
+        found.append((pictures[:frames], schema.encode(raw[: frames - 1])))
+        if all(chunk.pose is not None for chunk in chunks):
+            poses.append(np.concatenate([chunk.pose for chunk in chunks if chunk.pose is not None])[:frames])
+    shown, actions = (torch.from_numpy(np.stack(part)) for part in zip(*found))
+    placed = torch.from_numpy(np.stack(poses)).float() if len(poses) == len(found) else None
+    return replace(checkpoint, contexts_frames=shown, contexts_actions=actions, contexts_poses=placed)
