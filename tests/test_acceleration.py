@@ -119,8 +119,17 @@ def test_compiled_code_dreams_the_same(tmp_path: Path, monkeypatch: pytest.Monke
     assert torch.equal(*dreams)
 
 
-def test_the_parts_that_are_compiled_are_functions_of_tensors() -> None:
+@pytest.mark.parametrize("obstacles", [False, True])
+def test_the_parts_that_are_compiled_are_functions_of_tensors(obstacles: bool) -> None:
     model = tiny_world(recall=True)
+    if obstacles:
+        config = model.config
+        assert config.memory is not None
+        memory = replace(config.memory, inertia=True, exact=True, trail=8, obstacles=True)
+        dynamics = replace(config.dynamics, aligned=True)
+        model = WorldModel(replace(config, memory=memory, dynamics=dynamics)).eval().requires_grad_(False)
+        assert model.geometry is not None and model.geometry.obstacles is not None
+        torch.nn.init.constant_(model.geometry.obstacles.net[-1].bias, -0.5)  # type: ignore[arg-type]
     for name, part, arguments in compilation.parts(model, 2):
         with torch.no_grad():
             made = torch.export.export(part, arguments, strict=False).module()(*compilation.copied(arguments))
