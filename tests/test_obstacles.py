@@ -2,15 +2,19 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
+import pytest
 import torch
 import torch.nn.functional as F
 from tiny import tiny_world
 
+from data_collect.errors import UserError
 from game_wm.memory.episodic import EpisodicMemory, Places
 from game_wm.memory.obstacles import DIRECTIONS, REACH, RINGS, Obstacles, around, horizon, seen_from
 from game_wm.world import WorldModel, WorldState
-from train.obstacles import Hindered, fit, off_by
+from train.obstacles import Hindered, fit, hindered_steps, main, off_by
+from train.windows import Span
 
 PLACES = Places(side=2.0, headings=8)
 RADIUS = 0.3  # of the player, in places
@@ -72,6 +76,31 @@ def test_what_is_left_of_a_step_is_learnt() -> None:
     fit(network, walls(4000, seed=0), steps=600)
     before, after, free = off_by(network, held_out)
     assert after < 0.3 * before and free < 0.02
+
+
+def test_recorded_steps_are_told_with_what_was_around() -> None:
+    """Somebody who walks up to a wall, in steps of 0.3 places (of 2 units), and is stopped in front of it."""
+    x = torch.cat((0.3 * torch.arange(6), torch.full((4,), 1.7)))
+    poses = F.pad(2 * x[:, None], (0, 2))
+    near = (1 / (2.0 - x))[:, None, None, None].expand(-1, 1, 6, 8)
+    told = {"latents": near, "actions": torch.zeros(10, 1), "pose": poses}
+    store = SimpleNamespace(read=lambda name, span: told[name][span.start :][: span.frames].numpy())
+    ahead = lambda actions, past: F.pad(torch.full((len(past), 1), 0.6), (0, 2))  # noqa: E731
+    motion = SimpleNamespace(unhindered=ahead, pasts=lambda steps, actions: F.pad(steps, (0, 0, 1, 0)))
+    geometry = SimpleNamespace(
+        depth=lambda latents: latents[:, 0], focal=1.0, motion=motion, config=SimpleNamespace(place=2.0)
+    )
+    found = hindered_steps(store, [Span(0, 0, 10)], geometry)  # type: ignore[arg-type]
+    assert torch.allclose(found.lengths, torch.full((9,), 0.3)) and found.exact.tolist() == [
+        t % 2 == 0 for t in range(9)
+    ]
+    assert torch.allclose(found.ends[found.exact], F.pad((x[1:] - x[:-1])[::2, None], (0, 1)), atol=1e-5)
+    off = found.ends[:, 0] - (x[1:] - x[:-1])
+    assert 0.001 < off[~found.exact].abs().max() < 0.3  # he is put back to where he truly got to
+    last = found.maps[8].float()
+    assert last[DIRECTIONS // 2 - 1 : DIRECTIONS // 2 + 1].sum(0).argmax() == ring_of(0.3)
+    with pytest.raises(UserError, match="--steps must be at least 1"):
+        main(["--latents", "x", "--geometry", "y", "--out", "z", "--steps", "0"])
 
 
 def test_a_step_is_hindered_wherever_it_leads() -> None:
