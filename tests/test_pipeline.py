@@ -119,10 +119,10 @@ def goes_on_from_what_ships(tmp_path: Path, run: Path) -> None:
     with pytest.raises(UserError, match="share"):
         main([*mean, "--share", "0"])
     assert torch.equal(new.contexts_frames, old.contexts_frames)
-    begun = ["--beginnings", str(run / "data"), "--prompt", "40", "--contexts", "1"]
+    begun = ["--beginnings", str(run / "data"), "--prompt", "40", "--contexts", "1", "--name", "placed"]
     assert main([*only, *begun]) == 0
     episode = next(Dataset(run / "data").episodes())
-    placed = load(more / "only.safetensors")
+    placed = load(more / "placed.safetensors")
     assert torch.equal(placed.contexts_frames[0], torch.from_numpy(episode.frames[-40:]))
     assert torch.equal(placed.contexts_actions[0], torch.from_numpy(episode.encoded[-39:]))
     assert episode.pose is not None and placed.contexts_poses is not None
