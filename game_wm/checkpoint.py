@@ -179,10 +179,14 @@ def unpack_frames(tensors: dict[str, Tensor], only: tuple[int, int] | None = Non
     if frames.ndim != 1 or sizes.ndim != 2 or not len(ends) or int(ends[-1]) != len(frames):
         raise ValueError("its contexts' pictures are not all there")
     parts = torch.tensor_split(frames, ends[:-1])
-    read = lambda part: torch.from_numpy(np.array(Image.open(io.BytesIO(part.numpy().tobytes())).convert("RGB")))  # noqa: E731
     if only is not None:
-        return read(parts[only[0] % len(sizes) * sizes.shape[1] + only[1] % sizes.shape[1]])
-    return torch.stack([read(part) for part in parts]).unflatten(0, tuple(sizes.shape))
+        parts = parts[only[0] % len(sizes) * sizes.shape[1] + only[1] % sizes.shape[1] :][:1]
+    try:
+        pictures = [np.array(Image.open(io.BytesIO(part.numpy().tobytes())).convert("RGB")) for part in parts]
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from None
+    shown = torch.from_numpy(np.stack(pictures))
+    return shown[0] if only is not None else shown.unflatten(0, tuple(sizes.shape))
 
 
 def content_hash(about: str, tensors: dict[str, Tensor]) -> str:
