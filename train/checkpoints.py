@@ -5,6 +5,7 @@ state = check_card(Path("runs/maze/tokenizer/last.ckpt"))["state_dict"]     # th
 
 from __future__ import annotations
 
+import argparse
 import json
 import pickle
 from dataclasses import asdict
@@ -108,6 +109,24 @@ def grown(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Te
             views, had = len(wanted[gate]), weights.get(gate, wanted[gate][:0])
             weights[gate] = torch.cat((had, torch.zeros_like(wanted[gate][: views - len(had)])))
     return {k: v for k, v in wanted.items() if ".recurrent." in k or k.startswith("motion.free.")} | weights
+
+
+def part_options(
+    command: str, description: str, geometry: str, arguments: list[str], steps: int | None = None
+) -> argparse.Namespace:
+    """What a command that trains a part of the geometry is given; `geometry` says what the one that it begins with must
+    hold, and without `steps` their number is no option. `UserError` for no steps."""
+    parser = argparse.ArgumentParser(f"python -m train {command}", description=description)
+    parser.add_argument("--latents", required=True, help="folder that `python -m train encode` wrote, with poses")
+    parser.add_argument("--geometry", required=True, type=Path, help=geometry)
+    parser.add_argument("--out", required=True, type=Path, help="checkpoint to write")
+    parser.add_argument("--held-out", type=float, default=0.04)
+    if steps is not None:
+        parser.add_argument("--steps", type=int, default=steps)
+    options = parser.parse_args(arguments)
+    if steps is not None and options.steps < 1:
+        raise UserError(f"--steps must be at least 1, not {options.steps}")
+    return options
 
 
 def save_part(checkpoint: dict[str, Any], part: str, weights: dict[str, Tensor], out: Path) -> None:

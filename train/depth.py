@@ -12,11 +12,9 @@ Legend: B frames, C channels, h, w latent grid.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,7 +23,7 @@ from torch import Tensor
 from data_collect import games
 from data_collect.errors import UserError
 from game_wm.memory.geometry import FARTHEST, FINER, NEAREST, Depth
-from train.checkpoints import check_card, save_part
+from train.checkpoints import check_card, part_options, save_part
 from train.geometry import load_geometry
 from train.machine import use_all_cores
 from train.report import say
@@ -104,15 +102,9 @@ def off_by(depth: Depth, frames: Frames) -> list[float]:
 
 def main(arguments: list[str]) -> int:
     """`python -m train depth`."""
-    parser = argparse.ArgumentParser("python -m train depth", description="Depth, of a game that knows it.")
-    parser.add_argument("--latents", required=True, help="folder that `python -m train encode` wrote, with poses")
-    parser.add_argument("--geometry", required=True, type=Path, help="checkpoint of `python -m train geometry`")
-    parser.add_argument("--out", required=True, type=Path, help="checkpoint to write")
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--held-out", type=float, default=0.04)
-    options = parser.parse_args(arguments)
-    if options.steps < 1:
-        raise UserError(f"--steps must be at least 1, not {options.steps}")
+    options = part_options(
+        "depth", "Depth, of a game that knows it.", "checkpoint of `python -m train geometry`", arguments, 3000
+    )
     use_all_cores()
     torch.manual_seed(0)
     geometry, store = load_geometry(options.geometry), LatentStore(options.latents)

@@ -13,9 +13,7 @@ Legend: N steps, A action vector, P past of a step, E features of a pair of fram
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +23,7 @@ from torch import Tensor
 from data_collect.errors import UserError
 from game_wm.memory.geometry import BEFORE, Motion
 from game_wm.memory.pose import relative
-from train.checkpoints import check_card, save_part
+from train.checkpoints import check_card, part_options, save_part
 from train.machine import use_all_cores
 from train.report import say
 from train.windows import LatentStore, Span, split_episodes
@@ -142,12 +140,8 @@ def main(arguments: list[str]) -> int:
     """`python -m train motion`."""
     from train.geometry import load_geometry
 
-    parser = argparse.ArgumentParser("python -m train motion", description="Motion with inertia, on all steps at once.")
-    parser.add_argument("--latents", required=True, help="folder that `python -m train encode` wrote, with poses")
-    parser.add_argument("--geometry", required=True, type=Path, help="checkpoint of `python -m train geometry`")
-    parser.add_argument("--out", required=True, type=Path, help="checkpoint to write")
-    parser.add_argument("--held-out", type=float, default=0.04)
-    options = parser.parse_args(arguments)
+    geometry_of = "checkpoint of `python -m train geometry`"
+    options = part_options("motion", "Motion with inertia, on all steps at once.", geometry_of, arguments)
     use_all_cores()
     geometry, store = load_geometry(options.geometry), LatentStore(options.latents)
     if not (geometry.motion.inertia and store.index["pose"]):

@@ -13,9 +13,7 @@ Legend: N steps, D directions, R rings of a map, F frames of an episode, w colum
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +26,7 @@ from game_wm.memory.episodic import AROUND
 from game_wm.memory.geometry import BEFORE, Geometry
 from game_wm.memory.obstacles import DIRECTIONS, HEARD, UNIT, Obstacles, around, horizon, seen_from
 from game_wm.memory.pose import relative
-from train.checkpoints import check_card, save_part
+from train.checkpoints import check_card, part_options, save_part
 from train.geometry import load_geometry
 from train.machine import use_all_cores
 from train.report import say
@@ -132,15 +130,9 @@ def off_by(network: Obstacles, held_out: Hindered) -> tuple[float, float, float]
 
 def main(arguments: list[str]) -> int:
     """`python -m train obstacles`."""
-    parser = argparse.ArgumentParser("python -m train obstacles", description="What is in the way of players.")
-    parser.add_argument("--latents", required=True, help="folder that `python -m train encode` wrote, with poses")
-    parser.add_argument("--geometry", required=True, type=Path, help="checkpoint with depth and motion")
-    parser.add_argument("--out", required=True, type=Path, help="checkpoint to write")
-    parser.add_argument("--steps", type=int, default=8000)
-    parser.add_argument("--held-out", type=float, default=0.04)
-    options = parser.parse_args(arguments)
-    if options.steps < 1:
-        raise UserError(f"--steps must be at least 1, not {options.steps}")
+    options = part_options(
+        "obstacles", "What is in the way of players.", "checkpoint with depth and motion", arguments, 8000
+    )
     use_all_cores()
     torch.manual_seed(0)
     geometry, store = load_geometry(options.geometry), LatentStore(options.latents)
