@@ -24,7 +24,7 @@ from game_wm.memory.episodic import EpisodicMemory, Places
 from game_wm.memory.geometry import Geometry, MemoryConfig
 from game_wm.memory.pose import move, relative
 from game_wm.memory.recent import RecentFrames, steady
-from game_wm.memory.recollection import as_latents, unmoved
+from game_wm.memory.recollection import as_latents, at_rest, unmoved
 from game_wm.memory.recurrent import RecurrentMemory
 from game_wm.memory.working import WorkingMemory
 from game_wm.objectives import FlowMatching, Objective, make_objective, objective_entries
@@ -279,10 +279,11 @@ class WorldModel(nn.Module):
         batch, prompt = frames.there.shape
         shapes, device = (frames.pictures.shape[2:], frames.disparity.shape[2:]), str(frames.there.device)
         memory = EpisodicMemory.start(batch, geometry.config.slots, *shapes, device, geometry.config.trail)
+        lost = frames.losses(geometry) if geometry.obstacles is not None else None
         for t in range(prompt):
             at = torch.full((batch,), t, device=memory.keys.device)
-            shown = frames.pictures[:, t], frames.disparity[:, t]
-            memory.arrive(self.places, frames.steps[:, t], *shown, at, geometry.focal, sure)
+            shown, stop = (frames.pictures[:, t], frames.disparity[:, t]), None if lost is None else lost[:, t]
+            memory.arrive(self.places, frames.steps[:, t], *shown, at, geometry.focal, sure, stop)
         return memory
 
     @property
@@ -361,7 +362,8 @@ class WorldModel(nn.Module):
         free = recent.unhindered(geometry, action_BA)
         if geometry.obstacles is not None:
             surfaces = state.episodic.surfaces(self.places, geometry.focal)
-            step = free = steady(geometry, geometry.obstacles.hindered(free, *surfaces, self.places.side))
+            stops, last = state.episodic.stops(self.places), recent.lost(geometry)
+            step = free = steady(geometry, geometry.obstacles.hindered(free, last, surfaces, stops, self.places.side))
         step, known = state.episodic.coming(self.places, step, free)
         return step, known | sure
 
@@ -420,10 +422,14 @@ class WorldModel(nn.Module):
         steps = steps or self.steps
         with self.autocast():
             clean = self.dynamics.generate(past, action_BA, noise, steps, self.config.objective, drawn).float()
+        if self.config.dynamics.aligned:
+            clean = at_rest(clean, past.latents[:, -1], drawn)
         frames, rewards, terminated = self.finish(state, clean, action_BA, decoded)
         if state.episodic is not None and state.recent is not None:
             picture, disparity = frames.permute(0, 3, 1, 2), state.recent.disparity[:, -1]
-            state.episodic.write(self.places, picture, disparity, state.episodic.pose, now)
+            geometry = self.geometry
+            lost = state.recent.lost(geometry)[:, 1] if geometry is not None and geometry.obstacles else None
+            state.episodic.write(self.places, picture, disparity, state.episodic.pose, now, lost)
         return frames, clean, rewards, terminated
 
 

@@ -25,7 +25,7 @@ from game_wm.memory.episodic import WAYS, EpisodicMemory, Places
 from game_wm.memory.geometry import Geometry, MemoryConfig, Motion
 from game_wm.memory.pose import move, relative
 from game_wm.memory.recent import KEPT, RecentFrames
-from game_wm.memory.recollection import unmoved
+from game_wm.memory.recollection import COVER, RESTING, at_rest, unmoved
 from game_wm.objectives.flow import FlowMatching
 from game_wm.world import WorldModel, WorldState
 from train import encode
@@ -433,8 +433,8 @@ def test_where_the_player_has_been_nothing_is_in_the_way() -> None:
     assert torch.equal(came, torch.tensor([[0.0, 0.0, 0.1]])) and sure.all()
     # Turned back he faces just as he did; turned on, however little, he does not.
     for turned, by in ((0.1, 0.101), (0.02, 0.018)):
-        memory.trail[0, :2] = torch.tensor([[0.4, 0.0, 0.5], [0.4, 0.0, 0.5 + turned]])
-        memory.pose, turn = memory.trail[:, 1], torch.tensor([[0.0, 0.0, by]])
+        memory.trail[0, :2, :3] = torch.tensor([[0.4, 0.0, 0.5], [0.4, 0.0, 0.5 + turned]])
+        memory.pose, turn = memory.trail[:, 1, :3], torch.tensor([[0.0, 0.0, by]])
         assert torch.allclose(memory.coming(PLACES, stopped, -turn)[0], torch.tensor([[0.0, 0.0, -turned]]), atol=1e-6)
         assert torch.equal(memory.coming(PLACES, stopped, turn)[0], turn)
         assert torch.equal(memory.coming(PLACES, stopped, stopped)[0], stopped)
@@ -575,6 +575,17 @@ def test_a_player_with_inertia_dreams_on_with_and_without_a_trail(trail: int) ->
 
 
 # --- depth that a game knows ------------------------------------------------------------------------------------------
+
+
+def test_who_stands_still_sees_only_what_happens() -> None:
+    """Of a frame for which no step was taken, cells that hardly change are the last frame's; of others none is."""
+    last, made = torch.randn(2, 4, 2, 4), torch.randn(2, 4, 2, 4)
+    made[:, :, 0] = last[:, :, 0] + 0.9 * RESTING**0.5
+    views = unmoved(torch.zeros(2, 2 * (4 + COVER), 2, 4), last, torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.1]]))
+    shown = at_rest(made, last, views)
+    assert torch.equal(shown[0, :, 0], last[0, :, 0]) and torch.equal(shown[0, :, 1], made[0, :, 1])
+    assert torch.equal(shown[1], made[1])
+    assert at_rest(made, last, None) is made
 
 
 def test_depth_is_learnt_from_what_a_game_knows() -> None:

@@ -11,17 +11,40 @@ from tiny import tiny_world
 
 from data_collect.errors import UserError
 from game_wm.memory.episodic import EpisodicMemory, Places
-from game_wm.memory.obstacles import DIRECTIONS, REACH, RINGS, Obstacles, around, horizon, seen_from
+from game_wm.memory.obstacles import (
+    CLOSEST,
+    DIRECTIONS,
+    GAPS,
+    REACH,
+    RINGS,
+    SIDES,
+    WIDEST,
+    Obstacles,
+    around,
+    horizon,
+    seen_from,
+    stopped,
+    turned,
+)
 from game_wm.world import WorldModel, WorldState
-from train.obstacles import Hindered, fit, hindered_steps, main, off_by
+from train.obstacles import Hindered, astray, fit, hindered_steps, main, off_by
 from train.windows import Span
 
 PLACES = Places(side=2.0, headings=8)
 RADIUS = 0.3  # of the player, in places
 
 
-def ring_of(distance: float) -> int:
-    return int(distance * RINGS / REACH)
+def ring_of(distance: float) -> float:
+    return distance * RINGS / REACH - 0.5
+
+
+def line_at(gap: float) -> float:
+    return (gap - CLOSEST) * GAPS / (WIDEST - CLOSEST)
+
+
+def middle(rings: torch.Tensor) -> float:
+    """Where, in rings, what a map (D, R) knows is on average."""
+    return float((rings.sum(0) * torch.arange(RINGS)).sum() / rings.sum())
 
 
 def test_a_wall_is_where_it_was_seen() -> None:
@@ -35,12 +58,16 @@ def test_a_wall_is_where_it_was_seen() -> None:
     away = torch.tensor([[0.0, -0.5, -math.pi / 2]])
     moved = seen_from(points, away)
     assert torch.allclose(moved[0, :, 1], torch.full((8,), -1.5), atol=1e-5)
-    near = moved[:, 3:5] * 0.5
+    near = moved[:, 3:5] * 0.3
     found = around(near, torch.ones(1, 2), torch.zeros(1))[0]
     left = (found.sum(1) > 0).nonzero()[:, 0].float().mean()
-    assert float(found.sum()) == 2 and abs(left / DIRECTIONS - 0.25) < 0.02  # a half turn lies before the middle
-    assert found.sum(0).argmax() == ring_of(0.75)
-    assert torch.equal(around(near, torch.ones(1, 2), torch.tensor([-math.pi / 2]))[0].sum(0), found.sum(0))
+    assert abs(float(found.sum()) - 2) < 1e-5
+    assert abs(left / DIRECTIONS - 0.25) < 0.02  # a half turn lies before the middle
+    away_by = float(near.norm(dim=-1).mean())
+    assert abs(middle(found) - ring_of(away_by)) < 1e-3  # finer than the rings are
+    assert not around(near * (REACH + 0.1) / away_by, torch.ones(1, 2), torch.zeros(1)).any()
+    aside = around(near, torch.ones(1, 2), torch.tensor([-math.pi / 2]))[0]
+    assert torch.allclose(aside.sum(0), found.sum(0)) and not torch.allclose(aside, found)
 
 
 def test_memory_tells_what_is_around_where_the_player_stands() -> None:
@@ -56,16 +83,44 @@ def test_memory_tells_what_is_around_where_the_player_stands() -> None:
     assert len(shown[0]) == 16  # first and newest frame of the place
 
 
+def test_where_he_was_stopped_is_a_line() -> None:
+    """A wall a tenth of a place ahead of him, which runs from left to right: he ran into it once, and once was free."""
+    ends, lost = torch.tensor([[[0.1, 0.2], [0.1, -0.1]]]), torch.tensor([[[-0.3, 0.0], [0.0, 0.001]]])
+    found = stopped(ends, lost, torch.zeros(1))[0]
+    assert 0.7 < float(found.sum()) < 1  # not exactly there, but along the line
+    at = (found.sum(0) * (torch.arange(GAPS) + 0.5)).sum() / found.sum()
+    assert abs(float(at) - line_at(0.1)) < 1e-3
+    side = found.sum(1).argmax() / SIDES
+    assert min(side, 1 - side) < 0.05  # what was lost points back
+    aside = stopped(ends, lost, torch.full((1,), math.pi / 2))[0]
+    assert abs(float(aside.sum(1).argmax()) / SIDES - 0.75) < 0.05
+    assert not stopped(ends + torch.tensor([1.0, 0.0]), lost, torch.zeros(1)).any()  # too far in front of it
+
+
+def test_the_trail_knows_what_was_lost_where() -> None:
+    memory = EpisodicMemory.start(1, 64, (3, 4, 4), (6, 8), "cpu", trail=4)
+    shown = torch.zeros(1, 3, 4, 4), torch.full((1, 6, 8), 0.5)
+    for t, (pose, lost) in enumerate(((0.0, 0.0), (2.0, -1.0))):
+        pose = torch.tensor([[pose, 0.0, math.pi / 2]])
+        memory.write(PLACES, *shown, pose, torch.tensor([t]), torch.tensor([[0.0, lost]]))
+    memory.pose = torch.tensor([[2.0, 2.0, 0.0]])
+    ends, lost = (x[0, :2] for x in memory.stops(PLACES))
+    assert torch.allclose(ends, torch.tensor([[-1.0, -1.0], [0.0, -1.0]]))
+    assert torch.allclose(lost, torch.tensor([[0.0, 0.0], [0.5, 0.0]]), atol=1e-6)
+    assert not memory.stops(PLACES)[1][0, 2:].any()
+
+
 def walls(count: int, seed: int) -> Hindered:
     """A wall ahead or none within reach: what would lead into it ends in front of it."""
     generator = torch.Generator().manual_seed(seed)
-    distance = 0.2 + 2 * torch.rand(count, generator=generator)
+    distance = 0.2 + torch.rand(count, generator=generator)
     lengths = 0.05 + 0.3 * torch.rand(count, generator=generator)
     aside = torch.linspace(-2, 2, 80).expand(count, -1)
     points = torch.stack((distance[:, None].expand_as(aside), aside), -1)
     maps = around(points, torch.ones_like(aside), torch.zeros(count)).half()
     ends = torch.minimum(lengths, (distance - RADIUS).clamp_min(0))
-    return Hindered(maps, lengths, F.pad(ends[:, None], (0, 1)), torch.ones(count, dtype=torch.bool))
+    lasts, lines = torch.zeros(count, 2, 2), torch.zeros(count, SIDES, GAPS)
+    return Hindered(maps, lines, lengths, lasts, F.pad(ends[:, None], (0, 1)), torch.ones(count, dtype=torch.bool))
 
 
 def test_what_is_left_of_a_step_is_learnt() -> None:
@@ -96,11 +151,24 @@ def test_recorded_steps_are_told_with_what_was_around() -> None:
     ]
     assert torch.allclose(found.ends[found.exact], F.pad((x[1:] - x[:-1])[::2, None], (0, 1)), atol=1e-5)
     off = found.ends[:, 0] - (x[1:] - x[:-1])
-    assert 0.001 < off[~found.exact].abs().max() < 0.3  # he is put back to where he truly got to
-    last = found.maps[8].float()
-    assert last[DIRECTIONS // 2 - 1 : DIRECTIONS // 2 + 1].sum(0).argmax() == ring_of(0.3)
+    # From where he nearly was he gets as far as ever, or to the wall that stopped him.
+    assert torch.allclose(found.ends[[1, 3]], F.pad(torch.full((2, 1), 0.3), (0, 1)), atol=1e-5)
+    assert (found.ends[[5, 7], 0] <= 0.3 + 1e-5).all() and off[[5, 7]].abs().max() > 0.001
+    assert abs(middle(found.maps[8].float()[DIRECTIONS // 2 - 1 : DIRECTIONS // 2 + 1]) - ring_of(0.3)) < 0.5
+    assert torch.allclose(found.lasts[8, :, 0], torch.tensor([0.0, -0.3]), atol=1e-5)  # all of the last step was lost
+    assert torch.equal(found.lasts[0], torch.zeros(2, 2))
+    # Once he was stopped, at frame 7, the map of lines has one on the side ahead, at which he stands.
+    line = found.lines[8].float().sum(0)
+    assert not found.lines[:6].any()
+    assert abs(float((line * (torch.arange(GAPS) + 0.5)).sum() / line.sum()) - line_at(0.0)) < 1e-2
     with pytest.raises(UserError, match="--steps must be at least 1"):
         main(["--latents", "x", "--geometry", "y", "--out", "z", "--steps", "0"])
+
+
+def test_who_is_astray_is_stopped_by_the_same_wall() -> None:
+    free, end = torch.tensor([0.3, 0.1]), torch.tensor([0.2, 0.1])  # a wall across, 0.2 ahead
+    for aside, to in (((0.0, 0.5), (0.2, 0.1)), ((0.05, 0.0), (0.15, 0.1)), ((-0.5, 0.0), (0.3, 0.1))):
+        assert torch.allclose(astray(free, end, torch.tensor(aside)), torch.tensor(to), atol=1e-6)
 
 
 def test_a_step_is_hindered_wherever_it_leads() -> None:
@@ -112,12 +180,15 @@ def test_a_step_is_hindered_wherever_it_leads() -> None:
     wall = torch.stack((torch.full_like(aside, 0.35), aside), -1)
     for angle in (0.0, 1.0, -2.5):
         cos, sin = math.cos(angle), math.sin(angle)
-        turned = torch.stack((cos * wall[:, 0] - sin * wall[:, 1], sin * wall[:, 0] + cos * wall[:, 1]), -1)[None]
-        wanted = torch.tensor([[0.6 * cos, 0.6 * sin, 0.4]])
-        came = network.hindered(wanted, turned, torch.ones(1, 80), place=2.0)
+        around_him = torch.stack((cos * wall[:, 0] - sin * wall[:, 1], sin * wall[:, 0] + cos * wall[:, 1]), -1)[None]
+        wanted, last = torch.tensor([[0.6 * cos, 0.6 * sin, 0.4]]), torch.zeros(1, 2, 2)
+        stops = torch.zeros(1, 3, 2), torch.zeros(1, 3, 2)
+        came = network.hindered(wanted, last, (around_him, torch.ones(1, 80)), stops, place=2.0)
         assert came[0, 2] == wanted[0, 2] and came[0, :2].norm() < 0.25 < wanted[0, :2].norm()
-        assert torch.equal(network.hindered(-wanted, turned, torch.ones(1, 80), place=2.0)[0, 2], -wanted[0, 2])
-        alone = network.hindered(wanted, turned, torch.zeros(1, 80), place=2.0)
+        assert torch.equal(
+            network.hindered(-wanted, last, (around_him, torch.ones(1, 80)), stops, place=2.0)[0, 2], -wanted[0, 2]
+        )
+        alone = network.hindered(wanted, last, (around_him, torch.zeros(1, 80)), stops, place=2.0)
         assert torch.allclose(alone[0, :2].norm(), wanted[0, :2].norm(), atol=0.15)
 
 
@@ -136,6 +207,12 @@ def test_a_dream_with_obstacles_goes_on_as_it_was_cut() -> None:
     start = world.start(frames, actions[:, :5], torch.arange(2))
     assert start.recent is not None
     free = start.recent.unhindered(geometry, actions[:, 5])
+    lost, steps = start.recent.lost(geometry), start.recent.steps[:, -1]
+    assert torch.allclose(lost[:, 0].norm(dim=1), steps[:, :2].norm(dim=1), atol=1e-5)
+    # The prompt, read at once, and play, frame by frame, keep the same of a step.
+    assert start.episodic is not None and lost[:, 1].any()
+    kept, heading = start.episodic.trail[:, 5, 3:], start.episodic.pose[:, 2]
+    assert torch.allclose(kept, turned(lost[:, 1], -heading), atol=1e-5)
     assert torch.equal(world._coming(geometry, start, start.recent, actions[:, 5])[0], free)
     torch.nn.init.constant_(geometry.obstacles.net[-1].bias, -0.5)  # type: ignore[arg-type]
     assert not torch.equal(world._coming(geometry, start, start.recent, actions[:, 5])[0], free)

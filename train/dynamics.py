@@ -27,7 +27,7 @@ from game_wm.memory.camera import draw
 from game_wm.memory.geometry import Geometry
 from game_wm.memory.pose import relative
 from game_wm.memory.recent import KEPT, RecentFrames
-from game_wm.memory.recollection import COVER, as_latents, unmoved
+from game_wm.memory.recollection import COVER, as_latents, at_rest, unmoved
 from game_wm.objectives import FlowMatching, Objective, make_objective, objective_entries
 from game_wm.tokenizer import Tokenizer, earlier
 from game_wm.world import build
@@ -264,6 +264,8 @@ class DynamicsModule(pl.LightningModule):
                 shown[t] = torch.cat((shown[t][:, : -warped.shape[1]], warped), 1)
             drawn = shown[t] if shown else None
             latent = self.dynamics.generate(state, action, noise, steps, self.objective, drawn)
+            if self.config.aligned:
+                latent = at_rest(latent, made[-1], drawn)
             self.dynamics.encode_context(state, latent, action)
             if recent is not None:
                 sure = torch.full_like(step[:, :1], self.config.aligned, dtype=torch.bool)

@@ -4,11 +4,14 @@
         --out runs/obstacles/geometry/last.ckpt
 
 Motion (`train motion`) knows where a step leads that nothing hinders, and depth how far surfaces are. Here they meet:
-from the map of what the frames before have shown around the player (`game_wm/memory/obstacles.py`), a network learns
-what is left of the step. Every other map is drawn from where the player nearly was, and what was to come is where he
-truly got to: so play, which is never exactly where it should be, is put back in front of a wall, and errors stay small.
+from the map of what the frames before have shown around the player, and from that of the lines at which he was stopped
+(`game_wm/memory/obstacles.py`), a network learns what is left of the step. Every other map is drawn from where the
+player nearly was. What stopped him would have stopped him there as well: so play, which is never exactly where it
+should be, is put back in front of a wall, and errors stay small; along the wall, and where nothing is in the way, it is
+left where it is, which a map does not tell.
 
-Legend: N steps, D directions, R rings of a map, F frames of an episode, w columns of a picture, A action vector.
+Legend: N steps, D directions, R rings of a map, S sides, G gaps of another, F frames of an episode, w columns of a
+picture, A action vector.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from torch import Tensor
 from data_collect.errors import UserError
 from game_wm.memory.episodic import AROUND
 from game_wm.memory.geometry import BEFORE, Geometry
-from game_wm.memory.obstacles import DIRECTIONS, HEARD, UNIT, Obstacles, around, horizon, seen_from
+from game_wm.memory.obstacles import DIRECTIONS, HEARD, UNIT, Obstacles, around, horizon, seen_from, stopped, turned
 from game_wm.memory.pose import relative
 from train.checkpoints import check_card, part_options, save_part
 from train.geometry import load_geometry
@@ -36,18 +39,23 @@ BATCH, RATE, DECAY = 512, 2e-3, 0.05
 MEMORIES = (32, 256, 10_000)  # frames that memory may reach back
 THINNED = 0.15  # the least share of them that it has kept
 ASTRAY = 0.06  # of a place: how far from where he was half of the maps are drawn
-FORGOTTEN = 0.3  # the largest share of directions of which nothing is known, in training
+UNSURE = 0.01  # of a place: how far off what the last step was is then thought to be
+FORGOTTEN = 0.3  # the largest share of directions of which nothing is known, in training, and that of maps of no lines
 COUNTED = 0.5  # how differently surfaces may count, in training: the deviation of a logarithm
 NEARLY = 0.02  # of a place: what is as good as right
 PART = 64
+MIRROR = torch.tensor([1.0, -1.0])
 
 
 class Hindered(NamedTuple):
-    """Maps (N, D, R) turned to where steps lead, how far those would get (N,), where they truly got to (N, 2), as seen
-    along the step, all in sides of a place; and whether a map was drawn from where the player was (N,)."""
+    """Maps of surfaces (N, D, R) and of lines (N, S, G) turned to where steps lead, how far those would get (N,), the
+    steps before and what was lost of them (N, 2, 2), where they get to (N, 2), as seen along the step, all in sides of
+    a place; and whether a map was drawn from where the player was (N,)."""
 
     maps: Tensor
+    lines: Tensor
     lengths: Tensor
+    lasts: Tensor
     ends: Tensor
     exact: Tensor
 
@@ -66,8 +74,12 @@ def hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geometry
         points, weights = (torch.cat(x) for x in zip(*shown, strict=True))
         steps, actions = relative(poses[:-1], poses[1:])[None], actions[None, :-1]
         free = geometry.motion.unhindered(actions[0], geometry.motion.pasts(steps, actions)[0, :-1])
-        ahead, aside = (free[:, :2] / place).unbind(1)
-        towards, lengths = torch.atan2(aside, ahead), (ahead * ahead + aside * aside).sqrt()
+        free, ends = free[:, :2] / place, steps[0, :, :2] / place
+        towards, lengths = torch.atan2(free[:, 1], free[:, 0]), free.norm(dim=1)
+        last = turned(torch.stack((ends, ends - free), 1), steps[0, :, None, 2])
+        last = F.pad(last[:-1], (0, 0, 0, 0, 1, 0))  # what led to each frame, as the player there stands
+        lost = turned(last[:, 1], -poses[:-1, 2])
+        lost[:BEFORE] = 0  # of steps that go on from what is not known
         for t in (lengths > HEARD).nonzero()[:, 0].tolist():
             reach = MEMORIES[int(torch.randint(len(MEMORIES), (), generator=chance))]
             first = max(0, t - reach)
@@ -76,20 +88,31 @@ def hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geometry
             )
             kept[-1] = True
             cameras = kept.nonzero()[:, 0] + first
-            exact = t % 2 == 0
-            start = poses[t].clone()
+            exact, start, aside, before = t % 2 == 0, poses[t].clone(), torch.zeros(2), last[t]
             if not exact:
-                start[:2] += ASTRAY * place * torch.randn(2, generator=chance)
+                aside = ASTRAY * torch.randn(2, generator=chance)
+                start[:2] += place * turned(aside, -start[2])
+                before = before + UNSURE * torch.randn(2, 2, generator=chance)
             away = relative(start, poses[cameras])
             away = torch.cat((away[:, :2] / place, away[:, 2:]), 1)
             nearest = away[:, :2].norm(dim=1).topk(min(AROUND, len(away)), largest=False).indices
             seen = seen_from(points[cameras[nearest]], away[nearest]).flatten(0, 1)
             known = around(seen[None], weights[cameras[nearest]].flatten()[None], towards[t : t + 1])[0]
-            end, turn = relative(start, poses[t + 1])[:2] / place, towards[t]
-            cos, sin = turn.cos(), turn.sin()
-            end = torch.stack((cos * end[0] + sin * end[1], cos * end[1] - sin * end[0]))
-            found.append((known.half(), lengths[t], end, torch.tensor(exact)))
+            gone, had_lost = relative(start, poses[first : t + 1])[:, :2] / place, lost[first : t + 1]
+            lines = stopped(gone[None], turned(had_lost, start[2])[None], towards[t : t + 1])[0]
+            end = astray(free[t], ends[t], aside) if float((ends[t] - free[t]).norm()) > NEARLY else ends[t]
+            along = turned(before, towards[t]), turned(end, towards[t])
+            found.append((known.half(), lines.half(), lengths[t], *along, torch.tensor(exact)))
     return Hindered(*(torch.stack(x) for x in zip(*found, strict=True)))
+
+
+def astray(free_2: Tensor, end_2: Tensor, aside_2: Tensor) -> Tensor:
+    """Where a hindered step, which would have got to `free` and got to `end`, gets from so far aside of its start. What
+    was lost points away from what is in the way: nobody gets farther in its direction."""
+    lost = end_2 - free_2
+    away = lost / lost.norm()
+    into = ((free_2 + aside_2 - end_2) * away).sum().clamp_max(0)
+    return free_2 - into * away
 
 
 def fit(network: Obstacles, learnt: Hindered, steps: int) -> None:
@@ -100,12 +123,13 @@ def fit(network: Obstacles, learnt: Hindered, steps: int) -> None:
     for i in range(steps):
         optimizer.param_groups[0]["lr"] = RATE * min(1.0, (i + 1) / 50) * (1 - i / steps)
         rows = torch.randint(len(learnt.lengths), (BATCH,), generator=generator)
-        maps, lengths, ends = learnt.maps[rows].float(), learnt.lengths[rows], learnt.ends[rows]
+        maps, lines, lengths, lasts, ends = (x[rows].float() for x in learnt[:5])
         if i % 2:
-            maps, ends = maps.flip(1), ends * torch.tensor([1.0, -1.0])
+            maps, lines, lasts, ends = maps.flip(1), lines.flip(1), lasts * MIRROR, ends * MIRROR
         maps = maps * (rand(BATCH, DIRECTIONS, 1) >= FORGOTTEN * rand(BATCH, 1, 1))
         maps = maps * (COUNTED * torch.randn(BATCH, 1, 1, generator=generator)).exp()
-        reached = network(maps, lengths) + F.pad(lengths[:, None], (0, 1))
+        lines = lines * (rand(BATCH, 1, 1) >= FORGOTTEN)
+        reached = network(maps, lines, lengths, lasts) + F.pad(lengths[:, None], (0, 1))
         loss = F.smooth_l1_loss(reached, ends, beta=NEARLY) / UNIT
         optimizer.zero_grad()
         loss.backward()
@@ -119,9 +143,10 @@ def fit(network: Obstacles, learnt: Hindered, steps: int) -> None:
 def off_by(network: Obstacles, held_out: Hindered) -> tuple[float, float, float]:
     """How far, in places, steps that something hindered end from where they would without, and from where the network
     says; and how far the others end from there. Means, of maps drawn from where the player was."""
-    maps, lengths, ends = (x[held_out.exact] for x in held_out[:3])
+    maps, lines, lengths, lasts, ends = (x[held_out.exact].float() for x in held_out[:5])
     usual = F.pad(lengths[:, None], (0, 1))
-    told = torch.cat([network(*part) for part in zip(maps.float().split(BATCH), lengths.split(BATCH), strict=True)])
+    parts = zip(*(x.split(BATCH) for x in (maps, lines, lengths, lasts)), strict=True)
+    told = torch.cat([network(*part) for part in parts])
     told = told * (told.norm(dim=1, keepdim=True) > HEARD)
     before, after = ((x - ends).norm(dim=1) for x in (usual, usual + told))
     stopped = before > NEARLY

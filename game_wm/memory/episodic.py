@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from game_wm.memory.camera import EMPTY, align, rays
-from game_wm.memory.obstacles import horizon, seen_from
+from game_wm.memory.obstacles import horizon, seen_from, turned
 from game_wm.memory.pose import move, relative, wrap
 
 WAYS = 4
@@ -67,8 +67,8 @@ class EpisodicMemory:
     """The store of B players and where they are; the player is the first axis of every tensor.
 
     `keys` (B, S), -1 where empty; `pictures` uint8 (B, S, F, 3, H, W) and their `disparity` (B, S, F, h, w) in 16 bits;
-    `poses` (B, S, F, 3); `times` (B, S, F); `pose` (B, 3) of the last frame; `trail` (B, T, 3), a ring of the last
-    poses, `NOWHERE` where there is none.
+    `poses` (B, S, F, 3); `times` (B, S, F); `pose` (B, 3) of the last frame; `trail` (B, T, 5), a ring of the last
+    poses, `NOWHERE` where there is none, and of what was lost of the steps that led there to what was in the way.
     """
 
     keys: Tensor
@@ -93,16 +93,23 @@ class EpisodicMemory:
             zeros(slots, 2, 3),
             zeros(slots, 2, dtype=torch.long),
             zeros(3),
-            zeros(trail, 3) + NOWHERE,
+            F.pad(zeros(trail, 3) + NOWHERE, (0, 2)),
         )
 
     def write(
-        self, places: Places, pictures_B3HW: Tensor, disparity_Bhw: Tensor, poses_B3: Tensor, times_B: Tensor
+        self,
+        places: Places,
+        pictures_B3HW: Tensor,
+        disparity_Bhw: Tensor,
+        poses_B3: Tensor,
+        times_B: Tensor,
+        lost_B2: Tensor | None = None,
     ) -> None:
-        """Keep a frame of every player, and where it was taken."""
+        """Keep a frame of every player, where it was taken, and what was lost of the step there, as he stands."""
         if self.trail.shape[1]:
-            at = (times_B % self.trail.shape[1])[:, None, None].expand(-1, 1, 3)
-            self.trail.scatter_(1, at, poses_B3[:, None])
+            at = (times_B % self.trail.shape[1])[:, None, None].expand(-1, 1, self.trail.shape[2])
+            lost = torch.zeros_like(poses_B3[:, :2]) if lost_B2 is None else turned(lost_B2, -poses_B3[:, 2])
+            self.trail.scatter_(1, at, torch.cat((poses_B3, lost), 1)[:, None])
         if places.growing:
             self._append(pictures_B3HW, disparity_Bhw, poses_B3, times_B)
             return
@@ -157,7 +164,7 @@ class EpisodicMemory:
         free = apart.amin(1, keepdim=True) < BEATEN * reach
         apart, nearest = apart.masked_fill(~beside, math.inf).min(1, keepdim=True)
         again = (apart < math.inf) & ((length > 0) | (turn > 0))
-        there = self.trail.gather(1, nearest[..., None].expand(-1, -1, 3))[:, 0]
+        there = self.trail[..., :3].gather(1, nearest[..., None].expand(-1, -1, 3))[:, 0]
         there = torch.cat((there[:, :2], torch.where(turn > 0, there, to)[:, 2:]), 1)
         step = torch.where(free | still, unhindered_B3, step_B3)
         return torch.where(again, relative(self.pose, there), step), again | still
@@ -176,6 +183,7 @@ class EpisodicMemory:
         times_B: Tensor,
         focal: Tensor,
         sure: bool = False,
+        lost_B2: Tensor | None = None,
     ) -> None:
         """A real frame, which this step led to: the players move, are put right by what is known of where they are,
         unless the step is `sure`, and it is kept. In a dream they only `move`: what it shows was drawn from there."""
@@ -191,7 +199,7 @@ class EpisodicMemory:
                 off = align(now, disparity_Bhw, then, disparity, sources, there, focal) * places.side
                 off = off * (most / off.norm(dim=1, keepdim=True).clamp_min(1e-9)).clamp_max(1)
                 self.pose = move(self.pose, F.pad(off, (0, 1)))
-        self.write(places, pictures_B3HW, disparity_Bhw, self.pose, times_B)
+        self.write(places, pictures_B3HW, disparity_Bhw, self.pose, times_B, lost_B2)
 
     def choose(
         self,
@@ -277,6 +285,11 @@ class EpisodicMemory:
         points = seen_from(points.unflatten(0, nearest.shape), away.gather(1, nearest[..., None].expand(-1, -1, 3)))
         weights = weights.unflatten(0, nearest.shape) * (distance < math.inf)[..., None]
         return points.flatten(1, 2), weights.flatten(1)
+
+    def stops(self, places: Places) -> tuple[Tensor, Tensor]:
+        """Where steps of the trail ended (B, T, 2) and what was lost of them, as he stands, in sides of a place."""
+        away, lost = relative(self.pose[:, None], self.trail[..., :3])[..., :2], self.trail[..., 3:]
+        return away / places.side, turned(lost, self.pose[:, None, 2]) / places.side
 
     def frames(self, which_BR: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures uint8 (B, R, 3, H, W) and disparities (B, R, h, w) of what `choose` named."""

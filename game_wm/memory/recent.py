@@ -17,6 +17,7 @@ from torch import Tensor
 
 from game_wm.memory.camera import Sources
 from game_wm.memory.geometry import BEFORE, Geometry
+from game_wm.memory.obstacles import turned
 from game_wm.memory.odometry import measured
 from game_wm.memory.pose import move, relative, trace
 
@@ -122,6 +123,22 @@ class RecentFrames:
     def unhindered(self, geometry: Geometry, action_BA: Tensor) -> Tensor:
         """The step (B, 3) that an action mostly leads to, whatever is in the way."""
         return steady(geometry, geometry.motion.unhindered(action_BA, self.past(geometry)))
+
+    def lost(self, geometry: Geometry) -> Tensor:
+        """The last step and what was lost of it to what was in the way (B, 2, 2), as the player now stands."""
+        before = geometry.motion.past(self.steps[:, -BEFORE - 1 : -1], self.actions[:, -BEFORE - 1 : -1])
+        step, known = self.steps[:, -1], self.there[:, -BEFORE - 1, None]
+        lost = (step - geometry.motion.unhindered(self.actions[:, -1], before)) * known
+        return turned(torch.stack((step, lost), 1)[..., :2], step[:, None, 2])
+
+    def losses(self, geometry: Geometry) -> Tensor:
+        """What was lost of every step of a sequence (B, T, 2), as the player then stands; nothing of the first one,
+        which goes on from what is not known."""
+        steps, actions = self.steps[:, 1:], self.actions[:, 1:]
+        pasts = geometry.motion.pasts(steps, actions)[:, :-1]
+        free = geometry.motion.unhindered(actions.flatten(0, 1), pasts.flatten(0, 1)).unflatten(0, steps.shape[:2])
+        lost = F.pad(turned((steps - free)[..., :2], steps[..., 2])[:, BEFORE - 1 :], (0, 0, BEFORE, 0))
+        return lost[:, : self.steps.shape[1]]
 
     def sources(self, geometry: Geometry, step_B3: Tensor) -> Sources:
         """What is drawn from where this step leads."""
