@@ -53,8 +53,7 @@ def seen_from(points_NW2: Tensor, cameras_N3: Tensor) -> Tensor:
 def around(points_BN2: Tensor, weights_BN: Tensor, towards_B: Tensor) -> Tensor:
     """The map (B, D, R): how much is known to be in each direction, counted from `towards`, and at each distance."""
     x, y = points_BN2.unbind(-1)
-    angle = (torch.atan2(y, x) - towards_B[:, None]) / math.tau + 0.5
-    direction = (angle * DIRECTIONS).floor().long() % DIRECTIONS
+    direction = sector(points_BN2, towards_B, DIRECTIONS)
     return shared(direction, (x * x + y * y).sqrt() * (RINGS / REACH), weights_BN, DIRECTIONS, RINGS)
 
 
@@ -66,9 +65,13 @@ def stopped(points_BN2: Tensor, lost_BN2: Tensor, towards_B: Tensor) -> Tensor:
     gap = -(points_BN2 * away).sum(-1)
     along = (points_BN2 + gap[..., None] * away).norm(dim=-1)
     weight = (-((along / ALONG) ** 2)).exp() * (much > STOPPED)
-    angle = (torch.atan2(away[..., 1], away[..., 0]) - towards_B[:, None]) / math.tau + 0.5
-    side = (angle * SIDES).floor().long() % SIDES
-    return shared(side, (gap - CLOSEST) * (GAPS / (WIDEST - CLOSEST)), weight, SIDES, GAPS)
+    return shared(sector(away, towards_B, SIDES), (gap - CLOSEST) * (GAPS / (WIDEST - CLOSEST)), weight, SIDES, GAPS)
+
+
+def sector(vectors_BN2: Tensor, towards_B: Tensor, count: int) -> Tensor:
+    """Which of so many directions, counted from the one opposite to `towards`, vectors point to (B, N)."""
+    angle = (torch.atan2(vectors_BN2[..., 1], vectors_BN2[..., 0]) - towards_B[:, None]) / math.tau + 0.5
+    return (angle * count).floor().long() % count
 
 
 def shared(row_BN: Tensor, at_BN: Tensor, weight_BN: Tensor, rows: int, columns: int) -> Tensor:
