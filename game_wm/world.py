@@ -86,8 +86,9 @@ class Outcome(NamedTuple):
 
 class Remembered(NamedTuple):
     """What episodic memory gives for one player's next frame: the recalled pictures uint8 (R, H, W, 3) and their ages
-    in frames (R,), the view drawn from them uint8 (H, W, 3) and where it is drawn, bool (H, W); and where the frames
-    that are kept were seen, (n, 2) from the player's own position: to the right and ahead, in sides of a place."""
+    in frames (R,), `NEVER` or more for those of an atlas, the view drawn from them uint8 (H, W, 3) and where it is
+    drawn, bool (H, W); and where the frames that are kept were seen, (n, 2) from the player's own position: to the
+    right and ahead, in sides of a place."""
 
     pictures: Tensor
     ages: Tensor
@@ -271,19 +272,22 @@ class WorldModel(nn.Module):
                 frames = RecentFrames.read(self.geometry, self.decode, whole, actions_BPA, frames_BPHWC, led)
             state.recent = frames.before(whole.shape[1])
             if self.config.dynamics.recall:
-                state.episodic = self._remember(self.geometry, frames, led is not None)
+                began = poses_BP3[:, 0].to(whole) if poses_BP3 is not None and led is not None else None
+                state.episodic = self._remember(self.geometry, frames, began)
         return state
 
-    def _remember(self, geometry: Geometry, frames: RecentFrames, sure: bool) -> EpisodicMemory:
-        """Episodic memory of a prompt, in which the player began at pose zero; `sure`: its steps were recorded."""
+    def _remember(self, geometry: Geometry, frames: RecentFrames, began_B3: Tensor | None) -> EpisodicMemory:
+        """Episodic memory of a prompt, which began at these poses where it was recorded, and so were its steps."""
         batch, prompt = frames.there.shape
         shapes, device = (frames.pictures.shape[2:], frames.disparity.shape[2:]), str(frames.there.device)
         memory = EpisodicMemory.start(batch, geometry.config.slots, *shapes, device, geometry.config.trail)
+        if geometry.atlas is not None:
+            memory.pose += geometry.atlas.aside(self.places.side) if began_B3 is None else began_B3
         lost = frames.losses(geometry) if geometry.obstacles is not None else None
         for t in range(prompt):
             at = torch.full((batch,), t, device=memory.keys.device)
             shown, stop = (frames.pictures[:, t], frames.disparity[:, t]), None if lost is None else lost[:, t]
-            memory.arrive(self.places, frames.steps[:, t], *shown, at, geometry.focal, sure, stop)
+            memory.arrive(self.places, frames.steps[:, t], *shown, at, geometry.focal, began_B3 is not None, stop)
         return memory
 
     @property
@@ -313,7 +317,7 @@ class WorldModel(nn.Module):
         step, _ = self._coming(self.geometry, state, state.recent, action_BA)
         if state.episodic is not None:
             which, poses, there = self._choose(state, step)[1]
-            recalled = Sources(*state.episodic.frames(which), poses, there)
+            recalled = Sources(*state.episodic.frames(which, self.geometry.atlas), poses, there)
         if self.config.dynamics.warp:
             recent = state.recent.sources(self.geometry, step)
         if recalled is None and recent is None:
@@ -361,8 +365,8 @@ class WorldModel(nn.Module):
             return step, sure
         free = recent.unhindered(geometry, action_BA)
         if geometry.obstacles is not None:
-            surfaces = state.episodic.surfaces(self.places, geometry.focal)
-            stops, last = state.episodic.stops(self.places), recent.lost(geometry)
+            surfaces = state.episodic.surfaces(self.places, geometry.focal, geometry.atlas)
+            stops, last = state.episodic.stops(self.places, geometry.atlas), recent.lost(geometry)
             step = free = steady(geometry, geometry.obstacles.hindered(free, last, surfaces, stops, self.places.side))
         step, known = state.episodic.coming(self.places, step, free)
         return step, known | sure
@@ -373,7 +377,7 @@ class WorldModel(nn.Module):
         assert memory is not None and geometry is not None
         pose = move(memory.pose, step_B3)
         now = state.dynamics.context.working.count
-        return pose, memory.choose(self.places, pose, now, geometry.config.views, geometry.focal)
+        return pose, memory.choose(self.places, pose, now, geometry.config.views, geometry.focal, atlas=geometry.atlas)
 
     @torch.inference_mode()
     def remembered(self, state: WorldState, action_BA: Tensor, player: int = 0) -> Remembered | None:
@@ -383,11 +387,11 @@ class WorldModel(nn.Module):
             return None
         step, _ = self._coming(geometry, state, state.recent, action_BA.to(state.dynamics.actions))
         pose, (which, poses, there) = self._choose(state, step)
-        pictures, disparity = memory.frames(which)
+        pictures, disparity = memory.frames(which, geometry.atlas)
         recent = state.recent.sources(geometry, step) if self.config.dynamics.warp else None
         view, known = draw_pair(Sources(pictures, disparity, poses, there), recent, geometry.focal)[0]
         found = there[player]
-        ages = (state.dynamics.context.working.count[:, None] - memory.times.flatten(1).gather(1, which))[player, found]
+        ages = memory.ages(which, state.dynamics.context.working.count, geometry.atlas)[player, found]
         kept = (memory.keys[player] >= 0).repeat_interleave(2)
         away = relative(pose[player], memory.poses[player].flatten(0, 1)[kept]) / geometry.config.place
         trail = torch.stack((away[:, 1] * geometry.focal.sign(), away[:, 0]), 1)

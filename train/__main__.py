@@ -6,6 +6,7 @@ python -m train encode --data runs/maze/data --tokenizer runs/maze/tokenizer/las
 python -m train geometry --config configs/maze/geometry.yaml                     # depth and motion, for memory
 python -m train depth --latents runs/doom/latents --geometry runs/doom/geometry/last.ckpt --out OUT   # a game's own
 python -m train motion --latents runs/doom/latents --geometry runs/doom/geometry/last.ckpt --out OUT
+python -m train atlas --latents runs/doom/latents --geometry runs/doom/geometry/last.ckpt --out OUT   # known levels
 python -m train obstacles --latents runs/doom/latents --geometry runs/doom/geometry/last.ckpt --out OUT
 python -m train views --latents runs/maze/latents --geometry runs/maze/geometry/last.ckpt --tokenizer CKPT
 python -m train odometry --latents runs/maze/latents --geometry runs/maze/geometry/last.ckpt    # how far it drifts
@@ -68,6 +69,10 @@ def main(arguments: list[str] | None = None) -> int:
         from train.motion import main as motion
 
         return motion(rest)
+    if command == "atlas":
+        from train.atlas import main as atlas
+
+        return atlas(rest)
     if command == "obstacles":
         from train.obstacles import main as obstacles
 

@@ -112,10 +112,10 @@ def grown(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Te
 
 
 def part_options(
-    command: str, description: str, geometry: str, arguments: list[str], steps: int | None = None
+    command: str, description: str, geometry: str, arguments: list[str], steps: int | None = None, **numbers: float
 ) -> argparse.Namespace:
-    """What a command that trains a part of the geometry is given; `geometry` says what the one that it begins with must
-    hold, and without `steps` their number is no option. `UserError` for no steps."""
+    """What a command that makes a part of the geometry is given; `geometry` says what the one that it begins with must
+    hold, and without `steps` their number is no option; `numbers` are others, above 0. `UserError` for less."""
     parser = argparse.ArgumentParser(f"python -m train {command}", description=description)
     parser.add_argument("--latents", required=True, help="folder that `python -m train encode` wrote, with poses")
     parser.add_argument("--geometry", required=True, type=Path, help=geometry)
@@ -123,9 +123,14 @@ def part_options(
     parser.add_argument("--held-out", type=float, default=0.04)
     if steps is not None:
         parser.add_argument("--steps", type=int, default=steps)
+    for name, number in numbers.items():
+        parser.add_argument(f"--{name}", type=type(number), default=number)
     options = parser.parse_args(arguments)
     if steps is not None and options.steps < 1:
         raise UserError(f"--steps must be at least 1, not {options.steps}")
+    for name in numbers:
+        if not getattr(options, name) > 0:
+            raise UserError(f"--{name} must be above 0, not {getattr(options, name)}")
     return options
 
 

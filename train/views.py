@@ -13,6 +13,7 @@ wrong. Writes `views-00000.npy` (float16, F x 2 (C + COVER) x h x w: what memory
 Views are drawn from where each step is foreseen to lead, as in play; with `--aligned` from where it did lead, as it was
 recorded (or read off the pictures, where poses were not); memory's frames stand where they were recorded as well, for
 in an aligned dream nobody drifts. A network that learns from those draws what is seen from where its views are drawn.
+An atlas is not looked at: what an episode has shown is as good to learn from, and a dream must also do without.
 
 Legend: E episodes, F frames of one, P of a part of it, R recalled frames, C latent channels, h, w latent grid.
 """
@@ -63,7 +64,8 @@ def draw_views(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer, al
     store = LatentStore(latents)
     if store.index["tokenizer"] != tokenizer_hash(tokenizer):
         raise UserError(f"{latents} was encoded by another tokenizer: name that one with --tokenizer")
-    weights = torch.cat([value.flatten().double().cpu() for value in geometry.state_dict().values()])
+    read = {name: value for name, value in geometry.state_dict().items() if not name.startswith("atlas.")}
+    weights = torch.cat([value.flatten().double().cpu() for value in read.values()])
     key = store.views_key(aligned) + f"{float((weights * torch.arange(1, len(weights) + 1)).sum()):.6e}"
     path = store.directory / "views.json"
     try:

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from game_wm.memory.atlas import Atlas
 from game_wm.memory.camera import EMPTY, align, rays
 from game_wm.memory.obstacles import horizon, seen_from, turned
 from game_wm.memory.pose import move, relative, wrap
@@ -209,6 +210,7 @@ class EpisodicMemory:
         views: int,
         focal: Tensor | float,
         young: Tensor | int = YOUNG,
+        atlas: Atlas | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The frames for a view from `pose` at time `now`, none of the last `young` ones (B,): each the one that shows
         most of what those before it do not.
@@ -216,16 +218,7 @@ class EpisodicMemory:
         Returns which (B, R) of the S * F, R = `views`, their poses as seen from `pose` (B, R, 3), in sides of a place
         and radians, and whether there is one (B, R).
         """
-        away = relative(pose_B3[:, None], self.poses.flatten(1, 2))  # (B, S * F, 3)
-        away = torch.cat((away[..., :2] / places.side, away[..., 2:]), -1)
-        age = now_B[:, None] - self.times.flatten(1)
-        cost = away[..., :2].norm(dim=-1)
-        young = young[:, None] if isinstance(young, Tensor) else young
-        usable = (self.keys >= 0).repeat_interleave(2, 1) & (age > young) & (cost < FAR)
-        cost = (cost + away[..., 2].abs()).masked_fill(~usable, math.inf)
-        cost, among = cost.topk(min(NEAR, cost.shape[1]), largest=False)  # (B, K)
-        away, age = away.gather(1, among[..., None].expand(-1, -1, 3)), age.gather(1, among)
-        shown = self._shown(among, away, cost < math.inf, focal) * torch.where(age > FRESH, 1, RATHER_OLD)[..., None]
+        among, away, shown = self.shown(places, pose_B3, now_B, focal, young, atlas)
         best, chosen = torch.zeros_like(shown[:, :1]), []
         for _ in range(views):
             gain, each = (shown - best).clamp_min(0).sum(-1).max(1)
@@ -234,15 +227,68 @@ class EpisodicMemory:
         each, there = (torch.stack(x, 1) for x in zip(*chosen, strict=True))
         return among.gather(1, each), away.gather(1, each[..., None].expand(-1, -1, 3)), there
 
-    def _shown(self, among_BK: Tensor, away_BK3: Tensor, usable_BK: Tensor, focal: Tensor | float) -> Tensor:
+    def shown(
+        self,
+        places: Places,
+        pose_B3: Tensor,
+        now_B: Tensor,
+        focal: Tensor | float,
+        young: Tensor | int = YOUNG,
+        atlas: Atlas | None = None,
+        near: int = NEAR,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The `near` frames that are nearest to `pose` (B, K), their poses as seen from there (B, K, 3), and how well
+        each shows what is to be seen in every direction (B, K, D), 0 to 1."""
+        away = relative(pose_B3[:, None], self._poses(atlas))
+        away = torch.cat((away[..., :2] / places.side, away[..., 2:]), -1)
+        age = now_B[:, None] - self._times(atlas)
+        cost = away[..., :2].norm(dim=-1)
+        young = young[:, None] if isinstance(young, Tensor) else young
+        usable = self._there(atlas) & (age > young) & (cost < FAR)
+        cost = (cost + away[..., 2].abs()).masked_fill(~usable, math.inf)
+        cost, among = cost.topk(min(near, cost.shape[1]), largest=False)
+        away, age = away.gather(1, among[..., None].expand(-1, -1, 3)), age.gather(1, among)
+        shown = (
+            self._shown(among, away, cost < math.inf, focal, atlas) * torch.where(age > FRESH, 1, RATHER_OLD)[..., None]
+        )
+        return among, away, shown
+
+    def _poses(self, atlas: Atlas | None) -> Tensor:
+        """Of all frames, the atlas' behind its own (B, S * F + N, 3)."""
+        poses = self.poses.flatten(1, 2)
+        return poses if atlas is None else torch.cat((poses, atlas.poses.expand(len(poses), -1, -1)), 1)
+
+    def _times(self, atlas: Atlas | None) -> Tensor:
+        """The same of their times; the atlas' are older than any."""
+        times = self.times.flatten(1)
+        return times if atlas is None else F.pad(times, (0, len(atlas.poses)), value=-NEVER)
+
+    def _there(self, atlas: Atlas | None) -> Tensor:
+        """Whether there is such a frame."""
+        there = (self.keys >= 0).repeat_interleave(2, 1)
+        return there if atlas is None else F.pad(there, (0, len(atlas.poses)), value=True)
+
+    def _gather(self, name: str, which_BR: Tensor, atlas: Atlas | None) -> Tensor:
+        """Pictures or disparities of these frames (B, R, ...)."""
+        own = getattr(self, name).flatten(1, 2)
+        players = torch.arange(len(which_BR), device=which_BR.device)[:, None]
+        if atlas is None:
+            return own[players, which_BR]
+        count = own.shape[1]
+        known = getattr(atlas, name)[(which_BR - count).clamp_min(0)]
+        found = own[players, which_BR.clamp_max(count - 1)]
+        return torch.where((which_BR < count).view(*which_BR.shape, *[1] * (found.ndim - 2)), found, known)
+
+    def _shown(
+        self, among_BK: Tensor, away_BK3: Tensor, usable_BK: Tensor, focal: Tensor | float, atlas: Atlas | None
+    ) -> Tensor:
         """How well each of these frames shows what is to be seen in every direction of the view, 0 to 1 (B, K, D).
 
         Of a frame only the horizon is looked at, a row of points on the plane: what is nearest to the view in a
         direction is what is to be seen there, unless few say so, for at the edges of surfaces depth is misjudged.
         """
         batch, height, width = len(among_BK), *self.disparity.shape[-2:]
-        players = torch.arange(batch, device=among_BK.device)[:, None]
-        rows = self.disparity.flatten(1, 2)[players, among_BK, (height - 1) // 2 : height // 2 + 1]
+        rows = self._gather("disparity", among_BK, atlas)[:, :, (height - 1) // 2 : height // 2 + 1]
         disparity = rows.float().mean(-2)  # (B, K, w)
         depth = 1 / disparity.clamp_min(EMPTY)
         aside = rays(1, width, depth.device)[0] / focal * depth
@@ -266,32 +312,38 @@ class EpisodicMemory:
         return x.new_zeros(batch, x.shape[1], DIRECTIONS).scatter_reduce_(2, direction, quality, "amax")
 
     def seen_from(self, places: Places, pose_B3: Tensor, which_BR: Tensor) -> Tensor:
-        """The poses of these frames as seen from `pose` (B, R, 3), in sides of a place and radians."""
+        """The poses of these own frames as seen from `pose` (B, R, 3), in sides of a place and radians."""
         poses = self.poses.flatten(1, 2).gather(1, which_BR[..., None].expand(-1, -1, 3))
         away = relative(pose_B3[:, None], poses)
         return torch.cat((away[..., :2] / places.side, away[..., 2:]), -1)
 
-    def surfaces(self, places: Places, focal: Tensor | float) -> tuple[Tensor, Tensor]:
+    def surfaces(self, places: Places, focal: Tensor | float, atlas: Atlas | None = None) -> tuple[Tensor, Tensor]:
         """Points (B, N, 2) that the nearest frames show around the player, in sides of a place as he stands, and what
         each counts for (B, N)."""
-        away = relative(self.pose[:, None], self.poses.flatten(1, 2))
+        away = relative(self.pose[:, None], self._poses(atlas))
         away = torch.cat((away[..., :2] / places.side, away[..., 2:]), -1)
-        kept = (self.keys >= 0).repeat_interleave(2, 1)
-        distance = away[..., :2].norm(dim=-1).masked_fill(~kept, math.inf)
+        distance = away[..., :2].norm(dim=-1).masked_fill(~self._there(atlas), math.inf)
         distance, nearest = distance.topk(min(AROUND, distance.shape[1]), largest=False)
-        players = torch.arange(len(nearest), device=nearest.device)[:, None]
-        disparity = self.disparity.flatten(1, 2)[players, nearest]
+        disparity = self._gather("disparity", nearest, atlas)
         points, weights = horizon(disparity.flatten(0, 1), focal)
         points = seen_from(points.unflatten(0, nearest.shape), away.gather(1, nearest[..., None].expand(-1, -1, 3)))
         weights = weights.unflatten(0, nearest.shape) * (distance < math.inf)[..., None]
         return points.flatten(1, 2), weights.flatten(1)
 
-    def stops(self, places: Places) -> tuple[Tensor, Tensor]:
-        """Where steps of the trail ended (B, T, 2) and what was lost of them, as he stands, in sides of a place."""
-        away, lost = relative(self.pose[:, None], self.trail[..., :3])[..., :2], self.trail[..., 3:]
+    def stops(self, places: Places, atlas: Atlas | None = None) -> tuple[Tensor, Tensor]:
+        """Where steps of the trail ended (B, T, 2) and what was lost of them, as he stands, in sides of a place; behind
+        them those of the atlas (B, M, 2)."""
+        known = self.trail
+        if atlas is not None:
+            ends, lost = atlas.stops.split(2, 1)
+            known = torch.cat((known, torch.cat((F.pad(ends, (0, 1)), lost), 1).expand(len(known), -1, -1)), 1)
+        away, lost = relative(self.pose[:, None], known[..., :3])[..., :2], known[..., 3:]
         return away / places.side, turned(lost, self.pose[:, None, 2]) / places.side
 
-    def frames(self, which_BR: Tensor) -> tuple[Tensor, Tensor]:
+    def ages(self, which_BR: Tensor, now_B: Tensor, atlas: Atlas | None = None) -> Tensor:
+        """How many frames ago (B, R) what `choose` named was seen; `NEVER` and more for what the atlas shows."""
+        return now_B[:, None] - self._times(atlas).gather(1, which_BR)
+
+    def frames(self, which_BR: Tensor, atlas: Atlas | None = None) -> tuple[Tensor, Tensor]:
         """Pictures uint8 (B, R, 3, H, W) and disparities (B, R, h, w) of what `choose` named."""
-        players = torch.arange(len(which_BR), device=which_BR.device)[:, None]
-        return self.pictures.flatten(1, 2)[players, which_BR], self.disparity.flatten(1, 2)[players, which_BR].float()
+        return self._gather("pictures", which_BR, atlas), self._gather("disparity", which_BR, atlas).float()

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from game_wm.memory.atlas import Atlas
 from game_wm.memory.obstacles import Obstacles
 
 BEFORE = 2  # steps, with their actions, that the next one goes on from: two tell whether one slides along something
@@ -34,7 +35,8 @@ class MemoryConfig:
     of somebody who slides to a halt or along a wall; `growing`: every frame is kept, without bounds, instead of two of
     a place; `exact`: inertia is learnt from two steps and their actions (without it from the last step alone, as the
     Doom that ships has it); `trail`: how many of the last positions are kept, at which nothing can be in the way (0:
-    motion does without); `obstacles`: whether the surfaces in memory tell what is in the way (`obstacles.py`).
+    motion does without); `obstacles`: whether the surfaces in memory tell what is in the way (`obstacles.py`);
+    `atlas`: whether the level is known before play (`atlas.py`).
     """
 
     channels: int = 16
@@ -51,6 +53,7 @@ class MemoryConfig:
     trail: int = 0
     exact: bool = False
     obstacles: bool = False
+    atlas: bool = False
 
 
 class Block(nn.Module):
@@ -216,6 +219,7 @@ class Geometry(nn.Module):
         self.config = config
         self.depth, self.motion = Depth(config), Motion(config)
         self.obstacles = Obstacles() if config.obstacles else None
+        self.atlas = Atlas.empty() if config.atlas else None
         # Learnt where there are no poses (`train/geometry.py`), found by trying where there are.
         self.focal = nn.Parameter(torch.tensor(1.0), requires_grad=False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

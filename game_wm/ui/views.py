@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pygame
 
+from game_wm.memory.episodic import NEVER
 from game_wm.ui import display, paint
 from game_wm.ui.paint import AMBER, INK, MUTED, RED, put, text
 
@@ -132,7 +133,7 @@ def memory(target: pygame.Surface, session: Session) -> None:
         assert found is not None
         at = (gap + (i % 2) * (small + gap), y + (i // 2) * (small + line))
         sheet.blit(paint.tile(found.pictures[i].numpy(), (small, small)), at)
-        age = f"{int(found.ages[i]) / session.schema.fps:.1f} s ago"
+        age = "known before" if found.ages[i] >= NEVER else f"{int(found.ages[i]) / session.schema.fps:.1f} s ago"
         put(sheet, text(age, max(8, round(s * 0.8)), MUTED), (at[0], at[1] + small))
     y += rows * (small + line)
     put(sheet, text("its map", s, MUTED), (gap, y))
