@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from tiny import tiny_world
 
 from data_collect.errors import UserError
+from game_wm.memory.atlas import Atlas
 from game_wm.memory.episodic import EpisodicMemory, Places
 from game_wm.memory.obstacles import (
     CLOSEST,
@@ -143,7 +144,7 @@ def test_recorded_steps_are_told_with_what_was_around() -> None:
     ahead = lambda actions, past: F.pad(torch.full((len(past), 1), 0.6), (0, 2))  # noqa: E731
     motion = SimpleNamespace(unhindered=ahead, pasts=lambda steps, actions: F.pad(steps, (0, 0, 1, 0)))
     geometry = SimpleNamespace(
-        depth=lambda latents: latents[:, 0], focal=1.0, motion=motion, config=SimpleNamespace(place=2.0)
+        depth=lambda latents: latents[:, 0], focal=1.0, motion=motion, config=SimpleNamespace(place=2.0), atlas=None
     )
     found = hindered_steps(store, [Span(0, 0, 10)], geometry)  # type: ignore[arg-type]
     assert torch.allclose(found.lengths, torch.full((9,), 0.3)) and found.exact.tolist() == [
@@ -161,6 +162,14 @@ def test_recorded_steps_are_told_with_what_was_around() -> None:
     line = found.lines[8].float().sum(0)
     assert not found.lines[:6].any()
     assert abs(float((line * (torch.arange(GAPS) + 0.5)).sum() / line.sum()) - line_at(0.0)) < 1e-2
+    # An atlas adds the wall that others ran into, but nothing that is of this very episode.
+    ends, lost = torch.tensor([[3.25, 0.0], [3.4, 0.0]]), torch.tensor([[-0.5, 0.0], [-0.5, 0.0]])
+    nothing = torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.full((1, 6, 8), 0.001), torch.full((1, 3), 90.0)
+    for stops, known in ((ends[:1], True), (ends[1:], False)):
+        geometry.atlas = Atlas(*nothing, torch.cat((stops, lost[:1]), 1))
+        again = hindered_steps(store, [Span(0, 0, 10)], geometry)  # type: ignore[arg-type]
+        assert torch.equal(again.maps, found.maps) and torch.equal(again.ends, found.ends)
+        assert torch.equal(again.lines, found.lines) != known and again.lines[5].any() == known
     with pytest.raises(UserError, match="--steps must be at least 1"):
         main(["--latents", "x", "--geometry", "y", "--out", "z", "--steps", "0"])
 

@@ -16,8 +16,10 @@ picture, A action vector.
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,7 +34,7 @@ from game_wm.memory.pose import relative
 from train.checkpoints import check_card, part_options, save_part
 from train.geometry import load_geometry
 from train.machine import use_all_cores
-from train.report import say
+from train.report import Task, say
 from train.windows import LatentStore, Span, split_episodes
 
 BATCH, RATE, DECAY = 512, 2e-3, 0.05
@@ -63,14 +65,16 @@ class Hindered(NamedTuple):
 @torch.no_grad()
 def hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geometry) -> Hindered:
     """All of these episodes."""
-    chance, place, found = torch.Generator().manual_seed(0), geometry.config.place, list[tuple[Tensor, ...]]()
+    place, found = geometry.config.place, list[tuple[Tensor, ...]]()
     for span in spans:
+        chance = torch.Generator().manual_seed(span.episode)
         latents, actions, poses = (
             torch.from_numpy(np.array(store.read(name, span))).float() for name in ("latents", "actions", "pose")
         )
-        if len(poses) < BEFORE + 2:
-            continue
         shown = [horizon(geometry.depth(part), geometry.focal) for part in latents.split(PART)]
+        atlas = geometry.atlas.without(poses) if geometry.atlas is not None else None
+        if atlas is not None:
+            shown.append(horizon(atlas.disparity, geometry.focal))
         points, weights = (torch.cat(x) for x in zip(*shown, strict=True))
         steps, actions = relative(poses[:-1], poses[1:])[None], actions[None, :-1]
         free = geometry.motion.unhindered(actions[0], geometry.motion.pasts(steps, actions)[0, :-1])
@@ -80,6 +84,10 @@ def hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geometry
         last = F.pad(last[:-1], (0, 0, 0, 0, 1, 0))  # what led to each frame, as the player there stands
         lost = turned(last[:, 1], -poses[:-1, 2])
         lost[:BEFORE] = 0  # of steps that go on from what is not known
+        cameras_at, known_ends, known_lost = poses, poses[:0, :2], lost[:0]
+        if atlas is not None:
+            cameras_at = torch.cat((poses, atlas.poses))
+            known_ends, known_lost = atlas.stops[:, :2], atlas.stops[:, 2:] / place
         for t in (lengths > HEARD).nonzero()[:, 0].tolist():
             reach = MEMORIES[int(torch.randint(len(MEMORIES), (), generator=chance))]
             first = max(0, t - reach)
@@ -88,22 +96,53 @@ def hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geometry
             )
             kept[-1] = True
             cameras = kept.nonzero()[:, 0] + first
+            if atlas is not None:
+                cameras = torch.cat((cameras, torch.arange(len(poses), len(points))))
             exact, start, aside, before = t % 2 == 0, poses[t].clone(), torch.zeros(2), last[t]
             if not exact:
                 aside = ASTRAY * torch.randn(2, generator=chance)
                 start[:2] += place * turned(aside, -start[2])
                 before = before + UNSURE * torch.randn(2, 2, generator=chance)
-            away = relative(start, poses[cameras])
+            away = relative(start, cameras_at[cameras])
             away = torch.cat((away[:, :2] / place, away[:, 2:]), 1)
             nearest = away[:, :2].norm(dim=1).topk(min(AROUND, len(away)), largest=False).indices
             seen = seen_from(points[cameras[nearest]], away[nearest]).flatten(0, 1)
             known = around(seen[None], weights[cameras[nearest]].flatten()[None], towards[t : t + 1])[0]
-            gone, had_lost = relative(start, poses[first : t + 1])[:, :2] / place, lost[first : t + 1]
-            lines = stopped(gone[None], turned(had_lost, start[2])[None], towards[t : t + 1])[0]
+            gone = torch.cat((poses[first : t + 1, :2], known_ends)) - start[:2]
+            had_lost = torch.cat((lost[first : t + 1], known_lost))
+            gone, had_lost = turned(gone, start[2]) / place, turned(had_lost, start[2])
+            lines = stopped(gone[None], had_lost[None], towards[t : t + 1])[0]
             end = astray(free[t], ends[t], aside) if float((ends[t] - free[t]).norm()) > NEARLY else ends[t]
             along = turned(before, towards[t]), turned(end, towards[t])
             found.append((known.half(), lines.half(), lengths[t], *along, torch.tensor(exact)))
     return Hindered(*(torch.stack(x) for x in zip(*found, strict=True)))
+
+
+_work: list[Any] = []  # of a worker process: the store and the geometry
+
+
+def _begin(latents: str, geometry: Geometry) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
+    torch.set_num_threads(1)
+    _work[:] = [LatentStore(latents), geometry]
+
+
+def _steps(span: Span) -> list[np.ndarray]:
+    return [x.numpy() for x in hindered_steps(_work[0], [span], _work[1])]
+
+
+def all_hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geometry) -> Hindered:
+    """The same by one process a core: much of it is no matrix product."""
+    context, spans = multiprocessing.get_context("spawn"), [span for span in spans if span.frames >= BEFORE + 2]
+    with (
+        context.Pool(torch.get_num_threads(), _begin, (str(store.directory), geometry)) as pool,
+        Task("obstacles", sum(span.frames for span in spans), "frames") as task,
+    ):
+        found = list[list[np.ndarray]]()
+        for span, steps in zip(spans, pool.imap(_steps, spans), strict=True):
+            found.append(steps)
+            task.advance(span.frames)
+    return Hindered(*(torch.from_numpy(np.concatenate(x)) for x in zip(*found, strict=True)))
 
 
 def astray(free_2: Tensor, end_2: Tensor, aside_2: Tensor) -> Tensor:
@@ -167,7 +206,8 @@ def main(arguments: list[str]) -> int:
         )
     state = check_card(options.geometry)
     learnt, held_out = (
-        hindered_steps(store, split_episodes(store.lengths, options.held_out, held), geometry) for held in (False, True)
+        all_hindered_steps(store, split_episodes(store.lengths, options.held_out, held), geometry)
+        for held in (False, True)
     )
     network = Obstacles()
     fit(network, learnt, options.steps)
