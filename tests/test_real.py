@@ -274,6 +274,8 @@ def test_a_dream_begins_in_a_recording(checkpoint: Any, tmp_path: Path, capsys: 
     assert begun.contexts_frames.shape[1] == len(whole.frames) > 256
     assert np.array_equal(begun.contexts_frames[0], whole.frames)
     assert np.array_equal(begun.contexts_actions[0], whole.encoded[: len(whole.frames) - 1])
+    record(tmp_path / "other", "maze?size=9", "random", 20)  # poses of another level tell nothing
+    assert starts.from_recording(checkpoint, tmp_path / "other").contexts_poses is None
     record(tmp_path / "wide", "maze?width=80", "random", 20)
     with pytest.raises(UserError, match="80x64"):
         starts.from_recording(checkpoint, tmp_path / "wide")

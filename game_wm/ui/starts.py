@@ -49,7 +49,8 @@ def from_picture(checkpoint: Checkpoint, path: str | Path) -> Checkpoint:
 
 def from_recording(checkpoint: Checkpoint, folder: str | Path) -> Checkpoint:
     """The checkpoint with a place for each episode of a recording (the first 64), prompted as in its own contexts, or
-    by as many frames as the longest episode has. Shorter episodes are left out.
+    by as many frames as the longest episode has. Shorter episodes are left out. Poses are told where it is a recording
+    of the checkpoint's very game: another level has others.
 
     `UserError`: no recording, other actions, frames of another size, or no episode that is long enough.
     """
@@ -79,5 +80,6 @@ def from_recording(checkpoint: Checkpoint, folder: str | Path) -> Checkpoint:
         if all(chunk.pose is not None for chunk in chunks):
             poses.append(np.concatenate([chunk.pose for chunk in chunks if chunk.pose is not None])[:frames])
     shown, actions = (torch.from_numpy(np.stack(part)) for part in zip(*found))
-    placed = torch.from_numpy(np.stack(poses)).float() if len(poses) == len(found) else None
+    told = dataset.game == checkpoint.game and len(poses) == len(found)
+    placed = torch.from_numpy(np.stack(poses)).float() if told else None
     return replace(checkpoint, contexts_frames=shown, contexts_actions=actions, contexts_poses=placed)
