@@ -310,6 +310,10 @@ def make_card(checkpoint: Checkpoint, options: Options, results: dict[str, Any],
         "trained": checkpoint.trained,
         "weights": file_hash(checkpoint.path),
     }
+    known = getattr(getattr(checkpoint.model, "geometry", None), "atlas", None)
+    if known is not None:
+        what = f"{len(known.poses)} pictures and {len(known.stops)} stretches of wall of the level"
+        head |= {"atlas": f"{what}, recorded for training"}
     head |= {"teacher": teacher.name} if teacher.exists() else {}
     head |= {"notice": said} if (said := games.notice(checkpoint.game)) else {}
     return head | {"runs": runs} | results

@@ -128,6 +128,7 @@ def markdown(card: Mapping[str, Any], sheet: bool) -> str:
         "tokens per frame": card.get("tokens_per_frame"),
         "denoiser calls per frame": card["calls_per_frame"],
         "trained": ", ".join(f"{k} {v}" for k, v in trained.items() if not isinstance(v, dict)),
+        "known before play": card.get("atlas"),
         "teacher": card.get("teacher"),
         "seeds": card.get("seeds"),
         "pictures": card.get("notice"),
