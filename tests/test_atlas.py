@@ -14,12 +14,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny import tiny_checkpoint, tiny_world
 
+from data_collect import games
 from data_collect.errors import UserError
 from game_wm.checkpoint import load, save
 from game_wm.memory.atlas import ASTRAY, NAMES, Atlas
 from game_wm.memory.episodic import NEVER, EpisodicMemory, Places
 from game_wm.world import WorldModel, WorldState
-from train.atlas import candidates, main, most_shown, stops, thinned
+from train.atlas import candidates, check_level, main, most_shown, stops, thinned
 from train.windows import Span
 
 PLACES = Places(side=2.0, headings=8)
@@ -204,5 +205,9 @@ def test_a_place_gives_the_frame_at_its_middle_and_a_wall_one_step() -> None:
     # Another stretch of that wall, and another wall, are others; the same a little aside is not.
     more = torch.tensor([[5.5, 3.0, -0.5, 0.0], [5.5, 0.1, -0.4, 0.01], [5.5, 0.0, 0.5, 0.0]])
     assert torch.equal(thinned(torch.cat((found, more)), 2.0), torch.cat((found, more[[0, 2]])))
+    with pytest.raises(UserError, match="every episode of this game has another level"):
+        check_level(games.make("maze"))
+    always = SimpleNamespace(reset=lambda seed: (None, {"map": np.zeros((2, 2))}))
+    check_level(always)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="--pictures must be above 0"):
         main(["--latents", "x", "--geometry", "y", "--out", "z", "--pictures", "0"])

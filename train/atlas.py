@@ -18,6 +18,7 @@ import heapq
 import math
 from collections.abc import Sequence
 
+import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
@@ -42,6 +43,13 @@ FINE, HEADINGS = 0.5, 18  # candidates are one of each place: its squares in sid
 VIEWS, COMPARED = 6000, 768  # that are to be seen, and the nearest candidates to each, which are compared for it
 ACROSS, ALONG = 0.1, 0.25  # of a stretch of wall, in sides of a place of memory
 PART = 64
+
+
+def check_level(game: gymnasium.Env) -> None:
+    """`UserError` where episodes have different maps; a game without one cannot be asked."""
+    maps = [game.reset(seed=seed)[1].get("map", ()) for seed in (0, 1)]
+    if not np.array_equal(*maps):
+        raise UserError("every episode of this game has another level: an atlas is of one that is always the same")
 
 
 def candidates(store: LatentStore, spans: Sequence[Span], side: float, headings: int) -> list[Span]:
@@ -137,7 +145,7 @@ def thinned(stops_M4: Tensor, place: float) -> Tensor:
 
 @torch.no_grad()
 def draw_atlas(store: LatentStore, spans: Sequence[Span], geometry: Geometry, pictures: int) -> Atlas:
-    """The atlas of these episodes. `UserError` when their recording has gone."""
+    """The atlas of these episodes. `UserError` when their recording has gone, or levels differ."""
     source = PooledFrames([Recording(folder) for folder in store.index["data"]], 0, 0.0, 1)
     if source.lengths != store.lengths:
         raise UserError(f"{store.directory} does not belong to its recording any more: encode again")
@@ -145,6 +153,7 @@ def draw_atlas(store: LatentStore, spans: Sequence[Span], geometry: Geometry, pi
     rows = candidates(store, spans, FINE * place, HEADINGS)
     poses = np.concatenate([store.read("pose", row) for row in rows]).astype(np.float32)
     with contextlib.closing(games.make(store.game)) as game:
+        check_level(game)
         if hasattr(game.unwrapped, "depth"):
             disparity = known_disparity(game.unwrapped, place, height, width)(poses)
         else:
