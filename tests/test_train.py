@@ -428,6 +428,8 @@ def test_what_the_user_gets_wrong(latents: Path, tmp_path: Path) -> None:
         (["dynamics", *flags, "--steps", "1", "--warmup", "-5"], "--warmup must be at least 0"),
         (["dynamics", *flags, "--steps", "1", "--decay", "2"], "--decay must be from 0 to 1"),
         (["dynamics", *flags, "--steps", "1", "--seed_everything", "-1"], "from 0 up"),
+        (["dynamics", *flags, "--steps", "1", "--name", "a/b"], "must be a word without any of"),
+        (["pipeline", "--record.game", "maze", "--name", "a%b"], "must be a word without any of"),
         (["dynamics", *flags, "--steps", "1", "--data.batch_size", "0"], "batch_size must be at least 1"),
         (["dynamics", *flags, "--steps", "1", "--data.length", "0"], "length must be at least 2"),
         (["dynamics", *flags, "--steps", "1", "--data.length", "4"], "too short for a history of 4"),

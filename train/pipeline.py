@@ -25,7 +25,7 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
 from data_collect.errors import UserError
 from data_collect.shards import write_atomic
 from train import locate
-from train.report import say
+from train.report import check_name, say
 
 RESERVE = 1.5  # minutes that encoding, export and the look at the result take of `limit`
 
@@ -94,6 +94,7 @@ class Runner:
         """Exit status; 0 with the checkpoint written and the next frame measured."""
         if not self.plan.record.game:
             raise UserError("which game? give --record.game ID, for one of `maze` or gym:ID")
+        check_name(self.plan.name)
         for stage in self.stages:
             if not (config := self.config(stage)).is_file():
                 raise UserError(f"{config}: no such configuration for {stage}; name one with --{stage}.config")

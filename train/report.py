@@ -80,6 +80,12 @@ def read_figures(folder: Path, name: str) -> list[tuple[int, float]]:
     return [(line["step"], line[name]) for line in lines if name in line]
 
 
+def check_name(name: str) -> None:
+    """`UserError` for what cannot be the name of a run: a folder's, and that of a project of Weights & Biases."""
+    if not name or set(name) & set("/\\#?%:"):
+        raise UserError(f"--name {name!r} must be a word without any of / \\ # ? % : (its folder lies under --runs)")
+
+
 def wandb_logger(folder: Path, project: str, mode: str, config: dict[str, Any]) -> list[Logger]:
     """The Weights & Biases logger in a list, or none. The environment's WANDB_MODE wins over `mode`."""
     mode = os.environ.get("WANDB_MODE", mode)

@@ -34,7 +34,7 @@ from train.distill import DistillModule
 from train.dynamics import DynamicsModule
 from train.geometry import GeometryModule
 from train.machine import use_all_cores
-from train.report import Banner, Bar, Figures, Samples, end_wandb, say, wandb_logger
+from train.report import Banner, Bar, Figures, Samples, check_name, end_wandb, say, wandb_logger
 from train.tokenizer import TokenizerModule
 
 STAGES: dict[str, tuple[type[pl.LightningModule], type[StreamDataModule]]] = {
@@ -141,6 +141,7 @@ class StageCLI(LightningCLI):
                 self.config = parser.parse_args([*files, *sizes, *flags])
         except (ArgumentError, UnicodeDecodeError) as error:
             raise UserError(f"{error} (see `python -m train {self.stage} --help`)") from None
+        check_name(self.config.name)
         if not 0 <= int(self.config.seed_everything) < 2**32:
             raise UserError(f"--seed_everything must be a whole number from 0 up, got {self.config.seed_everything}")
         for name, least, most in BOUNDS:
