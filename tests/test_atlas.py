@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tiny import tiny_checkpoint, tiny_world
+from tiny import assert_goes_on_as_cut, tiny_checkpoint, tiny_world
 
 from data_collect import games
 from data_collect.errors import UserError
 from game_wm.checkpoint import load, save
 from game_wm.memory.atlas import ASTRAY, NAMES, Atlas
 from game_wm.memory.episodic import NEVER, EpisodicMemory, Places
-from game_wm.world import WorldModel, WorldState
+from game_wm.world import WorldModel
 from train.atlas import candidates, check_level, main, most_shown, stops, thinned
 from train.windows import Span
 
@@ -113,14 +113,7 @@ def test_who_was_there_knows_the_level_and_nobody_else() -> None:
 def test_a_dream_with_an_atlas_goes_on_as_it_was_cut() -> None:
     frames, actions, poses = prompt()
     world = world_with(rooms())
-    whole = world.start(frames, actions[:, :5], torch.arange(2), poses)
-    parts = [whole[:1], whole[1:]]
-    for t in range(5, 9):
-        outcome, whole = world.step(whole, actions[:, t])
-        halves = [world.step(part, actions[i : i + 1, t]) for i, part in enumerate(parts)]
-        parts = [WorldState.from_dict(part.to_dict()) for _, part in halves]
-        together = torch.cat([half.frames for half, _ in halves])
-        assert (together.float() - outcome.frames.float()).abs().max() <= 1
+    assert_goes_on_as_cut(world, world.start(frames, actions[:, :5], torch.arange(2), poses), actions[:, 5:])
 
 
 def test_an_atlas_is_kept_in_the_file(tmp_path: Path) -> None:

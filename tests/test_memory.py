@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_config, tiny_world
+from tiny import assert_goes_on_as_cut, tiny_config, tiny_world
 
 from data_collect.errors import UserError
 from data_collect.games import make
@@ -27,7 +27,7 @@ from game_wm.memory.pose import move, relative
 from game_wm.memory.recent import KEPT, RecentFrames
 from game_wm.memory.recollection import COVER, RESTING, at_rest, unmoved
 from game_wm.objectives.flow import FlowMatching
-from game_wm.world import WorldModel, WorldState
+from game_wm.world import WorldModel
 from train import encode
 from train import views as drawing
 from train.checkpoints import grown
@@ -564,13 +564,7 @@ def test_a_player_with_inertia_dreams_on_with_and_without_a_trail(trail: int) ->
     torch.nn.init.normal_(world.geometry.motion.free.weight, std=0.3)  # type: ignore[union-attr,arg-type]
     frames, actions = torch.randint(0, 256, (2, 6, 64, 64, 3), dtype=torch.uint8), torch.rand(2, 9, 4).round()
     state = world.start(frames, actions[:, :5], torch.arange(2))
-    whole, parts = state.clone(), [state[:1], state[1:]]
-    for t in range(5, 9):
-        outcome, whole = world.step(whole, actions[:, t])
-        halves = [world.step(part, actions[i : i + 1, t]) for i, part in enumerate(parts)]
-        parts = [WorldState.from_dict(part.to_dict()) for _, part in halves]
-        together = torch.cat([half.frames for half, _ in halves])
-        assert (together.float() - outcome.frames.float()).abs().max() <= 1
+    whole = assert_goes_on_as_cut(world, state, actions[:, 5:])
     assert whole.recent is not None and float(whole.recent.steps.abs().max()) > 0
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import tiny_world
+from tiny import assert_goes_on_as_cut, tiny_world
 
 from data_collect.errors import UserError
 from game_wm.memory.atlas import Atlas
@@ -27,7 +27,7 @@ from game_wm.memory.obstacles import (
     stopped,
     turned,
 )
-from game_wm.world import WorldModel, WorldState
+from game_wm.world import WorldModel
 from train.obstacles import Hindered, astray, fit, hindered_steps, main, off_by
 from train.windows import Span
 
@@ -225,13 +225,7 @@ def test_a_dream_with_obstacles_goes_on_as_it_was_cut() -> None:
     assert torch.equal(world._coming(geometry, start, start.recent, actions[:, 5])[0], free)
     torch.nn.init.constant_(geometry.obstacles.net[-1].bias, -0.5)  # type: ignore[arg-type]
     assert not torch.equal(world._coming(geometry, start, start.recent, actions[:, 5])[0], free)
-    whole, parts = start.clone(), [start[:1], start[1:]]
-    for t in range(5, 9):
-        outcome, whole = world.step(whole, actions[:, t])
-        halves = [world.step(part, actions[i : i + 1, t]) for i, part in enumerate(parts)]
-        parts = [WorldState.from_dict(part.to_dict()) for _, part in halves]
-        together = torch.cat([half.frames for half, _ in halves])
-        assert (together.float() - outcome.frames.float()).abs().max() <= 1
+    assert_goes_on_as_cut(world, start, actions[:, 5:])
 
 
 def test_a_prompt_is_placed_by_its_poses() -> None:

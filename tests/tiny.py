@@ -11,7 +11,7 @@ from game_wm.config import DynamicsConfig
 from game_wm.memory.geometry import MemoryConfig
 from game_wm.objectives import FlowMatching, Objective
 from game_wm.tokenizer import TokenizerConfig
-from game_wm.world import WorldConfig, WorldModel
+from game_wm.world import WorldConfig, WorldModel, WorldState
 
 MAZE_BUTTONS = ("forward", "back", "turn_left", "turn_right")
 
@@ -61,3 +61,15 @@ def tiny_checkpoint(
         world.dynamics.context.outcome.bias[0] = -50
     save(path, Checkpoint(world, schema, "maze", frames, actions, {"frames": 0}, "tiny"))
     return path
+
+
+def assert_goes_on_as_cut(world: WorldModel, state: WorldState, actions_2TA: torch.Tensor) -> WorldState:
+    """Two players dream the same together and apart, each saved and read again at every frame; where they get to."""
+    whole, parts = state.clone(), [state[:1], state[1:]]
+    for t in range(actions_2TA.shape[1]):
+        outcome, whole = world.step(whole, actions_2TA[:, t])
+        halves = [world.step(part, actions_2TA[i : i + 1, t]) for i, part in enumerate(parts)]
+        parts = [WorldState.from_dict(part.to_dict()) for _, part in halves]
+        together = torch.cat([half.frames for half, _ in halves])
+        assert (together.float() - outcome.frames.float()).abs().max() <= 1
+    return whole
