@@ -1,7 +1,7 @@
 """Play a checkpoint.
 
-python play.py                                            # checkpoints/maze.safetensors, in a window
-python play.py runs/demo/maze.safetensors --player random --record dream.mp4
+python play.py                                            # checkpoints/doom.safetensors, in a window
+python play.py checkpoints/maze.safetensors --player random --record dream.mp4
 python play.py --headless --frames 600 --video dream.mp4  # no display needed
 python play.py --headless --frames 10000 --json           # what a frame costs
 python play.py --web                                      # in a browser, several players at once
