@@ -1,4 +1,5 @@
 # make play | test | demo | record | setup. Each sets up .venv first; needs only Python 3.11 or newer and make.
+# make test PYTEST='-k web' gives pytest more arguments.
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -9,7 +10,7 @@ PIP    := $(BIN)/python -m pip install --disable-pip-version-check
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup play demo record test lint format pygame clean
+.PHONY: help setup play demo record test packages lint format pygame clean
 
 help:        ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -34,7 +35,10 @@ record: setup       ## record maze gameplay into runs/maze/data
 	@$(BIN)/python -m data_collect record --game maze --player explorer --frames 20000 --workers 2 --out runs/maze/data
 
 test: setup lint    ## linters, types, import layers, tests
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q $(PYTEST)
+
+packages:           ## install what tests of real windows and browsers need (Debian; as root)
+	@.ci/packages
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -1,6 +1,44 @@
 """What holds for all tests."""
 
+from __future__ import annotations
+
 import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import xvfb
 
 # What a shell starts in the background ignores Ctrl-C, and so would every process of a test that presses it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-skip", action="store_true", help="a test that is skipped fails: nothing may be missing here")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
+    return forbid_skip((yield), item.config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[Any]:
+    """`importorskip` at the top of a file skips all of it."""
+    return forbid_skip((yield), collector.config)
+
+
+def forbid_skip(report: Any, config: pytest.Config) -> Any:
+    """With --no-skip: the report of a skipped test as that of a failed one."""
+    if report.skipped and not hasattr(report, "wasxfail") and config.getoption("--no-skip"):
+        report.outcome, report.longrepr = "failed", f"skipped, where nothing may be: {report.longrepr[2]}"
+    return report
+
+
+@pytest.fixture
+def x11() -> Iterator[xvfb.Xvfb]:
+    """A real X11 display, see xvfb.py."""
+    if missing := xvfb.missing():
+        pytest.skip(f"no {' and no '.join(missing)}: make packages")
+    with xvfb.Xvfb() as display:
+        yield display
