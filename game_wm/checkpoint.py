@@ -34,6 +34,7 @@ from torch import Tensor
 
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
+from game_wm.finite import diverged, unsound
 from game_wm.memory.atlas import NAMES, Atlas
 from game_wm.memory.geometry import FARTHEST, FINER, NEAREST
 from game_wm.world import WorldConfig, WorldModel
@@ -97,7 +98,7 @@ class Checkpoint:
 def save(path: str | Path, checkpoint: Checkpoint) -> None:
     """Write the file under a temporary name and rename it when it is whole.
 
-    Raises OSError if the disk is full or the folder cannot be written.
+    Raises OSError if the disk is full or the folder cannot be written, `UserError` for weights that are not finite.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,6 +107,8 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
     # Normalisation statistics stay exact: they are few, and every latent passes through them.
     tensors |= {f"model.{k}": v.detach().cpu().float() for k, v in weights.items() if k.startswith("tokenizer.mean")}
     tensors |= {f"model.{k}": v.detach().cpu() for k, v in weights.items() if k.startswith("tokenizer.deviation")}
+    if broken := unsound(tensors):
+        raise UserError(f"{path} is not written: {diverged(broken)}")
     tensors |= pack_frames(checkpoint.contexts_frames.cpu())
     tensors["contexts.actions"] = checkpoint.contexts_actions.cpu().float().contiguous()
     geometry = checkpoint.model.geometry
@@ -137,7 +140,7 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
 def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
     """Read a checkpoint for play, weights in 32 bits on `device`, gradients off.
 
-    Raises UserError when the file is missing, damaged, or no checkpoint of this program.
+    Raises UserError when the file is missing, damaged, no checkpoint of this program, or its weights are not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -156,6 +159,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
         if model.geometry is not None and model.geometry.atlas is not None:
             weights |= {ATLAS + name: value for name, value in unpack_atlas(model, tensors).items()}
         model.load_state_dict(weights)
+        broken = unsound(model.state_dict() | {k: v for k, v in tensors.items() if k.startswith("contexts.")})
         schema = _schema(json.loads(metadata["schema"]))
         frames, actions, poses = unpack_frames(tensors), tensors["contexts.actions"], tensors.get("contexts.poses")
         _check_contexts(model, schema, frames, actions, poses)
@@ -164,6 +168,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
         raise UserError(
             f"{path}: not a whole game_wm checkpoint ({first_line(error)}); copy or export it again"
         ) from error
+    if broken:
+        raise UserError(f"{path}: {diverged(broken)}")
     model.to(device).eval().requires_grad_(False)
     return Checkpoint(model, schema, game, frames, actions, trained, name, path, poses)
 

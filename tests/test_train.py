@@ -15,7 +15,8 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 
 from data_collect.errors import UserError, main_guard
 from data_collect.lock import folder_lock
@@ -23,6 +24,7 @@ from data_collect.record import record
 from game_wm.acceleration import pruning
 from game_wm.checkpoint import load, save
 from game_wm.evaluation import context_cost
+from game_wm.finite import descend
 from game_wm.tokenizer import Tokenizer, TokenizerConfig
 from game_wm.world import WorldModel
 from tests.tiny import tiny_checkpoint
@@ -32,7 +34,7 @@ from train.callbacks import Budget, Saver, Schedule
 from train.checkpoints import check_card
 from train.data import FrameDataModule, LatentDataModule
 from train.distill import DistillModule
-from train.dynamics import read_objective
+from train.dynamics import DynamicsModule, load_dynamics, read_objective
 from train.frames import open_frames
 from train.machine import MatrixRate, count_flops
 from train.pipeline import read_yaml
@@ -492,6 +494,78 @@ def test_a_run_on_other_latents_is_not_exported(latents: Path, tmp_path: Path) -
     with pytest.raises(UserError, match="name what it was trained on with --latents"):
         main([*export, "--base", str(playable), "--out", str(tmp_path)])
     assert not (tmp_path / "new.safetensors").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(latents: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Status 2, one sentence, and the checkpoint as it was; with a lower rate the run goes on."""
+    flags = [*stage_flags(latents, tmp_path, "nan"), "--warmup", "1"]
+    assert run_stage("dynamics", [*flags, "--steps", "3"]) == 0
+    last = tmp_path / "nan" / "dynamics" / "last.ckpt"
+    kept = last.read_bytes()
+    wild = [*flags, "--steps", "60", "--resume", "--model.lr", "1e18"]
+    assert main_guard(lambda: run_stage("dynamics", wild)) == 2
+    assert "such as --model.lr 2.5e+17" in capsys.readouterr().err and last.read_bytes() == kept
+    assert run_stage("dynamics", [*flags, "--steps", "6", "--resume", "--model.lr", "1e-4"]) == 0
+    assert check_card(last)["optimizer_states"][0]["param_groups"][0]["lr"] < 1e-4  # not what the checkpoint had
+
+
+@pytest.mark.parametrize("gradient", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_reaches_no_weight(
+    gradient: float, latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it where the loss is finite."""
+    stepped, weights = DynamicsModule.training_step, list[torch.Tensor]()
+
+    def spoilt(module: DynamicsModule, batch: Any, index: int) -> torch.Tensor:
+        weights[:] = [module.dynamics.context.positions.detach().clone()]
+        loss = stepped(module, batch, index)
+        if module.global_step == 2:
+            module.dynamics.context.positions.register_hook(lambda given: torch.full_like(given, gradient))
+        return loss
+
+    monkeypatch.setattr(DynamicsModule, "training_step", spoilt)
+    with pytest.raises(UserError, match="at step 2 the loss is"):
+        run_stage("dynamics", [*stage_flags(latents, tmp_path, "spoilt"), "--steps", "5"])
+    assert weights[0].isfinite().all() and not (tmp_path / "spoilt" / "dynamics" / "last.ckpt").exists()
+
+
+def test_weights_that_are_not_finite_are_neither_read_nor_written(latents: Path, tmp_path: Path) -> None:
+    flags = stage_flags(latents, tmp_path, "broken")
+    assert run_stage("dynamics", [*flags, "--steps", "1"]) == 0
+    last = tmp_path / "broken" / "dynamics" / "last.ckpt"
+    state = torch.load(last, weights_only=True)
+    for part, words in (("current_model_state", "for one dynamics"), ("state_dict", "for one dynamics")):
+        state[part]["dynamics.context.positions"][0] = float("inf")
+        torch.save(state, last)
+        with pytest.raises(UserError, match=words):
+            run_stage("dynamics", [*flags, "--steps", "2", "--resume"])
+    with pytest.raises(UserError, match="its training diverged"):
+        load_dynamics(last)  # as export does
+    with pytest.raises(UserError, match="its training diverged"):
+        run_stage("distill", [*stage_flags(latents, tmp_path, "no", "distill"), "--steps", "1", "--init", str(last)])
+
+    good = load(tiny_checkpoint(tmp_path / "good.safetensors"))
+    for value in (float("nan"), 1e6):  # the second is more than 16 bits hold
+        good.model.dynamics.context.positions.data[0] = value
+        with pytest.raises(UserError, match=r"bad\.safetensors is not written: 1 of its tensors"):
+            save(tmp_path / "bad.safetensors", good)
+    tensors = load_file(tmp_path / "good.safetensors")
+    with safe_open(tmp_path / "good.safetensors", "pt") as file:
+        about = {k: v for k, v in file.metadata().items() if k != "sha256"}
+    tensors["model.dynamics.context.positions"][0] = float("nan")
+    save_file(tensors, tmp_path / "bad.safetensors", about)
+    with pytest.raises(UserError, match="its training diverged"):
+        load(tmp_path / "bad.safetensors")
+
+
+def test_what_is_trained_by_hand_stops_at_what_is_not_finite() -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], 1.0)
+    for loss in (weight.sum() * float("nan"), (weight - 1).norm(dim=0).sqrt()):
+        with pytest.raises(UserError, match="depth: step 7: the loss"):
+            descend(optimizer, loss, "depth: step 7")
+    descend(optimizer, weight.square().sum(), "depth: step 8", clip=1.0)
+    assert weight.tolist() == pytest.approx([1 - 0.5**0.5] * 2)
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(

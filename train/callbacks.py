@@ -25,8 +25,12 @@ import torch
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor, nn
 
+from data_collect.errors import UserError
+from game_wm.finite import diverged, unsound
 from train.machine import MatrixRate, count_flops
 from train.windows import random_integers
+
+KEPT = "what was saved before stays as it is"
 
 
 class StepSeed(Callback):
@@ -81,11 +85,15 @@ class Budget(Callback):
 class Schedule(Callback):
     """Learning rate: up over `warmup` steps, level, down to `final` of it over the last `decay` of the budget.
 
-    Left alone when the module brings a scheduler of its own.
+    Left alone when the module brings a scheduler of its own. A resumed run has the rates of its configuration.
     """
 
     def __init__(self, warmup: int = 100, decay: float = 0.4, final: float = 0.02) -> None:
         self.warmup, self.decay, self.final = warmup, decay, final
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Notes the configured rates: those of the checkpoint come next."""
+        self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in trainer.optimizers]
 
     def factor(self, step: int, progress: float) -> float:
         """What the learning rate is multiplied by."""
@@ -97,24 +105,45 @@ class Schedule(Callback):
         if trainer.lr_scheduler_configs:
             return
         factor = self.factor(trainer.global_step, budget_of(trainer).progress(trainer))
-        for optimizer in trainer.optimizers:
-            for group in optimizer.param_groups:
-                group.setdefault("initial_lr", group["lr"])
-                group["lr"] = group["initial_lr"] * factor
+        for optimizer, rates in zip(trainer.optimizers, self.rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
 
 
 class Clip(Callback):
-    """Clips the gradient's norm and logs it. Not Lightning's own clipping, which refuses fused optimisers."""
+    """Clips the gradient's norm and logs it. Not Lightning's own clipping, which refuses fused optimisers.
+
+    A loss or a gradient that is not finite ends the run with a `UserError` before it reaches the weights; on a GPU,
+    which must not be waited for, at the next line of figures.
+    """
 
     def __init__(self, norm: float = 1.0) -> None:
         self.norm = norm
+        self.loss: Tensor | None = None
+        self.sound: Tensor | None = None  # whether all has been finite so far
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        """Keeps the loss."""
+        self.loss = loss.detach()
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
         """Between backward and step."""
         weights = [p for group in optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(weights, self.norm, foreach=True)
-        if trainer.global_step % log_interval(trainer) == 0:
+        logs = trainer.global_step % log_interval(trainer) == 0
+        if logs:
             pl_module.log("gradient_norm", norm)
+        assert self.loss is not None
+        sound = self.loss.isfinite()
+        if getattr(trainer.precision_plugin, "scaler", None) is None:  # a scaler leaves such steps out itself
+            sound = sound & norm.isfinite()
+        self.sound = sound if self.sound is None else self.sound & sound
+        if (logs or norm.device.type == "cpu") and agreed(trainer, not bool(self.sound)):
+            lower = float(getattr(pl_module, "lr", 0.0)) / 4
+            raise UserError(
+                f"training diverged: at step {trainer.global_step} the loss is {float(self.loss):g}, the norm of its "
+                f"gradient {float(norm):g}. Train with a lower rate, such as --model.lr {lower:g}; {KEPT}"
+            )
 
 
 class EMA(WeightAveraging):
@@ -289,7 +318,10 @@ class Saver(Callback):
         self.saved = time.monotonic()
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
-        """Adds the card with what was trained so far."""
+        """Adds the card with what was trained so far. `UserError` where weights are not finite: the file stays."""
+        averaged, current = checkpoint["state_dict"], checkpoint.get("current_model_state", {})
+        if broken := unsound(averaged) or unsound(current):
+            raise UserError(f"step {trainer.global_step} is not saved: {diverged(broken)}; {KEPT}")
         frames = getattr(trainer.datamodule, "cursor", 0) * getattr(trainer.datamodule, "length", 1)  # type: ignore[attr-defined]
         trained = {"frames": frames, "hours": budget_of(trainer).seconds / 3600, "steps": trainer.global_step}
         trained = {name: value + self.card.get("before", {}).get(name, 0) for name, value in trained.items()}

@@ -19,17 +19,20 @@ from torch import Tensor
 
 from data_collect.errors import UserError
 from game_wm import checkpoint
+from game_wm.finite import diverged, unsound
 
 
 def check_card(path: Path, card: dict[str, Any] | None = None) -> dict[str, Any]:
     """A training checkpoint, checked to be of this stage, game and action schema. `UserError` when it is not."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        found, stage = state["game_wm"], state["game_wm"]["stage"]
+        found, stage, _ = state["game_wm"], state["game_wm"]["stage"], state["state_dict"]
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: train that stage first, or name another checkpoint") from None
     except (RuntimeError, LookupError, TypeError, ValueError, EOFError, OSError, pickle.UnpicklingError):
         raise UserError(f"{path} is damaged or no training checkpoint: name another, or train it again") from None
+    if broken := unsound(state["state_dict"]):
+        raise UserError(f"{path}: {diverged(broken)}")
     if card is None:
         return state
     if stage != card["stage"]:
@@ -48,6 +51,8 @@ def check_network(
     or there is nothing in it to go on with."""
     if "current_model_state" not in state:
         raise UserError(f"{path} was trained by graphs and cannot be resumed: choose another --name")
+    if broken := unsound(state["current_model_state"]):
+        raise UserError(f"{path}: {diverged(broken)}")
     own = {name: tuple(value.shape) for name, value in model.state_dict().items() if name.startswith(f"{part}.")}
     found = {name: tuple(w.shape) for name, w in state["current_model_state"].items() if name.startswith(f"{part}.")}
     configured: dict[str, Any] = {}

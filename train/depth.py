@@ -22,6 +22,7 @@ from torch import Tensor
 
 from data_collect import games
 from data_collect.errors import UserError
+from game_wm.finite import descend
 from game_wm.memory.geometry import FARTHEST, FINER, NEAREST, Depth
 from train.checkpoints import check_card, part_options, save_part
 from train.geometry import load_geometry
@@ -80,10 +81,7 @@ def fit(depth: Depth, frames: Frames, steps: int) -> Depth:
             found = depth(latents)
         off = found.log() - truth.log()
         loss = off.abs().mean() + SLOPES * (off.diff(dim=-1).abs().mean() + off.diff(dim=-2).abs().mean())
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(depth.parameters(), 1.0)
-        optimizer.step()
+        descend(optimizer, loss, f"depth: step {i + 1}", clip=1.0)
         with torch.no_grad():
             for mean, now in zip(averaged.parameters(), depth.parameters(), strict=True):
                 mean.lerp_(now, max(AVERAGE, 1 / (i + 1)))

@@ -158,7 +158,10 @@ class Encoder:
         parts = zip(frames.split(BATCH), before.split(BATCH))
         with torch.autocast(self.device.type, torch.bfloat16) if self.half else nullcontext():
             latents = [self.tokenizer.encode(*(x.to(self.device) for x in part)) for part in parts]
-        return torch.cat(latents).to("cpu", torch.float16)
+        coded = torch.cat(latents).to("cpu", torch.float16)
+        if not bool(coded.isfinite().all()):
+            raise UserError("the tokenizer gives latents that are not finite: train it again, with a lower --model.lr")
+        return coded
 
 
 def _encode_episode(recording: Recording, refs: list[ChunkRef], encoder: Encoder, task: Task) -> dict[str, np.ndarray]:

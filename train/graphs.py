@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from data_collect.errors import UserError
+from game_wm.finite import unsound
 from train.callbacks import EMA, Budget, Clip, Schedule, StepSeed, batch_size_of
 from train.data import LatentDataModule, StreamDataModule
 from train.geometry import GeometryModule
@@ -30,6 +31,10 @@ from train.report import Figures, say
 from train.windows import random_integers
 
 EVERY = 5.0  # seconds between two lines of figures
+DIVERGED = (
+    "training diverged: a loss or its gradient is not finite, and nothing was saved. Train with a lower --model.lr, or "
+    "without --graphs to see at which step"
+)
 WARM = 3  # steps without a graph, in which kernels are chosen and the optimiser's state is made
 
 
@@ -74,6 +79,8 @@ def fit(
             values = {name: float(value) for name, value in graphs.logged(kind).items()}
             figures.log_metrics({**values, "frames_per_second": frames / (now - told)}, steps)
             shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+            if not bool(graphs.sound):
+                raise UserError(DIVERGED)
             say(f"{progress:4.0%}  step {steps}  {frames / (now - told):,.0f} frames/s  {shown}")
             told, since = now, steps
     data.cursor = steps * data.batch_size
@@ -87,6 +94,8 @@ def fit(
         "game_wm": {**card, "trained": trained}, "global_step": steps,
     }  # fmt: skip
     module.on_save_checkpoint(state)
+    if not bool(graphs.sound) or unsound(state["state_dict"]):
+        raise UserError(DIVERGED)
     torch.save(state, path.with_suffix(".tmp"))
     os.replace(path.with_suffix(".tmp"), path)
     return steps
@@ -126,6 +135,7 @@ class Graphs:
         self.current = list(trained.values())
         self.averaged = [average.state_dict()[name] for name in trained]
         self.rate = torch.zeros((), device=device)
+        self.sound = torch.ones((), dtype=torch.bool, device=device)  # whether all has been finite so far
         self.batch: Any = None
         self.captured: dict[bool | None, Captured] = {}
         self.pool = torch.cuda.graph_pool_handle()
@@ -177,7 +187,8 @@ class Graphs:
         with torch.autocast("cuda", torch.bfloat16, enabled=self.half):
             loss = self.module.training_step(self.batch, 0)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.weights, self.clip, foreach=True)
+        norm = torch.nn.utils.clip_grad_norm_(self.weights, self.clip, foreach=True)
+        self.sound.logical_and_(norm.isfinite() & loss.detach().isfinite())
         self.optimizer.step()
         with torch.no_grad():
             change = torch._foreach_sub(self.current, self.averaged)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from data_collect.errors import UserError
+from game_wm.finite import descend
 from game_wm.memory.geometry import BEFORE, Motion
 from game_wm.memory.pose import relative
 from train.checkpoints import check_card, part_options, save_part
@@ -84,9 +85,7 @@ def fit(motion: Motion, recorded: Recorded, steps: int = STEPS) -> float:
             square, width = off[:, :2].square().sum(1), max(1 - i / (SHARP * steps), NEAR)
             far = (square + 1e-12).sqrt() if i < ALL * steps else square / (square + width**2)
             loss = far.mean() + off[:, 2].abs().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            descend(optimizer, loss, f"motion: step {i + 1}")
     for p in parts:
         p.requires_grad_(False)
     with torch.no_grad():
@@ -131,9 +130,7 @@ def fit_heads(motion: Motion, recorded: Recorded, pairs: tuple[Tensor, Tensor], 
             told = head(torch.cat((seen[rows].float(), actions, past), 1))
             off = ((motion.unhindered(actions, past) - truth) / motion.unit)[:, :2] + told
             loss = read_off(off)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            descend(optimizer, loss, f"motion: step {i + 1}")
 
 
 def main(arguments: list[str]) -> int:

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data_collect.errors import UserError
+from game_wm.finite import descend
 from game_wm.memory.episodic import AROUND
 from game_wm.memory.geometry import BEFORE, Geometry
 from game_wm.memory.obstacles import DIRECTIONS, HEARD, UNIT, Obstacles, around, horizon, seen_from, stopped, turned
@@ -170,9 +171,7 @@ def fit(network: Obstacles, learnt: Hindered, steps: int) -> None:
         lines = lines * (rand(BATCH, 1, 1) >= FORGOTTEN)
         reached = network(maps, lines, lengths, lasts) + F.pad(lengths[:, None], (0, 1))
         loss = F.smooth_l1_loss(reached, ends, beta=NEARLY) / UNIT
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        descend(optimizer, loss, f"obstacles: step {i + 1}")
         if (i + 1) % 1000 == 0:
             say(f"obstacles: step {i + 1} of {steps}, loss {float(loss.detach()):.4f}")
     network.requires_grad_(False)

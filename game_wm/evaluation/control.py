@@ -43,6 +43,7 @@ from torch import Tensor, nn
 from data_collect.schema import ActionSchema
 from game_wm.evaluation.metrics import bootstrap, mean, ratio
 from game_wm.evaluation.rollout import Dream, RealGame, Tick, Truth, in_threes, no_tick, round_trip
+from game_wm.finite import descend
 
 VERSION = 2  # of the network and its training; part of the cache's key
 FIRST_SEED = 80_000
@@ -207,13 +208,11 @@ def _train(network: InverseDynamics, schema: ActionSchema, plays: Plays, updates
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=updates)
     draw = np.random.default_rng(0)
     network.train()
-    for _ in range(updates):
+    for i in range(updates):
         picked = [where[i] for i in draw.integers(len(where), size=BATCH)]
         batch = torch.stack([plays[i][0][t - 1 : t + 2] for i, t in picked])
         error = loss(schema, network(batch), torch.stack([plays[i][1][t] for i, t in picked]))
-        optimiser.zero_grad()
-        error.backward()
-        optimiser.step()
+        descend(optimiser, error, f"inverse dynamics: step {i + 1}")
         schedule.step()
         tick(1)
 

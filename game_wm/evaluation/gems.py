@@ -39,6 +39,7 @@ from data_collect import games
 from game_wm.evaluation.led import Start
 from game_wm.evaluation.rollout import RealGame, Tick, no_tick
 from game_wm.evaluation.trips import Walk, reversed_actions
+from game_wm.finite import descend
 
 VERSION = 1
 FIRST_SEED = 70_000
@@ -161,13 +162,11 @@ def _train(detector: Detector, frames: Tensor, masks: Tensor, updates: int, tick
     optimiser = torch.optim.AdamW(detector.parameters(), 1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=updates)
     draw = torch.Generator().manual_seed(0)
-    for _ in range(updates):
+    for i in range(updates):
         # as many frames with a gem as without
         picked = torch.cat([k[torch.randint(len(k), (BATCH // len(kinds),), generator=draw)] for k in kinds])
         error = F.binary_cross_entropy_with_logits(detector.logits(frames[picked]), masks[picked].float())
-        optimiser.zero_grad()
-        error.backward()
-        optimiser.step()
+        descend(optimiser, error, f"gem detector: step {i + 1}")
         schedule.step()
         tick(1)
 
