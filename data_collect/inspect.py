@@ -6,6 +6,7 @@ inspect("data/maze", sheet="sheet.png")
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 
+from data_collect.check import Finding, findings, measure
 from data_collect.dataset import Dataset
 from data_collect.errors import UserError
 
@@ -29,30 +31,31 @@ def inspect(folder: str | Path, sheet: str | Path | None = None, as_json: bool =
             picture.save(sheet)
         except (OSError, ValueError) as error:
             raise UserError(f"{sheet} cannot be written ({error}): name a .png file in a folder that exists") from None
+    odd = findings(measure(dataset))
     if as_json:
-        print(json.dumps(dataset.card, indent=1))
+        found = [{"kind": finding.kind, "sentence": finding.sentence, **finding.figures} for finding in odd]
+        print(json.dumps(dataset.card | {"findings": found}, indent=1))
         return
-    print_card(dataset)
+    print_card(dataset, odd)
     if sheet is not None:
         print(f"contact sheet: {sheet}")
 
 
-def print_card(dataset: Dataset) -> None:
-    """The card as a table on standard output."""
+def print_card(dataset: Dataset, odd: list[Finding]) -> None:
+    """The card as a table on standard output, and what is odd about the recording below it."""
     card, schema = dataset.card, dataset.schema
-    steps = max(card["steps"], 1)
     pixels = f"{card['width']}x{card['height']}"
-    lengths = [sum(ref.steps for ref in refs) for refs in dataset.by_episode.values()] or [0]
+    episodes = [sum(ref.steps for ref in refs) for refs in dataset.by_episode.values()] or [0]
+    ratio, average = card["raw_bytes"] / max(card["frame_bytes"], 1), card["frame_bytes"] / max(card["frames"], 1)
     rows = {
         "game": f"{card['game']} ({pixels}, {card['fps']:g} frames/s)",
         "player": f"{card['player']}, recording seed {card['recording_seed']}",
-        "frames": f"{card['frames']:,} ({card['hours']:.2f} hours of game time)",
-        "episodes": f"{card['episodes']:,}, {min(lengths):,} to {max(lengths):,} steps",
+        "frames": f"{card['frames']:,} ({duration(card['frames'] / card['fps'])} of game time)",
+        "episodes": f"{card['episodes']:,}, {min(episodes):,} to {max(episodes):,} steps",
         "ends": f"{card['terminated']:,} by the game, {card['truncated']:,} by length",
-        "reward": f"{card['reward']:,.2f} in all, {card['reward'] / max(card['episodes'], 1):,.2f} an episode",
-        "shards": f"{card['shards']:,} with {card['chunks']:,} chunks, {card['bytes'] / 1e6:,.1f} MB",
-        "frame": f"{card['frame_bytes'] / max(card['frames'], 1):,.0f} bytes a frame, "
-        f"{card['raw_bytes'] / max(card['frame_bytes'], 1):.1f} times smaller than raw",
+        "reward": f"{number(card['reward'])} in all, {number(card['reward'] / max(card['episodes'], 1))} an episode",
+        "shards": f"{card['shards']:,} with {card['chunks']:,} chunks, {size(card['bytes'])}",
+        "frame": f"{size(average)} a frame, {number(ratio)} times smaller than raw",
         "actions": f"{schema.kind} of {schema.size}",
     }
     table = Table(title=str(dataset.folder), show_header=False, title_justify="left")
@@ -60,9 +63,36 @@ def print_card(dataset: Dataset) -> None:
         table.add_row(name, text)
     width = max(map(len, card["actions"]), default=0)
     for name, count in sorted(card["actions"].items(), key=lambda item: -item[1])[:24]:
-        share = count / steps
+        share = count / max(card["steps"], 1)
         table.add_row("", f"{name:<{width}} {share:6.1%} {'█' * round(share * 30)}")
-    Console(markup=False, emoji=False).print(table)  # game ids and names of actions are no markup
+    console = Console(markup=False, emoji=False)  # game ids and names of actions are no markup
+    console.print(table)
+    for finding in odd:
+        console.print(f"look: {finding.sentence}", highlight=False, soft_wrap=True)
+
+
+def number(value: float) -> str:
+    """A figure with three digits that count, and all of those before the point: "0", "0.004", "-12.5", "1,204"."""
+    if not value:
+        return "0"  # and not -0
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    text = f"{value:,.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def size(count: float) -> str:
+    """Bytes, as people say them: "0 bytes", "740 bytes", "12.3 kB", "1,204 MB"."""
+    if count < 1000:
+        return f"{number(round(count))} bytes"
+    return f"{number(count / 1e3)} kB" if count < 1e6 else f"{number(count / 1e6)} MB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, as people say them: "0 seconds", "12.5 seconds", "3.2 minutes", "1.5 hours"."""
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= length:
+            return f"{number(seconds / length)} {unit}"
+    return f"{number(seconds)} seconds"
 
 
 def contact_sheet(dataset: Dataset) -> Image.Image:

@@ -5,7 +5,9 @@ default_keys("discrete", ("NOOP", "LEFT", "RIGHT", "FIRE"))     # {"left": "LEFT
 
 from __future__ import annotations
 
-NOOP_NAMES = ("noop", "none", "idle")
+import re
+
+IDLE_NAMES = ("noop", "nop", "none", "nothing", "null", "idle", "stay", "still", "wait", "pass", "stand", "neutral")
 # Keys for names that games use often; what is not listed gets a key from SPARE_KEYS.
 USUAL_KEYS = {
     "up": "up", "down": "down", "left": "left", "right": "right", "forward": "up", "back": "down", "backward": "down",
@@ -13,6 +15,12 @@ USUAL_KEYS = {
     "attack": "space", "jump": "space", "use": "e", "run": "left shift",
 }  # fmt: skip
 SPARE_KEYS = tuple("1234567890qwertyuiopfghjklzxcvbnm")
+
+
+def is_idle(name: str) -> bool:
+    """Whether an action's name says that nothing is done: NOOP, do_nothing, "move: none"."""
+    words = re.split(r"[\W_]+", name.lower())
+    return words[-1] in IDLE_NAMES or words[-2:] == ["no", "op"]
 
 
 def parts(name: str, known: set[str]) -> set[str]:
@@ -43,7 +51,7 @@ def default_keys(kind: str, names: tuple[str, ...]) -> dict[str, str]:
             keys[key] = name
     spare = iter(key for key in SPARE_KEYS if key not in keys)
     for name in names:
-        idle = kind != "multibinary" and name.lower() in NOOP_NAMES
+        idle = kind != "multibinary" and is_idle(name)
         if name in keys.values() or idle or (kind == "discrete" and name not in single and parts(name, single)):
             continue
         if (key := next(spare, None)) is None:

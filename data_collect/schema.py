@@ -11,7 +11,6 @@ float32 (..., A): 0/1 per button, one-hot, concatenated one-hots, axes scaled to
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from data_collect.errors import UserError
-from data_collect.keys import NOOP_NAMES, default_keys, parts
+from data_collect.keys import default_keys, is_idle, parts
 
 KINDS = ("multibinary", "discrete", "multidiscrete", "box")
 
@@ -167,8 +166,8 @@ class ActionSchema:
         if self.kind == "box":
             return np.clip(np.zeros(len(self.low)), self.low, self.high).astype(np.float32)
         raw = []
-        for choices in self._groups():
-            idle = [i for i, name in enumerate(choices) if re.split(r"[\W_]+", name.lower())[-1] in NOOP_NAMES]
+        for choices in self.groups():
+            idle = [i for i, name in enumerate(choices) if is_idle(name)]
             raw.append(idle[0] if idle else 0)
         return self.action(np.array(raw, np.int64))
 
@@ -185,7 +184,7 @@ class ActionSchema:
                     action[i] = self.high[i] if up else self.low[i]
             return action.astype(np.float32)
         raw = np.atleast_1d(self.noop())
-        for i, choices in enumerate(self._groups()):
+        for i, choices in enumerate(self.groups()):
             best = (0, 0)
             for j, name in enumerate(choices):
                 spelt = parts(name, set(self.keys.values()))
@@ -195,7 +194,7 @@ class ActionSchema:
                         best, raw[i] = score, j
         return self.action(raw)
 
-    def _groups(self) -> list[tuple[str, ...]]:
+    def groups(self) -> list[tuple[str, ...]]:
         """Names of the choices of each sub-action (discrete has one)."""
         if self.kind == "discrete":
             return [self.names]
@@ -226,7 +225,7 @@ class ActionSchema:
                 (name, value) for name, value, rest in zip(self.names, raw, self.noop()) if abs(value - rest) >= 0.05
             ]
             return " ".join(f"{name} {value:.1f}" for name, value in moved) or "-"
-        return " ".join(choices[i] for choices, i in zip(self._groups(), raw))
+        return " ".join(choices[i] for choices, i in zip(self.groups(), raw))
 
     # --- making and storing -------------------------------------------------------------------------------------
 
