@@ -1,6 +1,6 @@
 """Golden values: what the shipped checkpoints dream, and the first losses of every training stage.
 
-    python tests/golden.py play checkpoints/maze.safetensors 200     # hashes of the frames so far, and the first pictures
+    python tests/golden.py play checkpoints/maze.safetensors 200     # hashes, and the first pictures
     python tests/golden.py train FOLDER                          # losses of each stage on a tiny recording
     python tests/golden.py write                                 # tests/golden.json anew, when a change is meant
 
