@@ -17,6 +17,7 @@ from rich.table import Table
 from data_collect.check import Finding, findings, measure
 from data_collect.dataset import Dataset
 from data_collect.errors import UserError
+from data_collect.files import save_picture
 
 ROWS, COLUMNS, TILE, LABEL, GAP = 8, 8, 160, 13, 4
 FONT = ImageFont.load_default(11)
@@ -26,11 +27,7 @@ def inspect(folder: str | Path, sheet: str | Path | None = None, as_json: bool =
     """Print the card of a recording, and write its contact sheet to `sheet`. `UserError` as in `Dataset`."""
     dataset = Dataset(folder)
     if sheet is not None:
-        picture = contact_sheet(dataset)
-        try:
-            picture.save(sheet)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{sheet} cannot be written ({error}): name a .png file in a folder that exists") from None
+        save_picture(sheet, contact_sheet(dataset))
     odd = findings(measure(dataset))
     if as_json:
         found = [{"kind": finding.kind, "sentence": finding.sentence, **finding.figures} for finding in odd]

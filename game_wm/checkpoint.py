@@ -12,7 +12,6 @@ Legend: S seed contexts, P frames of each, N frames of an atlas, H, W pixels, h,
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
@@ -29,10 +28,11 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor
 
 from data_collect.errors import UserError
+from data_collect.files import whole
 from data_collect.schema import ActionSchema
 from game_wm.finite import diverged, unsound
 from game_wm.memory.atlas import NAMES, Atlas
@@ -96,12 +96,10 @@ class Checkpoint:
 
 
 def save(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write the file under a temporary name and rename it when it is whole.
+    """Write the file, whole or not at all.
 
-    Raises OSError if the disk is full or the folder cannot be written, `UserError` for weights that are not finite.
+    `UserError` if the disk is full or the folder cannot be written, and for weights that are not finite.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     weights = {k: v for k, v in checkpoint.model.state_dict().items() if not k.startswith(ATLAS)}
     tensors = {f"model.{k}": v.detach().to("cpu", torch.float16).contiguous() for k, v in weights.items()}
     # Normalisation statistics stay exact: they are few, and every latent passes through them.
@@ -125,16 +123,8 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
         "name": checkpoint.name,
     }
     metadata["sha256"] = content_hash(json.dumps(metadata, sort_keys=True), tensors)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        save_file(tensors, temporary, metadata)
-        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
-        temporary.replace(path)
-    except SafetensorError as error:  # as which it tells of a full disk, too
-        number = errno.ENOSPC if "os error 28" in str(error) else errno.EIO
-        raise OSError(number, str(error), str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as file:
+        file.write(serialised(tensors, metadata))
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:

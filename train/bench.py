@@ -21,6 +21,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from data_collect.errors import UserError
+from data_collect.files import save_picture
 from game_wm.evaluation import context_cost
 from train.callbacks import Throughput, batch_size_of, log_interval
 from train.encode import write_synthetic
@@ -90,7 +91,7 @@ def bench_attention(arguments: list[str]) -> int:
     use_all_cores()
     table = context_cost.context_cost(context_cost.CONTEXTS)
     if options.plot:
-        context_cost.plot(table).save(options.plot)
+        save_picture(options.plot, context_cost.plot(table))
     if options.json:
         print(json.dumps(table, indent=1))
         return 0

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data_collect.errors import UserError
+from data_collect.files import whole
 from game_wm import checkpoint
 from game_wm.finite import diverged, unsound
 
@@ -144,8 +145,8 @@ def save_part(checkpoint: dict[str, Any], part: str, weights: dict[str, Tensor],
     named = {f"{part}.{k}": v for k, v in weights.items()}
     for name in ("state_dict", "current_model_state"):
         checkpoint[name] = checkpoint[name] | named
-    out.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(checkpoint, out)
+    with whole(out) as file:
+        torch.save(checkpoint, file)
 
 
 def trained_before(path: Path, stage: str) -> dict[str, float]:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from data_collect.errors import UserError
+from data_collect.files import save_picture
 from data_collect.shards import write_atomic
 from game_wm.evaluation.card import tidy
 from game_wm.evaluation.features import FeatureDistance
@@ -155,7 +156,7 @@ def main(arguments: Sequence[str]) -> int:
     write_atomic(options.out.with_suffix(".json"), json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
     drawn = plot(entries, lab)
     if drawn is not None:
-        drawn.save(options.out.with_suffix(".png"))
+        save_picture(options.out.with_suffix(".png"), drawn)
     page = options.out.with_suffix(".md")
     write_atomic(page, markdown(lab, entries, options.out.name if drawn else None) + remarks(page))
     say(f"wrote {options.out}.json, .md" + (" and .png" if drawn else ""))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from data_collect.chunk import ChunkRef
 from data_collect.errors import UserError
+from data_collect.files import whole
 from data_collect.lock import folder_lock
 from data_collect.schema import ActionSchema
 from data_collect.shards import write_atomic
@@ -198,12 +198,8 @@ def write_shard(folder: Path, number: int, episodes: list[dict[str, np.ndarray]]
     shared = set.intersection(*(set(rows) for rows in episodes))
     for name in sorted(shared):
         path = shard_path(folder, name, number)
-        temporary = path.with_suffix(".tmp")
-        with open(temporary, "wb") as file:
+        with whole(path) as file:
             np.save(file, np.concatenate([rows[name] for rows in episodes]), allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     return sum(len(rows["latents"]) for rows in episodes)
 
 

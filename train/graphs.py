@@ -10,7 +10,6 @@ is that of any other run, but cannot be resumed; there is no validation on the w
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from data_collect.errors import UserError
+from data_collect.files import whole
 from game_wm.finite import unsound
 from train.callbacks import EMA, Budget, Clip, Schedule, StepSeed, batch_size_of
 from train.data import LatentDataModule, StreamDataModule
@@ -96,8 +96,8 @@ def fit(
     module.on_save_checkpoint(state)
     if not bool(graphs.sound) or unsound(state["state_dict"]):
         raise UserError(DIVERGED)
-    torch.save(state, path.with_suffix(".tmp"))
-    os.replace(path.with_suffix(".tmp"), path)
+    with whole(path) as file:
+        torch.save(state, file)
     return steps
 
 

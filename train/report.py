@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from data_collect.errors import UserError
+from data_collect.files import save_picture
 from game_wm.ui.video import VideoWriter
 from train.callbacks import EMA, Budget, batch_size_of, budget_of
 from train.machine import attention_backend, describe, parameter_bytes
@@ -263,10 +264,9 @@ class Samples(Callback):
             pl_module.eval()
             rows = pl_module.sample(batch).cpu().numpy()  # type: ignore[operator]
             pl_module.train(training)
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{trainer.global_step:08d}.png"
         picture = contact_sheet(rows)
-        Image.fromarray(picture).save(path)
+        save_picture(path, Image.fromarray(picture))
         if rows.shape[1] > 1:
             with VideoWriter(path.with_suffix(".mp4"), self.fps) as video:
                 for frame in range(rows.shape[1]):

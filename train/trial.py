@@ -30,6 +30,7 @@ from PIL import Image
 
 import data_collect
 from data_collect.errors import UserError
+from data_collect.files import save_picture, whole
 from data_collect.shards import write_atomic
 from game_wm.checkpoint import Checkpoint, load, save
 from game_wm.evaluation import rollout
@@ -205,7 +206,7 @@ class Trial:
         model = self.accelerate(model)
         dream = roll(model, truth, self.steps)
         score.add(model, truth, dream)
-        draw(truth, dream).save(self.result.with_suffix(".png"))
+        save_picture(self.result.with_suffix(".png"), draw(truth, dream))
         return {
             "candidate": asdict(self.candidate),
             "minutes": self.protocol.minutes,
@@ -263,10 +264,10 @@ def real_play(protocol: Protocol) -> Truth:
         with RealGame(game_id) as game:
             plays = [game.choose(seed, protocol.prompt, frames, protocol.horizons) for seed in seeds]
         truth = vars(stack(plays, protocol.prompt, frames))
-        path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in truth.items()}
         mine = path.with_suffix(f".{os.getpid()}")  # for two protocols may run side by side
-        torch.save(tensors, mine)
+        with whole(mine) as file:
+            torch.save(tensors, file)
         mine.replace(path)
     found = torch.load(path, weights_only=True)
     return Truth(**found | {name: found[name].numpy() for name in ("rewards", "terminated", "length")})
@@ -290,7 +291,7 @@ def judge(protocol: Protocol, only: list[str], again: bool) -> int:
     write_atomic(folder / "table.md", table(protocol, results))
     if results:
         sheets = {name: Image.open(folder / f"{name}.png").convert("RGB") for name in results}
-        beside(sheets, len(truth.seeds)).save(folder / "table.png")
+        save_picture(folder / "table.png", beside(sheets, len(truth.seeds)))
     say(table(protocol, results))
     return failed
 

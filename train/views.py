@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -36,6 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data_collect.errors import UserError
+from data_collect.files import whole
 from data_collect.lock import folder_lock
 from data_collect.shards import write_atomic
 from game_wm.memory.camera import Sources, draw_pair
@@ -90,10 +90,8 @@ def draw_views(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer, al
                 views[episode["offset"] :][: episode["frames"]] = next(each)
                 task.advance(episode["frames"])
             out = shard_path(store.directory, "views", number)
-            temporary = out.with_suffix(f".{os.getpid()}.tmp")
-            with open(temporary, "wb") as file:
+            with whole(out) as file:
                 np.save(file, views)
-            os.replace(temporary, out)
             write_atomic(path, json.dumps({"key": key, "shards": number + 1}))
     say(f"{latents}: views of {sum(store.lengths)} frames")
     return True

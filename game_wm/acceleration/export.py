@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from data_collect.errors import UserError
+from data_collect.files import whole
 from game_wm.acceleration.compilation import Denoise, contiguous, copied, read_by_denoiser
 from game_wm.dynamics import DynamicsState
 from game_wm.world import WorldModel, WorldState, unet
@@ -97,7 +98,6 @@ def export(model: WorldModel, folder: Path, players: int = 1) -> list[Path]:
         import onnxscript  # noqa: F401
     except ImportError:
         raise UserError("writing ONNX files needs the package onnxscript: pip install -e '.[export]'") from None
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, part, arguments, given, found in parts(model, players):
         paths.append(folder / f"{name}.onnx")
@@ -106,7 +106,8 @@ def export(model: WorldModel, folder: Path, players: int = 1) -> list[Path]:
             program = torch.export.export(part, arguments, strict=False)
         made = torch.onnx.export(program, input_names=given, output_names=found, dynamo=True, verbose=False)
         assert made is not None
-        made.save(paths[-1])
+        with whole(paths[-1]) as file:
+            made.save(file.name)
     return paths
 
 

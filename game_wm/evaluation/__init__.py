@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_collect.errors import UserError
+from data_collect.files import save_picture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -398,7 +399,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
         write(path, text)
         for name, picture in pictures.items():
-            picture.save(path.with_name(f"{path.stem}{name}.png"))
+            save_picture(path.with_name(f"{path.stem}{name}.png"), picture)
         write(path.with_suffix(".md"), markdown(card, path.with_suffix(".png").exists()))
         print(f"{', '.join(piece)}: written to {path} and {path.with_suffix('.md').name}", file=sys.stderr)
     if arguments.json == "-":

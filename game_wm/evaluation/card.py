@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_collect.errors import UserError
+from data_collect.files import whole
 from game_wm.evaluation.metrics import PSNR_CAP
 from game_wm.evaluation.returns import AGES
 
@@ -105,17 +106,9 @@ def writable(folder: Path, flag: str = "--out") -> Path:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; name a folder that can be written with --out"
-        ) from error
+    """Write a file, whole or not at all. `UserError` where it cannot be written."""
+    with whole(path) as file:
+        file.write(text.encode())
 
 
 def markdown(card: Mapping[str, Any], sheet: bool) -> str:

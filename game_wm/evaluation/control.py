@@ -37,9 +37,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
+from data_collect.files import whole
 from data_collect.schema import ActionSchema
 from game_wm.evaluation.metrics import bootstrap, mean, ratio
 from game_wm.evaluation.rollout import Dream, RealGame, Tick, Truth, in_threes, no_tick, round_trip
@@ -193,10 +195,8 @@ def inverse_dynamics(
     else:
         _train(network, schema, list(record(range(FIRST_SEED + kept, FIRST_SEED + plays))), updates, tick)
         if file:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_suffix(".partial")
-            save_file(network.state_dict(), partial)
-            partial.replace(file)
+            with whole(file) as made:
+                made.write(serialised(network.state_dict()))
     namer = Namer(network, schema)
     namer.learn_aliases(heard)
     return namer

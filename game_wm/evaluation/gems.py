@@ -32,10 +32,12 @@ import gymnasium
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
 from data_collect import games
+from data_collect.files import whole
 from game_wm.evaluation.led import Start
 from game_wm.evaluation.rollout import RealGame, Tick, no_tick
 from game_wm.evaluation.trips import Walk, reversed_actions
@@ -147,10 +149,8 @@ def gem_detector(
         frames, masks = (torch.cat(part) for part in zip(*record(range(first, first + walks))))
         _train(detector, frames, masks, updates, tick)
         if file:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_suffix(".partial")
-            save_file(detector.state_dict(), partial)
-            partial.replace(file)
+            with whole(file) as made:
+                made.write(serialised(detector.state_dict()))
     detector.eval().requires_grad_(False)
     detector.held_out = (held_out[0], held_out[1])
     return detector

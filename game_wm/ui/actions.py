@@ -18,6 +18,7 @@ from tokenize import TokenError
 import numpy as np
 
 from data_collect.errors import UserError
+from data_collect.files import whole
 from data_collect.schema import ActionSchema
 
 VERSION = 1
@@ -70,18 +71,13 @@ class ActionLog:
         return self.actions[len(self) - steps :]
 
     def save(self, path: str | Path, checkpoint: str, steps: int) -> None:
-        """Write an .npz; `checkpoint` and `steps` say what it was played on."""
-        path = Path(path)
+        """Write an .npz; `checkpoint` and `steps` say what it was played on. `UserError` where it cannot be written."""
         starts = np.array(self._episodes, np.int64).reshape(-1, 3)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "wb") as file:
-                np.savez_compressed(
-                    file, version=VERSION, schema=json.dumps(self.schema.to_json()), actions=self.actions,
-                    start=starts[:, 0], context=starts[:, 1], seed=starts[:, 2], checkpoint=checkpoint, steps=steps,
-                )  # fmt: skip
-        except OSError as error:
-            raise UserError(f"{path} cannot be written ({error.strerror}); name another file") from None
+        with whole(path) as file:
+            np.savez_compressed(
+                file, version=VERSION, schema=json.dumps(self.schema.to_json()), actions=self.actions,
+                start=starts[:, 0], context=starts[:, 1], seed=starts[:, 2], checkpoint=checkpoint, steps=steps,
+            )  # fmt: skip
 
 
 def read_actions(path: str | Path, schema: ActionSchema) -> ActionLog:

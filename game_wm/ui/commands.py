@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pygame
 
 from data_collect.errors import UserError
+from data_collect.files import append_line
 from game_wm.ui import keymap, screen
 from game_wm.ui.session import ELSEWHERE
 
@@ -209,11 +210,7 @@ class Commands:
             "seconds": round(session.frames / session.schema.fps, 2), "context": session.context, "seed": session.seed,
             "calls": session.steps, **self._leads_here(),
         }  # fmt: skip
-        try:
-            with path.open("a") as file:
-                file.write(json.dumps(mark) + "\n")
-        except OSError as error:
-            raise UserError(f"{path} cannot be written ({error.strerror})") from None
+        append_line(path, json.dumps(mark))
         self._say(f"marked frame {session.frames} in {path}")
 
     def _leads_here(self) -> dict[str, str | int]:

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor
 
-from data_collect.errors import UserError, disk_full
+from data_collect.errors import UserError
+from data_collect.files import whole
 from game_wm.checkpoint import content_hash
 from game_wm.evaluation.metrics import psnr
 from game_wm.world import WorldState
@@ -76,8 +77,7 @@ def executable(model: Any) -> str:
 
 
 def save(path: str | Path, dream: Dream) -> None:
-    """Write the file under a temporary name and rename it when whole. `UserError` when it cannot be written."""
-    path = Path(path)
+    """Write the file, whole or not at all. `UserError` when it cannot be written."""
     tensors = {f"state.{name}": value.cpu() for name, value in dream.state.to_dict().items()}
     tensors |= {"prompt.frames": dream.prompt_frames.cpu(), "prompt.actions": dream.prompt_actions.cpu()}
     tensors |= {} if dream.prompt_poses is None else {"prompt.poses": dream.prompt_poses.cpu()}
@@ -85,20 +85,8 @@ def save(path: str | Path, dream: Dream) -> None:
     tensors = {name: value.contiguous() for name, value in tensors.items()}
     about = json.dumps(asdict(dream.about))
     metadata = {"format": FORMAT, "about": about, "sha256": content_hash(about, tensors)}
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, part, metadata)
-        part.chmod(0o644)  # safetensors makes files that only their owner can read
-        part.replace(path)
-    except (OSError, SafetensorError) as error:
-        full = "No space left" in str(error)
-        raise UserError(
-            disk_full(path) if full else f"{path} cannot be written ({_first(error)}); name another file"
-        ) from None
-    finally:
-        if part.exists():
-            part.unlink()
+    with whole(path) as file:
+        file.write(serialised(tensors, metadata))
 
 
 def load(path: str | Path, checkpoint: Checkpoint) -> Dream:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -478,11 +479,10 @@ class Session:
         return None if data is None else data.close()
 
     def _drop_broken_data(self) -> None:
-        """A recording that cannot go on is over; what is played goes on."""
+        """A recording that cannot go on is over, what it has written stays; what is played goes on."""
         if self.data is not None and self.data.broken:
-            self.data = None
-            if self.real is not None:
-                self.real.data = None
+            with suppress(UserError):  # no room for the index either: it is made again from the shards
+                self.stop_data()
 
     def save_log(self, path: str | Path) -> None:
         """Write every action since the session began, with the episodes' contexts and seeds."""

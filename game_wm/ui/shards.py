@@ -18,6 +18,7 @@ import numpy as np
 from data_collect.chunk import Chunk
 from data_collect.dataset import CARD
 from data_collect.errors import UserError
+from data_collect.files import cannot_write
 from data_collect.record import EPISODE_FRAMES, publish
 from data_collect.recorder import EpisodeWriter, seeds
 from data_collect.schema import ActionSchema
@@ -37,10 +38,14 @@ class ShardRecording:
         try:
             self.folder.mkdir(parents=True)
         except OSError as error:
-            raise UserError(f"{folder} cannot be made ({error.strerror}); record to another folder") from None
-        write_atomic(self.folder / CARD, json.dumps(self._settings, indent=1))
+            raise UserError(f"{folder} cannot be made ({error.strerror}): record to another folder") from None
         self._writer = ShardWriter(self.folder)
         self._playing: EpisodeWriter | None = None
+        try:
+            write_atomic(self.folder / CARD, json.dumps(self._settings, indent=1))
+        except (UserError, OSError) as error:
+            self.folder.rmdir()
+            raise self._told(error) from error
 
     @property
     def playing(self) -> bool:
@@ -79,17 +84,26 @@ class ShardRecording:
     def _add(self, chunk: Chunk) -> None:
         try:
             self._writer.add(chunk)
-        except UserError:
+        except (UserError, OSError) as error:
             self.broken, self._playing = True, None  # the last chunk comes without a step
-            raise
+            raise self._told(error) from error
+
+    def _told(self, error: UserError | OSError) -> UserError:
+        """The recorder's sentence for a full disk speaks of a command that is run again; here is none."""
+        refused = error if isinstance(error, OSError) else error.__cause__
+        return cannot_write(self.folder, refused) if isinstance(refused, OSError) else UserError(str(error))
 
     def close(self) -> Path | None:
-        """Finish shards, index and card; the folder, or None where nothing was played (then it is gone)."""
-        self.end()
-        self._writer.close()
-        if not self.steps:
-            (self.folder / CARD).unlink()
-            self.folder.rmdir()
+        """Finish shards, index and card; the folder, or None where no shard was written (then it is gone)."""
+        try:
+            self.end()
+            self._writer.close()
+        finally:
+            empty = not any(self.folder.glob("shard-*"))
+            if empty:
+                (self.folder / CARD).unlink()
+                self.folder.rmdir()
+        if empty:
             return None
         publish(self.folder)
         return self.folder

@@ -6,7 +6,8 @@ with VideoWriter("dream.mp4", fps=20) as video:
 
 from __future__ import annotations
 
-import errno
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from data_collect.errors import UserError
+from data_collect.files import Part, cannot_write
 from data_collect.games.resize import resize
 
 TARGET = {"mp4": 512, "gif": 256}  # pixels of the shorter side, about: players smooth small videos, GIFs are large
@@ -37,35 +39,34 @@ class VideoWriter:
     """Writes beside `path` and renames when whole, so that a file under that name always plays.
 
     The name says which: .gif or .mp4 (H.264 where PyAV has it, else MPEG-4). `shape` is (H, W) of what was written
-    first. `UserError` when the file cannot be written (folder, device, another ending, rights, full disk).
+    first. `UserError` when the file cannot be written (folder, device, another ending, rights, full disk): then nothing
+    of it is left, and it writes no more.
     """
 
     def __init__(self, path: str | Path, fps: float) -> None:
         self.path = Path(path)
-        self._check()
+        self.format = self.path.suffix.lower().removeprefix(".")
+        if self.path.is_dir():
+            raise UserError(f"{self.path} is a folder: name a file such as {self.path / 'dream.mp4'}")
+        if self.format not in TARGET:
+            raise UserError(f"{self.path} ends in neither .mp4 nor .gif, the two kinds of video: name such a file")
         self.frames = 0
         self.shape: tuple[int, int] | None = None
-        self.format = self.path.suffix.lower().removeprefix(".")
         # A GIF counts hundredths of a second.
         self._fps = Fraction(100, max(2, round(100 / fps))) if self.format == "gif" else Fraction(fps)
         self._fps = self._fps.limit_denominator(1001) or Fraction(20)
-        self._part = self.path.with_name(f".{self.path.name}.part")
         self._container: Any = None
         self._stream: Any = None
         self._colours: Any = None
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._part.touch()
-        except OSError as error:
-            raise self._failure(error) from None
+        self._part: Part | None = Part(self.path)
 
     def write(self, picture: np.ndarray) -> None:
         """Append one picture, uint8 (H, W, 3)."""
         import av
 
-        try:
+        with self._written() as part:
             if self._stream is None:
-                self._open(*picture.shape[:2])
+                self._open(part, *picture.shape[:2])
             height, width = picture.shape[:2]
             image = picture.repeat(self._scale, 0).repeat(self._scale, 1)
             # 4:2:0 needs even sides: repeat the last row or column of an odd picture.
@@ -76,24 +77,20 @@ class VideoWriter:
                 self._colours.push(frame)
                 frame = self._colours.pull()
             self._container.mux(self._stream.encode(frame))
-        except OSError as error:  # PyAV's errors are OSErrors with errno
-            self._abandon()
-            raise self._failure(error) from None
         self.frames += 1
 
     def close(self) -> None:
         """Finish the file and give it its name; nothing is left where nothing was written."""
-        if self._container is None:
-            self._part.unlink(missing_ok=True)
+        if self._part is None:
             return
-        container, self._container = self._container, None
-        try:
-            container.mux(self._stream.encode(None))
-            container.close()
-            self._part.replace(self.path)
-        except OSError as error:
+        if self._container is None:
             self._abandon()
-            raise self._failure(error) from None
+            return
+        with self._written() as part:
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+            self._part = None
+            part.finish()
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -101,22 +98,30 @@ class VideoWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _check(self) -> None:
-        """`UserError` for a path that no video is to be renamed to."""
-        if self.path.is_dir():
-            raise UserError(f"{self.path} is a folder: name a file such as {self.path / 'dream.mp4'}")
-        if self.path.exists() and not self.path.is_file():
-            raise UserError(f"{self.path} is a device or a pipe, which a video would replace: name a file")
-        if self.path.suffix.lower().removeprefix(".") not in TARGET:
-            raise UserError(f"{self.path} ends in neither .mp4 nor .gif, the two kinds of video: name such a file")
+    @contextmanager
+    def _written(self) -> Iterator[Part]:
+        """The file to write to; where that fails it is gone, and the error a sentence."""
+        import av
 
-    def _open(self, height: int, width: int) -> None:
+        if self._part is None:
+            raise UserError(f"{self.path} is finished: nothing more can be filmed to it")
+        try:
+            yield self._part
+        except OSError as error:  # most of PyAV's errors, too
+            self._abandon()
+            raise cannot_write(self.path, error) from error
+        except av.FFmpegError as error:
+            self._abandon()
+            raise UserError(f"{self.path} cannot be filmed ({error.strerror}): film to another kind of file") from error
+
+    def _open(self, part: Part, height: int, width: int) -> None:
         import av
 
         self.shape = (height, width)
         self._scale = max(1, TARGET[self.format] // min(height, width))
         wide, tall = (side * self._scale + side * self._scale % 2 for side in (width, height))
-        self._container = av.open(str(self._part), "w", format=self.format)
+        # The open file, since FFmpeg takes a name with a colon for an address.
+        self._container = av.open(part.file, "w", format=self.format)
         if self.format == "gif":
             self._stream = self._container.add_stream("gif", rate=self._fps)
             self._stream.pix_fmt = "pal8"
@@ -130,13 +135,14 @@ class VideoWriter:
         self._stream.codec_context.thread_count = 1  # the model needs the other cores
 
     def _abandon(self) -> None:
-        self._container = None
-        self._part.unlink(missing_ok=True)
-
-    def _failure(self, error: OSError) -> UserError:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return UserError(f"the disk is full while writing {self.path}; free some space or record elsewhere")
-        return UserError(f"{self.path} cannot be written ({error.strerror or error}); name another file")
+        """Let everything go, so that the space is free again."""
+        part, self._part = self._part, None
+        container, self._container, self._stream, self._colours = self._container, None, None, None
+        if container is not None:
+            with suppress(Exception):  # it would write its end, which fails as the rest did
+                container.close()
+        if part is not None:
+            part.abandon()
 
 
 def _palettes(width: int, height: int, fps: Fraction) -> Any:
