@@ -5,6 +5,9 @@ A file changes them:
 
     game: {w: forward, s: back, a: turn_left, d: turn_right}    # these keys, and no others
     window: {rewind: left shift, pause: [p, home]}
+
+Keys that lie in the same place mean the same on every keyboard: a letter that no key has here (Cyrillic, Greek) is
+taken for the one that a US keyboard has there, and so is any letter where a key of the game lies (`resolve`).
 """
 
 from __future__ import annotations
@@ -23,6 +26,18 @@ from data_collect.schema import ActionSchema
 
 ARROWS = ("up", "down", "left", "right")
 CTRL = "ctrl+"
+# The printing keys of a US keyboard and where they lie: by the browser's name of the place (KeyboardEvent.code), and by
+# USB's number of it, which is SDL's scancode.
+_PUNCTUATION = {
+    "-": ("Minus", 45), "=": ("Equal", 46), "[": ("BracketLeft", 47), "]": ("BracketRight", 48),
+    "\\": ("Backslash", 49), ";": ("Semicolon", 51), "'": ("Quote", 52), "`": ("Backquote", 53), ",": ("Comma", 54),
+    ".": ("Period", 55), "/": ("Slash", 56),
+}  # fmt: skip
+_LETTERS = {letter: (f"Key{letter.upper()}", 4 + i) for i, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
+_DIGITS = {digit: (f"Digit{digit}", 30 + i) for i, digit in enumerate("1234567890")}
+_PLACES = {**_LETTERS, **_DIGITS, **_PUNCTUATION}
+CODES = {code: key for key, (code, _) in _PLACES.items()}
+SCANCODES = {scancode: key for key, (_, scancode) in _PLACES.items()}
 
 
 @dataclass(frozen=True)
@@ -63,6 +78,17 @@ COMMANDS = (
     Command("help", "these keys", ("h", "f1"), "Play"),
     Command("quit", "leave", ("escape",), "Play"),
 )
+
+
+def resolve(key: str, place: str | None, game: Collection[str], commands: Collection[str]) -> str:
+    """What a key stands for: itself, or the key that a US keyboard has in its `place` (of CODES or SCANCODES).
+
+    Keys of the game come first, by name and then by place, so that W, A, S and D are the same four keys everywhere;
+    then commands in the same way. The page does the same (`name` in `web/page/keys.js`).
+    """
+    if key in game or place is None:
+        return key
+    return place if place in game or (place in commands and key not in commands) else key
 
 
 def keys_of(schema: ActionSchema, command: Command) -> list[str]:

@@ -1,0 +1,36 @@
+"""Keys by their names and by their places."""
+
+from __future__ import annotations
+
+import pytest
+
+from game_wm.ui import keymap
+
+pygame = pytest.importorskip("pygame")
+
+GAME, COMMANDS = {"w", "a", "s", "d", "up"}, {"z", "q", "h", "n", "o", "ctrl+s"}
+
+
+@pytest.mark.parametrize(
+    ("key", "place", "stands_for"),
+    [
+        ("w", "w", "w"), ("n", "n", "n"), ("up", None, "up"),
+        ("ц", "w", "w"), ("ф", "a", "a"), ("р", "h", "h"),  # Russian
+        ("z", "w", "w"), ("q", "a", "a"), ("a", "q", "a"),  # French
+        (",", "w", "w"), ("o", "s", "s"), ("e", "d", "d"),  # Dvorak
+        ("n", "l", "n"), ("щ", "o", "o"), ("ж", ";", "ж"), ("ё", "`", "ё"),
+    ],
+)  # fmt: skip
+def test_a_key_is_known_by_its_name_or_its_place(key: str, place: str | None, stands_for: str) -> None:
+    assert keymap.resolve(key, place, GAME, COMMANDS) == stands_for
+
+
+def test_places_are_those_of_sdl() -> None:
+    assert len(keymap.SCANCODES) == len(keymap.CODES) == 26 + 10 + 11
+    assert list(keymap.CODES.values()) == list(keymap.SCANCODES.values())
+    names = {
+        "-": "MINUS", "=": "EQUALS", "[": "LEFTBRACKET", "]": "RIGHTBRACKET", "\\": "BACKSLASH", ";": "SEMICOLON",
+        "'": "APOSTROPHE", "`": "GRAVE", ",": "COMMA", ".": "PERIOD", "/": "SLASH",
+    }  # fmt: skip
+    for scancode, key in keymap.SCANCODES.items():
+        assert getattr(pygame, f"KSCAN_{names.get(key, key.upper())}") == scancode
