@@ -27,6 +27,8 @@ def inspect(folder: str | Path, sheet: str | Path | None = None, as_json: bool =
     """Print the card of a recording, and write its contact sheet to `sheet`. `UserError` as in `Dataset`."""
     dataset = Dataset(folder)
     if sheet is not None:
+        if not Path(sheet).parent.is_dir():
+            raise UserError(f"{sheet} cannot be written: name a .png file in a folder that exists")
         save_picture(sheet, contact_sheet(dataset))
     odd = findings(measure(dataset))
     if as_json:
