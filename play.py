@@ -1,11 +1,4 @@
-"""Play a checkpoint.
-
-python play.py                                            # checkpoints/doom.safetensors, in a window
-python play.py checkpoints/maze.safetensors --player random --record dream.mp4
-python play.py --headless --frames 600 --video dream.mp4  # no display needed
-python play.py --headless --frames 10000 --json           # what a frame costs
-python play.py --web                                      # in a browser, several players at once
-"""
+"""Play a checkpoint: the same as `python -m game_wm play`; `--help` has examples."""
 
 import sys
 

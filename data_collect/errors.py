@@ -6,12 +6,13 @@ if __name__ == "__main__":
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 # What a path that was named may be: not ours, not there to be written, a file for a folder or a folder for a file.
@@ -20,6 +21,13 @@ PATHS = (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError
 
 class UserError(Exception):
     """One sentence that names what is wrong (the file, the flag, the id) and what to do about it."""
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """The end of a sentence about a word that is none of these: "; did you mean dynamics?", "" where none is near."""
+    folded = {each.casefold(): each for each in words}
+    found = difflib.get_close_matches(word.casefold(), folded, 1)
+    return f"; did you mean {folded[found[0]]}?" if found else ""
 
 
 def failed(what: str, error: Exception) -> UserError:

@@ -7,7 +7,6 @@ Exit status 0 when everything can be played, 1 when something keeps a model from
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -20,8 +19,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from data_collect.commandline import Parser
 from data_collect.errors import UserError
-from game_wm.ui.app import DEFAULT
+from game_wm.library import SHIPPED, playable
 
 State = Literal["good", "poor", "bad"]
 SIGN = {"good": "ok", "poor": "..", "bad": "!!"}
@@ -172,7 +172,7 @@ def checkpoints(folder: Path, frames: int = FRAMES) -> Iterator[Finding]:
     from game_wm.checkpoint import load
     from game_wm.ui.headless import measure
 
-    files = sorted(path for path in folder.glob("*.safetensors") if not path.stem.endswith("-teacher"))
+    files = playable(folder)
     if not files:
         yield Finding("checkpoints", "poor", f"none in {folder}", "train one: make demo")
     for path in files:
@@ -188,14 +188,24 @@ def checkpoints(folder: Path, frames: int = FRAMES) -> Iterator[Finding]:
         yield Finding(path.name, "good" if rate >= wanted else "poor", found, "" if rate >= wanted else remedy)
 
 
-def main(arguments: list[str]) -> int:
-    """`python -m game_wm doctor`."""
-    parser = argparse.ArgumentParser("python -m game_wm doctor", description="What this machine can play.")
-    parser.add_argument("--checkpoints", type=Path, metavar="DIR", help="(default: the program's own)")
+def parser() -> Parser:
+    """Flags of `doctor`."""
+    parser = Parser("python -m game_wm doctor", "What this machine can play, how fast, and what keeps it from more.", [
+        "python -m game_wm doctor",
+        "python -m game_wm doctor --checkpoints runs/mine",
+    ])  # fmt: skip
+    parser.add_argument(
+        "--checkpoints", type=Path, metavar="DIR", help="the models of this folder (default: the program's own)"
+    )
     parser.add_argument("--quick", action="store_true", help="measure no checkpoint")
     parser.add_argument("--json", action="store_true", help="print the findings as a list of objects")
-    options = parser.parse_args(arguments)
-    folder = options.checkpoints or DEFAULT.parent
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m game_wm doctor`."""
+    options = parser().parse_args(arguments)
+    folder = options.checkpoints or SHIPPED
     if options.checkpoints and not folder.is_dir() and not options.quick:
         raise UserError(f"{folder} is no folder: name the one that holds the .safetensors files")
     looks: list[Callable[[], Iterator[Finding]]] = [python, display, room]

@@ -202,5 +202,5 @@ def test_a_place_gives_the_frame_at_its_middle_and_a_wall_one_step() -> None:
         check_level(games.make("maze"))
     always = SimpleNamespace(reset=lambda seed: (None, {"map": np.zeros((2, 2))}))
     check_level(always)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="--pictures must be above 0"):
+    with pytest.raises(UserError, match="--pictures: must be at least 1"):
         main(["--latents", "x", "--geometry", "y", "--out", "z", "--pictures", "0"])

@@ -113,7 +113,7 @@ def test_it_looks_at_its_own_checkpoints_from_anywhere(
     monkeypatch.setattr(doctor, "checkpoints", lambda folder: folders.append(folder) or iter(()))
     assert doctor.main(["--json"]) == 0 and json.loads(capsys.readouterr().out)
     assert folders == [Path(doctor.__file__).parents[1] / "checkpoints"]
-    monkeypatch.setattr(doctor, "DEFAULT", tmp_path / "checkpoints" / "maze.safetensors")  # none came with it
+    monkeypatch.setattr(doctor, "SHIPPED", tmp_path / "checkpoints")  # none came with it
     assert doctor.main(["--json"]) == 0 and folders[1] == tmp_path / "checkpoints"
 
 

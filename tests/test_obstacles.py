@@ -170,7 +170,7 @@ def test_recorded_steps_are_told_with_what_was_around() -> None:
         again = hindered_steps(store, [Span(0, 0, 10)], geometry)  # type: ignore[arg-type]
         assert torch.equal(again.maps, found.maps) and torch.equal(again.ends, found.ends)
         assert torch.equal(again.lines, found.lines) != known and again.lines[5].any() == known
-    with pytest.raises(UserError, match="--steps must be at least 1"):
+    with pytest.raises(UserError, match="--steps: must be at least 1"):
         main(["--latents", "x", "--geometry", "y", "--out", "z", "--steps", "0"])
 
 

@@ -1157,9 +1157,7 @@ def test_bad_options(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("seed", ["-5", "99999999999999999999", "one", "0.5"])
 def test_bad_seeds(seed: str, saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as error:
-        app.main([str(saved), "--headless", "--seed", seed])
-    assert error.value.code == 2 and f"--seed: {seed} is not a seed" in capsys.readouterr().err.splitlines()[-1]
+    assert f"--seed: {seed} is not a seed" in sentence(capsys, saved, "--headless", "--seed", seed)
 
 
 def test_the_largest_seed_plays(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:

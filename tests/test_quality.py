@@ -17,6 +17,7 @@ pygame = pytest.importorskip("pygame")
 
 from tiny import tiny_checkpoint, tiny_world  # noqa: E402
 
+from data_collect.errors import UserError  # noqa: E402
 from game_wm import acceleration  # noqa: E402
 from game_wm.acceleration import precision, quality  # noqa: E402
 from game_wm.acceleration.controller import MOST_PATIENCE, PATIENCE, SETTLING, WINDOW, Controller  # noqa: E402
@@ -254,5 +255,5 @@ def test_the_cost_object_says_which_quality_ran(
 
 def test_the_table_is_what_the_command_line_offers() -> None:
     assert tuple(LEVELS) == app.QUALITIES
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError, match="superb"):
         app.parser().parse_args(["--quality", "superb"])

@@ -30,7 +30,8 @@ from game_wm.memory.episodic import WAYS, EpisodicMemory, Places
 from game_wm.memory.geometry import BEFORE, Geometry
 from game_wm.memory.obstacles import SIDES, STOPPED, turned
 from game_wm.memory.pose import relative
-from train.checkpoints import check_card, part_options, save_part
+from train import commands
+from train.checkpoints import check_card, save_part
 from train.depth import known_disparity
 from train.frames import PooledFrames, Recording
 from train.geometry import load_geometry
@@ -38,7 +39,6 @@ from train.machine import use_all_cores
 from train.report import say
 from train.windows import LatentStore, Span, split_episodes
 
-PICTURES = 1500
 FINE, HEADINGS = 0.5, 18  # candidates are one of each place: its squares in sides of memory's own, headings to a turn
 VIEWS, COMPARED = 6000, 768  # that are to be seen, and the nearest candidates to each, which are compared for it
 ACROSS, ALONG = 0.1, 0.25  # of a stretch of wall, in sides of a place of memory
@@ -168,13 +168,7 @@ def draw_atlas(store: LatentStore, spans: Sequence[Span], geometry: Geometry, pi
 
 def main(arguments: list[str]) -> int:
     """`python -m train atlas`."""
-    options = part_options(
-        "atlas",
-        "What is known of a level before play.",
-        "checkpoint with depth and motion",
-        arguments,
-        pictures=PICTURES,
-    )
+    options = commands.atlas().parse_args(arguments)
     use_all_cores()
     geometry, store = load_geometry(options.geometry), LatentStore(options.latents)
     if not (geometry.motion.inertia and store.index["pose"]):

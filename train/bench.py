@@ -10,10 +10,10 @@ then asks the loader alone for batches. Leave the machine to itself meanwhile. T
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from lightning.pytorch.callbacks import Callback
 from data_collect.errors import UserError
 from data_collect.files import save_picture
 from game_wm.evaluation import context_cost
+from train import commands
 from train.callbacks import Throughput, batch_size_of, log_interval
 from train.encode import write_synthetic
 from train.machine import use_all_cores
@@ -82,12 +83,12 @@ def bench(stage: str, arguments: list[str]) -> int:
     return 0
 
 
+tokenizer, dynamics, distill = (partial(bench, stage) for stage in ("tokenizer", "dynamics", "distill"))
+
+
 def bench_attention(arguments: list[str]) -> int:
     """Print what a frame costs the context stream with every kind of attention; exit status 0."""
-    parser = argparse.ArgumentParser("python -m train bench attention", description="Cost of a frame by its context.")
-    parser.add_argument("--json", action="store_true", help="print the table for programs")
-    parser.add_argument("--plot", type=Path, help="draw it into this PNG")
-    options = parser.parse_args(arguments)
+    options = commands.bench_attention().parse_args(arguments)
     use_all_cores()
     table = context_cost.context_cost(context_cost.CONTEXTS)
     if options.plot:

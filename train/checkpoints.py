@@ -5,7 +5,6 @@ state = check_card(Path("runs/maze/tokenizer/last.ckpt"))["state_dict"]     # th
 
 from __future__ import annotations
 
-import argparse
 import json
 import pickle
 from dataclasses import asdict
@@ -115,29 +114,6 @@ def grown(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Te
             views, had = len(wanted[gate]), weights.get(gate, wanted[gate][:0])
             weights[gate] = torch.cat((had, torch.zeros_like(wanted[gate][: views - len(had)])))
     return {k: v for k, v in wanted.items() if ".recurrent." in k or k.startswith("motion.free.")} | weights
-
-
-def part_options(
-    command: str, description: str, geometry: str, arguments: list[str], steps: int | None = None, **numbers: float
-) -> argparse.Namespace:
-    """What a command that makes a part of the geometry is given; `geometry` says what the one that it begins with must
-    hold, and without `steps` their number is no option; `numbers` are others, above 0. `UserError` for less."""
-    parser = argparse.ArgumentParser(f"python -m train {command}", description=description)
-    parser.add_argument("--latents", required=True, help="folder that `python -m train encode` wrote, with poses")
-    parser.add_argument("--geometry", required=True, type=Path, help=geometry)
-    parser.add_argument("--out", required=True, type=Path, help="checkpoint to write")
-    parser.add_argument("--held-out", type=float, default=0.04)
-    if steps is not None:
-        parser.add_argument("--steps", type=int, default=steps)
-    for name, number in numbers.items():
-        parser.add_argument(f"--{name}", type=type(number), default=number)
-    options = parser.parse_args(arguments)
-    if steps is not None and options.steps < 1:
-        raise UserError(f"--steps must be at least 1, not {options.steps}")
-    for name in numbers:
-        if not getattr(options, name) > 0:
-            raise UserError(f"--{name} must be above 0, not {getattr(options, name)}")
-    return options
 
 
 def save_part(checkpoint: dict[str, Any], part: str, weights: dict[str, Tensor], out: Path) -> None:

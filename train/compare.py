@@ -13,7 +13,6 @@ milliseconds); RUNS/trial-NAME/NAME.safetensors plays.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from data_collect.files import save_picture
 from data_collect.shards import write_atomic
 from game_wm.evaluation.card import tidy
 from game_wm.evaluation.features import FeatureDistance
+from train import commands
 from train.compare_table import entry, markdown, ratios, remarks
 from train.machine import describe, use_all_cores
 from train.pareto import plot
@@ -131,16 +131,7 @@ class Comparison:
 
 def main(arguments: Sequence[str]) -> int:
     """`python -m game_wm compare`; exit status 1 when a row that was asked for is not there."""
-    parser = argparse.ArgumentParser("python -m game_wm compare", description="Methods, judged after equal minutes.")
-    parser.add_argument("rows", nargs="+", help="a file a row (YAML); protocol.yaml lies beside them")
-    parser.add_argument("--minutes", type=float, help="of training for each (default: the protocol's)")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these rows, and what they need")
-    parser.add_argument("--again", action="store_true", help="run them anew, even where they are finished")
-    parser.add_argument("--measure", action="store_true", help="train nothing: time what is finished, and write")
-    parser.add_argument("--protocol", help="another protocol's file")
-    parser.add_argument("--out", type=Path, default=Path("docs/efficiency"), help="what the files written are called, "
-                        "without .json, .md, .png (default: %(default)s)")  # fmt: skip
-    options = parser.parse_args(arguments)
+    options = commands.compare().parse_args(arguments)
     lab, rows = read_rows(options.rows, options.protocol)
     lab.minutes = lab.minutes if options.minutes is None else options.minutes
     if not lab.minutes > 0:

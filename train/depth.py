@@ -24,7 +24,8 @@ from data_collect import games
 from data_collect.errors import UserError
 from game_wm.finite import descend
 from game_wm.memory.geometry import FARTHEST, FINER, NEAREST, Depth
-from train.checkpoints import check_card, part_options, save_part
+from train import commands
+from train.checkpoints import check_card, save_part
 from train.geometry import load_geometry
 from train.machine import use_all_cores
 from train.report import say
@@ -100,9 +101,7 @@ def off_by(depth: Depth, frames: Frames) -> list[float]:
 
 def main(arguments: list[str]) -> int:
     """`python -m train depth`."""
-    options = part_options(
-        "depth", "Depth, of a game that knows it.", "checkpoint of `python -m train geometry`", arguments, 3000
-    )
+    options = commands.depth().parse_args(arguments)
     use_all_cores()
     torch.manual_seed(0)
     geometry, store = load_geometry(options.geometry), LatentStore(options.latents)

@@ -31,8 +31,11 @@ from data_collect.schema import ActionSchema
 from data_collect.shards import write_atomic
 from game_wm.fsq import Codebook
 from game_wm.tokenizer import Tokenizer
+from train import commands
 from train.frames import Recording
+from train.machine import usable, use_all_cores
 from train.report import Task, say
+from train.tokenizer import load_tokenizer
 from train.windows import shard_path
 
 SHARD_FRAMES = 16384
@@ -229,3 +232,12 @@ def write_synthetic(
              "tokenizer": "synthetic", "game": "synthetic", "schema": schema.to_json(), "latent_shape": list(shape),
              "levels": list(levels), "data": []}  # fmt: skip
     write_atomic(folder / "index.json", json.dumps(index))
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m train encode`."""
+    options = commands.encode().parse_args(arguments)
+    use_all_cores()
+    device = usable(options.device)
+    encode(options.data, load_tokenizer(options.tokenizer, device), options.out, device)
+    return 0

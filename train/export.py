@@ -15,7 +15,6 @@ Legend: S contexts, P frames of one, H, W pixels, A encoded action.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from data_collect.errors import UserError
 from game_wm.checkpoint import RAW_BYTES, Checkpoint, load, pack_frames, save
 from game_wm.evaluation.metrics import pooled_psnr, squared_error
 from game_wm.world import WorldConfig, WorldModel
+from train import commands
 from train.checkpoints import check_card
 from train.dynamics import load_dynamics
 from train.encode import tokenizer_hash
@@ -224,25 +224,7 @@ def tell_next_frame(path: Path, latents: Path, held_out: float) -> None:
 
 def main(arguments: list[str]) -> int:
     """`python -m train export`."""
-    parser = argparse.ArgumentParser("python -m train export", description="A finished run as one playable file.")
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run, RUNS/NAME")
-    parser.add_argument("--name", help="of the checkpoint (default: of the run)")
-    parser.add_argument("--out", type=Path, default=Path("checkpoints"), help="folder (default: checkpoints)")
-    parser.add_argument("--contexts", type=int, default=8, help="beginnings of dreams in the file (default: 8)")
-    parser.add_argument("--prompt", type=int, default=32, help="real frames of each (default: 32)")
-    parser.add_argument("--beginnings", type=Path, nargs="+", help="recordings at whose episodes' ends dreams begin")
-    parser.add_argument("--tokenizer", type=Path, help="its checkpoint (default: RUN/tokenizer/last.ckpt)")
-    parser.add_argument(
-        "--base", type=Path, help="playable checkpoint that the run began with, for what the run has not"
-    )
-    parser.add_argument(
-        "--share",
-        type=float,
-        default=1.0,
-        help="of the run's weights, the rest is the base's; above 1 goes on past the run (default: 1)",
-    )
-    parser.add_argument("--latents", type=Path, help="what the dynamics was trained on (default: RUN/latents)")
-    options = parser.parse_args(arguments)
+    options = commands.export().parse_args(arguments)
     latents, name = options.latents or options.run / "latents", options.name or options.run.name
     counts = options.contexts, options.prompt
     places = options.tokenizer, latents, options.base

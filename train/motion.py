@@ -24,7 +24,8 @@ from data_collect.errors import UserError
 from game_wm.finite import descend
 from game_wm.memory.geometry import BEFORE, Motion
 from game_wm.memory.pose import relative
-from train.checkpoints import check_card, part_options, save_part
+from train import commands
+from train.checkpoints import check_card, save_part
 from train.machine import use_all_cores
 from train.report import say
 from train.windows import LatentStore, Span, split_episodes
@@ -137,8 +138,7 @@ def main(arguments: list[str]) -> int:
     """`python -m train motion`."""
     from train.geometry import load_geometry
 
-    geometry_of = "checkpoint of `python -m train geometry`"
-    options = part_options("motion", "Motion with inertia, on all steps at once.", geometry_of, arguments)
+    options = commands.motion().parse_args(arguments)
     use_all_cores()
     geometry, store = load_geometry(options.geometry), LatentStore(options.latents)
     if not (geometry.motion.inertia and store.index["pose"]):

@@ -32,7 +32,8 @@ from game_wm.memory.episodic import AROUND
 from game_wm.memory.geometry import BEFORE, Geometry
 from game_wm.memory.obstacles import DIRECTIONS, HEARD, UNIT, Obstacles, around, horizon, seen_from, stopped, turned
 from game_wm.memory.pose import relative
-from train.checkpoints import check_card, part_options, save_part
+from train import commands
+from train.checkpoints import check_card, save_part
 from train.geometry import load_geometry
 from train.machine import use_all_cores
 from train.report import Task, say
@@ -193,9 +194,7 @@ def off_by(network: Obstacles, held_out: Hindered) -> tuple[float, float, float]
 
 def main(arguments: list[str]) -> int:
     """`python -m train obstacles`."""
-    options = part_options(
-        "obstacles", "What is in the way of players.", "checkpoint with depth and motion", arguments, 8000
-    )
+    options = commands.obstacles().parse_args(arguments)
     use_all_cores()
     torch.manual_seed(0)
     geometry, store = load_geometry(options.geometry), LatentStore(options.latents)

@@ -10,7 +10,6 @@ Legend: E episodes, T steps.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from typing import Any
@@ -23,6 +22,7 @@ from data_collect.errors import UserError
 from game_wm.memory.geometry import Geometry
 from game_wm.memory.pose import relative, trace, wrap
 from game_wm.memory.recent import features, steady
+from train import commands
 from train.geometry import load_geometry
 from train.machine import use_all_cores
 from train.windows import LatentStore, Span, split_episodes
@@ -92,13 +92,7 @@ def measure(store: LatentStore, geometry: Geometry, episodes: int = 8, held_out:
 
 def main(arguments: list[str]) -> int:
     """`python -m train odometry`."""
-    parser = argparse.ArgumentParser("python -m train odometry", description="Reckoned places against recorded ones.")
-    parser.add_argument("--latents", required=True, help="folder that `python -m train encode` wrote, with poses")
-    parser.add_argument("--geometry", required=True, help="checkpoint of `python -m train geometry`")
-    parser.add_argument("--episodes", type=int, default=8, help="at most so many held-out episodes")
-    parser.add_argument("--held-out", type=float, default=0.04, help="the share of the episodes, the last ones, "
-                        "that is held out; 1 of a recording that the geometry was not trained on")  # fmt: skip
-    options = parser.parse_args(arguments)
+    options = commands.odometry().parse_args(arguments)
     use_all_cores()
     store, geometry = LatentStore(options.latents), load_geometry(options.geometry)
     figures = measure(store, geometry, options.episodes, options.held_out)

@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
 
+from data_collect.commandline import explained
 from data_collect.errors import UserError
 from data_collect.shards import write_atomic
 from train import locate
@@ -255,7 +256,7 @@ def parse(arguments: list[str]) -> Pipeline:
     try:
         options = parser.instantiate_classes(parser.parse_args(arguments))
     except ArgumentError as error:
-        raise UserError(f"{error} (see `python -m train pipeline --help`)") from None
+        raise UserError(f"{explained(error, parser)} (see `python -m train pipeline --help`)") from None
     return Pipeline(**{key: value for key, value in vars(options).items() if key != "config"})
 
 

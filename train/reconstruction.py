@@ -11,7 +11,6 @@ Legend: B frames, E episodes, T frames in a row, H, W pixels.
 
 from __future__ import annotations
 
-import argparse
 import json
 from typing import Any
 
@@ -24,6 +23,7 @@ from game_wm.evaluation import metrics
 from game_wm.evaluation.features import FeatureDistance
 from game_wm.evaluation.rollout import round_trip
 from game_wm.tokenizer import Tokenizer
+from train import commands
 from train.frames import PooledFrames, Recording
 from train.machine import use_all_cores
 from train.report import say
@@ -65,12 +65,7 @@ def seeing(tokenizer: Tokenizer) -> Tick:
 
 def main(arguments: list[str]) -> int:
     """Print a row a tokenizer; exit status 0. Raises `UserError` for what is no tokenizer or no recording."""
-    parser = argparse.ArgumentParser("python -m train bench reconstruction", description="Tokenizers side by side.")
-    parser.add_argument("tokenizers", nargs="+", help="checkpoints of a tokenizer, or playable ones")
-    parser.add_argument("--data", nargs="+", required=True, help="folders that `data_collect record` wrote")
-    parser.add_argument("--frames", type=int, default=256, help="held-out frames (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="print the table for programs")
-    options = parser.parse_args(arguments)
+    options = commands.bench_reconstruction().parse_args(arguments)
     use_all_cores()
     source = PooledFrames([Recording(folder) for folder in options.data], 0, HELD_OUT, 1)
     source.row = 3

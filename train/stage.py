@@ -14,6 +14,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from data_collect.commandline import explained
 from data_collect.errors import UserError
 from data_collect.lock import folder_lock
 from train import graphs
 from train.callbacks import EMA, Budget, Clip, Saver, Schedule, StepSeed, Throughput
 from train.checkpoints import PARTS, check_card, check_network, initialise, size_flags, trained_before
+from train.commands import OWN
 from train.data import FrameDataModule, LatentDataModule, StreamDataModule
 from train.distill import DistillModule
 from train.dynamics import DynamicsModule
@@ -99,24 +102,11 @@ class StageCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The flags that are ours."""
-        add = parser.add_argument
-        add("--name", type=str, default="run", help="the run's folder is RUNS/NAME/STAGE")
-        add("--runs", type=str, default="runs", help="where runs lie")
-        add("--minutes", type=float | None, default=None, help="train for so long (wall time, added up over resumes)")
-        add("--steps", type=int | None, default=None, help="train for so many steps")
-        add("--resume", action="store_true", help="continue the run of this name, exactly, if there is one")
-        add("--init", type=str | None, default=None, help="start from the weights of this .ckpt or .safetensors")
-        if self.stage == "distill":
-            add("--teacher", type=str | None, default=None, help="the teacher's weights, if not those of --init")
-        add("--row", type=dict | None, default=None, help="what `python -m game_wm compare` is told; not of training")
-        add("--ema", type=float, default=0.999, help="decay of the averaged weights")
-        add("--clip", type=float, default=1.0, help="largest norm of a gradient")
-        add("--warmup", type=int, default=100, help="steps over which the learning rate rises")
-        add("--decay", type=float, default=0.4, help="last part of the budget over which it falls")
-        add("--save_minutes", type=float, default=5.0, help="minutes between checkpoints")
-        add("--sample_minutes", type=float, default=10.0, help="minutes between sample pictures")
-        add("--graphs", type=bool, default=False, help="a whole step as one CUDA graph: see train/graphs.py")
-        add("--wandb", type=str, default="offline", help="offline, online or off")
+        for flag in OWN:
+            if self.stage in flag.stages and flag.type is None:
+                parser.add_argument(flag.name, action="store_true", help=flag.about)
+            elif self.stage in flag.stages:
+                parser.add_argument(flag.name, type=flag.type, default=flag.default, help=flag.about)
         for source, target in LINKS[self.stage]:
             parser.link_arguments(f"data.{source}", f"model.{target}", apply_on="instantiate")
         if self.stage == "tokenizer":
@@ -140,7 +130,7 @@ class StageCLI(LightningCLI):
                 sizes = size_flags(Path(self.config.init), self.stage)
                 self.config = parser.parse_args([*files, *sizes, *flags])
         except (ArgumentError, UnicodeDecodeError) as error:
-            raise UserError(f"{error} (see `python -m train {self.stage} --help`)") from None
+            raise UserError(f"{explained(error, parser)} (see `python -m train {self.stage} --help`)") from None
         check_name(self.config.name)
         if not 0 <= int(self.config.seed_everything) < 2**32:
             raise UserError(f"--seed_everything must be a whole number from 0 up, got {self.config.seed_everything}")
@@ -258,6 +248,9 @@ def fit(cli: StageCLI, stage: str) -> int:
         return 128 + saver.signal
     say(f"{stage}: {trainer.global_step} steps, {last}")
     return 0
+
+
+tokenizer, geometry, dynamics, distill = (partial(run_stage, stage) for stage in STAGES)
 
 
 def is_config(arguments: list[str], i: int) -> bool:

@@ -10,7 +10,6 @@ below) and `RUNS/trial-NAME/NAME.safetensors`, which `play.py` plays; for all, `
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -41,6 +40,7 @@ from game_wm.evaluation.revisit import revisit
 from game_wm.evaluation.rollout import FIRST_SEED, RealGame, Truth, roll, stack
 from game_wm.evaluation.sheet import beside, draw
 from game_wm.world import WorldConfig, WorldModel
+from train import commands
 from train.checkpoints import check_card
 from train.dynamics import load_dynamics
 from train.encode import tokenizer_hash
@@ -298,12 +298,7 @@ def judge(protocol: Protocol, only: list[str], again: bool) -> int:
 
 def main(arguments: list[str]) -> int:
     """`python -m train trial`."""
-    parser = argparse.ArgumentParser("python -m train trial", description="Candidates, judged after equal minutes.")
-    parser.add_argument("protocol", help="configuration file (YAML)")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these candidates")
-    parser.add_argument("--minutes", type=float, help="of training for each (default: the protocol's)")
-    parser.add_argument("--again", action="store_true", help="run them anew, even where they are finished")
-    options = parser.parse_args(arguments)
+    options = commands.trial().parse_args(arguments)
     reader = ArgumentParser(exit_on_error=False)
     reader.add_class_arguments(Protocol)
     try:

@@ -20,7 +20,6 @@ Legend: E episodes, F frames of one, P of a part of it, R recalled frames, C lat
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import signal
@@ -45,6 +44,7 @@ from game_wm.memory.pose import move, relative
 from game_wm.memory.recent import KEPT, RecentFrames, steady
 from game_wm.memory.recollection import COVER, as_latents
 from game_wm.tokenizer import Tokenizer
+from train import commands
 from train.encode import tokenizer_hash
 from train.geometry import load_geometry
 from train.machine import usable, use_all_cores
@@ -230,15 +230,7 @@ def walk(
 
 def main(arguments: list[str]) -> int:
     """`python -m train views`."""
-    parser = argparse.ArgumentParser("python -m train views", description="The views of all frames, once.")
-    parser.add_argument("--latents", required=True, help="folder that `python -m train encode` wrote")
-    parser.add_argument("--geometry", required=True, help="checkpoint of `python -m train geometry`")
-    parser.add_argument("--tokenizer", required=True, help="checkpoint with the tokenizer")
-    parser.add_argument(
-        "--aligned", action="store_true", help="from where steps led, not from where they were foreseen to"
-    )
-    parser.add_argument("--device", default="cpu")
-    options = parser.parse_args(arguments)
+    options = commands.views().parse_args(arguments)
     use_all_cores()
     device = usable(options.device)
     networks = load_geometry(options.geometry, device), load_tokenizer(options.tokenizer, device)

@@ -13,7 +13,6 @@ Legend: B players, C channels, h, w latent grid, A action vector, M channels of 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -161,13 +160,9 @@ def run(model: WorldModel, folder: Path) -> WorldModel:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Export a checkpoint."""
-    from game_wm import checkpoint
+    from game_wm import checkpoint, commands
 
-    parser = argparse.ArgumentParser(prog="python -m game_wm export", description="Write a checkpoint as ONNX files.")
-    parser.add_argument("checkpoint", type=Path, help="a .safetensors file")
-    parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
-    parser.add_argument("--players", type=int, default=1, help="in a batch (%(default)s)")
-    options = parser.parse_args(argv)
+    options = commands.export().parse_args(argv)
     for path in export(checkpoint.load(options.checkpoint).model, options.out, options.players):
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0

@@ -12,11 +12,9 @@ Legend: S sequences, P frames, C channels, h, w latent grid, A action vector.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -96,13 +94,9 @@ def prune(model: WorldModel, share: float, importances: dict[str, Tensor]) -> Wo
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prune a checkpoint by what its seed contexts show."""
-    from game_wm import checkpoint
+    from game_wm import checkpoint, commands
 
-    parser = argparse.ArgumentParser(prog="python -m game_wm prune", description="Make a checkpoint smaller.")
-    parser.add_argument("checkpoint", type=Path, help="a .safetensors file")
-    parser.add_argument("--share", type=float, default=0.25, help="of the hidden channels that go (%(default)s)")
-    parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
-    options = parser.parse_args(argv)
+    options = commands.prune().parse_args(argv)
     loaded = checkpoint.load(options.checkpoint)
     model, frames = loaded.model, loaded.contexts_frames
     latents = torch.stack([model.encode(*each) for each in zip(frames, earlier(frames))])

@@ -13,7 +13,6 @@ along, a model of the same size without long memory, where that file lies beside
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_collect.commandline import Parser
 from data_collect.errors import UserError
 from data_collect.files import save_picture
 
@@ -320,28 +320,40 @@ def make_card(checkpoint: Checkpoint, options: Options, results: dict[str, Any],
     return head | {"runs": runs} | results
 
 
+def parser() -> Parser:
+    """Flags of `evaluate`."""
+    parser = Parser("python -m game_wm evaluate", "Measure a checkpoint against the real game, and write its card.", [
+        "python -m game_wm evaluate checkpoints/maze.safetensors",
+        "python -m game_wm evaluate runs/mine/mine.safetensors --suite fidelity,control --episodes 2    # a quick look",
+        "python -m game_wm evaluate runs/mine/mine.safetensors --suite fidelity --json - --out runs/mine/card",
+    ])  # fmt: skip
+    parser.add_argument("checkpoint", type=Path, help="a .safetensors file")
+    what = parser.group("what to measure, and on how much")
+    what.add_argument("--suite", default=",".join(SUITES), help="comma-separated (default: %(default)s)")
+    what.add_argument(
+        "--episodes", type=int, default=EPISODES, metavar="N", help="held-out seeds (default: %(default)s)"
+    )
+    what.add_argument("--first-seed", type=int, metavar="N",
+                      help="the first of them (default: 90000, which the committed cards are of)")  # fmt: skip
+    what.add_argument("--frames", type=int, metavar="N", help="frames of the stability and cost runs (default: 10000, "
+                      "fewer for less than 16 episodes)")  # fmt: skip
+    what.add_argument("--prompts", help="frames of revisit's prompts, comma-separated (default: 256,1024,4096)")
+    what.add_argument("--window", type=Path, metavar="FILE", help="revisit compares with this checkpoint (default: "
+                      "NAME-window.safetensors beside the checkpoint, if it is there)")  # fmt: skip
+    how = parser.group("how the model runs")
+    how.add_argument("--steps", type=int, metavar="N", help="denoiser calls a frame (default: the checkpoint's)")
+    how.add_argument("--device", default="cpu", help="where the model runs (default: %(default)s)")
+    how.add_argument("--precision", choices=("auto", "8", "16", "32"), default="auto", help="bits of the arithmetic "
+                     "(default: 16 where the machine has bfloat16, as in play)")  # fmt: skip
+    where = parser.group("where the card goes")
+    where.add_argument("--out", type=Path, metavar="DIR", help="folder of the card (default: beside the checkpoint)")
+    where.add_argument("--json", metavar="FILE", help="write the card there too; - is standard output")
+    return parser
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m game_wm evaluate`: measure a checkpoint and write its card. `UserError` for what the user can mend."""
-    parser = argparse.ArgumentParser(
-        "python -m game_wm evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("checkpoint", type=Path, help="a .safetensors file")
-    parser.add_argument("--suite", default=",".join(SUITES), help="comma-separated (default: %(default)s)")
-    parser.add_argument("--episodes", type=int, default=EPISODES, help="held-out seeds (default: %(default)s)")
-    parser.add_argument("--first-seed", type=int, help="the first of them (default: 90000, which the committed cards "
-                        "are of)")  # fmt: skip
-    parser.add_argument("--frames", type=int, help="frames of the stability and cost runs (default: 10000, "
-                        "fewer for less than 16 episodes)")  # fmt: skip
-    parser.add_argument("--steps", type=int, help="denoiser calls a frame (default: the checkpoint's)")
-    parser.add_argument("--prompts", help="frames of revisit's prompts, comma-separated (default: 256,1024,4096)")
-    parser.add_argument("--window", type=Path, help="revisit compares with this checkpoint (default: "
-                        "NAME-window.safetensors beside the checkpoint, if it is there)")  # fmt: skip
-    parser.add_argument("--device", default="cpu", help="where the model runs (default: %(default)s)")
-    parser.add_argument("--precision", choices=("auto", "8", "16", "32"), default="auto", help="bits of the arithmetic "
-                        "(default: 16 where the machine has bfloat16, as in play)")  # fmt: skip
-    parser.add_argument("--out", type=Path, help="folder of the card (default: beside the checkpoint)")
-    parser.add_argument("--json", metavar="FILE", help="write the card there too; - is standard output")
-    arguments = parser.parse_args(argv)
+    arguments = parser().parse_args(argv)
     suites = tuple(dict.fromkeys(name.strip() for name in arguments.suite.split(",") if name.strip()))
     try:
         prompts = tuple(int(part) for part in arguments.prompts.split(",")) if arguments.prompts else None

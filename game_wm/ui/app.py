@@ -16,7 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_collect.errors import UserError
+from data_collect.commandline import Parser
+from data_collect.errors import UserError, nearest
+from game_wm.library import SHIPPED, playable
 
 if TYPE_CHECKING:
     from game_wm.acceleration.quality import Quality
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from game_wm.ui.keymap import Command
     from game_wm.ui.session import Session
 
-DEFAULT = Path(__file__).resolve().parents[2] / "checkpoints" / "doom.safetensors"
+DEFAULT = SHIPPED / "doom.safetensors"
 BEGINNINGS = ("context", "picture", "recording", "load", "replay")
 WINDOW_ONLY = ("player", "record", "load", "replay")  # --web has none of these
 HOST, PORT, PLAYERS = "127.0.0.1", 8080, 2  # of --web
@@ -67,39 +69,49 @@ def main(argv: list[str] | None = None) -> int:
     return _headless(options) if options.headless else _window(options)
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="play.py", description="Play a world model.", epilog="In the window, h shows the keys.",
-    )  # fmt: skip
-    p.add_argument("checkpoint", nargs="?", type=Path, help="a .safetensors file (checkpoints/doom.safetensors)")
-    p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    p.add_argument("--threads", type=positive, help="processor threads (default: all cores)")
-    p.add_argument("--quality", choices=(*QUALITIES, "auto"),
-                   help="auto: balanced, less where that is too slow (default; headless: balanced)")  # fmt: skip
-    p.add_argument("--precision", choices=("auto", "8", "16", "32"),
-                   help="bits of the arithmetic (auto: 16 where the machine has bfloat16, else 32)")  # fmt: skip
-    p.add_argument("--compile", action="store_true",
-                   help="compile in the background (a minute or two, the first time), then play on faster")  # fmt: skip
-    p.add_argument("--steps", type=positive, help="denoiser calls a frame (default: the quality's)")
-    p.add_argument("--fps", type=rate, help="frames a second (default: the game's own; 0: as fast as it goes)")
-    p.add_argument("--seed", type=seed, default=0, help="chooses the noise, and the place to begin in")
-    p.add_argument("--context", type=int, metavar="K", help="begin in seed context K, whatever the seed")
-    p.add_argument("--player", help="keyboard (in the window), random (without one) or policy:MODULE:FUNCTION")
-    p.add_argument("--view", choices=("dream", "real", "both"), default="dream",
+def parser() -> Parser:
+    """Flags of play.py."""
+    names = ", ".join(path.stem for path in playable(SHIPPED)) or "none"
+    p = Parser("play.py", f"Play a world model. Those in {SHIPPED.name}/: {names}. In the window, H shows the keys.", [
+        "python play.py                                               # the Doom level, in a window",
+        "python play.py maze --player random --record dream.mp4       # filmed, by a player who presses at random",
+        "python play.py runs/mine/mine.safetensors --view both        # the real game beside the dream",
+        "python play.py --headless --frames 600 --video dream.mp4     # no display needed",
+        "python play.py --web --host 0.0.0.0                          # in browsers, of other machines too",
+    ])  # fmt: skip
+    p.add_argument("checkpoint", nargs="?", type=Path,
+                   help=f"a .safetensors file, or the name of one of these (default: {DEFAULT.stem})")  # fmt: skip
+    g = p.group("how to play")
+    g.add_argument("--view", choices=("dream", "real", "both"), default="dream",
                    help="the dream, the real game, or both from the same moment by the same keys")  # fmt: skip
-    p.add_argument("--record", type=Path, metavar="FILE.mp4", help="film what is played (.mp4 or .gif)")
-    p.add_argument("--keys", type=Path, metavar="FILE", help="a key map of your own: YAML or JSON")
-    b = p.add_argument_group("where to begin")
+    g.add_argument("--player", help="keyboard (in the window), random (without one) or policy:MODULE:FUNCTION")
+    g.add_argument("--record", type=Path, metavar="FILE.mp4", help="film what is played (.mp4 or .gif)")
+    g.add_argument("--keys", type=Path, metavar="FILE", help="a key map of your own: YAML or JSON")
+    g.add_argument("--fps", type=rate, metavar="N",
+                   help="frames a second (default: the game's own; 0: as fast as it goes)")  # fmt: skip
+    b = p.group("where to begin")
+    b.add_argument("--seed", type=seed, default=0, metavar="N", help="chooses the noise, and the place to begin in")
+    b.add_argument("--context", type=int, metavar="K", help="in seed context K, whatever the seed")
     b.add_argument("--picture", type=Path, metavar="FILE", help="in a picture of your own")
     b.add_argument("--recording", type=Path, metavar="DIR", help="in the episodes of a recording")
     b.add_argument("--load", type=Path, metavar="FILE.dream", help="where a dream was saved")
     b.add_argument("--replay", type=Path, metavar="FILE.dream", help="at the start of a saved dream, played again")
-    w = p.add_argument_group("in browsers")
+    q = p.group("how fast, and how well")
+    q.add_argument("--quality", choices=(*QUALITIES, "auto"),
+                   help="auto: balanced, less where that is too slow (default; headless: balanced)")  # fmt: skip
+    q.add_argument("--precision", choices=("auto", "8", "16", "32"),
+                   help="bits of the arithmetic (auto: 16 where the machine has bfloat16, else 32)")  # fmt: skip
+    q.add_argument("--compile", action="store_true",
+                   help="compile in the background (a minute or two, the first time), then play on faster")  # fmt: skip
+    q.add_argument("--steps", type=positive, metavar="N", help="denoiser calls a frame (default: the quality's)")
+    q.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: auto)")
+    q.add_argument("--threads", type=positive, metavar="N", help="processor threads (default: all cores)")
+    w = p.group("in browsers")
     w.add_argument("--web", action="store_true", help="serve a page to play on, here or from another machine")
-    w.add_argument("--host", help=f"address to listen on ({HOST}; others ask for a token, which is printed)")
-    w.add_argument("--port", type=port, help=f"port to listen on ({PORT}; 0: any that is free)")
+    w.add_argument("--host", metavar="ADDRESS", help=f"to listen on ({HOST}; others ask for a token, which is printed)")
+    w.add_argument("--port", type=port, metavar="N", help=f"to listen on ({PORT}; 0: any that is free)")
     w.add_argument("--players", type=positive, metavar="N", help=f"how many may play at once ({PLAYERS})")
-    h = p.add_argument_group("without a window")
+    h = p.group("without a window")
     h.add_argument("--headless", action="store_true", help="play as fast as it goes, without a display")
     h.add_argument("--frames", type=positive, metavar="N", help=f"how many (default: all of --actions, else {FRAMES})")
     h.add_argument("--actions", type=Path, metavar="FILE", help="play these raw actions: .npz, .npy or .json")
@@ -189,7 +201,13 @@ def checkpoint_path(given: Path | None) -> Path:
         return path
     if given is None:
         raise UserError(f"{path} is not there: train one with `make demo`, or name a checkpoint (play.py FILE)")
-    raise UserError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: name a .safetensors checkpoint")
+    named = {each.stem: each for each in playable(SHIPPED)}
+    if str(given) in named:
+        return named[str(given)]
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a .safetensors checkpoint")
+    beside = [str(each) for each in playable(path.parent)] if path.parent.is_dir() else []
+    raise UserError(f"{path} does not exist: name a .safetensors checkpoint{nearest(str(path), [*named, *beside])}")
 
 
 def _window(options: argparse.Namespace) -> int:
@@ -202,8 +220,8 @@ def _window(options: argparse.Namespace) -> int:
             f"{error.name} is missing: pip install pygame-ce, or play without a window (--headless)"
         ) from None
 
-    require_display()
     path = checkpoint_path(options.checkpoint)
+    require_display()
 
     def opener(chosen: Path) -> Callable[[Callable[[str, float], None]], Session]:
         """Another checkpoint with the same options, but for those that belong to the first one alone."""

@@ -1,0 +1,101 @@
+"""The commands of `python -m data_collect`: their flags, and what they print."""
+
+from __future__ import annotations
+
+import time
+
+from data_collect.commandline import Command, Parser, Program
+
+PROGRAM = Program(
+    "python -m data_collect",
+    "Record gameplay, verify it, look at it.",
+    [
+        Command("record", "record", "play a game into a folder of shards; run it again to continue",
+                "data_collect.commands:record", "data_collect.commands:record_parser"),
+        Command("verify", "look at a recording", "read every chunk of a recording, and replay some episodes",
+                "data_collect.commands:verify", "data_collect.commands:verify_parser"),
+        Command("inspect", "look at a recording", "show the card of a recording, and a picture of its episodes",
+                "data_collect.commands:inspect", "data_collect.commands:inspect_parser"),
+    ],
+    [
+        "python -m data_collect record --game maze --player explorer --frames 20000 --workers 2 --out data/maze",
+        "python -m data_collect verify data/maze",
+        "python -m data_collect inspect data/maze --sheet sheet.png",
+    ],
+)  # fmt: skip
+
+
+def record_parser() -> Parser:
+    """Flags of `record`."""
+    parser = Parser("python -m data_collect record", "Play a game into a folder of shards; run it again to continue.", [
+        "python -m data_collect record --game maze --player explorer --frames 20000 --workers 2 --out data/maze",
+        "python -m data_collect record --game gym:my_game:MyGame-v0 --player human --frames 5000 --out data/mine",
+        "python -m data_collect record --game 'doom?scenario=deathmatch' --player wanderer --frames 9000 --out data/dm",
+    ])  # fmt: skip
+    what = parser.group("what to record")
+    what.add_argument("--game", required=True, help="maze, doom, gym:ID, with options: 'maze?size=9&creatures=0'")
+    what.add_argument("--player", required=True, help="explorer, wanderer, random, human or policy:MODULE:FUNCTION")
+    what.add_argument("--frames", type=int, required=True, help="frames that the folder shall hold in the end")
+    what.add_argument("--out", required=True, help="the folder; one that holds the same recording is continued")
+    how = parser.group("how")
+    how.add_argument("--workers", type=int, default=1, help="processes; the result does not depend on it (default: 1)")
+    how.add_argument("--seed", type=int, help="what the episodes are a function of (default: the folder's, or 0)")
+    how.add_argument("--episode-frames", type=int,
+                     help="an episode is cut at this length (default: the folder's, or 2048)")  # fmt: skip
+    return parser
+
+
+def record(words: list[str]) -> int:
+    """Record, and say what the folder then holds."""
+    from data_collect.record import record
+
+    arguments = record_parser().parse_args(words)
+    started = time.monotonic()
+    dataset = record(
+        arguments.out, arguments.game, arguments.player, arguments.frames,
+        arguments.workers, arguments.seed, arguments.episode_frames,
+    )  # fmt: skip
+    card = dataset.card
+    print(
+        f"{arguments.out}: {card['frames']:,} frames in {card['episodes']:,} episodes, {card['shards']} shards, "
+        f"{card['bytes'] / 1e6:,.1f} MB, after {time.monotonic() - started:,.1f} s"
+    )
+    return 0
+
+
+def verify_parser() -> Parser:
+    """Flags of `verify`."""
+    parser = Parser("python -m data_collect verify", "Read every chunk of a recording, and replay some episodes.",
+                    ["python -m data_collect verify data/maze --replay all"])  # fmt: skip
+    parser.add_argument("folder", help="a recording")
+    parser.add_argument("--replay", default="3",
+                        help="episodes to play again and compare: a number or 'all' (default: 3)")  # fmt: skip
+    return parser
+
+
+def verify(words: list[str]) -> int:
+    """Verify, and say what was found."""
+    from data_collect.verify import verify
+
+    arguments = verify_parser().parse_args(words)
+    print(verify(arguments.folder, arguments.replay))
+    return 0
+
+
+def inspect_parser() -> Parser:
+    """Flags of `inspect`."""
+    parser = Parser("python -m data_collect inspect", "Show the card of a recording.",
+                    ["python -m data_collect inspect data/maze --sheet sheet.png"])  # fmt: skip
+    parser.add_argument("folder", help="a recording")
+    parser.add_argument("--sheet", metavar="FILE.png", help="write a contact sheet of its episodes")
+    parser.add_argument("--json", action="store_true", help="print the card as JSON, and nothing else")
+    return parser
+
+
+def inspect(words: list[str]) -> int:
+    """Show the card."""
+    from data_collect.inspect import inspect
+
+    arguments = inspect_parser().parse_args(words)
+    inspect(arguments.folder, arguments.sheet, arguments.json)
+    return 0
