@@ -27,6 +27,7 @@ from game_wm.evaluation.features import FeatureDistance
 from game_wm.evaluation.outcomes import Outcomes
 from game_wm.world import Outcome
 
+COMMITTED = Path(__file__).parents[1] / "checkpoints"
 SIZE = 32
 BUTTONS = ("left", "right", "up", "down")
 
@@ -198,6 +199,65 @@ def test_frechet_distance() -> None:
     assert components(np.zeros((5, 8))).shape == (5, 3)
 
 
+def test_every_interval_contains_its_figure() -> None:
+    generator = np.random.default_rng(0)
+    for draw in range(60):
+        count = int(generator.integers(1, 9))
+        pairs = np.exp(generator.normal(0, 3, (count, 2)))  # skewed, as squared errors are
+        pairs[generator.random(count) < 0.2] = math.nan
+        flags = (generator.random((count, 1)) < 0.3).astype(float)
+        for values, statistic in (
+            (pairs, metrics.pooled_psnr),
+            (pairs, metrics.ratio),
+            (pairs[:, :1], metrics.mean),
+            (flags, metrics.mean),
+            (np.full((count, 1), 0.1), metrics.mean),  # whose mean is not 0.1 to the last bit
+        ):
+            low, high = metrics.bootstrap(values, statistic, 40, seed=draw)
+            point = statistic(values)
+            assert low <= point <= high or np.isnan(values[:, 0]).all()
+
+
+def groups_of(generator: np.random.Generator, count: int, moved: float, spread: float, size: int = 6) -> np.ndarray:
+    """Groups (S, N, D) whose samples resemble each other, and are of N(moved, spread²) all the same."""
+    shared = generator.normal(size=(count, 1, 8)) * math.sqrt(0.7)
+    return moved + spread * (shared + generator.normal(size=(count, size, 8)) * math.sqrt(0.3))
+
+
+@pytest.mark.parametrize(("moved", "spread"), [(0.0, 1.0), (0.5, 1.0), (0.0, 1.6)])
+def test_kernel_distance_is_unbiased_and_its_interval_right(moved: float, spread: float) -> None:
+    generator = np.random.default_rng(1)
+    a, a_again = moved + spread * generator.normal(size=(2, 1, 3000, 8))
+    b, b_again = generator.normal(size=(2, 1, 3000, 8))
+    true = metrics.kernel_means(a, a_again) + metrics.kernel_means(b, b_again) - 2 * metrics.kernel_means(a, b)
+    true = 0.0 if (moved, spread) == (0, 1) else true.item()
+    found, covered, frechets = [], [], []
+    for _ in range(300):
+        dreams, plays = groups_of(generator, 8, moved, spread), groups_of(generator, 8, 0, 1)
+        frechets.append(metrics.frechet(dreams.reshape(-1, 8), plays.reshape(-1, 8)))
+        kernels = [metrics.kernel_means(*pair) for pair in ((dreams, dreams), (plays, plays), (dreams, plays))]
+
+        def distance(s: np.ndarray, t: np.ndarray, kernels: list[np.ndarray] = kernels) -> float:
+            return metrics.kernel_distance(kernels[0][np.ix_(s, s)], kernels[1][np.ix_(t, t)], kernels[2][np.ix_(s, t)])
+
+        every = np.arange(8)
+        found.append(distance(every, every))
+        without = [np.delete(every, i) for i in every]
+        low, high = metrics.jackknife(
+            found[-1], [distance(s, every) for s in without], [distance(every, t) for t in without]
+        )
+        assert low <= found[-1] <= high
+        covered.append(low <= true <= high)
+    assert np.mean(found) == pytest.approx(true, abs=4 * np.std(found) / math.sqrt(300) + 0.03 * true)
+    assert np.mean(covered) >= 0.92
+    if not true:
+        assert np.mean(frechets) > 3  # where the kernel distance is 0
+
+
+def test_students_t() -> None:
+    assert [round(metrics.student(n), 2) for n in (1, 3, 10, 15, 30, 120)] == [12.71, 3.18, 2.23, 2.13, 2.04, 1.98]
+
+
 def test_feature_distance_ranks_damage(features: FeatureDistance) -> None:
     generator = torch.Generator().manual_seed(0)
     truth = torch.from_numpy(np.stack([Toy().reset(seed=s)[0] for s in range(3)]))
@@ -312,14 +372,50 @@ def test_stability_ranks_perfect_and_frozen(toy: None, features: FeatureDistance
     cards_ = {}
     for frozen in (False, True):
         with rollout.RealGame("toy") as game:
-            cards_[frozen] = stability.stability(Fake(frozen), game, features, 8, range(90000, 90003), frames=400)
+            *parts, cards_[frozen] = stability.stability(
+                Fake(frozen), game, features, 8, range(90000, 90003), frames=400
+            )
+        assert [part["dreamt"] for part in parts] == [16, 216, 396]  # each window is told of when it is there
+        assert {"real_real", "kernel_real_real", "frechet_start"} <= set(parts[0])
+        assert "frechet_middle" not in parts[0] and "dreamt" not in cards_[frozen]
     perfect, frozen_ = cards_[False], cards_[True]
     own = [perfect[f"frechet_{name}"] for name in stability.NAMES]
     assert np.mean(own) == pytest.approx(perfect["real_real"])  # it dreams what the real game does
     assert frozen_["real_real"] == perfect["real_real"]
     assert frozen_["frechet_end"] > perfect["frechet_end"]
+    assert perfect["kernel_end_over_real"] == 0 and perfect["kernel_end_over_real_interval"] == [0, 0]
+    for name in ("kernel_real_real", *(f"kernel_{name}" for name in stability.NAMES)):
+        low, high = perfect[f"{name}_interval"]
+        assert low < perfect[name] < high
     assert perfect["idle_psnr"] == pytest.approx(metrics.PSNR_CAP)  # and so does a frozen dream of standing still
     assert perfect["dreams"] == 3 and perfect["frames"] == 400
+
+
+def test_a_drift_of_dreams_is_told_from_chance() -> None:
+    """Sixteen plays of one world each, sixteen dreams of their own: as varied as the game, or darker by a fifth."""
+    generator = torch.Generator().manual_seed(0)
+
+    def plays(brightness: float) -> Tensor:
+        worlds = torch.randint(40, 200, (16, 1, 2, 2, 3), generator=generator)
+        return ((worlds + torch.randint(0, 50, (16, 12, 2, 2, 3), generator=generator)) * brightness).to(torch.uint8)
+
+    def look(frames: Tensor) -> Any:
+        parts = dict(zip(stability.NAMES, frames.split(4), strict=True))
+        return stability.Wander(frames[:0], torch.zeros(0, 4), parts)
+
+    class Plain:
+        def vectors(self, frames: Tensor) -> np.ndarray:
+            return frames.flatten(1).double().numpy()
+
+    found = stability.Look(Plain(), [look(play) for play in plays(1.0)])  # type: ignore[arg-type]
+    real, alike, darker = (found.kernels(found.project(plays(brightness))) for brightness in (1.0, 1.0, 0.8))
+    value, (low, high) = found.excess(alike, real)
+    assert low < 0 < high and low < value < high
+    value, (low, high) = found.excess(darker, real)
+    assert 0 < low < value < high
+    value, (low, high) = found.distance(real)
+    assert low < 0 < high and abs(value) < 0.5 * found.distance(darker)[0]
+    assert found.excess(real, real) == (0, [0, 0])
 
 
 def test_windows_are_those_of_the_protocol() -> None:
@@ -452,6 +548,40 @@ def test_commands_with_different_options_are_both_told() -> None:
     assert cards.seeds(runs) == "90000-90063"
     assert cards.seeds({**runs, "revisit": {"seeds": "91000-91005"}}) == "90000-90063, 91000-91005"
     assert cards.seeds({"cost": {}}) == ""
+
+
+def figures_with_intervals(card: dict[str, Any]) -> list[tuple[str, float, list[float]]]:
+    """Every figure of a card that has an interval beside it."""
+    found = []
+    for name, value in card.items():
+        interval = card.get(f"{name}_interval")
+        if isinstance(interval, list):
+            found.append((name, value, interval))
+        elif isinstance(interval, dict):
+            found += [(f"{name} {key}", value[key], interval[key]) for key in value]
+        elif isinstance(value, dict):
+            found += figures_with_intervals(value)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(COMMITTED.glob("*.json")), ids=lambda path: path.stem)
+def test_committed_cards_agree_with_themselves(path: Path) -> None:
+    card = json.loads(path.read_text())
+    assert card["command"] == cards.command(card["runs"]) and card["seeds"] == cards.seeds(card["runs"])
+    assert path.with_suffix(".md").read_text() == cards.markdown(card, path.with_suffix(".png").exists())
+    found = figures_with_intervals(card)
+    assert len(found) > 20
+    assert [row for row in found if not row[2][0] <= row[1] <= row[2][1]] == []
+
+
+def test_an_interval_beside_its_figure_is_not_shown() -> None:
+    figures = {"dreams": 16, "frames": 10_000, "real_real": 63.4, "real_real_interval": [0, 46], "frechet_start": 594.0}
+    page = "\n".join(cards._stability({"stability": figures}))
+    assert "| real against real | 63.4 |" in page and "±" not in page and "kernel" not in page
+    judged = figures | {"kernel_real_real": 0.01, "kernel_real_real_interval": [-0.02, 0.04], "dreamt": 500}
+    page = "\n".join(cards._stability({"stability": judged}))
+    assert "| real against real | 63.4 | 0.010 ± 0.030 |" in page and "| dream, start | 594.0 | – |" in page
+    assert "10,000 frames, 500 of them dreamt so far" in page
 
 
 def test_what_is_no_number_is_absent() -> None:

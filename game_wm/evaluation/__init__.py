@@ -142,9 +142,8 @@ def evaluate(checkpoint: Checkpoint, options: Options) -> tuple[dict[str, Any], 
                 seeds = options.seeds(options.dreams)
                 with _progress("stability", budget(options.dreams, options.long)) as tick:
                     assert features is not None
-                    results["stability"] = stability(
-                        model, game, features, prompt, seeds, options.long, options.steps, tick
-                    )
+                    for found in stability(model, game, features, prompt, seeds, options.long, options.steps, tick):
+                        results["stability"] = found
     if "cost" in options.suites:
         from game_wm.evaluation.cost import cost
 

@@ -149,12 +149,14 @@ def table(header: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _with_interval(holder: Mapping[str, Any], name: str, key: str | None = None, digits: int = 2) -> str:
+    """The figure ± half its interval; alone where it lies outside, as Fréchet distances in cards of before do."""
     value, interval = holder.get(name), holder.get(f"{name}_interval")
     if key is not None:
         value, interval = (value or {}).get(key), (interval or {}).get(key)
     if value is None:
         return "–"
-    return f"{value:.{digits}f}" + (f" ± {(interval[1] - interval[0]) / 2:.{digits}f}" if interval else "")
+    low, high = interval or (math.inf, -math.inf)
+    return f"{value:.{digits}f}" + (f" ± {(high - low) / 2:.{digits}f}" if low <= value <= high else "")
 
 
 def _fidelity(card: Mapping[str, Any]) -> list[str]:
@@ -212,16 +214,25 @@ def _control(card: Mapping[str, Any]) -> list[str]:
 
 def _stability(card: Mapping[str, Any]) -> list[str]:
     figures = card["stability"]
-    titles = {
-        "real_real": "real against real", "frechet_start": "dream, start", "frechet_middle": "dream, middle",
-        "frechet_end": "dream, end",
-    }  # fmt: skip
+    titles = {"real_real": "real against real", "start": "dream, start", "middle": "dream, middle", "end": "dream, end"}
+    rows = []
+    for key, title in titles.items():
+        frechet = figures.get(key if key == "real_real" else f"frechet_{key}")
+        if frechet is not None:
+            rows.append([title, f"{frechet:.1f}", _with_interval(figures, f"kernel_{key}", None, 3)])
+    judged = any(key.startswith("kernel_") for key in figures)
+    header, rows = ["", "Fréchet distance", *["kernel distance"] * judged], [row[: 2 + judged] for row in rows]
+    so_far = f", {figures['dreamt']:,} of them dreamt so far" if "dreamt" in figures else ""
     lines = [
-        f"{figures['dreams']} dreams of {figures['frames']:,} frames. Fréchet distance of EfficientNet-Lite0 features "
-        "to real play (less is better):",
+        f"{figures['dreams']} dreams of {figures['frames']:,} frames{so_far}. Distances of EfficientNet-Lite0 features "
+        "from real play: less is better. The Fréchet distance is above 0 for real play too, since the samples are small"
+        + ("; the kernel distance is 0 where nothing tells the two apart." if judged else "."),
         "",
-        *table(["", "distance"], [[title, _with_interval(figures, key, None, 1)] for key, title in titles.items()]),
+        *table(header, rows),
     ]
+    if "kernel_end_over_real" in figures:
+        excess = _with_interval(figures, "kernel_end_over_real", None, 3)
+        lines += ["", f"At the end, a dream is {excess} further from real play than the real game is."]
     if "idle_psnr" in figures:
         lines += ["", f"Standing still for {figures['idle_frames']:,} frames: the last is at "
                   f"{_with_interval(figures, 'idle_psnr')} dB from the first."]  # fmt: skip

@@ -3,13 +3,14 @@
     psnr(truth, dream)                      # (B,) decibels
     low, high = bootstrap(psnr_per_episode) # 95 % interval of the mean over episodes
 
-Legend: B pictures, H height, W width in pixels, E episodes, N samples, D dimensions. Frames are uint8 (B, H, W, 3).
+Legend: B pictures, H height, W width in pixels, E episodes, N and M samples, D dimensions, S and T groups of samples (a
+dream, a play). Frames are uint8 (B, H, W, 3).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -84,7 +85,8 @@ def ratio(values: np.ndarray) -> float:
 def bootstrap(
     values: np.ndarray, statistic: Callable[[np.ndarray], float] = mean, resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % percentile interval of `statistic` over resampled episodes (first axis); NaN rows are left out first."""
+    """95 % percentile interval of `statistic` over resampled episodes (first axis), widened to hold `statistic(values)`
+    where it does not; NaN rows are left out first."""
     values = np.asarray(values, np.float64)
     values = values[~np.isnan(values).reshape(len(values), -1).any(1)]
     if not len(values):
@@ -92,7 +94,8 @@ def bootstrap(
     generator = np.random.default_rng(seed)
     drawn = [statistic(values[generator.integers(len(values), size=len(values))]) for _ in range(resamples)]
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return float(low), float(high)
+    point = statistic(values)
+    return min(float(low), point), max(float(high), point)
 
 
 class Components:
@@ -111,7 +114,8 @@ class Components:
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
     """Squared Fréchet distance of the Gaussians fitted to two sets (N, D), (M, D): |μa-μb|² + tr(Ca + Cb - 2√(CaCb)).
 
-    0 for equal sets. It grows as sets get smaller, so compare only distances between sets of the same sizes.
+    0 for equal sets. It grows as sets get smaller, so compare only distances between sets of the same sizes. It has no
+    interval here: resampling makes the sets smaller still, so the resampled distances do not lie around this one.
     """
     cov_a, cov_b = np.atleast_2d(np.cov(a, rowvar=False)), np.atleast_2d(np.cov(b, rowvar=False))
     root = _root(cov_a)
@@ -124,3 +128,45 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
 def _root(matrix: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(matrix)
     return (vectors * np.sqrt(values.clip(0))) @ vectors.T
+
+
+def kernel_means(a_SND: np.ndarray, b_TMD: np.ndarray) -> np.ndarray:
+    """Mean of the polynomial kernel (x·y / D + 1)³ between the samples of each two groups (S, T).
+
+    The kernel of the Kernel Inception Distance (Bińkowski et al. 2018, "Demystifying MMD GANs", section 3.1).
+    """
+    values = (np.einsum("snd,tmd->sntm", a_SND, b_TMD, optimize=True) / a_SND.shape[-1] + 1) ** 3
+    return values.mean((1, 3))
+
+
+def kernel_distance(within_SS: np.ndarray, others_TT: np.ndarray, between_ST: np.ndarray) -> float:
+    """Unbiased estimate of the squared maximum mean discrepancy of two populations from `kernel_means` of their groups.
+
+    Bińkowski et al. 2018, equation 3, with groups in place of samples: no group is compared with itself, so it does not
+    matter how much the frames of one dream resemble each other. Where the populations are the same it is 0 on average
+    (so it may be negative), however few the groups are. NaN where either side has fewer than two.
+    """
+    return _off_diagonal(within_SS) + _off_diagonal(others_TT) - 2 * float(between_ST.mean())
+
+
+def _off_diagonal(matrix: np.ndarray) -> float:
+    count = len(matrix)
+    return float(matrix.sum() - np.trace(matrix)) / (count * (count - 1)) if count > 1 else math.nan
+
+
+def jackknife(point: float, *left_out: Sequence[float]) -> tuple[float, float]:
+    """95 % interval around a figure, from what it is without each group in turn, one sequence for each side.
+
+    Leave-one-out standard errors of the sides, added in squares; Student's t with a degree of freedom less than the
+    smaller side has groups (Efron & Stein 1981). A bootstrap would compare a group that it draws twice with itself.
+    """
+    sides = [np.asarray(side, np.float64) for side in left_out]
+    variance = sum((len(side) - 1) / len(side) * np.square(side - side.mean()).sum() for side in sides)
+    reach = student(min(map(len, sides)) - 1) * math.sqrt(variance)
+    return point - reach, point + reach
+
+
+def student(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t."""
+    table = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+    return table[freedom - 1] if freedom <= len(table) else 1.95996 + 2.3722 / freedom + 2.8225 / freedom**2

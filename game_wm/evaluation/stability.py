@@ -2,13 +2,20 @@
 
     card["stability"] = stability(model, game, FeatureDistance(), prompt=64, seeds=range(90000, 90016))
 
-*Fréchet distance*: every 8th frame of the windows 0-500, 5,000-5,500 and 9,500-10,000 of each dream, as EfficientNet-
-Lite0 feature vectors on the 64 principal components of real ones, against the same windows of real play on as many
-other seeds (the reference). `real_real` is the distance of the real game, on the dreams' own seeds and under the
-dreams' own actions, to the same reference: its mean over the three windows. All four compare sets of equal sizes.
+Looked at is every 8th frame of the windows 0-500, 5,000-5,500 and 9,500-10,000 of each dream, as EfficientNet-Lite0
+feature vectors on the 64 principal components of real ones. They are compared with real play on as many other seeds
+(the *reference*), and so is the real game on the dreams' own seeds under the dreams' own actions: real against real.
 Where the real game ends, it is started again on another seed and the actions go on; a predicted end is ignored, the
-dream goes on. Intervals are bootstrapped over dreams (basic bootstrap, since resampling makes a Fréchet distance
-larger).
+dream goes on.
+
+`kernel_*` is the one that is judged: the unbiased kernel distance (`metrics.kernel_distance`, dreams and plays as its
+groups), the features divided by the reference's root mean square, so that games can be compared; 0 where dream and game
+look alike. `kernel_end_over_real` is how much further from the reference the dreams' end is than the real game in
+that window; its interval lies above 0 where dreams have drifted away. `kernel_real_real` is the mean over the windows.
+Intervals come of leaving out one dream, with the real play under its actions, and one play of the reference at a time.
+
+`frechet_*` and `real_real` are Fréchet distances of the same features to all three windows of the reference. They are
+biased upwards at this size of sample, real against real too; all four compare sets of equal sizes.
 
 *Standing still*: the prompt's last 16 frames and 1,000 more are played by nobody. `idle_psnr` compares the last of
 the dreamt frames to the first, over the pixels that do not change in the real game meanwhile (what moves by itself is
@@ -20,7 +27,7 @@ Legend: S dreams, N frames of a dream, P frames of the prompt.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,11 +92,10 @@ def wander(game: RealGame, seed: int, prompt: int, frames: int, tick: Tick) -> W
     return Wander(torch.from_numpy(np.stack(lead.play.frames)), torch.from_numpy(np.stack(actions)), pictures, poses)
 
 
-@torch.no_grad()
 def dream_on(
     model: Any, plays: Sequence[Wander], seeds: Sequence[int], steps: int | None, tick: Tick
-) -> dict[str, Tensor]:
-    """Dream each play's actions after its prompt; window -> uint8 (S, n, H, W, 3)."""
+) -> Iterator[tuple[str, Tensor]]:
+    """Dream each play's actions after its prompt; gives each window, as uint8 (S, n, H, W, 3), when it is full."""
     prompt, device = len(plays[0].frames), device_of(model)
     actions = torch.stack([play.actions for play in plays])
     known = [play.poses for play in plays if play.poses is not None]
@@ -99,12 +105,14 @@ def dream_on(
     spans = windows(frames)
     looks: dict[str, list[Tensor]] = {name: [] for name in spans}
     for step in range(1, frames + 1):
-        outcome, state = model.step(state, actions[:, prompt - 2 + step].to(device), steps)
+        with torch.no_grad():  # not around the whole, which is left at every yield
+            outcome, state = model.step(state, actions[:, prompt - 2 + step].to(device), steps)
+        tick(len(plays))
         for name, span in spans.items():
             if step in span:
                 looks[name].append(outcome.frames.cpu())
-        tick(len(plays))
-    return {name: torch.stack(kept, 1) for name, kept in looks.items()}
+            if step == span[-1]:
+                yield name, torch.stack(looks[name], 1)
 
 
 @torch.no_grad()
@@ -143,6 +151,58 @@ def idle_psnr(
     }  # fmt: skip
 
 
+Kernels = tuple[np.ndarray, np.ndarray]  # kernel means within a set (S, S) and between it and the reference (S, T)
+
+
+class Look:
+    """The three windows of S dreams or plays as features, scored against T plays of the reference."""
+
+    def __init__(self, features: FeatureDistance, others: Sequence[Wander]) -> None:
+        self.features = features
+        vectors = features.vectors(torch.cat([play.looks[name] for play in others for name in NAMES]))
+        self.components = metrics.Components(vectors, COMPONENTS)
+        self.reference_TMD = self.components(vectors).reshape(len(others), -1, min(COMPONENTS, *vectors.shape))
+        self.scale = float(np.sqrt(np.square(self.reference_TMD).mean())) or 1.0
+        self.others_TT = self._kernel(self.reference_TMD, self.reference_TMD)
+
+    def _kernel(self, a_SND: np.ndarray, b_TMD: np.ndarray) -> np.ndarray:
+        return metrics.kernel_means(a_SND / self.scale, b_TMD / self.scale)
+
+    def project(self, look_SNHWC: Tensor) -> np.ndarray:
+        """(S, N, H, W, 3) -> features (S, N, at most 64)."""
+        return self.components(self.features.vectors(look_SNHWC.flatten(0, 1))).reshape(*look_SNHWC.shape[:2], -1)
+
+    def frechet(self, *sets_SND: np.ndarray) -> float:
+        """Mean of the sets' Fréchet distances to the reference."""
+        every = self.reference_TMD.reshape(-1, self.reference_TMD.shape[-1])
+        return float(np.mean([metrics.frechet(found.reshape(-1, found.shape[-1]), every) for found in sets_SND]))
+
+    def kernels(self, samples_SND: np.ndarray) -> Kernels:
+        """What the kernel distances are made of."""
+        return self._kernel(samples_SND, samples_SND), self._kernel(samples_SND, self.reference_TMD)
+
+    def distance(self, *sets: Kernels) -> tuple[float, list[float]]:
+        """Mean kernel distance of the sets to the reference, and its interval."""
+        return self._estimate(lambda *kept: float(np.mean([self._of(found, *kept) for found in sets])), sets[0])
+
+    def excess(self, found: Kernels, real: Kernels) -> tuple[float, list[float]]:
+        """How much further from the reference it is than real play of the same seeds and actions, and its interval."""
+        return self._estimate(lambda *kept: self._of(found, *kept) - self._of(real, *kept), found)
+
+    def _of(self, found: Kernels, some_s: np.ndarray, some_t: np.ndarray) -> float:
+        within, between = found[0][np.ix_(some_s, some_s)], found[1][np.ix_(some_s, some_t)]
+        return metrics.kernel_distance(within, self.others_TT[np.ix_(some_t, some_t)], between)
+
+    def _estimate(
+        self, statistic: Callable[[np.ndarray, np.ndarray], float], found: Kernels
+    ) -> tuple[float, list[float]]:
+        all_s, all_t = (np.arange(count) for count in found[1].shape)
+        point = statistic(all_s, all_t)
+        without_s = [statistic(np.delete(all_s, i), all_t) for i in all_s]
+        without_t = [statistic(all_s, np.delete(all_t, i)) for i in all_t]
+        return point, list(metrics.jackknife(point, without_s, without_t))
+
+
 def stability(
     model: Any,
     game: RealGame,
@@ -152,44 +212,34 @@ def stability(
     frames: int = FRAMES,
     steps: int | None = None,
     tick: Tick = no_tick,
-) -> dict[str, Any]:
-    """The card's `stability` object. `tick` is told of frames, real and dreamt; `budget` says how many to expect."""
+) -> Iterator[dict[str, Any]]:
+    """The card's `stability` object, given again with more in it after each window and, at last, standing still.
+
+    `tick` is told of frames, real and dreamt; `budget` says how many to expect.
+    """
     plays = [wander(game, seed, prompt, frames, tick) for seed in seeds]
-    others = [wander(game, seed + len(seeds), prompt, frames, tick) for seed in seeds]
-    reference = features.vectors(torch.cat([look for play in others for look in play.looks.values()]))
-    components = metrics.Components(reference, COMPONENTS)
-    reference = components(reference)
-    real = {name: _project(components, features, torch.stack([p.looks[name] for p in plays])) for name in NAMES}
-    dreamt = dream_on(model, plays, seeds, steps, tick)
-    made = {name: _project(components, features, look) for name, look in dreamt.items()}
-    card: dict[str, Any] = {}
+    look = Look(features, [wander(game, seed + len(seeds), prompt, frames, tick) for seed in seeds])
+    real = [look.project(torch.stack([play.looks[name] for play in plays])) for name in NAMES]
+    kernels = [look.kernels(found) for found in real]
+    card: dict[str, Any] = {"dreams": len(seeds), "frames": frames, "real_real": look.frechet(*real)}
+    _put(card, "kernel_real_real", look.distance(*kernels))
+    for name, dreamt in dream_on(model, plays, seeds, steps, tick):
+        found = look.project(dreamt)
+        card[f"frechet_{name}"] = look.frechet(found)
+        _put(card, f"kernel_{name}", look.distance(look.kernels(found)))
+        if name == NAMES[-1]:
+            _put(card, "kernel_end_over_real", look.excess(look.kernels(found), kernels[-1]))
+        yield card | {"dreamt": windows(frames)[name][-1]}
+    yield card | idle_psnr(model, game, prompt, seeds, min(IDLE_FRAMES, frames // 10), steps, tick)
 
-    def distance(*sets: np.ndarray) -> float:
-        return float(np.mean([metrics.frechet(s.reshape(-1, s.shape[-1]), reference) for s in sets]))
 
-    card["real_real"] = distance(*real.values())
-    card["real_real_interval"] = _interval(distance, *real.values())
-    for name, samples in made.items():
-        card[f"frechet_{name}"] = distance(samples)
-        card[f"frechet_{name}_interval"] = _interval(distance, samples)
-    idle = idle_psnr(model, game, prompt, seeds, min(IDLE_FRAMES, frames // 10), steps, tick)
-    return card | idle | {"dreams": len(seeds), "frames": frames}
+def _put(card: dict[str, Any], name: str, found: tuple[float, list[float]]) -> None:
+    """A figure, which takes two dreams, and its interval, which takes three."""
+    value, interval = found
+    card |= {} if np.isnan(value) else {name: value}
+    card |= {} if np.isnan(interval).any() else {f"{name}_interval": interval}
 
 
 def budget(dreams: int, frames: int) -> int:
     """The number of frames that `stability` tells `tick` of, about."""
     return 3 * dreams * frames + 2 * dreams * min(IDLE_FRAMES, frames // 10)
-
-
-def _project(components: metrics.Components, features: FeatureDistance, look: Tensor) -> np.ndarray:
-    """(S, n, H, W, 3) -> (S, n, at most 64)."""
-    projected = components(features.vectors(look.flatten(0, 1)))
-    return projected.reshape(*look.shape[:2], -1)
-
-
-def _interval(distance: Callable[..., float], *sets: np.ndarray, resamples: int = 200) -> list[float]:
-    """Basic bootstrap interval over dreams, the first axis of every set."""
-    generator, value = np.random.default_rng(0), distance(*sets)
-    picks = (generator.integers(len(sets[0]), size=len(sets[0])) for _ in range(resamples))
-    low, high = np.percentile([distance(*(s[pick] for s in sets)) for pick in picks], [2.5, 97.5])
-    return [max(0.0, 2 * value - float(high)), max(0.0, 2 * value - float(low))]
