@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from data_collect.errors import UserError, failed
+from data_collect.places import SCANCODES, resolve
 from data_collect.schema import ActionSchema
 
 NAMES = ("explorer", "wanderer", "random", "human", "policy:MODULE:FUNCTION")
@@ -155,12 +156,16 @@ class Human:
             if event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE):
                 raise Quit
             if event.type == pygame.KEYDOWN:
-                self.held.append(pygame.key.name(event.key))
+                self.held.append(self._key(event))
             elif event.type == pygame.KEYUP:
-                self.held = [key for key in self.held if key != pygame.key.name(event.key)]
+                self.held = [key for key in self.held if key != self._key(event)]
             elif event.type == pygame.WINDOWFOCUSLOST:
                 self.held = []
         return self.schema.from_keys(self.held)
+
+    def _key(self, event: Any) -> str:
+        """The game's key that is meant, by its place."""
+        return resolve(self.pygame.key.name(event.key), SCANCODES.get(getattr(event, "scancode", 0)), self.schema.keys)
 
 
 def open_window(width: int, height: int) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from data_collect.schema import ActionSchema
 from game_wm.ui import keymap
 
 pygame = pytest.importorskip("pygame")
@@ -16,7 +18,7 @@ GAME, COMMANDS = {"w", "a", "s", "d", "up"}, {"z", "q", "h", "n", "o", "ctrl+s"}
     [
         ("w", "w", "w"), ("n", "n", "n"), ("up", None, "up"),
         ("ц", "w", "w"), ("ф", "a", "a"), ("р", "h", "h"),  # Russian
-        ("z", "w", "w"), ("q", "a", "a"), ("a", "q", "a"),  # French
+        ("z", "w", "w"), ("q", "a", "a"), ("a", "q", "a"), ("a", "d", "d"),  # French; a letter of the game elsewhere
         (",", "w", "w"), ("o", "s", "s"), ("e", "d", "d"),  # Dvorak
         ("n", "l", "n"), ("щ", "o", "o"), ("ж", ";", "ж"), ("ё", "`", "ё"),
     ],
@@ -34,3 +36,22 @@ def test_places_are_those_of_sdl() -> None:
     }  # fmt: skip
     for scancode, key in keymap.SCANCODES.items():
         assert getattr(pygame, f"KSCAN_{names.get(key, key.upper())}") == scancode
+
+
+@pytest.mark.parametrize("letters", ["wd", "zd", "цв"])
+def test_who_plays_a_recording_walks_by_the_same_places(letters: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from data_collect.players import Human, Quit
+
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    schema = ActionSchema("multibinary", ("forward", "right"), keys={"w": "forward", "d": "right"}, fps=500)
+    player, frame = Human(schema), np.zeros((16, 16, 3), np.uint8)
+    player.reset(None, frame, {})
+    for letter, scancode, done in zip(letters, (pygame.KSCAN_W, pygame.KSCAN_D), ([1, 0], [0, 1])):
+        pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=ord(letter), scancode=scancode))
+        assert player.act(frame, {}).tolist() == done
+        pygame.event.post(pygame.event.Event(pygame.KEYUP, key=ord(letter), scancode=scancode))
+        assert player.act(frame, {}).tolist() == [0, 0]
+    pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_ESCAPE))
+    with pytest.raises(Quit):
+        player.act(frame, {})
+    pygame.display.quit()

@@ -244,6 +244,69 @@ def test_the_window_obeys_a_key_map_of_ones_own(opened: Any, tmp_path: Path) -> 
     assert w.session.paused
 
 
+def stroke(letter: str, scancode: int, up: bool = False, ctrl: bool = False) -> None:
+    """A key of some layout: what it types, and its place."""
+    kind, mod = pygame.KEYUP if up else pygame.KEYDOWN, pygame.KMOD_LCTRL if ctrl else pygame.KMOD_NONE
+    pygame.event.post(pygame.event.Event(kind, key=ord(letter), scancode=scancode, mod=mod))
+
+
+W, A, S, D, Q, Z, H = 26, 4, 22, 7, 20, 29, 11  # SDL's scancodes of a US keyboard's keys
+WASD = replace(MAZE, keys={"w": "forward", "s": "back", "a": "turn_left", "d": "turn_right"})
+
+
+@pytest.mark.parametrize("letters", ["wasd", "zqsd", "цфыв", "ςασδ", ",aoe"])  # US, AZERTY, Russian, Greek, Dvorak
+def test_everybody_walks_by_the_same_places(letters: str, opened: Any) -> None:
+    w = opened(fake(WASD))
+    for letter, place, action in zip(letters, (W, A, S, D), ([1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1])):
+        stroke(letter, place)
+        w.pump()
+        w.advance()
+        assert w.session.model.calls[-1][0] == action
+        stroke(letter, place, up=True)
+        w.pump()
+        w.advance()
+        assert w.session.model.calls[-1][0] == [0, 0, 0, 0]
+    assert not (w.latents or w.help or w.chooser or w.session.paused)
+
+
+def test_commands_are_letters_and_places_where_a_letter_means_nothing(opened: Any) -> None:
+    w = opened(fake(WASD))
+    stroke("р", H)  # Russian
+    w.pump()
+    assert w.help
+    stroke("h", 13)  # a keyboard that has H elsewhere
+    w.pump()
+    assert not w.help
+    stroke("z", W)  # AZERTY: the key walks, and its letter's command has it with Ctrl
+    w.pump()
+    assert not w.latents
+    stroke("z", W, ctrl=True)
+    w.pump()
+    assert w.latents
+    w.latents = False  # the fake has none
+    for letter, place in (("w", Z), ("a", Q)):  # letters of the game that lie elsewhere walk as well
+        stroke(letter, place)
+    w.pump()
+    w.advance()
+    assert w.session.model.calls[-1][0] == [1, 0, 1, 0]
+    stroke("z", W)
+    stroke("w", Z, up=True)
+    w.pump()
+    w.advance()
+    assert w.session.model.calls[-1][0] == [1, 0, 1, 0]  # the other key for it is still down
+    stroke("ц", W, up=True)  # the layout was changed meanwhile
+    w.pump()
+    w.advance()
+    assert w.session.model.calls[-1][0] == [0, 0, 1, 0]
+
+
+def test_ctrl_is_a_commands_where_it_is_not_the_games() -> None:
+    ctrl_plays = replace(WASD, keys={**WASD.keys, "left ctrl": "back"})
+    for schema, meant in ((WASD, (None, "quality")), (ctrl_plays, ("a", None))):
+        assert keymap.meant(schema, keymap.command_keys(schema), "q", "a", ctrl=True) == meant  # AZERTY
+    assert keymap.meant(ctrl_plays, keymap.command_keys(ctrl_plays), "s", "s", ctrl=True) == (None, "save")
+
+
 def test_keys_are_let_go_when_the_window_loses_the_keyboard(opened: Any) -> None:
     w = opened()
     key("up")

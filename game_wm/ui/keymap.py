@@ -6,15 +6,15 @@ A file changes them:
     game: {w: forward, s: back, a: turn_left, d: turn_right}    # these keys, and no others
     window: {rewind: left shift, pause: [p, home]}
 
-Keys that lie in the same place mean the same on every keyboard: a letter that no key has here (Cyrillic, Greek) is
-taken for the one that a US keyboard has there, and so is any letter where a key of the game lies (`resolve`).
+The game's keys are places, so that W A S D lie together on every keyboard. A command's key is a letter; where a letter
+means nothing (Cyrillic, Greek), its place does (`resolve` in `data_collect/places.py`).
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,22 +22,14 @@ from typing import Any
 import numpy as np
 
 from data_collect.errors import UserError
+from data_collect.places import CODES as CODES
+from data_collect.places import SCANCODES as SCANCODES
+from data_collect.places import resolve as resolve
 from data_collect.schema import ActionSchema
 
 ARROWS = ("up", "down", "left", "right")
 CTRL = "ctrl+"
-# The printing keys of a US keyboard and where they lie: by the browser's name of the place (KeyboardEvent.code), and by
-# USB's number of it, which is SDL's scancode.
-_PUNCTUATION = {
-    "-": ("Minus", 45), "=": ("Equal", 46), "[": ("BracketLeft", 47), "]": ("BracketRight", 48),
-    "\\": ("Backslash", 49), ";": ("Semicolon", 51), "'": ("Quote", 52), "`": ("Backquote", 53), ",": ("Comma", 54),
-    ".": ("Period", 55), "/": ("Slash", 56),
-}  # fmt: skip
-_LETTERS = {letter: (f"Key{letter.upper()}", 4 + i) for i, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
-_DIGITS = {digit: (f"Digit{digit}", 30 + i) for i, digit in enumerate("1234567890")}
-_PLACES = {**_LETTERS, **_DIGITS, **_PUNCTUATION}
-CODES = {code: key for key, (code, _) in _PLACES.items()}
-SCANCODES = {scancode: key for key, (_, scancode) in _PLACES.items()}
+CTRL_KEYS = {"left ctrl", "right ctrl"}
 
 
 @dataclass(frozen=True)
@@ -80,17 +72,6 @@ COMMANDS = (
 )
 
 
-def resolve(key: str, place: str | None, game: Collection[str], commands: Collection[str]) -> str:
-    """What a key stands for: itself, or the key that a US keyboard has in its `place` (of CODES or SCANCODES).
-
-    Keys of the game come first, by name and then by place, so that W, A, S and D are the same four keys everywhere;
-    then commands in the same way. The page does the same (`name` in `web/page/keys.js`).
-    """
-    if key in game or place is None:
-        return key
-    return place if place in game or (place in commands and key not in commands) else key
-
-
 def keys_of(schema: ActionSchema, command: Command) -> list[str]:
     """The keys of a command that the game leaves free; all of them with Ctrl where it leaves none."""
     return [key for key in command.keys if key not in schema.keys] or [CTRL + key for key in command.keys]
@@ -109,6 +90,24 @@ def shown_keys(schema: ActionSchema, group: str, commands: tuple[Command, ...] =
 def key_of(schema: ActionSchema, name: str, commands: tuple[Command, ...] = COMMANDS) -> str:
     """The shown key of one command."""
     return keys_of(schema, next(c for c in commands if c.name == name))[0]
+
+
+def meant(
+    schema: ActionSchema, commands: Mapping[str, str], key: str, place: str | None, ctrl: bool = False
+) -> tuple[str | None, str | None]:
+    """(key of the game, command) that a key stands for which is called `key` and lies at `place`; one of them or both
+    are None. `commands` is `command_keys`.
+
+    What lies where a key of the game does has its own letter's command with Ctrl.
+    """
+    names = [key] if place is None else [key, place]
+    held = [commands[CTRL + name] for name in names if CTRL + name in commands]
+    if not CTRL_KEYS & schema.keys.keys():  # else Ctrl is held to play
+        held += [commands[name] for name in names if name in commands]
+    if ctrl and held:
+        return None, held[0]
+    name = resolve(key, place, schema.keys, commands)
+    return (name, None) if name in schema.keys else (None, commands.get(name))
 
 
 def read(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import pygame
 
 from data_collect.errors import UserError
+from data_collect.places import SCANCODES
 from game_wm.ui import display, keymap, paint, screen, views
 from game_wm.ui.commands import Commands
 from game_wm.ui.gamepad import Gamepad
@@ -56,6 +57,7 @@ class Window(Commands):
         self.latents, self.graph, self.rewinding = False, False, False
         self.chooser: Chooser | None = None
         self._load, self._opener, self._folders = load, opener, folders
+        self._down: dict[int, tuple[str | None, str | None]] = {}  # keys that are held -> what they stood for
         self._figures = display.Figures()
         self._periods = Timings(60)
         self._last_shown: float | None = None
@@ -119,6 +121,7 @@ class Window(Commands):
         self._commands = keymap.command_keys(session.schema, session.commands)
         self._pad = Gamepad(session.schema)
         self._pacer = Pacer(session.fps)
+        self._down.clear()
         self._log = None
         self.surface = screen.fit(self.surface, session.picture.shape[:2])
         self._say(f"{keymap.shown(keymap.key_of(session.schema, 'help', session.commands))} shows the keys")
@@ -275,22 +278,24 @@ class Window(Commands):
         keyboard = self.session.keyboard
         if event.type == pygame.QUIT:
             self.running = False
+        elif event.type == pygame.KEYUP:
+            key, command = self._down.pop(_which(event), (None, None))
+            if key is not None and (key, None) not in self._down.values():
+                keyboard.release(key, at)
+            if command == "rewind":
+                self.rewinding = False
         elif self.chooser:
             self._choose(event)
         elif event.type == pygame.KEYDOWN:
-            key = pygame.key.name(event.key)
-            held = keymap.CTRL + key if getattr(event, "mod", 0) & pygame.KMOD_CTRL else key
-            if held in self._commands and held != key:
-                self._obey(self._commands[held])
-            elif not keyboard.press(key, at) and key in self._commands:
-                self._obey(self._commands[key])
-        elif event.type == pygame.KEYUP:
-            key = pygame.key.name(event.key)
-            keyboard.release(key, at)
-            if "rewind" in (self._commands.get(key), self._commands.get(keymap.CTRL + key)):
-                self.rewinding = False
+            key, command = self._meant(event)
+            self._down[_which(event)] = key, command
+            if key is not None:
+                keyboard.press(key, at)
+            elif command is not None:
+                self._obey(command)
         elif event.type == pygame.WINDOWFOCUSLOST:
-            keyboard.release_all()  # their KEYUP goes to another window
+            self._down.clear()  # their KEYUP goes to another window
+            keyboard.release_all()
             self._pad.release_all()
             self.rewinding = False
         if command := self._pad.command(event):
@@ -304,6 +309,12 @@ class Window(Commands):
             else:
                 keyboard.release(key, at)
 
+    def _meant(self, event: pygame.event.Event) -> tuple[str | None, str | None]:
+        """The game's key, or the command, that a key event stands for."""
+        name, place = pygame.key.name(event.key), SCANCODES.get(getattr(event, "scancode", 0))
+        ctrl = bool(getattr(event, "mod", 0) & pygame.KMOD_CTRL)
+        return keymap.meant(self.session.schema, self._commands, name, place, ctrl)
+
     def _choose(self, event: pygame.event.Event) -> None:
         """An event while the page of checkpoints and dreams is shown."""
         assert self.chooser is not None
@@ -311,7 +322,7 @@ class Window(Commands):
         if event.type == pygame.KEYDOWN:
             key = pygame.key.name(event.key)
             chosen = key in ("return", "enter", "space")
-            if self._commands.get(key) in ("quit", "open"):
+            if self._meant(event)[1] in ("quit", "open"):
                 self._do_open()
                 return
             self.chooser.key(key)
@@ -339,3 +350,9 @@ class Window(Commands):
         """What went wrong, here and on the terminal, where there is room for all of it."""
         print(f"error: {error}", file=sys.stderr)
         self._say(str(error))
+
+
+def _which(event: pygame.event.Event) -> int:
+    """A number of the key itself, which stays the same when the layout or Shift changes what it types."""
+    scancode = getattr(event, "scancode", 0)
+    return -scancode if scancode else event.key
