@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import signal
+import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -566,6 +569,54 @@ def test_what_is_trained_by_hand_stops_at_what_is_not_finite() -> None:
             descend(optimizer, loss, "depth: step 7")
     descend(optimizer, weight.square().sum(), "depth: step 8", clip=1.0)
     assert weight.tolist() == pytest.approx([1 - 0.5**0.5] * 2)
+
+
+class Wandb(types.ModuleType):
+    """Stands for the package; what is called `breaks` fails, from the third call on where it is `log`."""
+
+    Settings = staticmethod(lambda **_: None)
+
+    def __init__(self, breaks: str) -> None:
+        super().__init__("wandb")
+        self.breaks, self.calls = breaks, list[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*_: Any, **__: Any) -> Any:
+            self.calls.append(name)
+            if name == self.breaks and (name != "log" or self.calls.count("log") > 2):
+                raise RuntimeError("Could not determine home directory.\nand more")
+            return self
+
+        return call
+
+
+@pytest.mark.parametrize("breaks", ["import", "init", "define_metric", "log", "Image", "finish", "nothing"])
+def test_weights_and_biases_never_ends_a_training(
+    breaks: str, latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    wandb = Wandb(breaks)
+    monkeypatch.setitem(sys.modules, "wandb", None if breaks == "import" else wandb)
+    flags = [*stage_flags(latents, tmp_path, "told"), "--steps", "4", "--wandb", "offline"]
+    assert run_stage("dynamics", flags) == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "Weights & Biases" in line]
+    assert len(warnings) == (breaks != "nothing") and all("metrics.jsonl" in line for line in warnings)
+    assert [step for step, _ in read_figures(tmp_path / "told" / "dynamics", "loss")] == list(range(4))
+    if breaks in ("nothing", "finish"):
+        assert {"init", "log", "Image", "finish"} <= set(wandb.calls)
+
+
+def test_weights_and_biases_online_without_a_login(
+    latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The real package: it has nobody to ask for a key here."""
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOME", "WANDB_CONFIG_DIR", "NETRC"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert run_stage("dynamics", [*stage_flags(latents, tmp_path, "on"), "--steps", "2", "--wandb", "online"]) == 0
+    assert capsys.readouterr().err.count("warning: Weights & Biases does not work") == 1
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(

@@ -1,12 +1,11 @@
 """What a run tells: one banner, one progress bar, figures in `metrics.jsonl`, sample pictures and videos.
 
-All of it also goes to Weights & Biases where that is on: `--wandb offline` (default), `online` or `off`.
+All of it also goes to Weights & Biases where that is on (`wandb_run.py`).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 from rich.console import Console
@@ -28,6 +27,7 @@ from data_collect.files import save_picture
 from game_wm.ui.video import VideoWriter
 from train.callbacks import EMA, Budget, batch_size_of, budget_of
 from train.machine import attention_backend, describe, parameter_bytes
+from train.wandb_run import WandbRun
 
 PICTURE_FRAMES = 8  # frames of a sample that its picture shows; the video shows all
 
@@ -85,29 +85,6 @@ def check_name(name: str) -> None:
     """`UserError` for what cannot be the name of a run: a folder's, and that of a project of Weights & Biases."""
     if not name or set(name) & set("/\\#?%:"):
         raise UserError(f"--name {name!r} must be a word without any of / \\ # ? % : (its folder lies under --runs)")
-
-
-def wandb_logger(folder: Path, project: str, mode: str, config: dict[str, Any]) -> list[Logger]:
-    """The Weights & Biases logger in a list, or none. The environment's WANDB_MODE wins over `mode`."""
-    mode = os.environ.get("WANDB_MODE", mode)
-    if mode in ("off", "disabled"):
-        return []
-    if mode not in ("offline", "online"):
-        raise UserError(f"--wandb takes offline, online or off, not {mode}")
-    os.environ["WANDB_MODE"] = mode
-    os.environ.setdefault("WANDB_SILENT", "true")
-    if mode == "offline":
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # offline means that nothing leaves the machine
-    logger = WandbLogger(name=folder.name, save_dir=str(folder), project=project, config=config)
-    return [logger]
-
-
-def end_wandb(loggers: list[Logger]) -> None:
-    """Close the run, or the pipeline's next stage would write into it."""
-    if any(isinstance(logger, WandbLogger) for logger in loggers):
-        import wandb
-
-        wandb.finish()
 
 
 class Banner(Callback):
@@ -272,10 +249,9 @@ class Samples(Callback):
                 for frame in range(rows.shape[1]):
                     video.write(contact_sheet(rows[:, frame : frame + 1]))
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_image("samples", [picture], step=trainer.global_step)
-                if rows.shape[1] > 1:
-                    logger.log_video("video", [str(path.with_suffix(".mp4"))], format=["mp4"])
+            if isinstance(logger, WandbRun):
+                film = path.with_suffix(".mp4") if rows.shape[1] > 1 else None
+                logger.log_samples(picture, film, trainer.global_step)
         self.shown = time.monotonic()
 
 

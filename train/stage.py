@@ -37,8 +37,9 @@ from train.distill import DistillModule
 from train.dynamics import DynamicsModule
 from train.geometry import GeometryModule
 from train.machine import use_all_cores
-from train.report import Banner, Bar, Figures, Samples, check_name, end_wandb, say, wandb_logger
+from train.report import Banner, Bar, Figures, Samples, check_name, say
 from train.tokenizer import TokenizerModule
+from train.wandb_run import wandb_run
 
 STAGES: dict[str, tuple[type[pl.LightningModule], type[StreamDataModule]]] = {
     "tokenizer": (TokenizerModule, FrameDataModule),
@@ -226,23 +227,24 @@ def fit(cli: StageCLI, stage: str) -> int:
         cli.model.freeze_teacher()
         cli.model.dynamics.load_state_dict(started)
     (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-    loggers = [Figures(folder, from_step), *wandb_logger(folder, f"game_wm-{config.name}", config.wandb, settings)]
     if config.graphs:
         trainer = cli.make_trainer(cli.core_callbacks())
         steps = graphs.fit(cli.model, data, trainer, last, card, Figures(folder))
         say(f"{stage}: {steps} steps, {last}")
         return 0
+    runs = wandb_run(folder, f"game_wm-{config.name}", config.wandb, settings)
     saver = Saver(folder, card, config.save_minutes)
     callbacks = [*cli.core_callbacks(), Banner(), Bar(stage)]
     if hasattr(cli.model, "sample"):
         callbacks.append(Samples(folder, config.sample_minutes, data.schema.fps))
-    trainer = cli.make_trainer([*callbacks, saver], loggers)
+    trainer = cli.make_trainer([*callbacks, saver], [Figures(folder, from_step), *runs])
     if trainer.strategy.root_device.type == "cpu":
         use_all_cores(trainer.world_size)
     try:
         trainer.fit(cli.model, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     finally:
-        end_wandb(loggers)
+        for run in runs:
+            run.end()
     if saver.signal is not None:
         say(f"stopped at step {trainer.global_step}; the same command with --resume continues")
         return 128 + saver.signal
