@@ -132,9 +132,12 @@ def cannot_write(path: Path, error: OSError) -> UserError:
 
 
 def _refused(error: BaseException | None) -> OSError | None:
-    """The system's refusal that an error is, or tells of in its own way: torch makes a full disk a RuntimeError."""
+    """The system's refusal that an error is, or tells of: a full disk is a RuntimeError to torch, a SafetensorError to
+    safetensors."""
     if isinstance(error, OSError):
         return error
+    if "os error 28" in str(error):
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     while error is not None and not (isinstance(error, OSError) and error.errno in FULL):
         error = error.__cause__ or error.__context__
     return error

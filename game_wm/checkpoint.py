@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialised
+from safetensors.torch import save_file
 from torch import Tensor
 
 from data_collect.errors import UserError
@@ -124,7 +124,8 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
     }
     metadata["sha256"] = content_hash(json.dumps(metadata, sort_keys=True), tensors)
     with whole(path) as file:
-        file.write(serialised(tensors, metadata))
+        save_file(tensors, file.name, metadata)
+        Path(file.name).chmod(0o644)  # safetensors makes a file of its own, which only its owner can read
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:

@@ -23,7 +23,7 @@ from data_collect.chunk import Chunk  # noqa: E402
 from data_collect.dataset import Dataset  # noqa: E402
 from data_collect.errors import UserError  # noqa: E402
 from data_collect.files import Part, append_line, save_picture, whole  # noqa: E402
-from data_collect.inspect import inspect  # noqa: E402
+from data_collect.inspect import contact_sheet  # noqa: E402
 from data_collect.record import record  # noqa: E402
 from game_wm import checkpoint as checkpoints  # noqa: E402
 from game_wm.evaluation import card  # noqa: E402
@@ -131,7 +131,7 @@ WRITERS: dict[str, Callable[[Path, Session, Path], Any]] = {
     "film.gif": film,
     "walk.dream": lambda path, session, _: saved.save(path, session.dream()),
     "log.npz": lambda path, session, _: session.save_log(path),
-    "sheet.png": lambda path, _, recording: inspect(recording, path),
+    "sheet.png": lambda path, _, recording: save_picture(path, contact_sheet(Dataset(recording))),
     "card.json": lambda path, *_: card.write(path, json.dumps(NOISE[0].tolist())),
     "model.safetensors": lambda path, session, _: checkpoints.save(path, session.checkpoint),
     "part.ckpt": part_of,
