@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from data_collect.errors import UserError
-from data_collect.keys import default_keys, is_idle, parts
+from data_collect.keys import check_keys, default_keys, is_idle, parts
 
 KINDS = ("multibinary", "discrete", "multidiscrete", "box")
 
@@ -55,7 +55,8 @@ class ActionSchema:
             problem = f"fps {self.fps} is not a sensible rate"
         else:
             unknown = sorted(name for name in set(self.keys.values()) if not self._nameable(name))
-            problem = f"its keys name unknown actions {unknown}" if unknown else None
+            there = ", ".join(self.names[:12])
+            problem = f"its keys name unknown actions {unknown}; there are {there}" if unknown else None
         if problem:
             raise UserError(f"the action schema is invalid: {problem}")
 
@@ -252,10 +253,12 @@ class ActionSchema:
     def from_space(
         cls, space: Any, fps: float, names: Iterable[str] | None = None, keys: Mapping[str, str] | None = None
     ) -> ActionSchema:
-        """Schema of a gymnasium Discrete, MultiBinary, MultiDiscrete or Box space; names and keys have defaults."""
+        """Schema of a gymnasium Discrete, MultiBinary, MultiDiscrete or Box space; names and keys have defaults.
+
+        `UserError`: an unsupported space, names that do not fit it, keys that no keyboard has."""
         from gymnasium import spaces
 
-        given = tuple(names) if names is not None else None
+        given = _words(names) if names is not None else None
         ranges: dict[str, Any] = {}
         if isinstance(space, spaces.Discrete) and int(space.start) == 0:
             kind, default = "discrete", [f"action{i}" for i in range(int(space.n))]
@@ -274,5 +277,19 @@ class ActionSchema:
         chosen = given or tuple(default)
         if len(chosen) != len(default):
             raise UserError(f"{len(chosen)} action names for the {len(default)} actions of {space}")
+        if keys is not None and not (isinstance(keys, Mapping) and all(isinstance(n, str) for n in keys.values())):
+            raise UserError(
+                f"action_keys must map keys to names of actions, such as {{'left': {chosen[0]!r}}}, not {keys}"
+            )
+        if keys is not None and (problem := check_keys(keys, chosen)):
+            raise UserError(problem)
         keymap = dict(keys) if keys is not None else default_keys(kind, chosen)
         return cls(kind=kind, names=chosen, keys=keymap, fps=float(fps), **ranges)
+
+
+def _words(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of actions as they were given; `UserError` where they are no list of words."""
+    words = () if isinstance(names, str | Mapping) or not isinstance(names, Iterable) else tuple(names)
+    if not words or not all(isinstance(word, str) for word in words):
+        raise UserError(f"action_names must be a list of words, one for each action, not {names!r}")
+    return tuple(map(str, words))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 import numpy as np
+import pygame
 from gymnasium import spaces
+from PIL import Image
 
 SIDE = 64
 
@@ -81,6 +84,280 @@ class Brief(Dot):
     length = 6
 
 
-for cls in Dot.__subclasses__():
+# --- what it gives for a picture --------------------------------------------------------------------------------------
+
+# Every way to give the same picture; `render` of `Shown-v0?way=NAME`.
+WAYS: dict[str, Callable[[np.ndarray], Any]] = {
+    "rgb": lambda p: p,
+    "rgba": lambda p: np.dstack([p, np.full((SIDE, SIDE), 255, np.uint8)]),
+    "clear": lambda p: np.dstack([p, np.zeros((SIDE, SIDE), np.uint8)]),
+    "first": lambda p: p.transpose(2, 0, 1),
+    "floats": lambda p: (p / 255).astype(np.float32),
+    "doubles": lambda p: p / 255,
+    "halves": lambda p: p.astype(np.float16),
+    "floats255": lambda p: p.astype(np.float32),
+    "int64": lambda p: p.astype(np.int64),
+    "uint16": lambda p: p.astype(np.uint16),
+    "listed": lambda p: [p],
+    "frames": lambda p: [p * 0, p // 2, p],
+    "tuple": lambda p: (p,),
+    "batch": lambda p: p[None],
+    "lists": lambda p: p.tolist(),
+    "flipped": lambda p: np.asfortranarray(p)[::-1][::-1],
+    "read_only": lambda p: np.frombuffer(p.tobytes(), np.uint8).reshape(p.shape),
+    "pil": Image.fromarray,
+    "palette": lambda p: Image.fromarray(p).convert("P", palette=Image.Palette.ADAPTIVE),
+    "surface": lambda p: pygame.surfarray.make_surface(p.swapaxes(0, 1)),
+}
+# Grey ones: the red channel of the picture.
+GREY: dict[str, Callable[[np.ndarray], Any]] = {
+    "grey": lambda p: p[..., 0],
+    "grey1": lambda p: p[..., :1],
+    "grey_alpha": lambda p: np.dstack([p[..., 0], p[..., 0] * 0]),
+    "grey_first": lambda p: p[None, ..., 0],
+    "grey_floats": lambda p: p[..., 0] / 255,
+    "grey_pil": lambda p: Image.fromarray(p[..., 0]),
+}
+# And what is no picture, with what the sentence says of it.
+NONE: dict[str, tuple[Callable[[np.ndarray], Any], str]] = {
+    "nil": (lambda p: None, "render() gave None"),
+    "text": (lambda p: "##..#", "an object of type str"),
+    "vector": (lambda p: p[0, :, 0], "uint8 of shape (64,)"),
+    "empty": (lambda p: [], "a list of 0"),
+    "nones": (lambda p: [None], "a list of 1, None the last"),
+    "dict": (lambda p: {"rgb": p}, "a dict of rgb"),
+    "number": (lambda p: 3.5, "an object of type float"),
+    "five": (lambda p: np.dstack([p, p[..., :2]]), "uint8 of shape (64, 64, 5)"),
+    "several": (lambda p: np.stack([p, p]), "uint8 of shape (2, 64, 64, 3)"),
+    "nothing": (lambda p: p[:0], "uint8 of shape (0, 64, 3)"),
+    "negative": (lambda p: p.astype(np.int16) - 200, "values from -160 to 50"),
+    "deep": (lambda p: p.astype(np.uint16) * 257, "values from 10280 to 64250"),
+    "centred": (lambda p: p / 127.5 - 1, "values from -0."),
+    "nan": (lambda p: p * np.nan, "values from nan to nan"),
+    "objects": (lambda p: p.astype(object), "object of shape (64, 64, 3)"),
+}
+
+
+class Shown(Dot):
+    """Gives its picture in one of these ways."""
+
+    def __init__(self, way: str = "rgb", render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.way = ({name: way for name, (way, _) in NONE.items()} | WAYS | GREY)[way]
+
+    def render(self) -> Any:
+        return self.way(self.picture())
+
+
+class Growing(Dot):
+    """A window that somebody scales, after five steps."""
+
+    def render(self) -> Any:
+        return self.picture().repeat(1 + (self.steps > 5), 0).repeat(1 + (self.steps > 5), 1)
+
+
+class Brightens(Dot):
+    """Floats from 0 to 1 at first, then bytes as floats."""
+
+    def render(self) -> Any:
+        return self.picture() / (255 if self.steps < 5 else 1)
+
+
+class Reused(Dot):
+    """Its observation is one array, drawn over again and again."""
+
+    observation_space = spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)
+    buffer = np.zeros((SIDE, SIDE, 3), np.uint8)
+
+    def observation(self) -> Any:
+        self.buffer[:] = self.picture()
+        return self.buffer
+
+
+# Observations of a game that may not render; the entry that is the picture, and the picture that it shows.
+SEEN: dict[str, tuple[spaces.Space, Callable[[np.ndarray], Any]]] = {
+    "rgb": (spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8), lambda p: p),
+    "dict": (
+        spaces.Dict(
+            {"map": spaces.Box(0, 255, (9, 9), np.uint8), "image": spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)}
+        ),
+        lambda p: {"map": p[:9, :9, 0], "image": p},
+    ),
+    "tuple": (spaces.Tuple([spaces.Discrete(4), spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)]), lambda p: (1, p)),
+    "floats": (spaces.Box(0, 1, (SIDE, SIDE, 3), np.float32), lambda p: (p / 255).astype(np.float32)),
+    "first": (spaces.Box(0, 255, (3, SIDE, SIDE), np.uint8), lambda p: p.transpose(2, 0, 1)),
+    "stack": (spaces.Box(0, 255, (2, SIDE, SIDE, 3), np.uint8), lambda p: np.stack([p * 0, p])),
+    "grey": (spaces.Box(0, 255, (SIDE, SIDE), np.uint8), lambda p: p[..., 0]),
+    "grey1": (spaces.Box(0, 255, (SIDE, SIDE, 1), np.uint8), lambda p: p[..., :1]),
+    "grey_stack": (
+        spaces.Box(0, 255, (4, SIDE, SIDE), np.uint8), lambda p: np.stack([p[..., 1], p[..., 2], p[..., 1], p[..., 0]])
+    ),
+    "grey_stack_last": (
+        spaces.Box(0, 255, (SIDE, SIDE, 4), np.uint8), lambda p: np.dstack([p[..., 1], p[..., 2], p[..., 1], p[..., 0]])
+    ),
+    "symbols": (spaces.Box(0, 255, (7, 7, 3), np.uint8), lambda p: p[:7, :7] // 64),
+    "wide_symbols": (spaces.Box(0, 255, (48, 48, 3), np.uint8), lambda p: p[:48, :48] // 16),
+}  # fmt: skip
+
+
+class Seen(Dot):
+    """Observations of one kind; `drawn`: it renders its picture as well."""
+
+    def __init__(self, kind: str = "rgb", drawn: bool = False, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.observation_space, self.way = SEEN[kind]
+        self.drawn = drawn
+
+    def observation(self) -> Any:
+        return self.way(self.picture())
+
+    def render(self) -> Any:
+        return self.picture() if self.drawn else super(Dot, self).render()
+
+
+# --- how it is made, and what it says of itself -----------------------------------------------------------------------
+
+
+class NoModes(Dot):
+    """Renders, but its metadata does not say so."""
+
+    metadata: dict[str, Any] = {}
+
+
+class NoArgument(Dot):
+    """Takes no render mode, though its metadata has one."""
+
+    def __init__(self) -> None:
+        super().__init__("rgb_array")
+
+
+class ListOnly(Dot):
+    """Lists the mode of Gymnasium that gives all frames since the last call."""
+
+    metadata = Dot.metadata | {"render_modes": ["rgb_array_list"]}
+
+    def render(self) -> Any:
+        assert self.render_mode == "rgb_array_list"
+        return [self.picture() * 0, self.picture()]
+
+
+class Named(gymnasium.Wrapper):
+    """Names actions, keys and a rate for somebody else's game."""
+
+    metadata: Any = {
+        "render_fps": 10,
+        "action_names": ["left", "stay", "right"],
+        "action_keys": {"a": "left", "d": "right"},
+    }
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(Dot(render_mode))
+
+
+class Renamed(gymnasium.Wrapper):
+    """Gives other keys to what another wrapper has named; the rest is the other's."""
+
+    metadata: Any = {"action_keys": {"left": "left", "right": "right"}}
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(Named(render_mode))
+
+
+class Fewer(gymnasium.ActionWrapper):
+    """Two actions of three: the names inside of it do not count."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(Named(render_mode))
+        self.action_space = spaces.Discrete(2)
+
+    def action(self, action: Any) -> Any:
+        return 2 * int(action)
+
+    def get_action_meanings(self) -> list[str]:
+        return ["LEFT", "RIGHT"]
+
+
+def factory(render_mode: str | None = None, wide: bool = False) -> gymnasium.Env:
+    """A function that makes one."""
+    return gymnasium.wrappers.TransformReward(Dot(render_mode), float)
+
+
+def plain_factory() -> gymnasium.Env:
+    """A function that takes no option."""
+    return Dot("rgb_array")
+
+
+class Told(Dot):
+    """Says something wrong, or odd, in its metadata."""
+
+    def __init__(self, entry: str, value: Any, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.metadata = Dot.metadata | {"action_names": ["left", "stay", "right"], entry: value}
+
+
+class OldApi(Dot):
+    """As in gym, before Gymnasium: `what` is still of that time."""
+
+    def __init__(self, what: str = "step", render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.what = what
+
+    def reset(self, **arguments: Any) -> Any:
+        if self.what == "arguments":
+            return self._reset(**arguments)
+        observation, info = super().reset(**arguments)
+        return observation if self.what == "reset" else (observation, info)
+
+    def _reset(self) -> Any:
+        return super().reset()
+
+    def step(self, action: Any) -> Any:
+        observation, reward, terminated, _, info = super().step(action)
+        odd: dict[str, Any] = {
+            "step": (observation, reward, terminated, info),
+            "reward": (observation, None, terminated, False, info),
+            "rewards": (observation, [1.0, 2.0], terminated, False, info),
+            "info": (observation, reward, terminated, False, "won"),
+        }
+        return odd[self.what]
+
+
+# --- actions ----------------------------------------------------------------------------------------------------------
+
+SPACES: dict[str, spaces.Space] = {
+    "dict": spaces.Dict({"move": spaces.Discrete(3), "fire": spaces.Discrete(2)}),
+    "tuple": spaces.Tuple([spaces.Discrete(3), spaces.MultiDiscrete([2, 4])]),
+    "buttons": spaces.Dict({"jump": spaces.Discrete(2), "walk": spaces.MultiBinary(2)}),
+    "axes": spaces.Dict({"gas": spaces.Box(0, 1), "turn": spaces.Box(-1, 1, (2,))}),
+    "nested": spaces.Dict({"a": spaces.Tuple([spaces.Discrete(2), spaces.Discrete(5)])}),
+    "shifted": spaces.Discrete(3, start=-1),
+    "shifted_several": spaces.MultiDiscrete([3, 2], start=[1, 5]),
+    "square": spaces.MultiBinary([2, 2]),
+    "square_box": spaces.Box(-1, 1, (2, 2)),
+    "whole_box": spaces.Box(0, 10, (2,), np.int64),
+    "double": spaces.Box(-1, 1, (1,), np.float64),
+}
+
+
+class Acts(Dot):
+    """Takes actions of one of these spaces, and nothing that is not of it."""
+
+    def __init__(self, space: str, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.action_space = SPACES[space]
+        self.given: list[Any] = []
+
+    def move(self, action: Any) -> int:
+        assert self.action_space.contains(action), action
+        self.given.append(action)
+        return 1
+
+
+for cls in (*Dot.__subclasses__(), Named, Renamed, Fewer):
     gymnasium.register(f"{cls.__name__}-v0", entry_point=cls)
 gymnasium.register("Dot-v0", entry_point=Dot)
+gymnasium.register("Factory-v0", entry_point=factory)
+gymnasium.register("FactoryByName-v0", entry_point="odd_games:factory")
+gymnasium.register("PlainFactory-v0", entry_point=plain_factory)
+gymnasium.register("Lambda-v0", entry_point=lambda: Dot("rgb_array"))
+gymnasium.register("Limited-v0", entry_point=OldApi, max_episode_steps=30)

@@ -40,7 +40,7 @@ class Toy(gymnasium.Env[Any, Any]):
         box = spaces.Box(np.array([-2, 0], np.float32), np.array([2, 1], np.float32))
         self.action_space = {
             "binary": spaces.MultiBinary(3), "several": spaces.MultiDiscrete([3, 2]), "box": box,
-            "tuple": spaces.Tuple([spaces.Discrete(2), box]), "dict": spaces.Dict({"a": spaces.Discrete(2)}),
+            "mixed": spaces.Tuple([spaces.Discrete(2), box]), "text": spaces.Text(3),
         }[space]  # fmt: skip
         seen = spaces.Box(0, 255, (48, 32, 3), np.uint8) if picture == "observation" else spaces.Box(-1, 1, (4,))
         self.observation_space: Any = seen
@@ -63,8 +63,8 @@ class Toy(gymnasium.Env[Any, Any]):
             raise RuntimeError("out of lives")
         return self._observation(), 1.0, len(self.given) == 10, False, {}
 
-    def render(self) -> np.ndarray:
-        return np.full((40, 80, 3), len(self.given), np.uint8)
+    def render(self) -> np.ndarray | None:  # type: ignore[override]
+        return None if self.picture == "nothing" else np.full((40, 80, 3), len(self.given), np.uint8)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -110,15 +110,15 @@ def test_parse() -> None:
         ("gym:CartPole-v1?speed=2", "does not know an option"),
         ("gym:CartPole-v1?width=100", "multiples of 16"),
         ("gym:Toy-v0?picture=nothing", "gives no picture"),
-        ("gym:Toy-v0?space=tuple", "action space"),
-        ("gym:Toy-v0?space=dict", "action space"),
+        ("gym:Toy-v0?space=mixed", "action space"),
+        ("gym:Toy-v0?space=text", "action space"),
         ("gym:Toy-v0?skip=-1", "must be positive"),
         ("gym:Toy-v0?fps=nan", "must be positive"),
         ("gym:Toy-v0?fps=inf", "must be positive"),
         ("gym:Toy-v0?wrong=fps", "render_fps in the environment's metadata is 'fast'"),
-        ("gym:Toy-v0?wrong=keys", "action_keys a map"),
+        ("gym:Toy-v0?wrong=keys", "action_keys must map keys to names"),
         ("gym:Toy-v0?wrong=init", "test_games.py, line"),
-        ("gym:Toy-v0?wrong=reset", "'gym:Toy-v0' fails: ValueError"),
+        ("gym:Toy-v0?wrong=reset", "'gym:Toy-v0' does not follow Gymnasium"),
         ("gym:Toy-v0?max_episode_steps=x", "'gym:Toy-v0' fails: TypeError"),
         ("gym:.relative:Toy-v0", "the module of 'gym:.relative:Toy-v0' fails"),
     ],
@@ -192,7 +192,7 @@ def test_atari() -> None:
     with games.make(ATARI) as env, games.make(ATARI) as other:
         schema = env.action_schema
         assert schema.kind == "discrete" and schema.names[:2] == ("NOOP", "FIRE")
-        assert schema.fps == 15 and env.observation_space.shape == (64, 64, 3)
+        assert schema.fps == 15 and env.observation_space.shape == (80, 64, 3)
         assert schema.names[schema.from_keys(["up", "space"])] == "RIGHTFIRE"  # Pong's "right" is upwards
         play(env, 1)  # what was played before leaves no trace
         frames, rewards = play(env, 2)

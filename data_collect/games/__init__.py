@@ -46,8 +46,11 @@ def parse(game_id: str) -> tuple[str, dict[str, str]]:
     return name, dict(pairs)
 
 
-def make(game_id: str, **options: Any) -> gymnasium.Env:
-    """The game `game_id`; `options` add to those in the id and win over them. `UserError`: unknown game or option."""
+def make(game_id: str, frame: tuple[int, int] | None = None, **options: Any) -> gymnasium.Env:
+    """The game `game_id`; `options` add to those in the id and win over them. `UserError`: unknown game or option.
+
+    `frame` is the (width, height) that a recording or a model of it has, whatever the id leaves to the game's default.
+    """
     name, written = parse(game_id)
     if name.startswith("gym:"):
         target, arguments = GYM, [name.removeprefix("gym:")]
@@ -56,10 +59,15 @@ def make(game_id: str, **options: Any) -> gymnasium.Env:
     elif name in GAMES:
         target, arguments = GAMES[name], []
     else:
-        raise UserError(f"unknown game {name!r}; there are {', '.join(GAMES)}, and gym:ID for any Gymnasium id")
+        hint = f": did you mean gym:{name}?" if "-v" in name or ":" in name or "/" in name else ""
+        raise UserError(f"unknown game {name!r}{hint}; there are {', '.join(GAMES)}, and gym:ID for any Gymnasium id")
     module, _, cls_name = target.partition(":")
     cls = getattr(importlib.import_module(module), cls_name)
-    return cls(*arguments, **_options(name, cls, {**written, **options}))
+    wanted = {**written, **options}
+    sides = ("width", "height")
+    if frame is not None and not set(sides) & set(wanted) and set(sides) <= set(inspect.signature(cls).parameters):
+        wanted |= dict(zip(sides, frame))
+    return cls(*arguments, **_options(name, cls, wanted))
 
 
 def notice(game_id: str) -> str:

@@ -4,29 +4,37 @@
     make("gym:CarRacing-v3?width=96&height=96")
     make("gym:my_module:MyGame-v0?skip=1")          # my_module registers MyGame-v0
 
-The picture is the environment's observation when that is an RGB image, else what it renders. An environment may name
-its actions and keys in its metadata: {"render_fps": 30, "action_names": ["noop", "jump"], "action_keys": {"space":
-"jump"}}. Options that are not listed in `Gym` go to the environment itself.
+The picture is the environment's observation when that is an RGB image, else what it renders, else an image among its
+observations; `picture.py` tells what counts as one. An environment, or a wrapper of it, may name its actions and keys
+in its metadata: {"render_fps": 30, "action_names": ["noop", "jump"], "action_keys": {"space": "jump"}}. Options that
+are not listed in `Gym` go to the environment itself.
 """
 
 from __future__ import annotations
 
-import importlib
+import math
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import error, spaces
-from gymnasium.envs.registration import load_env_creator
+from gymnasium import error, logger, spaces
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from data_collect.errors import UserError, failed
+from data_collect.games import ids
+from data_collect.games.actions import Actions
+from data_collect.games.picture import Entry, PictureReader, looks_symbolic, picture_entry, short, told
 from data_collect.games.resize import check_size, default_size, resize
 from data_collect.schema import ActionSchema
 
 STEPS_PER_SECOND = 17  # aimed at when the frame skip is not given: between 15 and 20
-NO_PICTURE = "{!r} gives no picture: it needs RGB observations or the render mode rgb_array"
 DRIVE = {"left": "steer-", "right": "steer+", "up": "gas+", "down": "brake+"}
-# Names and keys for well-known environments that do not tell: (name, kind) -> (names, keys or None for the usual ones).
+WALK = {"left": "left", "right": "right", "up": "forward", "space": "toggle", "p": "pickup", "d": "drop"}
+LANES = {"up": "lane_left", "down": "lane_right", "right": "faster", "left": "slower"}
+# Names and keys for well-known environments that do not tell: (name or package, kind) -> (names, keys or None for the
+# usual ones).
 KNOWN: dict[tuple[str, str], tuple[tuple[str, ...], dict[str, str] | None]] = {
     ("CarRacing", "Box"): (("steer", "gas", "brake"), DRIVE),
     ("CarRacing", "Discrete"): (("noop", "right", "left", "gas", "brake"),
@@ -37,18 +45,28 @@ KNOWN: dict[tuple[str, str], tuple[tuple[str, ...], dict[str, str] | None]] = {
     # Pong's paddle goes up by RIGHT where there is no UP.
     ("Pong", "Discrete"): ((), {"up": "RIGHT", "down": "LEFT", "right": "RIGHT", "left": "LEFT", "space": "FIRE"}),
     ("MountainCar", "Discrete"): (("left", "noop", "right"), None),
+    # MiniGrid's seventh, "done", does nothing where a mission does not ask for it.
+    ("minigrid", "Discrete"): (("left", "right", "forward", "pickup", "drop", "toggle", "noop"), WALK),
+    ("highway_env", "Discrete"): (("lane_left", "idle", "lane_right", "faster", "slower"), LANES),
 }  # fmt: skip
 ATARI_FPS = 60.0  # its metadata says 30, at a frame skip of its own
 # Atari's names are spelt from these: UPFIRE is up and space held together.
 ATARI_KEYS = {"up": "UP", "down": "DOWN", "left": "LEFT", "right": "RIGHT", "space": "FIRE"}
+OLD_API = (
+    "{} does not follow Gymnasium: reset must take seed and options, def reset(self, *, seed=None, options=None), and "
+    "give (observation, info); step must give (observation, reward, terminated, truncated, info) – {}"
+)
+# Of a wrapper that was given too little, or a reset that takes too little.
+OLD_SIGNS = r"values to unpack \(expected [25]\b|unexpected keyword argument '(seed|options)'"
 
 
 class Gym(gymnasium.Env[np.ndarray, Any]):
     """The Gymnasium environment `env_id`, seen through frames of `height` x `width` (multiples of 16).
 
-    `skip` repeats each action and adds up the rewards; by default so often that 15 to 20 steps make a second.
-    `fps` is the environment's own rate where its metadata does not tell. `replayable=false` says that its seed does
-    not fix its frames. `UserError`: unknown id or option, missing package, no picture, unsupported action space.
+    Without a size, the short side has 64 pixels and the aspect is kept. `skip` repeats each action and adds up the
+    rewards; by default so often that 15 to 20 steps make a second. `fps` is the environment's own rate where its
+    metadata does not tell. `replayable=false` says that its seed does not fix its frames. `note` says what becomes of
+    its pictures and its rate. `UserError`: unknown id or option, missing package, no picture, unsupported action space.
     """
 
     def __init__(
@@ -56,7 +74,7 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
         replayable: bool = True, **options: Any,
     ) -> None:  # fmt: skip
         self.game = f"gym:{env_id}"
-        spec = _spec(env_id)
+        spec = ids.find(env_id)
         self.atari = env_id.startswith("ALE/")
         if self.atari:
             # One raw frame a step (the skip is ours), and no random repeats: a seed and its actions fix the frames.
@@ -64,39 +82,39 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
         self.env = _make(spec, env_id, options)
         self.replayable = replayable and not spec.nondeterministic
 
-        metadata = self.env.unwrapped.metadata
-        raw_fps = fps or (ATARI_FPS if self.atari else _rate(metadata))
+        raw_fps = fps or (ATARI_FPS if self.atari else _rate(self.env))
         if not 0 <= raw_fps < np.inf or skip < 0:
             raise UserError(f"skip and fps of {self.game!r} must be positive")
         self.skip = skip or max(1, round(raw_fps / STEPS_PER_SECOND))
-        self.action_schema = _schema(self.env, spec.name, (raw_fps or STEPS_PER_SECOND) / self.skip)
-        self.action_space = self.env.action_space
+        self._actions = Actions(self.env.action_space)
+        rate = raw_fps or STEPS_PER_SECOND
+        self.action_schema = _schema(self.env, self._actions, spec.name, rate / self.skip)
+        self.action_space = self._actions.space
 
-        space = self.env.observation_space
-        self._observed = isinstance(space, spaces.Box) and space.dtype == np.uint8 and space.shape[2:] == (3,)
-        if not self._observed and self.env.render_mode != "rgb_array":
-            raise UserError(NO_PICTURE.format(self.game))
+        observation, _ = self._reset(seed=0)
+        self._entry, self._read = self._source(observation)
+        rows, columns = self._picture(observation).shape[:2]
         if not width and not height:
-            rows, columns = self._size()
-            width, height = (64, 64) if self.atari else default_size(columns, rows)
+            width, height = default_size(columns, rows)
         self.width, self.height = width or height, height or width
         check_size(self.width, self.height)
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": self.action_schema.fps}
+        size = _becomes(f"{columns}x{rows}", f"{self.width}x{self.height}")
+        unknown = "" if raw_fps else " (its metadata has no render_fps: ?fps=…)"
+        self.note = f"{size}, {_becomes(f'{rate:g}', f'{self.action_schema.fps:g}')} frames/s{unknown}"
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": self.action_schema.fps, "note": self.note}
         self.observation_space = spaces.Box(0, 255, (self.height, self.width, 3), np.uint8)
         self._frame = np.zeros((self.height, self.width, 3), np.uint8)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        observation, info = self._call(_two, self.env.reset, seed=seed, options=options)
+        observation, info = self._reset(seed=seed, options=options)
         self._frame = resize(self._picture(observation), self.width, self.height)
         return self._frame, info
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        action = self.action_schema.action(self.action_schema.raw(action))
-        if isinstance(self.action_space, spaces.Box):
-            action = np.asarray(action, self.action_space.dtype)
+        action = self._actions.nested(self.action_schema.raw(action))
         total, pictures = 0.0, []
         for i in range(self.skip):
-            observation, reward, terminated, truncated, info = self._call(_five, self.env.step, action)
+            observation, reward, terminated, truncated, info = self._step(action)
             total += reward
             last = terminated or truncated or i == self.skip - 1
             # Atari draws some sprites on every other frame only: keep the brighter of the last two.
@@ -106,7 +124,7 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
                 break
         picture = pictures[0] if len(pictures) == 1 else np.maximum(*pictures)
         self._frame = resize(picture, self.width, self.height)
-        return self._frame, total, bool(terminated), bool(truncated), info
+        return self._frame, total, terminated, truncated, info
 
     def render(self) -> np.ndarray:  # type: ignore[override]
         """The last frame."""
@@ -115,18 +133,63 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
     def close(self) -> None:
         self.env.close()
 
+    # --- pictures -------------------------------------------------------------------------------------------------
+
+    def _source(self, observation: Any) -> tuple[Entry | None, PictureReader]:
+        """Where the picture comes from, by the first observation: an entry of the observations, or none to render."""
+        entry = picture_entry(self.env.observation_space)
+        if entry is not None and entry.plain and not looks_symbolic(np.asarray(observation)):
+            return entry, PictureReader(f"{self.game!r}: reset and step")
+        rendered = None
+        if entry is None or self.env.render_mode is not None:
+            try:
+                rendered = self.env.render()
+            except NotImplementedError:
+                pass  # gymnasium.Env's own
+            except Exception as failure:
+                raise failed(f"render() of {self.game!r}", failure) from failure
+        if rendered is not None:
+            return None, PictureReader(f"{self.game!r}: render()")
+        if entry is not None:
+            return self._call(entry.unstacked, observation), PictureReader(
+                f"{self.game!r}: reset and step", entry.limit
+            )
+        raise UserError(
+            f"{self.game!r} gives no picture: render() gave {told(rendered)} (render_mode {self.env.render_mode}), and "
+            f"its observation, {' '.join(str(self.env.observation_space).split())[:200]}, is none; it needs the render "
+            "mode rgb_array or RGB observations"
+        )
+
     def _picture(self, observation: Any) -> np.ndarray:
         """uint8 (H, W, 3) at the environment's own size."""
-        picture = observation if self._observed else self._call(self.env.render)
-        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape[2:] != (3,):
-            raise UserError(NO_PICTURE.format(self.game))
-        return picture
+        given = self._call(self.env.render) if self._entry is None else self._call(self._entry.of, observation)
+        return self._read(given)
 
-    def _size(self) -> tuple[int, ...]:
-        """(H, W) of the environment's own picture."""
-        if self._observed:
-            return self.env.observation_space.shape[:2]  # type: ignore[index]
-        return self._picture(self._call(_two, self.env.reset, seed=0)[0]).shape[:2]
+    # --- the environment's own code -------------------------------------------------------------------------------
+
+    def _reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+        result = self._call(self.env.reset, **arguments)
+        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping)):
+            raise UserError(OLD_API.format(f"{self.game!r}", f"reset gave {told(result)}"))
+        return result[0], dict(result[1])
+
+    def _step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        result = self._call(self.env.step, action)
+        if not (isinstance(result, tuple) and len(result) == 5):
+            raise UserError(OLD_API.format(f"{self.game!r}", f"step gave {told(result)}"))
+        observation, reward, terminated, truncated, info = result
+        try:
+            total = math.nan if reward is None else float(np.asarray(reward, np.float64).reshape(()))
+            ended, cut, extra = bool(terminated), bool(truncated), dict(info or {})
+        except (TypeError, ValueError):
+            total = math.nan
+        if math.isnan(total):
+            given = (*map(short, (reward, terminated, truncated)), told(info))
+            raise UserError(
+                f"{self.game!r}: step gave {', '.join(given)} after the observation; it must give a number (the "
+                "reward), two booleans (terminated, truncated) and a dict (info)"
+            )
+        return observation, total, ended, cut, extra
 
     def _call(self, function: Any, *arguments: Any, **options: Any) -> Any:
         """What a function gives that runs the environment's code; `UserError` for whatever that raises."""
@@ -135,79 +198,105 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
         except UserError:
             raise
         except Exception as failure:
+            if isinstance(failure, TypeError | ValueError) and re.search(OLD_SIGNS, str(failure)):
+                raise UserError(OLD_API.format(f"{self.game!r}", failure)) from failure
             raise failed(f"{self.game!r}", failure) from failure
 
 
-def _two(reset: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
-    observation, info = reset(**options)
-    return observation, dict(info)
+def _becomes(before: str, after: str) -> str:
+    return after if before == after else f"{before} → {after}"
 
 
-def _five(step: Any, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-    observation, reward, terminated, truncated, info = step(action)
-    return observation, float(reward), bool(terminated), bool(truncated), info
+# --- making it --------------------------------------------------------------------------------------------------------
 
 
-def _rate(metadata: dict[str, Any]) -> float:
-    """Frames a second by the environment's metadata, 0 where it does not tell."""
-    try:
-        return float(metadata.get("render_fps") or 0)
-    except (TypeError, ValueError):
-        raise UserError(f"render_fps in the environment's metadata is {metadata['render_fps']!r}, no number") from None
-
-
-def _spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
-    """What Gymnasium knows of the id, after the packages that register ids of their own."""
-    if env_id.startswith("ALE/"):
-        try:
-            ale_py = importlib.import_module("ale_py")
-        except ImportError:
-            raise UserError(f"'gym:{env_id}' needs ale-py: pip install 'game_wm[games]'") from None
-        gymnasium.register_envs(ale_py)
-        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner
-    module, _, name = env_id.rpartition(":")
-    try:
-        if module:
-            importlib.import_module(module)
-        return gymnasium.spec(name)
-    except ImportError as failure:
-        raise UserError(f"'gym:{env_id}' cannot be imported: {failure}") from None
-    except error.Error as failure:
-        raise UserError(f"unknown game 'gym:{env_id}': {failure}") from None
-    except Exception as failure:
-        raise failed(f"the module of 'gym:{env_id}'", failure) from failure
-
-
-def _make(spec: gymnasium.envs.registration.EnvSpec, env_id: str, options: dict[str, Any]) -> gymnasium.Env:
+def _make(spec: EnvSpec, env_id: str, options: dict[str, Any]) -> gymnasium.Env:
+    """The environment, with pictures to render where it takes a render mode."""
+    level, logger.min_level = logger.min_level, logger.ERROR  # it warns of render modes that nobody lists
     try:
         creator: Any = spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point))
-        modes = getattr(creator, "metadata", {}).get("render_modes", ())
-        if "rgb_array" in modes:
-            options = {"render_mode": "rgb_array", **options}
-        return gymnasium.make(spec, disable_env_checker=True, **options)
+        for mode in _render_modes(creator, options):
+            try:
+                return gymnasium.make(spec, disable_env_checker=True, **{**mode, **options})
+            except TypeError as failure:
+                if not mode or not any(word in str(failure) for word in ("render_mode", "takes no arguments")):
+                    raise
+        raise AssertionError("the last way to make it raises or returns")
     except (ImportError, error.DependencyNotInstalled) as failure:
         raise UserError(f"'gym:{env_id}' needs a package: pip install 'game_wm[games]' ({failure})") from None
     except Exception as failure:
         if isinstance(failure, TypeError) and "unexpected keyword" in str(failure):
-            told = f"'gym:{env_id}' does not know an option: {str(failure).splitlines()[0]}"
-            raise UserError(told) from None
+            reason = f"'gym:{env_id}' does not know an option: {str(failure).splitlines()[0]}"
+            raise UserError(reason) from None
         raise failed(f"'gym:{env_id}'", failure) from failure
+    finally:
+        logger.min_level = level
 
 
-def _schema(env: gymnasium.Env, name: str, fps: float) -> ActionSchema:
-    """Names and keys from the environment's metadata, its action meanings, or the table of well-known ones."""
-    metadata, space = env.unwrapped.metadata, env.action_space
-    known_names, known_keys = KNOWN.get((name, type(space).__name__), ((), None))
-    names = metadata.get("action_names") or known_names or None
-    keys = metadata.get("action_keys") or known_keys
-    meanings = getattr(env.unwrapped, "get_action_meanings", None)
-    if names is None and meanings is not None and isinstance(space, spaces.Discrete):
-        names = tuple(meanings())
+def _render_modes(creator: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
+    """Options to try one after the other: what its class lists, or rgb_array where nothing is listed (a function)."""
+    metadata = getattr(creator, "metadata", None)  # of a wrapper's class it may be a property
+    modes = list(metadata.get("render_modes") or ()) if isinstance(metadata, Mapping) else []
+    if "render_mode" in options:
+        return [{}]
+    wanted = [mode for mode in ("rgb_array", "rgb_array_list") if mode in modes or not modes]
+    return [*({"render_mode": mode} for mode in wanted[:1]), {}]
+
+
+# --- names, keys and rate ---------------------------------------------------------------------------------------------
+
+
+def _layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
+    """The environment's wrappers, from the outermost inwards, and the environment itself."""
+    while isinstance(env, gymnasium.Wrapper):
+        yield env
+        env = env.env
+    yield env
+
+
+def _told(layer: gymnasium.Env, key: str) -> Any:
+    """An entry of a layer's own metadata, None where it has none."""
+    metadata = getattr(layer, "metadata", None)
+    if isinstance(layer, gymnasium.Wrapper) and metadata is layer.env.metadata:
+        return None  # what it wraps is asked in its turn
+    return metadata.get(key) if isinstance(metadata, Mapping) else None
+
+
+def _rate(env: gymnasium.Env) -> float:
+    """Frames a second by the metadata of the outermost wrapper that tells, 0 where none does."""
+    given = next((fps for layer in _layers(env) if (fps := _told(layer, "render_fps"))), 0)
+    try:
+        return float(given)
+    except (TypeError, ValueError):
+        raise UserError(f"render_fps in the environment's metadata is {given!r}, no number") from None
+
+
+def _schema(env: gymnasium.Env, actions: Actions, name: str, fps: float) -> ActionSchema:
+    """Names and keys from the metadata, the action meanings, or the table of well-known ones.
+
+    Each from the outermost wrapper that has it; those inside of one that changes the action space do not count.
+    """
+    layers = [layer for layer in _layers(env) if layer.action_space == env.action_space]
+    known_names, known_keys = _known(env, name, actions)
+    names = next((given for layer in layers if (given := _told(layer, "action_names")) is not None), known_names)
+    keys = next((given for layer in layers if (given := _told(layer, "action_keys")) is not None), known_keys)
+    meanings = next((layer.get_action_meanings for layer in layers if hasattr(layer, "get_action_meanings")), None)
+    if names is None and meanings is not None and isinstance(actions.space, spaces.Discrete):
+        names = tuple(map(str, meanings()))
         spelt = {key: part for key, part in ATARI_KEYS.items() if any(part in whole for whole in names)}
         keys = keys if keys and "UP" not in names else spelt or None
     try:
-        return ActionSchema.from_space(space, fps, names=names, keys=keys)
-    except (TypeError, ValueError, IndexError) as failure:
-        raise UserError(
-            f"action_names must be a list and action_keys a map of keys to names in the metadata of {name} ({failure})"
-        ) from None
+        return ActionSchema.from_space(actions.space, fps, actions.names if names is None else names, keys)
+    except UserError as failure:
+        raise UserError(f"the actions of {name}: {failure}") from None
+
+
+def _known(env: gymnasium.Env, name: str, actions: Actions) -> tuple[tuple[str, ...] | None, dict[str, str] | None]:
+    """Names and keys by the table, for the environment's name or the package of one of its classes."""
+    packages = [cls.__module__.partition(".")[0] for cls in type(env.unwrapped).__mro__]
+    for known in (name, *packages):
+        names, keys = KNOWN.get((known, type(actions.space).__name__), (None, None))
+        size = getattr(actions.space, "n", None) or actions.space.shape[0]  # type: ignore[index]
+        if names is not None and len(names) in (0, size):
+            return names or None, keys
+    return None, None

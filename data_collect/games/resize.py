@@ -18,9 +18,9 @@ def check_size(width: int, height: int) -> None:
         )
 
 
-def default_size(width: int, height: int, short: int = 64) -> tuple[int, int]:
-    """(width, height) for a picture of that size: the short side `short`, the long one in proportion."""
-    scale = short / min(width, height)
+def default_size(width: int, height: int, short: int = 64, long: int = 256) -> tuple[int, int]:
+    """(width, height) in proportion to a picture of that size: the short side `short`, the long one at most `long`."""
+    scale = min(short / min(width, height), long / max(width, height))
     return tuple(max(MULTIPLE, MULTIPLE * round(side * scale / MULTIPLE)) for side in (width, height))  # type: ignore
 
 
@@ -28,7 +28,7 @@ def resize(frame: np.ndarray, width: int, height: int, cut: bool = False) -> np.
     """uint8 (height, width, 3) from uint8 (H, W, 3), averaged over areas; `cut` keeps the middle at the new aspect."""
     rows, columns = frame.shape[:2]
     if (columns, rows) == (width, height):
-        return np.ascontiguousarray(frame)
+        return frame.copy()  # a game may draw into the same array again
     box = None
     if cut:
         kept_columns, kept_rows = min(columns, rows * width / height), min(rows, columns * height / width)
