@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import signal
 import sys
 import types
@@ -38,7 +39,7 @@ from train.checkpoints import check_card
 from train.data import FrameDataModule, LatentDataModule
 from train.distill import DistillModule
 from train.dynamics import DynamicsModule, load_dynamics, read_objective
-from train.frames import open_frames
+from train.frames import open_frames, recordings_of
 from train.machine import MatrixRate, count_flops
 from train.pipeline import read_yaml
 from train.report import read_figures
@@ -230,6 +231,46 @@ def test_a_recording_that_was_added_is_encoded_alone(
             assert np.allclose(mine[name], other[name], atol=0.05)  # in 16 or in 32 bits, as is faster
 
 
+def test_a_recording_is_recognised_wherever_it_lies(
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the latents or where it was; never another one that lies where it was named."""
+    for project, seed in (("a", 3), ("b", 9)):
+        (tmp_path / project).mkdir()
+        monkeypatch.chdir(tmp_path / project)
+        record("runs/tiny/data", "maze?size=7", "random", 80, seed=seed, episode_frames=40)
+    monkeypatch.chdir(tmp_path / "a")
+    encode.encode(["runs/tiny/data"], small_tokenizer(0), "runs/tiny/latents")
+    mine = tmp_path / "a" / "runs" / "tiny" / "data"
+    index = json.loads(Path("runs/tiny/latents/index.json").read_text())
+
+    def found(latents: Path, data: list[Any] | None = None) -> Path:
+        (latents / "index.json").write_text(json.dumps(index | {"data": data or index["data"]}))
+        return recordings_of(LatentStore(latents))[0].dataset.folder
+
+    latents, old = tmp_path / "a" / "runs" / "tiny" / "latents", ["runs/tiny/data"]
+    for data in (None, old):
+        for folder in ("a", "b", "."):
+            monkeypatch.chdir(tmp_path / folder)
+            assert found(latents, data) == mine
+    monkeypatch.chdir(tmp_path / "b")
+    shutil.copytree(latents, tmp_path / "alone")
+    assert found(tmp_path / "alone") == mine  # by its absolute path
+    (tmp_path / "a").rename(tmp_path / "c")
+    for data in (None, old):
+        assert found(tmp_path / "c" / "runs" / "tiny" / "latents", data) == tmp_path / "c" / "runs" / "tiny" / "data"
+    with pytest.raises(UserError, match="alone was encoded from is not in"):
+        found(tmp_path / "alone")
+    with pytest.raises(UserError, match="runs/tiny/data is not the recording that"):
+        found(tmp_path / "alone", old)
+    shutil.copytree(tmp_path / "b" / "runs" / "tiny" / "data", tmp_path / "data")
+    with pytest.raises(UserError, match="data is not the recording that"):
+        found(tmp_path / "alone")
+    record(tmp_path / "c" / "runs" / "tiny" / "data", "maze?size=7", "random", 120)
+    with pytest.raises(UserError, match="or was recorded on since"):
+        found(tmp_path / "c" / "runs" / "tiny" / "latents")
+
+
 def test_encode_refuses_other_sizes_and_folders(recording: Path, tmp_path: Path) -> None:
     wide = Tokenizer(TokenizerConfig(64, 96, 4, (16, 16, 16), (16, 16, 16), decoder_blocks=1))
     with pytest.raises(UserError, match="64x64, the tokenizer takes 96x64"):
@@ -352,7 +393,7 @@ def test_a_signal_saves_and_stops(latents: Path, tmp_path: Path, monkeypatch: py
         run_stage("dynamics", [*flags, "--steps", "9", "--resume"])
 
 
-def test_start_from_other_weights(latents: Path, tmp_path: Path) -> None:
+def test_start_from_other_weights(latents: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     playable = tiny_checkpoint(tmp_path / "tiny.safetensors")
     encode.write_synthetic(tmp_path / "latents", (4, 8, 8), actions=4, episodes=10, frames=40)
     index = json.loads((tmp_path / "latents" / "index.json").read_text())
@@ -364,8 +405,9 @@ def test_start_from_other_weights(latents: Path, tmp_path: Path) -> None:
     assert run_stage("dynamics", flags) == 0
     last = tmp_path / "tuned" / "dynamics" / "last.ckpt"
     weights = check_card(last)["state_dict"]
-    again = [*mine, "--steps", "2", "--init", str(last), "--name", "again"]
+    again = [*mine, "--steps", "2", "--init", str(last), "--name", "again", "--model.tokenizer", str(playable)]
     assert run_stage("dynamics", again) == 0
+    assert "was not encoded with" in capsys.readouterr().err  # the latents are chance
     trained = check_card(tmp_path / "again" / "dynamics" / "last.ckpt")["game_wm"]["trained"]
     assert trained["steps"] == 3 and trained["frames"] == 3 * check_card(last)["game_wm"]["trained"]["frames"]
     for name, value in load(playable).model.dynamics.state_dict().items():

@@ -33,7 +33,7 @@ from game_wm.memory.pose import relative
 from train import commands
 from train.checkpoints import check_card, save_part
 from train.depth import known_disparity
-from train.frames import PooledFrames, Recording
+from train.frames import PooledFrames, recordings_of
 from train.geometry import load_geometry
 from train.machine import use_all_cores
 from train.report import say
@@ -146,9 +146,7 @@ def thinned(stops_M4: Tensor, place: float) -> Tensor:
 @torch.no_grad()
 def draw_atlas(store: LatentStore, spans: Sequence[Span], geometry: Geometry, pictures: int) -> Atlas:
     """The atlas of these episodes. `UserError` when their recording has gone, or levels differ."""
-    source = PooledFrames([Recording(folder) for folder in store.index["data"]], 0, 0.0, 1)
-    if source.lengths != store.lengths:
-        raise UserError(f"{store.directory} does not belong to its recording any more: encode again")
+    source = PooledFrames(recordings_of(store), 0, 0.0, 1)
     place, (_, height, width) = geometry.config.place, store.latent_shape
     rows = candidates(store, spans, FINE * place, HEADINGS)
     poses = np.concatenate([store.read("pose", row) for row in rows]).astype(np.float32)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -81,7 +82,7 @@ def _encode(recordings: list[Recording], tokenizer: Tokenizer, folder: Path, dev
     index |= {
         "key": key, "tokenizer": own, "game": first.dataset.game, "schema": schema.to_json(),
         "latent_shape": [tokenizer.config.channels, *tokenizer.config.grid], "levels": list(tokenizer.config.levels),
-        "data": [str(recording.dataset.folder) for recording in recordings],
+        "data": [_place(recording.dataset.folder, folder) for recording in recordings],
     }  # fmt: skip
     encoder = Encoder(tokenizer, device)
     with Task("encode", sum(recording.frames for recording in recordings), "frames") as task:
@@ -122,6 +123,15 @@ def _begin(folder: Path, key: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{folder}/index.json is no index of encoded frames: choose another --out") from None
     return {"version": 1, "complete": False, "shards": [], "episodes": [], "pose": False}
+
+
+def _place(recording: Path, latents: Path) -> dict[str, str]:
+    """Where a recording lies, so that it is found again (`train.frames.recordings_of`)."""
+    absolute = recording.resolve()
+    try:
+        return {"from_latents": os.path.relpath(absolute, latents.resolve()), "absolute": str(absolute)}
+    except ValueError:  # on another drive
+        return {"from_latents": str(absolute), "absolute": str(absolute)}
 
 
 def _plan(recordings: list[Recording]) -> list[list[tuple[int, int]]]:

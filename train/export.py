@@ -32,7 +32,7 @@ from train import commands
 from train.checkpoints import check_card
 from train.dynamics import load_dynamics
 from train.encode import tokenizer_hash
-from train.frames import FrameSource, PooledFrames, Recording
+from train.frames import FrameSource, PooledFrames, recordings_of
 from train.geometry import load_geometry
 from train.machine import describe
 from train.report import say
@@ -46,9 +46,7 @@ def contexts(store: LatentStore, count: int, frames: int, held_out: float) -> tu
 
     P is `frames`, or as many as the longest held-out episode has. `UserError` when the recording has gone.
     """
-    source: FrameSource = PooledFrames([Recording(folder) for folder in store.index["data"]], 0, held_out, 1)
-    if source.lengths != store.lengths:
-        raise UserError(f"{store.directory} does not belong to its recording any more: encode again")
+    source: FrameSource = PooledFrames(recordings_of(store), 0, held_out, 1)
     frames = min(frames, max((span.frames for span in source.held_out), default=0))
     if frames < 2:
         raise UserError(f"{store.directory} has no held-out frames to begin a dream with: record more episodes")

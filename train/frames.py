@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from data_collect.chunk import ChunkRef
+from data_collect.dataset import CARD
 from data_collect.errors import UserError
 from data_collect.shards import Dataset
-from train.windows import Span, random_below, split_episodes
+from train.windows import LatentStore, Span, random_below, split_episodes
 
 SPARE_DISK = 4 << 30  # bytes that the cache leaves free
 
@@ -79,6 +80,42 @@ class Recording:
             frames.flush()
             os.replace(temporary, path)
         return np.load(path, mmap_mode="r")
+
+
+def recordings_of(store: LatentStore) -> list[Recording]:
+    """The recordings that latents were encoded from, wherever both were moved together: recognised by their hashes.
+
+    `UserError` where one is gone, or where another one, or one that was recorded on, lies in its place.
+    """
+    keys = store.index["key"].split("-")[1:]
+    return [_recording_of(store, place, key) for place, key in zip(store.index["data"], keys, strict=True)]
+
+
+def _recording_of(store: LatentStore, place: str | dict[str, str], key: str) -> Recording:
+    """One of them; `place` is its folder as seen from the latents and as an absolute path, or, in older latents, as it
+    was named in whatever folder that was done in."""
+    here = store.directory.resolve()
+    if isinstance(place, str):
+        folders = [above / place for above in (Path.cwd(), *here.parents)]
+    else:
+        folders = [here / place["from_latents"], Path(place["absolute"])]
+    folders = list(dict.fromkeys(Path(os.path.normpath(folder)) for folder in folders))
+    others = []
+    for folder in folders:
+        if not (folder / CARD).exists():
+            continue
+        recording = Recording(folder)
+        if recording.key == key and recording.dataset.game == store.game:
+            return recording
+        others.append(folder)
+    if others:
+        raise UserError(
+            f"{others[0]} is not the recording that {store.directory} was encoded from, or was recorded on since: "
+            "bring that one back, or encode again"
+        )
+    raise UserError(
+        f"the recording that {store.directory} was encoded from is not in {folders[0]}: bring it back, or encode again"
+    )
 
 
 class FrameSource:

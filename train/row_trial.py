@@ -28,6 +28,7 @@ from game_wm.evaluation.rollout import Truth, in_threes
 from game_wm.objectives import make_objective, objective_entries
 from game_wm.world import WorldModel
 from train.encode import encode
+from train.frames import recordings_of
 from train.reconstruction import reconstruction, seeing
 from train.rows import Lab, Play, Row
 from train.speed import Tick
@@ -65,10 +66,14 @@ class Tokens(Trial):
 
     def encode(self) -> None:
         """See `latents`; done once, and continued where it was interrupted."""
-        encode(self.store.index["data"], load_tokenizer(self.path), self.latents)
+        encode(self.recordings(), load_tokenizer(self.path), self.latents)
 
     def wanted(self) -> dict[str, Any]:
-        return {"data.data": self.store.index["data"]}
+        return {"data.data": self.recordings()}
+
+    def recordings(self) -> list[str]:
+        """Folders of what the protocol's latents are of."""
+        return [str(recording.dataset.folder) for recording in recordings_of(self.store)]
 
     def export(self, truth: Truth) -> None:
         (self.folder / self.stage / "last.ckpt").rename(self.path)

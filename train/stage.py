@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -35,6 +36,7 @@ from train.commands import OWN
 from train.data import FrameDataModule, LatentDataModule, StreamDataModule
 from train.distill import DistillModule
 from train.dynamics import DynamicsModule
+from train.encode import tokenizer_hash
 from train.geometry import GeometryModule
 from train.machine import use_all_cores
 from train.report import Banner, Bar, Figures, Samples, check_name, say
@@ -219,6 +221,7 @@ def fit(cli: StageCLI, stage: str) -> int:
         card["before"] = trained_before(Path(config.init), stage)
     elif stage == "distill":
         raise UserError("distillation needs a teacher: name a dynamics checkpoint with --init")
+    warn_of_other_tokenizer(cli)
     if isinstance(cli.model, DistillModule):
         # Before fitting: the averaged copy and the checkpoint to resume from must have the teacher too.
         started = copy.deepcopy(cli.model.dynamics.state_dict())
@@ -246,10 +249,25 @@ def fit(cli: StageCLI, stage: str) -> int:
         for run in runs:
             run.end()
     if saver.signal is not None:
-        say(f"stopped at step {trainer.global_step}; the same command with --resume continues")
+        say(
+            f"stopped at step {trainer.global_step}; the same command {'' if config.resume else 'with --resume '}continues"
+        )
         return 128 + saver.signal
     say(f"{stage}: {trainer.global_step} steps, {last}")
     return 0
+
+
+def warn_of_other_tokenizer(cli: StageCLI) -> None:
+    """Say so where the pictures of a run are drawn by another tokenizer than its latents came from."""
+    frozen = getattr(cli.model, "frozen", [])
+    if not frozen or not isinstance(cli.datamodule, LatentDataModule):
+        return
+    if cli.datamodule.store.index["tokenizer"] != tokenizer_hash(frozen[0]):
+        print(
+            f"warning: {cli.datamodule.latents} was not encoded with {cli.config.model.tokenizer}: unless that is the "
+            "same one in fewer bits, name the tokenizer that it was with --model.tokenizer",
+            file=sys.stderr,
+        )
 
 
 tokenizer, geometry, dynamics, distill = (partial(run_stage, stage) for stage in STAGES)
