@@ -249,9 +249,8 @@ def fit(cli: StageCLI, stage: str) -> int:
         for run in runs:
             run.end()
     if saver.signal is not None:
-        say(
-            f"stopped at step {trainer.global_step}; the same command {'' if config.resume else 'with --resume '}continues"
-        )
+        again = "the same command" + ("" if config.resume else " with --resume")
+        say(f"stopped at step {trainer.global_step}; {again} continues")
         return 128 + saver.signal
     say(f"{stage}: {trainer.global_step} steps, {last}")
     return 0
