@@ -12,7 +12,6 @@ are not listed in `Gym` go to the environment itself.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -79,15 +78,27 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
         if self.atari:
             # One raw frame a step (the skip is ours), and no random repeats: a seed and its actions fix the frames.
             options = {"frameskip": 1, "repeat_action_probability": 0.0, **options}
+        if width or height:
+            check_size(width or height, height or width)
         self.env = _make(spec, env_id, options)
+        try:
+            self._look(spec, width, height, skip, fps)
+        except BaseException:
+            self.env.close()
+            raise
         self.replayable = replayable and not spec.nondeterministic
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": self.action_schema.fps, "note": self.note}
+        self.observation_space = spaces.Box(0, 255, (self.height, self.width, 3), np.uint8)
+        self._frame = np.zeros((self.height, self.width, 3), np.uint8)
 
+    def _look(self, spec: EnvSpec, width: int, height: int, skip: int, fps: float) -> None:
+        """Set what the environment tells of itself: rate, actions, where its picture is and what becomes of it."""
         raw_fps = fps or (ATARI_FPS if self.atari else _rate(self.env))
         if not 0 <= raw_fps < np.inf or skip < 0:
             raise UserError(f"skip and fps of {self.game!r} must be positive")
+        rate = raw_fps or STEPS_PER_SECOND
         self.skip = skip or max(1, round(raw_fps / STEPS_PER_SECOND))
         self._actions = Actions(self.env.action_space)
-        rate = raw_fps or STEPS_PER_SECOND
         self.action_schema = _schema(self.env, self._actions, spec.name, rate / self.skip)
         self.action_space = self._actions.space
 
@@ -97,13 +108,9 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
         if not width and not height:
             width, height = default_size(columns, rows)
         self.width, self.height = width or height, height or width
-        check_size(self.width, self.height)
         size = _becomes(f"{columns}x{rows}", f"{self.width}x{self.height}")
         unknown = "" if raw_fps else " (its metadata has no render_fps: ?fps=…)"
         self.note = f"{size}, {_becomes(f'{rate:g}', f'{self.action_schema.fps:g}')} frames/s{unknown}"
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": self.action_schema.fps, "note": self.note}
-        self.observation_space = spaces.Box(0, 255, (self.height, self.width, 3), np.uint8)
-        self._frame = np.zeros((self.height, self.width, 3), np.uint8)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         observation, info = self._reset(seed=seed, options=options)
@@ -179,16 +186,16 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
             raise UserError(OLD_API.format(f"{self.game!r}", f"step gave {told(result)}"))
         observation, reward, terminated, truncated, info = result
         try:
-            total = math.nan if reward is None else float(np.asarray(reward, np.float64).reshape(()))
+            if reward is None:
+                raise TypeError
+            total = float(np.asarray(reward, np.float64).reshape(()))
             ended, cut, extra = bool(terminated), bool(truncated), dict(info or {})
         except (TypeError, ValueError):
-            total = math.nan
-        if math.isnan(total):
             given = (*map(short, (reward, terminated, truncated)), told(info))
             raise UserError(
                 f"{self.game!r}: step gave {', '.join(given)} after the observation; it must give a number (the "
                 "reward), two booleans (terminated, truncated) and a dict (info)"
-            )
+            ) from None
         return observation, total, ended, cut, extra
 
     def _call(self, function: Any, *arguments: Any, **options: Any) -> Any:
