@@ -44,7 +44,7 @@ from train.machine import MatrixRate, count_flops
 from train.pipeline import read_yaml
 from train.report import read_figures
 from train.stage import STAGES, StageCLI, run_stage
-from train.windows import LatentStore, SequenceDataset, random_below, split_episodes
+from train.windows import LatentStore, SequenceDataset, fitting_length, random_below, split_episodes, split_recordings
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--model.dynamics.widths", "[16,32]", "--model.dynamics.blocks", "[1,1]", "--model.dynamics.heads", "2",
@@ -125,6 +125,45 @@ def test_few_episodes_lose_only_the_end_of_the_last() -> None:
     assert split_episodes([100, 300], 0.1, validation=False) == [(0, 0, 100), (1, 0, 260)]
     assert split_episodes([100] * 10, 0.0, validation=True) == []
     assert random_below(7, 0, np.arange(1000), 0).max() == 6
+
+
+def test_a_part_of_each_recording_is_held_out(tmp_path: Path) -> None:
+    """Also of a few long episodes that were played by hand."""
+    assert split_recordings([[100] * 10, [300]], 0.1, validation=True) == [(9, 0, 100), (10, 270, 30)]
+    assert split_recordings([[100] * 10, [300]], 0.1, validation=False)[-2:] == [(8, 0, 100), (10, 0, 270)]
+    encode.write_synthetic(tmp_path, (4, 4, 4), actions=3, episodes=10, frames=50)
+    index = json.loads((tmp_path / "index.json").read_text())
+    for episode in index["episodes"][8:]:
+        episode["recording"] = 1
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    assert LatentStore(tmp_path).split(0.1, validation=True) == [(7, 0, 50), (9, 40, 10)]
+
+
+@pytest.mark.parametrize(
+    ("frames", "fits"),
+    [([100] * 9, 32), ([21] * 9, 21), ([7] * 9, 7), ([2] * 9, 2), ([1] * 9, 32), ([21] * 48 + [1000], 21),
+     ([5] * 20 + [1000], 32), ([20, 25, 30] * 5, 20), ([31, 32, 33], 31)],
+)  # fmt: skip
+def test_windows_are_as_long_as_episodes_allow(frames: list[int], fits: int) -> None:
+    assert fitting_length(frames, 32) == fits
+
+
+@pytest.mark.parametrize(("frames", "history"), [(21, 4), (7, 4), (3, 2)])
+def test_short_episodes_shorten_windows_and_what_depends_on_them(
+    frames: int, history: int, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Dynamics, a student of it, and the network that both become."""
+    encode.write_synthetic(tmp_path / "latents", (4, 8, 8), actions=4, episodes=30, frames=frames)
+    for stage in ("dynamics", "distill"):
+        flags = [*stage_flags(tmp_path / "latents", tmp_path, "short", stage), "--data.length", "64", "--steps", "2"]
+        flags += ["--model.rollout", "8", "--model.dynamics.window", "32"]
+        flags += ["--init", str(tmp_path / "short" / "dynamics" / "last.ckpt")] if stage == "distill" else []
+        assert run_stage(stage, flags) == 0
+        assert f"{stage}: windows of {frames} frames instead of 64" in capsys.readouterr().out
+        settings = check_card(tmp_path / "short" / stage / "last.ckpt")["game_wm"]["settings"]
+        assert settings["data"]["length"] == frames and settings["model"]["rollout"] == min(8, frames // 2)
+        network, _ = load_dynamics(tmp_path / "short" / stage / "last.ckpt")
+        assert (network.config.window, network.config.history) == (min(32, frames), history)
 
 
 def test_windows_longer_than_every_episode(latents: Path) -> None:
@@ -491,7 +530,7 @@ def test_what_the_user_gets_wrong(latents: Path, tmp_path: Path) -> None:
         (["distill", *student], "--init"),
         (["tokenizer", "--steps", "1", "--data.data", str(tmp_path / "nothing")], "holds no recording"),
         (["paint"], "no command"),
-        (["bench"], "bench what"),
+        (["bench", "paint"], "no command 'bench paint'"),
         (["export", "--run", str(tmp_path)], "does not exist"),
     ]:
         with pytest.raises(UserError, match=words):

@@ -37,7 +37,7 @@ from train.frames import PooledFrames, recordings_of
 from train.geometry import load_geometry
 from train.machine import use_all_cores
 from train.report import say
-from train.windows import LatentStore, Span, split_episodes
+from train.windows import LatentStore, Span
 
 FINE, HEADINGS = 0.5, 18  # candidates are one of each place: its squares in sides of memory's own, headings to a turn
 VIEWS, COMPARED = 6000, 768  # that are to be seen, and the nearest candidates to each, which are compared for it
@@ -174,7 +174,7 @@ def main(arguments: list[str]) -> int:
             "an atlas is of levels whose poses are recorded, and motion with inertia (--model.geometry.inertia, exact)"
         )
     state = check_card(options.geometry)
-    spans = split_episodes(store.lengths, options.held_out, False)
+    spans = store.split(options.held_out, False)
     atlas = draw_atlas(store, spans, geometry, options.pictures)
     say(f"{len(atlas.poses)} pictures and {len(atlas.stops)} stretches of wall")
     state["config"]["geometry"]["atlas"] = True

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 from train.frames import FrameSource, mixed, open_frames
-from train.windows import LatentStore, SequenceDataset, split_episodes
+from train.windows import LatentStore, SequenceDataset
 
 Batch = Tensor | dict[str, Tensor]
 
@@ -88,7 +88,7 @@ class FrameDataModule(StreamDataModule):
         data: folder or folders that `python -m data_collect record` wrote.
         batch_size: B.
         seed: of the order.
-        held_out: fraction of the episodes kept from training, the last by number.
+        held_out: fraction of the episodes of each recording kept from training, the last by number.
         cache_gib: decoded frames are kept on disk beside the shards (`.cache/`, memory-mapped) while they take no more
             than this; larger recordings are decoded pool by pool in a thread, again and again.
         pool_frames: frames of a pool.
@@ -139,7 +139,7 @@ class LatentDataModule(StreamDataModule):
         length: L, frames of a window.
         batch_size: B, windows of a batch.
         seed: of the choice of windows.
-        held_out: fraction of the episodes kept from training, the last by number.
+        held_out: fraction of the episodes of each recording kept from training, the last by number.
         event_factor: draw windows with a reward or a termination this many times as often.
         validation_windows: held-out windows to validate on, evenly spread.
         game: refuse a recording of another game (its id without options).
@@ -184,7 +184,7 @@ class LatentDataModule(StreamDataModule):
 
     def val_dataloader(self) -> DataLoader | list[Any]:
         """The held-out windows, batch by batch; none when the held-out part is shorter than a window."""
-        spans = split_episodes(self.store.lengths, self.held_out, validation=True)
+        spans = self.store.split(self.held_out, validation=True)
         if self.validation_windows < 1 or max((span.frames for span in spans), default=0) < self.length:
             return []
         held_out = SequenceDataset(self.store, self.length, self.seed, self.held_out, validation=True)

@@ -29,7 +29,7 @@ from train.checkpoints import check_card, save_part
 from train.geometry import load_geometry
 from train.machine import use_all_cores
 from train.report import say
-from train.windows import LatentStore, Span, split_episodes
+from train.windows import LatentStore, Span
 
 BATCH, RATE, DECAY, AVERAGE = 64, 1e-3, 0.01, 0.005  # frames a step, learning rate, weight decay, of averaged weights
 NOISE = 0.3  # most that is put on latents: dreamt ones are not as clean
@@ -110,9 +110,7 @@ def main(arguments: list[str]) -> int:
     state, config = check_card(options.geometry), geometry.config
     with contextlib.closing(games.make(store.game)) as game:
         known = known_disparity(game.unwrapped, config.place, config.height, config.width)
-        learnt, held_out = (
-            Frames(store, split_episodes(store.lengths, options.held_out, held), known) for held in (False, True)
-        )
+        learnt, held_out = (Frames(store, store.split(options.held_out, held), known) for held in (False, True))
         before = off_by(geometry.depth, held_out)
         depth = fit(geometry.depth, learnt, options.steps)
         after = off_by(depth, held_out)

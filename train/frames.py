@@ -24,7 +24,7 @@ from data_collect.chunk import ChunkRef
 from data_collect.dataset import CARD
 from data_collect.errors import UserError
 from data_collect.shards import Dataset
-from train.windows import LatentStore, Span, random_below, split_episodes
+from train.windows import LatentStore, Span, random_below, split_recordings
 
 SPARE_DISK = 4 << 30  # bytes that the cache leaves free
 
@@ -133,8 +133,9 @@ class FrameSource:
         self.game, self.schema = first.dataset.game, first.dataset.schema
         self.height, self.width = first.height, first.width
         self.lengths = [n for recording in recordings for n in recording.lengths]
-        self.spans = split_episodes(self.lengths, held_out, validation=False)
-        self.held_out = split_episodes(self.lengths, held_out, validation=True)
+        lengths = [recording.lengths for recording in recordings]
+        self.spans = split_recordings(lengths, held_out, validation=False)
+        self.held_out = split_recordings(lengths, held_out, validation=True)
         if not self.spans:
             raise UserError(f"a share of {held_out} held out leaves no frame to train on: lower --data.held_out")
 

@@ -43,7 +43,6 @@ from train.motion import ASTRAY, fit, read_off, recorded_steps
 from train.optimizer import Kind, configure
 from train.report import say
 from train.tokenizer import load_tokenizer
-from train.windows import split_episodes
 
 SOURCES, NEARBY = 2, 8  # frames that a target is drawn from, at most so many frames before or after it
 COARSER = (1, 4)  # times smaller are the pictures that are compared: in small ones what is far off finds its way
@@ -163,7 +162,7 @@ class GeometryModule(pl.LightningModule):
             self.geometry.focal.fill_(focal_length(self.tokenizer, batches, self.config.place, str(data.latents)))
         motion = self.geometry.motion
         if isinstance(motion.free, nn.Linear) and not motion.free.weight.any():  # inertia
-            spans = split_episodes(data.store.lengths, data.held_out, False)
+            spans = data.store.split(data.held_out, False)
             off = fit(motion.cpu(), recorded_steps(data.store, spans))
             motion.to(self.device)
             say(f"{data.latents}: where nothing is in the way half of the steps are known to {off / 10:.4f} places")

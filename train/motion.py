@@ -28,7 +28,7 @@ from train import commands
 from train.checkpoints import check_card, save_part
 from train.machine import use_all_cores
 from train.report import say
-from train.windows import LatentStore, Span, split_episodes
+from train.windows import LatentStore, Span
 
 STEPS, BATCH, RATE = 4000, 4096, 1e-2
 ALL, SHARP, NEAR = 0.25, 0.8, 0.02  # of the steps: until when all count, and when only what is as near (of a unit) does
@@ -146,7 +146,7 @@ def main(arguments: list[str]) -> int:
             "motion is learnt so where it has inertia (--model.geometry.inertia and exact true) and poses are recorded"
         )
     state, motion = check_card(options.geometry), geometry.motion
-    spans = split_episodes(store.lengths, options.held_out, False)
+    spans = store.split(options.held_out, False)
     recorded = recorded_steps(store, spans)
     off = fit(motion, recorded)
     say(f"{len(recorded.steps)} steps; where nothing is in the way half of them are known to {off / 10:.5f} places")

@@ -37,7 +37,7 @@ from train.checkpoints import check_card, save_part
 from train.geometry import load_geometry
 from train.machine import use_all_cores
 from train.report import Task, say
-from train.windows import LatentStore, Span, split_episodes
+from train.windows import LatentStore, Span
 
 BATCH, RATE, DECAY = 512, 2e-3, 0.05
 MEMORIES = (32, 256, 10_000)  # frames that memory may reach back
@@ -204,8 +204,7 @@ def main(arguments: list[str]) -> int:
         )
     state = check_card(options.geometry)
     learnt, held_out = (
-        all_hindered_steps(store, split_episodes(store.lengths, options.held_out, held), geometry)
-        for held in (False, True)
+        all_hindered_steps(store, store.split(options.held_out, held), geometry) for held in (False, True)
     )
     network = Obstacles()
     fit(network, learnt, options.steps)

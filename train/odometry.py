@@ -25,7 +25,7 @@ from game_wm.memory.recent import features, steady
 from train import commands
 from train.geometry import load_geometry
 from train.machine import use_all_cores
-from train.windows import LatentStore, Span, split_episodes
+from train.windows import LatentStore, Span
 
 HORIZONS, EVERY = (100, 300, 1000), 100  # steps after which drift is measured, from every so many steps on
 PART = 64
@@ -75,7 +75,7 @@ def measure(store: LatentStore, geometry: Geometry, episodes: int = 8, held_out:
     or long enough episodes."""
     if not store.index["pose"]:
         raise UserError(f"{store.directory} has no poses to compare with: measure on a recording that has them")
-    spans = split_episodes(store.lengths, held_out, validation=True)
+    spans = store.split(held_out, validation=True)
     steps = max((n for n in HORIZONS if any(span.frames > n for span in spans)), default=0)
     if not steps:
         raise UserError(f"{store.directory}: no held-out episode has {HORIZONS[0] + 1} frames: record longer ones")

@@ -42,6 +42,7 @@ from train.machine import use_all_cores
 from train.report import Banner, Bar, Figures, Samples, check_name, say
 from train.tokenizer import TokenizerModule
 from train.wandb_run import wandb_run
+from train.windows import LatentStore, fitting_length
 
 STAGES: dict[str, tuple[type[pl.LightningModule], type[StreamDataModule]]] = {
     "tokenizer": (TokenizerModule, FrameDataModule),
@@ -89,7 +90,7 @@ class StageCLI(LightningCLI):
 
     def __init__(self, stage: str, arguments: list[str]) -> None:
         module, data = STAGES[stage]
-        self.stage, self.arguments = stage, arguments
+        self.stage, self.arguments, self.shortened = stage, arguments, ""
         quiet()
         super().__init__(
             module,
@@ -146,6 +147,8 @@ class StageCLI(LightningCLI):
             value = getattr(self.config, name)
             if value is not None and not value > 0:
                 raise UserError(f"--{name} must be more than 0, got {value}")
+        if STAGES[self.stage][1] is LatentDataModule:
+            self.shortened = shorten(self.config, self.stage)
 
     def instantiate_classes(self) -> None:
         """As the parent; values that do not go together are the user's to mend."""
@@ -209,6 +212,8 @@ def fit(cli: StageCLI, stage: str) -> int:
         raise UserError(f"{last} exists, and what is trained by graphs cannot be resumed: choose another --name")
     if last.exists() and not config.resume:
         raise UserError(f"{last} exists: add --resume to continue that run, or choose another --name")
+    if cli.shortened:
+        say(cli.shortened)
     settings = json.loads(cli.parser.dump(config, format="json", skip_link_targets=True))
     card = {"stage": stage, "game": data.game, "schema": data.schema.to_json(), "settings": settings}
     from_step = 0
@@ -254,6 +259,36 @@ def fit(cli: StageCLI, stage: str) -> int:
         return 128 + saver.signal
     say(f"{stage}: {trainer.global_step} steps, {last}")
     return 0
+
+
+def shorten(config: Namespace, stage: str) -> str:
+    """Make windows as short as most episodes are, with all that depends on their length; what to say of it, if any.
+
+    Without latents there is nothing to do: the data module says that they are missing.
+    """
+    try:
+        spans = LatentStore(config.data.latents).split(config.data.held_out, validation=False)
+    except UserError:
+        return ""
+    frames, wanted = [span.frames for span in spans], config.data.length
+    length = fitting_length(frames, wanted)
+    left_out = 1 - sum(n for n in frames if n >= length) / max(1, sum(frames))
+    rest = f", {left_out:.0%} of the frames lie in episodes that are shorter" if left_out > 0.05 else ""
+    if length >= wanted:
+        return f"{stage}: windows of {length} frames{rest}" if rest else ""
+    config.data.length = length
+    with_it = [f"{stage}: windows of {length} frames instead of {wanted}, since episodes are short{rest}"]
+    if config.model.get("rollout"):
+        config.model.rollout = min(config.model.rollout, max(1, length // 2))
+        with_it.append(f"own rollouts of {config.model.rollout}")
+    network = config.model.get("dynamics")
+    if network is not None:
+        if not config.init:  # the history of a checkpoint's network is in its weights
+            network.history = min(network.history, max(1, length - 1))
+        if network.attention == "window" and network.sink < length:
+            network.window = min(network.window, length)
+            with_it.append(f"a memory of the last {network.window}")
+    return "; ".join(with_it)
 
 
 def warn_of_other_tokenizer(cli: StageCLI) -> None:

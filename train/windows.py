@@ -36,7 +36,7 @@ class Span(NamedTuple):
 
 
 def split_episodes(lengths: list[int], held_out: float, validation: bool) -> list[Span]:
-    """The spans of the training part or of the held-out part of episodes with `lengths` frames.
+    """The spans of the training part or of the held-out part of one recording's episodes with `lengths` frames.
 
     The last `held_out` (a fraction, at least one) of the episodes are kept from training; of fewer than eight
     episodes, that fraction of all frames from the end of the last one.
@@ -50,6 +50,23 @@ def split_episodes(lengths: list[int], held_out: float, validation: bool) -> lis
     if validation:
         return [Span(last, lengths[last] - tail, tail)] if tail else []
     return [Span(i, 0, n - tail if i == last else n) for i, n in enumerate(lengths)]
+
+
+def split_recordings(recordings: list[list[int]], held_out: float, validation: bool) -> list[Span]:
+    """The same of several recordings, whose episodes are numbered one after another: a part of each is held out, or a
+    few episodes that somebody played by hand would all be."""
+    spans, first = list[Span](), 0
+    for lengths in recordings:
+        spans += [span._replace(episode=first + span.episode) for span in split_episodes(lengths, held_out, validation)]
+        first += len(lengths)
+    return spans
+
+
+def fitting_length(frames: list[int], wanted: int) -> int:
+    """Frames of a window, at most `wanted`, for spans with so many `frames`: where the window's length times the frames
+    of all spans that are as long is greatest. `wanted` where no span has two."""
+    lengths = {wanted, *(n for n in frames if 2 <= n < wanted)}
+    return max(lengths, key=lambda length: (length * sum(n for n in frames if n >= length), length))
 
 
 def random_integers(seed: int, items: np.ndarray, stream: int) -> np.ndarray:
@@ -141,6 +158,12 @@ class LatentStore:
         """Id of the game that was recorded."""
         return self.index["game"]
 
+    def split(self, held_out: float, validation: bool) -> list[Span]:
+        """Spans of the episodes to train on, or of those that are held out: see `split_recordings`."""
+        numbers = [int(episode["recording"]) for episode in self.episodes]
+        recordings = [[n for n, i in zip(self.lengths, numbers) if i == number] for number in dict.fromkeys(numbers)]
+        return split_recordings(recordings, held_out, validation)
+
     def read(self, name: str, span: Span) -> np.ndarray:
         """Rows of one array ("latents", "actions", ...) for a span: (frames, ...)."""
         episode = self.episodes[span.episode]
@@ -180,7 +203,7 @@ class SequenceDataset(Dataset):
     ) -> None:
         self.store = directory if isinstance(directory, LatentStore) else LatentStore(directory)
         self.length, self.seed, self.event_factor = length, seed, event_factor
-        spans = split_episodes(self.store.lengths, held_out, validation)
+        spans = self.store.split(held_out, validation)
         self.spans = [span for span in spans if span.frames >= length]
         if not self.spans:
             longest = max((span.frames for span in spans), default=0)
