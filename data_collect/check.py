@@ -18,7 +18,7 @@ import numpy as np
 
 from data_collect.chunk import Chunk, ChunkRef
 from data_collect.dataset import Dataset
-from data_collect.keys import is_idle
+from data_collect.keys import check_keys, is_idle
 from data_collect.schema import ActionSchema
 
 LOOKED_AT = 4_000  # frames
@@ -48,11 +48,12 @@ class Figures:
     effective: tuple[str, ...] = ()  # actions after which the next picture differs
     same_as: dict[str, str] = field(default_factory=dict)
     untold: tuple[str, ...] = ()  # actions of which too few steps were looked at
+    keys: str | None = None  # what is wrong with the names of keys
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is odd. `kind`: empty, short, tiny, constant, plain, still, unused, without_effect."""
+    """One thing that is odd. `kind`: empty, short, tiny, constant, plain, still, unused, without_effect, keys."""
 
     kind: str
     sentence: str
@@ -80,6 +81,7 @@ def measure(dataset: Dataset, frames: int = LOOKED_AT) -> Figures:
         effective=effective,
         same_as=same_as,
         untold=untold,
+        keys=check_keys(dataset.schema.keys, dataset.schema.names),
     )  # fmt: skip
 
 
@@ -119,6 +121,8 @@ def _findings(of: Figures, window: int) -> Iterator[Finding]:
         else:
             text = "no action changes the next picture: does the game use what `step` is given?"
         yield Finding("without_effect", text, {"same_as": of.same_as, "effective": list(of.effective)})
+    if of.keys:
+        yield Finding("keys", of.keys, {})
 
 
 def _takeable(schema: ActionSchema) -> Iterator[str]:

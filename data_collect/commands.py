@@ -47,6 +47,7 @@ def record_parser() -> Parser:
 
 def record(words: list[str]) -> int:
     """Record, and say what the folder then holds."""
+    from data_collect.inspect import size
     from data_collect.record import record
 
     arguments = record_parser().parse_args(words)
@@ -58,7 +59,7 @@ def record(words: list[str]) -> int:
     card = dataset.card
     print(
         f"{arguments.out}: {card['frames']:,} frames in {card['episodes']:,} episodes, {card['shards']} shards, "
-        f"{card['bytes'] / 1e6:,.1f} MB, after {time.monotonic() - started:,.1f} s"
+        f"{size(card['bytes'])}, after {time.monotonic() - started:,.1f} s"
     )
     return 0
 

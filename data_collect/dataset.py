@@ -13,7 +13,7 @@ is the card; both can be made again from the shards.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -52,6 +52,18 @@ def read_settings(folder: Path) -> dict[str, Any]:
         if not path.exists():
             raise UserError(f"{shards[0]} is damaged ({error}); {REMEDY}") from None
         raise UserError(f"{path} is damaged ({error}): delete it, it is made again from the shards") from None
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The `SETTINGS` in which two recordings differ. Other keys for the same actions make no other recording."""
+
+    def bare(settings: Mapping[str, Any], name: str) -> Any:
+        value = settings.get(name)
+        return (
+            {k: v for k, v in value.items() if k != "keys"} if name == "schema" and isinstance(value, dict) else value
+        )
+
+    return [name for name in SETTINGS if bare(one, name) != bare(other, name)]
 
 
 @dataclass
@@ -118,9 +130,9 @@ class Dataset:
         refs = []
         try:
             for ref, meta in scan(path):
-                if differing := [name for name in SETTINGS if meta.get(name) != self.settings[name]]:
+                if unlike := differing(meta, self.settings):
                     raise UserError(
-                        f"{path} is of another recording (its {differing[0]} is not that of {self.folder / CARD}): "
+                        f"{path} is of another recording (its {unlike[0]} is not that of {self.folder / CARD}): "
                         "move it away, or delete the card if that was changed"
                     )
                 refs.append(ref)
@@ -197,6 +209,14 @@ class Dataset:
     # --- card and index -------------------------------------------------------------------------------------------
 
     @cached_property
+    def frame_size(self) -> tuple[int, int] | None:
+        """(width, height) of its frames; None as long as it has none."""
+        if not self.index:
+            return None
+        height, width = self.read(self.index[0], frames=False).frames.shape[1:3]
+        return width, height
+
+    @cached_property
     def card(self) -> dict[str, Any]:
         """What `dataset.json` says: settings and totals. `hours` are of game time, `actions` steps by action name."""
         actions: dict[str, int] = {}
@@ -204,7 +224,7 @@ class Dataset:
             for name, count in ref.actions.items():
                 actions[name] = actions.get(name, 0) + count
         frames = sum(ref.frames for ref in self.index)
-        pixels = self.read(self.index[0], frames=False).frames.shape[1:] if self.index else (0, 0, 3)
+        width, height = self.frame_size or (0, 0)
         return {
             "game": self.game,
             "player": self.settings["player"],
@@ -215,15 +235,15 @@ class Dataset:
             "chunks": len(self.index),
             "hours": round(frames / self.schema.fps / 3600, 4),
             "fps": self.schema.fps,
-            "height": pixels[0],
-            "width": pixels[1],
+            "height": height,
+            "width": width,
             "actions": actions,
             "reward": sum(ref.reward for ref in self.index),
             "terminated": sum(ref.terminated for ref in self.index),
             "truncated": sum(ref.truncated for ref in self.index),
             "bytes": sum(path.stat().st_size for path in self.shards),
             "frame_bytes": sum(ref.frame_bytes for ref in self.index),
-            "raw_bytes": frames * int(np.prod(pixels)),
+            "raw_bytes": frames * height * width * 3,
             "recording_seed": self.settings["recording_seed"],
             "episode_frames": self.settings["episode_frames"],
             "schema": self.schema.to_json(),

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from data_collect import games, players
 from data_collect.chunk import Chunk
-from data_collect.dataset import CARD, INDEX, SETTINGS, Dataset, read_settings
+from data_collect.dataset import CARD, INDEX, SETTINGS, Dataset, differing, read_settings
 from data_collect.errors import UserError
 from data_collect.lock import folder_lock
 from data_collect.plan import Plan, by_episode
@@ -48,7 +48,7 @@ def record(
     if episode_frames is not None and episode_frames < 2:
         raise UserError(f"--episode-frames {episode_frames} is too small: an episode has at least 2 frames")
     folder = Path(out)
-    env = games.make(game)
+    env = games.make(game, frame=_frame_size(folder))
     try:
         players.make(player, env)  # complains now rather than in every worker
         schema = env.get_wrapper_attr("action_schema").to_json()
@@ -71,6 +71,8 @@ def record(
             have = sum(ref.frames for ref in dataset.index)
             try:
                 with _progress(have, frames) as progress:
+                    if note := env.metadata.get("note"):
+                        progress.say(f"{game.partition('?')[0]}: {note}; choose them by ?width=…&height=…&skip=…")
                     if workers == 1 or player == "human":
                         _record_here(env, dataset, plan, settings, progress)
                     else:
@@ -94,13 +96,36 @@ def _settings(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
             raise UserError(f"{folder} holds other files and no recording: choose an empty folder for --out")
         settings = {"recording_seed": 0, "episode_frames": EPISODE_FRAMES}
         settings |= {name: value for name, value in wanted.items() if value is not None}
-    for name in SETTINGS:
-        if wanted[name] is not None and wanted[name] != settings[name]:
-            what = "another action schema" if name == "schema" else f"{name.replace('_', ' ')} {settings[name]}"
-            raise UserError(f"{folder} holds a recording of {what}, not {wanted[name]}: choose another --out")
+    for name in differing(settings, settings | {name: value for name, value in wanted.items() if value is not None}):
+        if name == "schema":
+            one, other = (_about(each["schema"]) for each in (settings, wanted))
+        else:
+            one, other = f"{name.replace('_', ' ')} {settings[name]}", wanted[name]
+        raise UserError(f"{folder} holds a recording of {one}, not {other}: choose another --out")
     if not has:
         write_atomic(folder / CARD, json.dumps({name: settings[name] for name in SETTINGS}, indent=1))
+    elif settings["schema"] != wanted["schema"]:
+        settings["schema"] = wanted["schema"]  # other keys for the same actions: the newest count
+        write_atomic(folder / CARD, json.dumps(_card(folder) | settings, indent=1))
     return settings
+
+
+def _about(schema: dict[str, Any]) -> str:
+    """Actions in a few words, for two that differ."""
+    return f"{schema['kind']} actions {', '.join(schema['names'][:20])} at {schema['fps']:g} frames/s"
+
+
+def _frame_size(folder: Path) -> tuple[int, int] | None:
+    """(width, height) of the frames in the folder: a recording is continued as it was begun."""
+    try:
+        return Dataset(folder).frame_size
+    except UserError:
+        return None  # there is none yet, or it is damaged and told later
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    """What the card says; empty where there is none."""
+    return json.loads((folder / CARD).read_text()) if (folder / CARD).exists() else {}
 
 
 def _never_begun(folder: Path) -> bool:

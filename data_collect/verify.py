@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from data_collect import games
 from data_collect.chunk import MAX_STEPS, VERSION, Chunk, ChunkRef
-from data_collect.dataset import INDEX, REMEDY, SETTINGS, Dataset
+from data_collect.dataset import INDEX, REMEDY, Dataset, differing
 from data_collect.errors import UserError
 from data_collect.plan import by_episode
 from data_collect.recorder import seeds
@@ -79,7 +79,7 @@ def _check(chunk: Chunk, ref: ChunkRef, dataset: Dataset, shape: tuple[int, ...]
     """What is wrong with a chunk, or nothing."""
     meta, schema, steps = chunk.meta, dataset.schema, len(chunk.actions)
     frames = steps + bool(meta["last"])
-    if meta["version"] != VERSION or any(meta.get(name) != dataset.settings[name] for name in SETTINGS):
+    if meta["version"] != VERSION or differing(meta, dataset.settings):
         return "its metadata is of another recording"
     if not 1 <= steps <= MAX_STEPS:
         return f"it has {steps} steps"
@@ -130,7 +130,7 @@ def _replay(dataset: Dataset, numbers: list[int], progress: Progress) -> tuple[s
     try:
         if not games.replayable(dataset.game):
             return "not replayed, since this game does not repeat itself", {}
-        env = games.make(dataset.game)
+        env = games.make(dataset.game, frame=dataset.frame_size)
     except UserError as error:
         return f"not replayed, since the game cannot be started ({error})", {}
     problems = {}

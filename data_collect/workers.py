@@ -140,7 +140,7 @@ def _work(pipe: Connection, dataset: Dataset, settings: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
     try:
         with folder_lock(dataset.folder, shared=True):
-            env = games.make(settings["game"])
+            env = games.make(settings["game"], frame=dataset.frame_size)
             with ShardWriter(dataset.folder) as writer:
                 _serve(pipe, env, writer, dataset, settings)
             env.close()

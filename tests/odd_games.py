@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -320,6 +321,18 @@ class OldApi(Dot):
             "info": (observation, reward, terminated, False, "won"),
         }
         return odd[self.what]
+
+
+class Changes(Dot):
+    """Another version of the game is installed: its picture is as wide, its keys are such as the environment says."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.metadata = Dot.metadata | {"action_keys": {os.environ.get("ODD_KEY", "a"): "action0"}}
+        self.metadata |= {"render_fps": float(os.environ.get("ODD_FPS", "15"))}
+
+    def render(self) -> Any:
+        return self.picture().repeat(int(os.environ.get("ODD_WIDTH", "1")), 1)
 
 
 # --- actions ----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,16 @@ import numpy as np
 import odd_games
 import pytest
 
+from data_collect import __main__ as cli
 from data_collect import games
+from data_collect.check import findings, measure
+from data_collect.dataset import Dataset
 from data_collect.errors import UserError
 from data_collect.games.actions import Actions
 from data_collect.games.resize import default_size, resize
 from data_collect.keys import is_key, right_key
+from data_collect.record import record
+from data_collect.verify import verify
 
 
 def make(name: str, **options: Any) -> Any:
@@ -125,6 +131,47 @@ def test_a_recording_or_a_model_has_its_own_size() -> None:
     assert games.make("gym:odd_games:Dot-v0", frame=(48, 32)).observation_space.shape == (32, 48, 3)
     assert games.make("gym:odd_games:Dot-v0?width=64", frame=(48, 32)).observation_space.shape == (64, 64, 3)
     assert games.make("maze", frame=(48, 32)).observation_space.shape == (32, 48, 3)
+
+
+def test_a_recording_is_continued_as_it_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    game = "gym:odd_games:Changes-v0"
+    monkeypatch.setenv("ODD_WIDTH", "2")
+    assert record(tmp_path, game, "random", 60).frame_size == (128, 64)
+    monkeypatch.setenv("ODD_WIDTH", "1")
+    dataset = record(tmp_path, game, "random", 120, workers=2)
+    assert dataset.frame_size == (128, 64) and dataset.card["frames"] == 120
+    assert {chunk.frames.shape[1:] for chunk in dataset.chunks()} == {(64, 128, 3)}
+    assert make("Changes").note == "64x64, 15 frames/s"
+
+
+def test_other_keys_are_no_other_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    game = "gym:odd_games:Changes-v0"
+    record(tmp_path, game, "random", 60)
+    monkeypatch.setenv("ODD_KEY", "left")
+    dataset = record(tmp_path, game, "random", 120)
+    assert dataset.schema.keys == {"left": "action0"} and dataset.card["frames"] == 120
+    assert "sound" in verify(tmp_path) and Dataset(tmp_path, rebuild=True).schema.keys == {"left": "action0"}
+    monkeypatch.setenv("ODD_FPS", "10")
+    with pytest.raises(UserError, match=r"action2 at 15 frames/s, not discrete actions .* at 10 frames/s: choose"):
+        record(tmp_path, game, "random", 180)
+
+
+def test_a_recording_with_keys_that_no_keyboard_has_is_read_and_told(tmp_path: Path) -> None:
+    record(tmp_path, "gym:odd_games:Dot-v0", "random", 60)
+    card = json.loads((tmp_path / "dataset.json").read_text())
+    card["schema"]["keys"] = {"ArrowLeft": "action0", "hyper": "action2"}
+    (tmp_path / "dataset.json").write_text(json.dumps(card))
+    dataset = Dataset(tmp_path)
+    assert dataset.schema.from_keys(["ArrowLeft"]) == 0
+    (found,) = [finding for finding in findings(measure(dataset)) if finding.kind == "keys"]
+    assert "'ArrowLeft' (it is called 'left'), 'hyper' are no keys" in found.sentence
+
+
+def test_record_says_what_becomes_of_size_and_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--player", "random", "--frames", "20", "--out", str(tmp_path)]
+    assert cli.main(["record", "--game", "gym:odd_games:Dot-v0?width=32&height=48&fps=30", *words]) == 0
+    told = "gym:odd_games:Dot-v0: 64x64 → 32x48, 30 → 15 frames/s; choose them by ?width=…&height=…&skip=…"
+    assert told in capsys.readouterr().err
 
 
 # --- how it is made, names, keys and rate -----------------------------------------------------------------------------

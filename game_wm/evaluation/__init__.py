@@ -123,7 +123,8 @@ def evaluate(checkpoint: Checkpoint, options: Options) -> tuple[dict[str, Any], 
     features = FeatureDistance(device_of(model)) if pictured else None
     prompt = max(32, model.window, checkpoint.contexts_frames.shape[1])
     if set(options.suites) - {"cost"}:
-        with RealGame(checkpoint.game) as game:
+        height, width = checkpoint.contexts_frames.shape[2:4]
+        with RealGame(checkpoint.game, (width, height)) as game:
             if {"fidelity", "control"} & set(options.suites):
                 found, sheet = _rollouts(checkpoint, options, game, features, prompt)
                 results |= found

@@ -104,13 +104,14 @@ class Dream:
 
 
 class RealGame:
-    """A game to be played on chosen seeds. `UserError` when it cannot be made."""
+    """A game to be played on chosen seeds; `frame` is the (width, height) of a model of it. `UserError` when it cannot
+    be made."""
 
-    def __init__(self, game_id: str) -> None:
-        self.env = games.make(game_id)
+    def __init__(self, game_id: str, frame: tuple[int, int] | None = None) -> None:
+        self.env = games.make(game_id, frame=frame)
         if "surface" in inspect.signature(type(self.env.unwrapped)).parameters:  # costs time, so it is asked for
             self.env.close()
-            self.env = games.make(game_id, surface=True)
+            self.env = games.make(game_id, frame=frame, surface=True)
         self.schema = self.env.get_wrapper_attr("action_schema")
         self.led_by = ""  # the player of the last warm-up and prompt
         self.maps: dict[int, bytes] = {}  # seed -> its walls, where the game has a map

@@ -58,7 +58,8 @@ class LiveGame:
     def __init__(self, checkpoint: Checkpoint, seed: int = 0) -> None:
         self.schema, self.game, self.seed = checkpoint.schema, checkpoint.game, abs(seed)
         self.length = checkpoint.contexts_frames.shape[1]
-        self.env: Any = games.make(checkpoint.game)
+        height, width = checkpoint.contexts_frames.shape[2:4]
+        self.env: Any = games.make(checkpoint.game, frame=(width, height))
         self._check(checkpoint)
         self.number = -1
         self.data: ShardRecording | None = None  # what is played goes there as well
