@@ -152,8 +152,10 @@ class Program:
         if not arguments or arguments[0] in HELP:
             return None, []
         kinds = [name for name in names if name.startswith(f"{arguments[0]} ")]
-        if kinds and (len(arguments) == 1 or arguments[1] in HELP):
+        if kinds and arguments[1:2] and arguments[1] in HELP:
             return None, []
+        if kinds and len(arguments) == 1:
+            raise UserError(f"{arguments[0]} what? {', '.join(kinds)} (see `{self.prog} {arguments[0]} --help`)")
         word = " ".join(arguments[: 2 if kinds else 1])
         raise UserError(f"there is no command {word!r}{nearest(word, kinds or list(names))} (see `{self.prog} --help`)")
 
