@@ -43,7 +43,7 @@ packages:           ## install what tests of real windows and browsers need (Deb
 lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@for platform in linux darwin win32; do $(BIN)/mypy --platform $$platform --cache-dir .mypy_cache/$$platform || exit 1; done
 	@$(BIN)/lint-imports
 
 format: setup       ## format the code and sort its imports

@@ -7,6 +7,7 @@ with folder_lock(folder) as lock:
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +15,8 @@ from pathlib import Path
 
 from data_collect.errors import UserError
 
-try:
+if sys.platform != "win32":  # without the lock there, two writers to one folder are the user's affair
     import fcntl
-except ImportError:  # Windows: without the lock, two writers to one folder are the user's affair
-    fcntl = None  # type: ignore[assignment]
 
 LOCK_SECONDS = 5.0  # for the workers of one that was killed to notice
 
@@ -28,19 +27,20 @@ class FolderLock:
     def __init__(self, file: int) -> None:
         self.file = file
 
-    def _take(self, how: int) -> bool:
-        try:
-            fcntl.flock(self.file, how | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass  # a file system that knows no locks
+    def _take(self, alone: bool) -> bool:
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(self.file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            except OSError:
+                pass  # a file system that knows no locks
         return True
 
     def own(self, seconds: float) -> bool:
         """Take it alone, within so many seconds."""
         until = time.monotonic() + seconds
-        while not self._take(fcntl.LOCK_EX):
+        while not self._take(alone=True):
             if time.monotonic() > until:
                 return False
             time.sleep(0.05)
@@ -48,16 +48,16 @@ class FolderLock:
 
     def share(self) -> bool:
         """Let this process's workers have it too, but nobody who wants it alone."""
-        return fcntl is None or self._take(fcntl.LOCK_SH)
+        return self._take(alone=False)
 
 
 @contextmanager
 def folder_lock(folder: Path, shared: bool = False) -> Iterator[FolderLock]:
     """Hold `folder`, alone or shared. `UserError` when another process holds it."""
-    file = os.open(folder, os.O_RDONLY) if fcntl is not None else -1
+    file = os.open(folder, os.O_RDONLY) if sys.platform != "win32" else -1
     try:
         lock = FolderLock(file)
-        if fcntl is not None and not (lock.share() if shared else lock.own(LOCK_SECONDS)):
+        if not (lock.share() if shared else lock.own(LOCK_SECONDS)):
             raise UserError(f"another process is writing to {folder}: wait for it, or choose another folder")
         yield lock
     finally:

@@ -21,6 +21,7 @@ from types import TracebackType
 from data_collect.chunk import BLOCK, Chunk, ChunkRef, pack, scan, unpack
 from data_collect.dataset import INDEX, Dataset, Episode
 from data_collect.errors import UserError, disk_full
+from data_collect.system import sync_folder
 
 __all__ = ["INDEX", "Dataset", "Episode", "ShardWriter", "part_files", "salvage", "write_atomic"]
 
@@ -88,7 +89,7 @@ class ShardWriter:
                 return
             _write(self._file, bytes(2 * BLOCK))
             os.replace(_part(path), path)
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
             self.closed.append(path.name)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -139,7 +140,7 @@ def salvage(folder: Path) -> list[str]:
             raise UserError(f"both {path} and {part.name} exist; move one of them away")
         os.replace(part, path)
         saved.append(path.name)
-    _sync_folder(folder)
+    sync_folder(folder)
     return saved
 
 
@@ -169,16 +170,6 @@ def _write(file: int, data: bytes, sync: bool = True) -> None:
         view = view[os.write(file, view) :]
     if sync:
         os.fsync(file)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames last through a power cut, where the system can open a folder."""
-    if os.name == "posix":
-        file = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
 
 
 def _sentence(error: OSError, path: Path) -> Exception:

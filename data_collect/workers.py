@@ -47,8 +47,8 @@ class Pool:
     ) -> None:
         self.dataset, self.plan, self.settings, self.workers = dataset, plan, settings, workers
         self.on_frames, self.on_shard, self.on_line = on_frames, on_shard, on_line
-        self.episodes: dict[Connection, int | None] = {}  # which one each worker is at
-        self.asking: dict[Connection, int] = {}  # the limit that a waiting worker knows
+        self.episodes: dict[Any, int | None] = {}  # which one each worker is at, by its pipe
+        self.asking: dict[Any, int] = {}  # the limit that a waiting worker knows
 
     def run(self) -> None:
         """Start the workers, hand out episodes, send the workers home."""
@@ -57,7 +57,6 @@ class Pool:
             self._hand_out()
             while self.episodes:
                 for pipe in connection.wait(list(self.episodes)):
-                    assert isinstance(pipe, Connection)
                     self._hear(pipe)
                 self._hand_out()
         finally:
@@ -110,7 +109,7 @@ class Pool:
             while True:  # the worker has ended: raises what it said last, or that it was killed
                 self._hear(pipe)
 
-    def _hear(self, pipe: Connection) -> None:
+    def _hear(self, pipe: Any) -> None:
         try:
             what, value = pipe.recv()
         except (EOFError, ConnectionError):

@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from data_collect import system
 from data_collect.commandline import Parser
 from data_collect.errors import UserError
 from game_wm.library import SHIPPED, playable
@@ -75,7 +76,7 @@ def processor() -> Iterator[Finding]:
 
     from game_wm.acceleration import precision
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = system.cores()
     threads, level = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
     found = f"PyTorch {torch.__version__}, {threads} of {cores} cores, {level}"
     if threads < cores and "OMP_NUM_THREADS" in os.environ:
@@ -155,10 +156,12 @@ def display() -> Iterator[Finding]:
 
 def room(folder: Path = Path()) -> Iterator[Finding]:
     """Memory and disk."""
-    path = Path("/proc/meminfo")
-    if path.exists():
-        rows = dict(line.split(":") for line in path.read_text().splitlines())
-        free = int(rows["MemAvailable"].split()[0]) / 2**20
+    available = system.available_bytes()
+    if available is None:
+        wants = f"playing wants {PLAYING} GiB, training {TRAINING}"
+        yield Finding("memory", "good", f"{platform.system()} does not say how much is free: {wants}")
+    else:
+        free = available / 2**30
         state: State = "good" if free > TRAINING else "poor" if free > PLAYING else "bad"
         remedy = f"close programs: playing wants {PLAYING} GiB, training {TRAINING}"
         yield Finding("memory", state, f"{free:.1f} GiB free", "" if state == "good" else remedy)

@@ -26,11 +26,12 @@ import av  # noqa: E402
 
 from data_collect.errors import UserError  # noqa: E402
 from data_collect.schema import ActionSchema  # noqa: E402
+from data_collect.system import resident_bytes  # noqa: E402
 from game_wm.ui import app, commands, headless, keymap, paint, window  # noqa: E402
 from game_wm.ui.actions import ActionLog, read_actions  # noqa: E402
 from game_wm.ui.display import scaled_to_fit  # noqa: E402
 from game_wm.ui.session import Session  # noqa: E402
-from game_wm.ui.timing import Pacer, process_age, resident_bytes  # noqa: E402
+from game_wm.ui.timing import Pacer, process_age  # noqa: E402
 from game_wm.ui.video import VideoWriter, fitted  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]

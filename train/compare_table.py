@@ -87,7 +87,8 @@ def markdown(lab: Lab, entries: Sequence[dict[str, Any]], plot: str | None) -> s
     """Tables, a family each, with the default on top; what they mean and how they are made is told above them."""
     sample = next(found["sample"] for found in entries if "sample" in found)
     at, mazes = " / ".join(map(str, lab.horizons)), lab.revisit
-    busy = sample["cores_in_use_by_others"]
+    busy = sample.get("cores_in_use_by_others")
+    meanwhile = "" if busy is None else f", while other programs kept {busy:.1f} cores busy"
     returns = (
         "*Returns*: PSNR of what was last on screen 65 to 1,024 frames ago, the mean of both ages and both spans of "
         f"the suite revisit, {mazes} mazes, prompts of {', '.join(map(str, lab.prompts))} frames. "
@@ -102,8 +103,8 @@ def markdown(lab: Lab, entries: Sequence[dict[str, Any]], plot: str | None) -> s
         f"(dB), sharpness (1 is that of the tokenised truth) and feature distance after {at} frames. "
         f"{returns * bool(mazes)}So small a sample tells large differences alone; intervals stand in the JSON file.",
         f"**Times.** Medians of at most {lab.timed} frames of the model alone, in turn with the default's, on "
-        f"{sample['machine']}, while other programs kept {busy:.1f} cores busy"
-        + (": **not to be relied on**. " if busy > BUSY else ". ")
+        f"{sample['machine']}{meanwhile}"
+        + (": **not to be relied on**. " if (busy or 0) > BUSY else ". ")
         + "*frames/s* counts the frames of all players; MB are those of the weights as they are played.",
         "In brackets every figure over the default's, ×0.50 being half. In italics: a row whose frames are those of "
         "the row that it starts from, made in another way, has the figures of that one.",

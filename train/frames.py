@@ -24,6 +24,7 @@ from data_collect.chunk import ChunkRef
 from data_collect.dataset import CARD
 from data_collect.errors import UserError
 from data_collect.shards import Dataset
+from data_collect.system import reserve
 from train.windows import LatentStore, Span, random_below, split_recordings
 
 SPARE_DISK = 4 << 30  # bytes that the cache leaves free
@@ -67,9 +68,7 @@ class Recording:
             temporary = path.with_suffix(f".{os.getpid()}.tmp")
             shape = (self.frames, self.height, self.width, 3)
             frames = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-            with open(temporary, "r+b") as file:
-                # A full disk must be found here, as an error: in the memory map it would kill the process.
-                os.posix_fallocate(file.fileno(), 0, os.path.getsize(temporary))
+            reserve(temporary)
             starts = np.cumsum([0, *(ref.frames for ref in self.refs)])
 
             def fill(job: tuple[int, ChunkRef]) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import statistics
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from data_collect import system
 from data_collect.errors import UserError
 
 ROWS, INPUTS, OUTPUTS = 4096, 384, 1536
@@ -47,7 +47,7 @@ CPU_ATTENTION = {
 def use_all_cores(processes: int = 1) -> int:
     """Let PyTorch use every core that this process may run on, or its share of them (OMP_NUM_THREADS wins); returns the
     number."""
-    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, len(os.sched_getaffinity(0)) // processes))
+    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, system.cores() // processes))
     torch.set_num_threads(threads)
     return threads
 
@@ -106,26 +106,12 @@ def count_flops() -> Iterator[FlopCounterMode]:
         yield counter
 
 
-def resident_gib() -> float:
-    """Memory that this process holds now, in GiB."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**30
-
-
 def describe(device: torch.device) -> str:
     """The device in words: "2 cores (AMD EPYC), avx512_bf16" or the GPU's name."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    name, flags = platform.processor() or platform.machine(), ""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
-        for line in file:
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                name = value.strip()
-            elif key.strip() == "flags":
-                flags = value
-                break
-    fast = [flag for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if flag in flags.split()]
+    name, flags = system.processor()
+    fast = [flag for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if flag in flags]
     return f"{torch.get_num_threads()} cores ({name}{', ' + fast[0] if fast else ''})"
 
 

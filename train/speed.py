@@ -9,11 +9,14 @@ their two medians that counts. Nothing else should run meanwhile: `cores_in_use`
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+
+from data_collect.system import proc
 
 WARM_UP = 5
 BUSY = 0.3  # cores in use from which on something else must be running
@@ -39,18 +42,20 @@ def in_turn(*ticks: Tick, frames: int, seconds: float) -> tuple[float, ...]:
 
 
 def cores_in_use(seconds: float = 2.0) -> float:
-    """How many cores other programs keep busy while this one waits so long; where that cannot be told, the load."""
+    """How many cores other programs keep busy while this one waits so long; the load where that cannot be told, NaN on
+    Windows, which tells neither."""
     before = _ticks()
     time.sleep(seconds)
     if before is None or (after := _ticks()) is None or after[1] == before[1]:
+        if sys.platform == "win32":
+            return math.nan
         return os.getloadavg()[0]
     return (after[0] - before[0]) / (after[1] - before[1]) * (os.cpu_count() or 1)
 
 
 def _ticks() -> tuple[int, int] | None:
     """Time of all cores together: in use, and all of it."""
-    path = Path("/proc/stat")
-    if not path.exists():
+    if not (words := proc("stat")):
         return None
-    ticks = [int(x) for x in path.read_text().split("\n", 1)[0].split()[1:9]]
+    ticks = [int(x) for x in words.split("\n", 1)[0].split()[1:9]]
     return sum(ticks) - ticks[3] - ticks[4], sum(ticks)  # idle, and idle for a disk

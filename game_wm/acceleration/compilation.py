@@ -21,9 +21,7 @@ import hashlib
 import io
 import logging
 import os
-import platform
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -37,6 +35,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from data_collect import system
 from game_wm.dynamics import DynamicsState
 from game_wm.memory.working import WorkingMemory
 from game_wm.world import WorldModel, WorldState
@@ -98,10 +97,8 @@ def machine(model: WorldModel) -> str:
     device = next(model.parameters()).device
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    path = Path("/proc/cpuinfo")
-    rows = path.read_text().splitlines() if path.exists() else [platform.machine(), platform.processor()]
-    can = [row for row in rows if row.startswith(("flags", "Features"))][:1] or rows
-    return torch.backends.cpu.get_cpu_capability() + "".join(can)
+    name, flags = system.processor()
+    return " ".join([torch.backends.cpu.get_cpu_capability(), *(flags or [name])])
 
 
 # --- the parts as functions of tensors alone -------------------------------------------------------------------------
@@ -174,8 +171,7 @@ def _build(model: bytes, players: int, folder: Path) -> None:
 
         def stop() -> None:
             """Play ends first."""
-            with suppress(ProcessLookupError):  # it has ended by itself
-                os.killpg(process.pid, signal.SIGKILL)
+            system.kill_group(process)
             shutil.rmtree(name, ignore_errors=True)
 
         atexit.register(stop)
@@ -246,7 +242,7 @@ def build(folder: str, players: str, threads: str) -> None:
     graph.is_same_tensor = lambda data, value: not value.is_mkldnn and same(data, value)
     # Written out, the loop with the cubic look-ups is 4.0 of the 6.2 ms of `look`; PyTorch's own takes 0.9.
     decomposition.decompositions.pop(torch.ops.aten.grid_sampler_2d.default, None)
-    os.nice(5)  # play goes first
+    system.lower_priority()  # play goes first
     torch.set_num_threads(int(threads))
     model = torch.load(Path(folder, "model.pt"), weights_only=False)  # our own: the process that plays wrote it
     config.freezing = True

@@ -8,11 +8,11 @@ Weights are converted once, so that a batch of one gains as well, which it does 
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import nn
 
+from data_collect import system
 from game_wm.acceleration.quantisation import quantise
 from game_wm.world import WorldModel
 
@@ -22,8 +22,7 @@ def supported(device: str = "cpu") -> bool:
     """Whether bfloat16 is arithmetic of the machine's own: a GPU's, AMX or AVX-512 of a processor's."""
     if device != "cpu":
         return torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported()
-    path = Path("/proc/cpuinfo")
-    flags = path.read_text().split() if path.exists() else []
+    _, flags = system.processor()
     # PyTorch's own level is lower where ATEN_CPU_CAPABILITY says so.
     wide = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "NO AVX", "AVX2")
     return wide and ("amx_bf16" in flags or "avx512_bf16" in flags)

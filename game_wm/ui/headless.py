@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_collect.errors import UserError
-from game_wm.ui.timing import process_age, resident_bytes
+from data_collect.system import resident_bytes
+from game_wm.ui.timing import process_age
 
 if TYPE_CHECKING:
     from game_wm.ui.actions import ActionLog

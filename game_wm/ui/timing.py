@@ -8,6 +8,8 @@ import time
 
 import numpy as np
 
+from data_collect.system import proc
+
 _IMPORTED = time.perf_counter()
 
 
@@ -58,22 +60,8 @@ class Pacer:
 
 def process_age() -> float:
     """Seconds since this process started (Linux: to 10 ms; elsewhere: since this module was imported)."""
-    try:
-        with open("/proc/self/stat", "rb") as file:
-            ticks = int(file.read().rsplit(b")", 1)[1].split()[19])  # field 22, starttime after boot
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, AttributeError, IndexError, ValueError):
-        age = 0.0
-    return max(age, time.perf_counter() - _IMPORTED)
-
-
-def resident_bytes() -> int:
-    """Resident memory of this process (where /proc is missing: its largest so far)."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, AttributeError, IndexError, ValueError):
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+    age = time.perf_counter() - _IMPORTED
+    if sys.platform == "linux" and (words := proc("self/stat")):
+        ticks = int(words.rsplit(")", 1)[1].split()[19])  # field 22, starttime after boot
+        age = max(age, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
+    return age
