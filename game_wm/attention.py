@@ -7,31 +7,38 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+FINE, COARSE = 8192, 2048  # rows of the tables of angles: every frame, every 8192nd; 16 million frames are nine days
+
 
 def rotate(x_TND: Tensor, positions_T: Tensor, base: float = 1000.0) -> Tensor:
-    """Rotary position embedding (Su et al., 2021) of `x` (..., D) by `positions` in frames, which broadcast to `...`.
+    """Rotary position embedding (Su et al., 2021) of `x` (..., D) by `positions`: whole numbers of frames, which
+    broadcast to `...`.
 
     The product of two rotated vectors depends on the difference of their positions alone. Angles are computed in
-    double precision, so that frame 1,000,000 is like frame 100.
+    double precision, so that frame 1,000,000 is like frame 100, and looked up: not every device has double precision.
     """
-    return rotate_by(x_TND, positions_T.double().unsqueeze(-1) * frequencies(x_TND.shape[-1] // 2, base, x_TND.device))
+    half = x_TND.shape[-1] // 2
+    fine, coarse = turns(half, base, x_TND.device)
+    near, far = fine[positions_T % FINE], coarse[positions_T // FINE % COARSE]
+    (c, s), (d, t) = near.unbind(-2), far.unbind(-2)
+    cos, sin = (c * d - s * t).to(x_TND.dtype), (s * d + c * t).to(x_TND.dtype)
+    a, b = x_TND[..., :half], x_TND[..., half:]
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
 
 
 @cache
-def frequencies(count: int, base: float, device: torch.device) -> Tensor:
-    return base ** (-torch.arange(count, device=device, dtype=torch.float64) / count)
-
-
-def rotate_by(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn pair i of the D / 2 pairs of `x` (..., D) by `angles` (..., D / 2), which broadcast."""
-    half = x.shape[-1] // 2
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+def turns(count: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosine and sine (frames, 2, count) of `count` angles at every frame, and at every 8192nd."""
+    rates = base ** (-np.arange(count) / count)
+    angles = [np.arange(rows)[:, None] * step * rates for rows, step in ((FINE, 1), (COARSE, FINE))]
+    tables = [np.stack((np.cos(angle), np.sin(angle)), 1).astype(np.float32) for angle in angles]
+    fine, coarse = (torch.from_numpy(table).to(device) for table in tables)
+    return fine, coarse
 
 
 def attend(q_BHQD: Tensor, k_BHKD: Tensor, v_BHKD: Tensor, mask: Tensor | None = None) -> Tensor:

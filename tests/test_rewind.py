@@ -148,7 +148,7 @@ def test_on_another_executable_a_dream_goes_on_alike(path: Path) -> None:
     other = Session(half, dream=dream)
     assert other.model.low_precision and saved.executable(other.model) != dream.about.executable
     picture = torch.from_numpy(other.step([1, 0, 1, 0]).picture)[None]
-    assert float(psnr(expected, picture)) >= 30
+    assert psnr(expected, picture).item() >= 30
 
 
 def test_dream_files_that_do_not_fit_are_named(path: Path, tmp_path: Path) -> None:

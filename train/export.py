@@ -209,7 +209,7 @@ def next_frame(path: Path, store: LatentStore, held_out: float = 0.04, count: in
         made.append(model.step(state, actions[part, prompt - 1])[0].frames)
     truth = frames[:, prompt]
     predicted, repeated = (squared_error(truth, shown) for shown in (torch.cat(made), frames[:, prompt - 1]))
-    return pooled_psnr(predicted.numpy()), pooled_psnr(repeated.numpy())
+    return pooled_psnr(predicted), pooled_psnr(repeated)
 
 
 def tell_next_frame(path: Path, latents: Path, held_out: float) -> None:

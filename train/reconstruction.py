@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,8 +43,8 @@ def reconstruction(tokenizer: Tokenizer, frames_BTHWC: Tensor, features: Feature
     slopes = torch.stack((metrics.gradient(shown), metrics.gradient(now)), 1)
     height, width = tokenizer.config.grid
     return {
-        "reconstruction_psnr": metrics.pooled_psnr(metrics.squared_error(now, shown).numpy()),
-        "sharpness": metrics.ratio(slopes.double().numpy()),
+        "reconstruction_psnr": metrics.pooled_psnr(metrics.squared_error(now, shown)),
+        "sharpness": metrics.ratio(np.asarray(slopes, np.float64)),
         "feature_distance": float(features.distance(now, shown).mean()),
         "tokens_per_frame": height * width,
         "channels": tokenizer.config.channels,

@@ -65,8 +65,8 @@ def draw_views(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer, al
     if store.index["tokenizer"] != tokenizer_hash(tokenizer):
         raise UserError(f"{latents} was encoded by another tokenizer: name that one with --tokenizer")
     read = {name: value for name, value in geometry.state_dict().items() if not name.startswith("atlas.")}
-    weights = torch.cat([value.flatten().double().cpu() for value in read.values()])
-    key = store.views_key(aligned) + f"{float((weights * torch.arange(1, len(weights) + 1)).sum()):.6e}"
+    weights = np.concatenate([value.cpu().flatten().numpy() for value in read.values()], dtype=np.float64)
+    key = store.views_key(aligned) + f"{(weights * np.arange(1, len(weights) + 1)).sum():.6e}"
     path = store.directory / "views.json"
     try:
         found = json.loads(path.read_text())

@@ -114,7 +114,7 @@ class Runs:
         dreams = roll(model, trips, steps)
         before = round_trip(model, torch.from_numpy(np.stack([trip.prompt[-3:] for trip in trips])))
         still = torch.from_numpy(np.stack([trip.still for trip in trips]))
-        errors = metrics.squared_error(before, dreams[:, -1], still).numpy()
+        errors = metrics.squared_error(before, dreams[:, -1], still)
         for trip, frames, frame, error in zip(trips, dreams, before, errors, strict=True):
             self._note(counts(trip, frames, frame, namer), error)
 
@@ -135,7 +135,7 @@ class Runs:
             self.ways.append((seed, before.numpy(), way.frames.numpy()))
         surface = found.info.get("surface")
         still = np.ones(before.shape[:2], bool) if surface is None else np.asarray(surface) >= 0
-        self._note(True, metrics.squared_error(before[None], way.frames[-1:], torch.from_numpy(still)[None])[0].numpy())
+        self._note(True, metrics.squared_error(before[None], way.frames[-1:], torch.from_numpy(still)[None])[0])
 
     def _note(self, counts: bool, error: np.ndarray) -> None:
         self.counted.append(float(counts))

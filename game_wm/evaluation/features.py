@@ -61,4 +61,4 @@ class FeatureDistance:
     def vectors(self, frames_BHWC: Tensor) -> np.ndarray:
         """Mean over positions of all five maps: float64 (B, 512)."""
         rows = [torch.cat([m.mean((2, 3)) for m in self.maps(x)], 1).cpu() for x in frames_BHWC.split(CHUNK)]
-        return torch.cat(rows).double().numpy()
+        return torch.cat(rows).numpy().astype(np.float64)

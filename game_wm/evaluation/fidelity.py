@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from game_wm.evaluation import metrics
 from game_wm.evaluation.features import FeatureDistance
@@ -55,7 +54,7 @@ class Fidelity:
         seen = truth.seen.get(horizon, nothing)
         seen = seen & (seen.float().mean((1, 2), keepdim=True) >= SEEN_SHARE)
         distances = self.features.distances(real, made, ceiling, last)
-        values: dict[str, Tensor] = {
+        values: dict[str, Any] = {
             "psnr": metrics.squared_error(real, made),  # (E, 2), the others (E,)
             "psnr_seen": metrics.squared_error(real, made, seen),
             "ssim": metrics.ssim(real, made),
@@ -68,9 +67,9 @@ class Fidelity:
             "repeat_psnr": metrics.squared_error(real, last),
             "repeat_feature_distance": distances[2],
         }
-        there = torch.from_numpy(truth.length >= horizon)
-        table = {name: value.double().reshape(len(value), -1) for name, value in values.items()}
-        return {name: torch.where(there[:, None], value, math.nan).numpy() for name, value in table.items()}
+        there = truth.length >= horizon
+        table = {name: np.asarray(value, np.float64).reshape(len(value), -1) for name, value in values.items()}
+        return {name: np.where(there[:, None], value, math.nan) for name, value in table.items()}
 
     def result(self) -> dict[str, Any]:
         """The card's `fidelity` object; what could not be measured is absent."""

@@ -25,17 +25,22 @@ def unit(frames_BHWC: Tensor) -> Tensor:
     return frames_BHWC.permute(0, 3, 1, 2).float().div(255)
 
 
-def squared_error(a_BHWC: Tensor, b_BHWC: Tensor, mask_BHW: Tensor | None = None) -> Tensor:
-    """Sum of squared errors and number of values of each pair, (B, 2) float64; within the mask only."""
-    error = (a_BHWC.double() - b_BHWC.double()).square().sum(-1)  # (B, H, W)
-    mask = torch.ones_like(error) if mask_BHW is None else mask_BHW.double()
-    return torch.stack([(error * mask).sum((1, 2)), mask.sum((1, 2)) * a_BHWC.shape[-1]], 1)
+def squared_error(a_BHWC: Tensor, b_BHWC: Tensor, mask_BHW: Tensor | None = None) -> np.ndarray:
+    """Sum of squared errors and number of values of each pair, (B, 2) float64; within the mask only.
+
+    In NumPy: the frames may lie on a device without 64 bits.
+    """
+    a, b = (np.asarray(frames.cpu(), np.float64) for frames in (a_BHWC, b_BHWC))
+    error = np.square(a - b).sum(-1)  # (B, H, W)
+    mask = np.ones_like(error) if mask_BHW is None else np.asarray(mask_BHW.cpu(), np.float64)
+    return np.stack([(error * mask).sum((1, 2)), mask.sum((1, 2)) * a.shape[-1]], 1)
 
 
-def psnr(a_BHWC: Tensor, b_BHWC: Tensor, mask_BHW: Tensor | None = None) -> Tensor:
+def psnr(a_BHWC: Tensor, b_BHWC: Tensor, mask_BHW: Tensor | None = None) -> np.ndarray:
     """Peak signal-to-noise ratio of each pair in dB (B,), at most `PSNR_CAP`; NaN where the mask is empty."""
-    error, count = squared_error(a_BHWC, b_BHWC, mask_BHW).unbind(1)
-    return _decibels(error / count)  # 0/0 is NaN, on purpose
+    error, count = squared_error(a_BHWC, b_BHWC, mask_BHW).T
+    with np.errstate(invalid="ignore"):  # 0/0 is NaN, on purpose
+        return _decibels(error / count)
 
 
 def pooled_psnr(values: np.ndarray) -> float:
@@ -45,11 +50,11 @@ def pooled_psnr(values: np.ndarray) -> float:
     few such episodes of 48 dB would hide in a mean how wrong it is in the others.
     """
     error, count = values[~np.isnan(values).any(1)].sum(0)
-    return float(_decibels(torch.tensor(error / count))) if count else math.nan
+    return float(_decibels(error / count)) if count else math.nan
 
 
-def _decibels(mse: Tensor) -> Tensor:
-    return 20 * math.log10(255) - 10 * torch.log10(mse.clamp_min(1))
+def _decibels(mse: np.ndarray) -> np.ndarray:
+    return 20 * math.log10(255) - 10 * np.log10(np.maximum(mse, 1))
 
 
 def ssim(a_BHWC: Tensor, b_BHWC: Tensor) -> Tensor:

@@ -63,11 +63,11 @@ class ByAge:
             self.errors[span].append(np.array(rows))
             if self.features is not None:
                 some = slice(FEATURE_STRIDE - 1, None, FEATURE_STRIDE)
-                local = self.features.local(truth[:, some].flatten(0, 1), made[:, some].flatten(0, 1)).double()
+                local = self.features.local(truth[:, some].flatten(0, 1), made[:, some].flatten(0, 1)).numpy()
                 rows = [[math.nan, math.nan]] * len(shown)
                 for i, mask in enumerate(shown.values()):
                     if mask is not None and (there := mask[:, some].flatten(0, 1)).any():
-                        rows[i] = [float(local[there].sum()), float(there.sum())]
+                        rows[i] = [float(local[there.numpy()].sum(dtype=np.float64)), float(there.sum())]
                 self.distances[span].append(np.array(rows))
 
     def result(self, span: str) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class ByAge:
 
 
 def _share(mask: Tensor) -> float:
-    return float(mask.double().mean())
+    return int(mask.sum()) / mask.numel()
 
 
 @torch.no_grad()

@@ -144,7 +144,7 @@ def idle_psnr(
         if step == 0:
             first = outcome.frames.cpu()
         tick(len(found))
-    values = metrics.psnr(first, outcome.frames.cpu(), torch.stack([f[4] for f in found])).numpy()
+    values = metrics.psnr(first, outcome.frames.cpu(), torch.stack([f[4] for f in found]))
     return {
         "idle_psnr": metrics.mean(values), "idle_psnr_interval": list(metrics.bootstrap(values)),
         "idle_dreams": len(found), "idle_frames": frames,

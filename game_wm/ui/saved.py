@@ -120,7 +120,7 @@ def compared(again: Dream, dream: Dream) -> str:
     if same:
         return "dreamt again: the same, bit for bit"
     pictures = (torch.from_numpy(x)[None] for x in (dream.picture, again.picture))
-    words = f"dreamt again: not the same, the last pictures are {float(psnr(*pictures)):.1f} dB alike"
+    words = f"dreamt again: not the same, the last pictures are {psnr(*pictures).item():.1f} dB alike"
     if again.about.executable != dream.about.executable:
         words += f" (saved on {dream.about.executable}; now {again.about.executable})"
     return words

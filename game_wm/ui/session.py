@@ -305,7 +305,7 @@ class Session:
             self.linked = False
             return
         pictures = real.step(raw).picture, self.moment.picture
-        self.psnr.append(float(psnr(*(torch.from_numpy(picture)[None] for picture in pictures))))
+        self.psnr.append(psnr(*(torch.from_numpy(picture)[None] for picture in pictures)).item())
         if self.parted is None and self.psnr[-1] < self.PARTED:
             self.parted = len(self.psnr)
 
