@@ -34,8 +34,8 @@ demo: setup         ## record, train, distil and measure a small maze model: 20 
 record: setup       ## record maze gameplay into runs/maze/data
 	@$(BIN)/python -m data_collect record --game maze --player explorer --frames 20000 --workers 2 --out runs/maze/data
 
-test: setup lint    ## linters, types, import layers, tests
-	@$(BIN)/python -m pytest -q $(PYTEST)
+test: setup lint    ## linters, types, import layers, tests (a process a core)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile $(PYTEST)
 
 packages:           ## install what tests of real windows and browsers need (Debian; as root)
 	@.ci/packages
