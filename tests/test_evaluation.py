@@ -121,7 +121,7 @@ class Fake(nn.Module):
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout.games, "make", lambda game_id, **options: Toy("ends" in game_id, **options))
+    monkeypatch.setattr(rollout.games, "make", lambda game_id, frame=None, **options: Toy("ends" in game_id, **options))
 
 
 @pytest.fixture(scope="module")

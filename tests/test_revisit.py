@@ -152,7 +152,7 @@ class Namer:
 
 @pytest.fixture
 def ring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout.games, "make", lambda game_id, **options: Ring(**options))
+    monkeypatch.setattr(rollout.games, "make", lambda game_id, frame=None, **options: Ring(**options))
     monkeypatch.setattr(returns, "CUTS", 5)  # fewer copies of the game than in earnest
     monkeypatch.setattr(returns, "SPARE", 128)
 
