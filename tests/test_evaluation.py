@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,10 +21,11 @@ from data_collect.schema import ActionSchema
 from game_wm import evaluation
 from game_wm.acceleration import precision
 from game_wm.evaluation import card as cards
-from game_wm.evaluation import metrics, rollout, stability
+from game_wm.evaluation import metrics, rollout, stability, suites
 from game_wm.evaluation.control import InverseDynamics, groups, named, right, triples
 from game_wm.evaluation.control import loss as inverse_loss
 from game_wm.evaluation.features import FeatureDistance
+from game_wm.evaluation.options import Options
 from game_wm.evaluation.outcomes import Outcomes
 from game_wm.world import Outcome
 
@@ -133,7 +135,7 @@ def checkpoint(model: Fake, path: Path | None = None) -> Any:
     return SimpleNamespace(
         contexts_frames=torch.zeros(1, 5, 1, 1, 3),
         model=model, schema=Toy().action_schema, game="toy", name="toy", parameters=5_000_000,
-        trained={"frames": 1000, "hours": 0.5, "machine": "2 cores"}, path=path,
+        trained={"frames": 1000, "hours": 0.5, "machine": "2 cores"}, path=path, check_steps=lambda steps: None,
     )  # fmt: skip
 
 
@@ -317,14 +319,21 @@ def test_frames_of_another_size_are_refused(toy: None) -> None:
 # --- suites -----------------------------------------------------------------------------------------------------------
 
 
+def measured(checkpoint: Any, options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Figures and pictures of all the suites together."""
+    results, pictures = dict[str, Any](), dict[str, Any]()
+    for found in suites.measure(checkpoint, options):
+        results |= found.results
+        pictures |= found.pictures
+    return results, pictures
+
+
 @pytest.fixture
 def results(toy: None, tmp_path: Path) -> dict[str, tuple[dict[str, Any], Any]]:
-    options = evaluation.Options(
+    options = Options(
         ("fidelity", "control"), episodes=3, cache=tmp_path / "cache", inverse_plays=12, inverse_updates=120
     )
-    return {
-        name: evaluation.evaluate(checkpoint(Fake(frozen=name == "frozen")), options) for name in ("perfect", "frozen")
-    }
+    return {name: measured(checkpoint(Fake(frozen=name == "frozen")), options) for name in ("perfect", "frozen")}
 
 
 def test_a_perfect_model_outranks_a_frozen_one(results: dict[str, tuple[dict[str, Any], Any]], tmp_path: Path) -> None:
@@ -363,8 +372,8 @@ def test_a_perfect_model_outranks_a_frozen_one(results: dict[str, tuple[dict[str
 
 
 def test_other_seeds_are_other_episodes(toy: None, tmp_path: Path) -> None:
-    options = evaluation.Options(("fidelity",), episodes=2, cache=tmp_path / "cache", first=70_000)
-    fidelity = evaluation.evaluate(checkpoint(Fake(frozen=True)), options)[0]["fidelity"]
+    options = Options(("fidelity",), episodes=2, cache=tmp_path / "cache", first=70_000)
+    fidelity = measured(checkpoint(Fake(frozen=True)), options)[0]["fidelity"]
     assert list(fidelity["psnr_by_seed"]) == ["70000", "70001"]
 
 
@@ -401,7 +410,7 @@ def test_a_drift_of_dreams_is_told_from_chance() -> None:
 
     def look(frames: Tensor) -> Any:
         parts = dict(zip(stability.NAMES, frames.split(4), strict=True))
-        return stability.Wander(frames[:0], torch.zeros(0, 4), parts)
+        return stability.Wander(0, frames[:0], torch.zeros(0, 4), parts)
 
     class Plain:
         def vectors(self, frames: Tensor) -> np.ndarray:
@@ -526,16 +535,106 @@ def test_card_keeps_the_suites_of_the_same_weights(
 def test_two_evaluations_at_a_time_keep_what_both_found(
     toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure = evaluation.evaluate
+    measure = suites.measure
 
     def meanwhile(*arguments: Any) -> Any:
-        monkeypatch.setattr(evaluation, "evaluate", measure)
+        monkeypatch.setattr(suites, "measure", measure)
         run(tmp_path, monkeypatch, "--suite", "cost", "--episodes", "2")
         return measure(*arguments)
 
-    monkeypatch.setattr(evaluation, "evaluate", meanwhile)
+    monkeypatch.setattr(suites, "measure", meanwhile)
     card = run(tmp_path, monkeypatch, "--suite", "fidelity", "--episodes", "2")
     assert "fidelity" in card and "cost" in card
+
+
+def test_a_smaller_sample_leaves_a_larger_one_alone(
+    toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = run(tmp_path, monkeypatch, "--suite", "fidelity,cost", "--episodes", "3")
+    names = ("toy.json", "toy.md", "toy.png")
+    before = {name: (tmp_path / name).read_bytes() for name in names}
+    capsys.readouterr()
+
+    assert run(tmp_path, monkeypatch, "--suite", "fidelity", "--episodes", "2", "--json", "copy.json") == card
+    assert {name: (tmp_path / name).read_bytes() for name in names} == before
+    out, err = capsys.readouterr()
+    assert "## Fidelity" in out and "toy.2-episodes.json" in err and "toy.json has a larger sample" in err
+    assert "--replace" in err
+    aside = json.loads((tmp_path / "toy.2-episodes.json").read_text())
+    assert aside["fidelity"]["episodes"] == 2 and "cost" not in aside and aside["checkpoint"] == "toy"
+    page = (tmp_path / "toy.2-episodes.md").read_text()
+    assert "(toy.2-episodes.png)" in page and (tmp_path / "toy.2-episodes.png").exists()
+    copy = json.loads((tmp_path / "copy.json").read_text())  # what was measured now, and what there is besides
+    assert copy["fidelity"] == aside["fidelity"] and copy["cost"] == card["cost"]
+
+    monkeypatch.setattr("game_wm.evaluation.control.PLAYS", 24)
+    monkeypatch.setattr("game_wm.evaluation.control.UPDATES", 40)
+    card = run(tmp_path, monkeypatch, "--suite", "control", "--episodes", "2")  # of which there was none
+    assert "control" in card and card["fidelity"]["episodes"] == 3
+    assert card["seeds"] == "90000-90002"
+
+    card = run(tmp_path, monkeypatch, "--suite", "fidelity", "--episodes", "2", "--replace")
+    assert card["fidelity"] == aside["fidelity"] and "control" in card
+    assert not list(tmp_path.glob("toy.2-episodes*"))  # it is in the card now
+
+    run(tmp_path, monkeypatch, "--suite", "cost", "--frames", "10", "--episodes", "2")
+    assert json.loads((tmp_path / "toy.2-episodes.json").read_text())["cost"]["frames"] == 10
+    run(tmp_path, monkeypatch, "--suite", "cost", "--frames", "2000", "--episodes", "2")
+    assert json.loads((tmp_path / "toy.json").read_text())["cost"]["frames"] == 2000
+    assert not list(tmp_path.glob("toy.2-episodes*"))
+
+
+def test_other_calls_a_frame_have_a_card_of_their_own(
+    toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = run(tmp_path, monkeypatch, "--suite", "cost,fidelity", "--episodes", "2")
+    assert run(tmp_path, monkeypatch, "--suite", "cost", "--episodes", "2", "--steps", "4") == before
+    other = json.loads((tmp_path / "toy.4-calls.json").read_text())
+    assert other["calls_per_frame"] == 4 and "fidelity" not in other and other["command"].endswith("--steps 4")
+
+
+def test_figures_are_written_as_soon_as_they_are_there(
+    toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is killed later keeps the suites before, and of stability the windows before."""
+    arguments = ("--suite", "fidelity,control,stability", "--episodes", "3", "--frames", "400")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(suites, "_namer", interrupt)
+        run(tmp_path, monkeypatch, *arguments)
+    card = json.loads((tmp_path / "toy.json").read_text())
+    assert "fidelity" in card and "control" not in card
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(stability, "idle_psnr", interrupt)
+        run(tmp_path, monkeypatch, "--suite", "stability", *arguments[2:])
+    card = json.loads((tmp_path / "toy.json").read_text())
+    assert {"frechet_start", "frechet_end", "kernel_end"} <= set(card["stability"]) and "fidelity" in card
+    assert card["stability"]["dreamt"] == 396
+    whole = run(tmp_path, monkeypatch, "--suite", "stability", *arguments[2:])
+    assert "dreamt" not in whole["stability"] and "idle_psnr" in whole["stability"]
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # again: less than there is
+        patch.setattr(stability, "idle_psnr", interrupt)
+        run(tmp_path, monkeypatch, "--suite", "stability", *arguments[2:])
+    assert json.loads((tmp_path / "toy.json").read_text()) == whole
+    assert json.loads((tmp_path / "toy.3-episodes.json").read_text())["stability"]["dreamt"] == 396
+
+
+def interrupt(*_: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+def test_networks_that_measure_are_trained_in_proportion_to_the_sample() -> None:
+    assert [Options(episodes=count).share(3000) for count in (64, 24, 8, 4, 2, 1)] == [3000, 3000, 3000, 1500, 750, 375]
+    assert [Options(episodes=count).share(8) for count in (64, 8, 2, 1)] == [8, 8, 2, 1]
+
+
+def test_a_command_in_a_card_can_be_pasted(toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "my cards"
+    run(tmp_path, monkeypatch, "--suite", "cost", "--episodes", "2")
+    assert evaluation.main(["toy.safetensors", "--suite", "cost", "--episodes", "2", "--out", str(out)]) == 0
+    words = shlex.split(json.loads((out / "toy.json").read_text())["command"])
+    assert words[:5] == ["python", "-m", "game_wm", "evaluate", "toy.safetensors"] and words[-1] == str(out)
 
 
 def test_commands_with_different_options_are_both_told() -> None:
@@ -568,7 +667,7 @@ def figures_with_intervals(card: dict[str, Any]) -> list[tuple[str, float, list[
 def test_committed_cards_agree_with_themselves(path: Path) -> None:
     card = json.loads(path.read_text())
     assert card["command"] == cards.command(card["runs"]) and card["seeds"] == cards.seeds(card["runs"])
-    assert path.with_suffix(".md").read_text() == cards.markdown(card, path.with_suffix(".png").exists())
+    assert path.with_suffix(".md").read_text() == cards.markdown(card, path)
     found = figures_with_intervals(card)
     assert len(found) > 20
     assert [row for row in found if not row[2][0] <= row[1] <= row[2][1]] == []

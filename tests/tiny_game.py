@@ -19,7 +19,8 @@ PLACELESS = "gym:tiny_game:Tiny-v0?width=64&height=64&shortest=40&longest=60&tol
 
 
 class Tiny(gymnasium.Env[np.ndarray, int]):
-    """A dot that moves over a coloured floor. `noisy`: which is not a function of the seed; `told`: with its pose."""
+    """A dot that moves over a coloured floor. `noisy`: which is not a function of the seed; `told`: with its pose;
+    `still`: a single picture; `choices`: how many actions there are."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10, "action_names": ["noop", "left", "right"]}
     observation_space = spaces.Box(0, 255, (16, 16, 3), np.uint8)
@@ -32,14 +33,19 @@ class Tiny(gymnasium.Env[np.ndarray, int]):
         shortest: int = 3,
         longest: int = 150,
         told: bool = True,
+        still: bool = False,
+        choices: int = 3,
     ) -> None:
-        self.told = told
+        self.told, self.still = told, still
+        self.action_space = spaces.Discrete(choices)
+        self.metadata = self.metadata | {"action_names": self.metadata["action_names"][:choices]}
         self.render_mode, self.noisy, self.shortest, self.longest = render_mode, noisy, shortest, longest
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         rng = np.random.default_rng() if self.noisy else self.np_random
         self.floor = rng.integers(0, 256, (16, 16, 3), np.uint8)
+        self.floor[:] = 100 if self.still else self.floor
         self.left = int(self.np_random.integers(self.shortest, self.longest + 1))
         self.x, self.steps = 8, 0
         return self._frame(), self._info()
@@ -55,7 +61,8 @@ class Tiny(gymnasium.Env[np.ndarray, int]):
 
     def _frame(self) -> np.ndarray:
         frame = self.floor.copy()
-        frame[self.steps % 16, self.x] = 255
+        if not self.still:
+            frame[self.steps % 16, self.x] = 255
         return frame
 
 

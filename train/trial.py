@@ -36,8 +36,9 @@ from game_wm.evaluation import rollout
 from game_wm.evaluation.card import tidy
 from game_wm.evaluation.features import FeatureDistance
 from game_wm.evaluation.fidelity import Fidelity
+from game_wm.evaluation.options import FIRST_SEED
 from game_wm.evaluation.revisit import revisit
-from game_wm.evaluation.rollout import FIRST_SEED, RealGame, Truth, roll, stack
+from game_wm.evaluation.rollout import RealGame, Truth, roll, stack
 from game_wm.evaluation.sheet import beside, draw
 from game_wm.world import WorldConfig, WorldModel
 from train import commands

@@ -28,6 +28,11 @@ SUITES = {
     "dream": ("dream",),
     "cost": ("cost",),
 }
+# What the pictures of a suite show, by what follows NAME and a hyphen.
+PICTURES = {
+    "revisit": {"revisit": "quality against age", "returns": "returns: truth, this model, window only"},
+    "dream": {"ways": "there, and below it back at the same places"},
+}
 RESULTS = [key for keys in SUITES.values() for key in keys]
 
 
@@ -59,16 +64,31 @@ def read(path: Path) -> dict[str, Any]:
     return card
 
 
+def same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether two cards are of the same weights, played in the same way."""
+    return all(old.get(key) == new[key] for key in ("weights", "calls_per_frame", "game"))
+
+
 def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """The new card, with the results of suites that were not run now taken from the old one if they still hold.
 
     Both hold `runs`: suite -> {"command", "seeds"}; the card's `command` and `seeds` are made of them.
     """
-    same = all(old.get(key) == new[key] for key in ("weights", "calls_per_frame", "game"))
-    runs = {**(old.get("runs", {}) if same else {}), **new["runs"]}
-    results = {**(old if same else {}), **new}
+    kept = dict(old) if same(old, new) else {}
+    return _assemble(new, {**kept.get("runs", {}), **new["runs"]}, {**kept, **new})
+
+
+def without(card: Mapping[str, Any], suite: str) -> dict[str, Any]:
+    """The card without one suite."""
+    return _assemble(card, {name: run for name, run in card["runs"].items() if name != suite}, card)
+
+
+def _assemble(
+    source: Mapping[str, Any], runs: Mapping[str, Mapping[str, str]], results: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What identifies the source, then the results of the suites in `runs`."""
     kept = {key: results[key] for suite, keys in SUITES.items() if suite in runs for key in keys if key in results}
-    head = {key: value for key, value in new.items() if key not in (*RESULTS, "runs")}
+    head = {key: value for key, value in source.items() if key not in (*RESULTS, "runs", "command", "seeds")}
     runs = {suite: runs[suite] for suite in SUITES if suite in runs}
     card = head | {"command": command(runs), "seeds": seeds(runs), "runs": runs} | kept
     return {key: value for key, value in card.items() if value != ""}
@@ -111,8 +131,8 @@ def write(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def markdown(card: Mapping[str, Any], sheet: bool) -> str:
-    """The card as a page."""
+def markdown(card: Mapping[str, Any], path: Path) -> str:
+    """The card as a page, beside its file and the pictures of the same name."""
     trained = card.get("trained", {})
     lines = [f"# {card['checkpoint']}", ""]
     facts = {
@@ -129,18 +149,38 @@ def markdown(card: Mapping[str, Any], sheet: bool) -> str:
     lines += [f"- {name}: {value}" for name, value in facts.items() if value not in (None, "")]
     lines += ["", "Measured on seeds that training never saw, against the real game under the same random actions. "
               "± is half the 95 % bootstrap interval over episodes.", ""]  # fmt: skip
+    sheet = path.with_suffix(".png")
     if "command" in card:
         lines += ["Regenerate it with:", "", f"    {card['command']}", ""]
-    if sheet and "fidelity" in card:
-        lines += [f"![truth above, dream below]({card['checkpoint']}.png)", ""]
+    if "fidelity" in card and sheet.exists():
+        lines += [f"![truth above, dream below]({sheet.name})", ""]
+    for suite in SUITES:
+        if suite not in card:
+            continue
+        lines += section(card, suite)
+        if suite == "revisit" or "there_and_back_psnr" in card[suite]:
+            pictures = PICTURES[suite].items()
+            lines += [line for name, told in pictures for line in (f"![{told}]({path.stem}-{name}.png)", "")]
+    return "\n".join(lines)
+
+
+def section(card: Mapping[str, Any], suite: str) -> list[str]:
+    """Lines of a page that show the figures of one suite."""
     pages = {
         "fidelity": _fidelity, "control": _control, "stability": _stability, "revisit": _revisit, "dream": _dream,
         "cost": _cost,
     }  # fmt: skip
-    for suite, page in pages.items():
-        if suite in card:
-            lines += [f"## {suite.capitalize()}", "", *page(card), ""]
-    return "\n".join(lines)
+    return [f"## {suite.capitalize()}", "", *pages[suite](card), *_lead(card[suite]), ""]
+
+
+def _lead(figures: Mapping[str, Any]) -> list[str]:
+    """How real play was led where episodes are too short for the usual way."""
+    if "lead" not in figures:
+        return []
+    lead = figures["lead"]
+    least, most = lead["warm_up"]
+    return ["", f"Episodes are short: dreams begin after {least} to {most} steps and a prompt of {lead['prompt']} "
+            f"frames, and at most {lead['frames']} frames are compared."]  # fmt: skip
 
 
 def table(header: list[str], rows: list[list[str]]) -> list[str]:
@@ -181,10 +221,15 @@ def _fidelity(card: Mapping[str, Any]) -> list[str]:
         *table(["frame", *horizons], body),
         "",
         f"The tokenizer alone reaches {figures['ceiling_psnr']:.2f} dB, a feature distance of "
-        f"{figures['ceiling_feature_distance']:.3f} and {figures['ceiling_sharpness']:.3f} of the truth's sharpness. "
-        "PSNR is that of the mean squared error over all pixels of all episodes; an error below one grey level counts "
-        f"as one, so equal pictures have {PSNR_CAP:.1f} dB. Feature distance: EfficientNet-Lite0 features, less is "
-        "better. Sharpness: 1 is as sharp as the tokenizer's picture of the truth.",
+        f"{figures['ceiling_feature_distance']:.3f}"
+        + (
+            f" and {figures['ceiling_sharpness']:.3f} of the truth's sharpness"
+            if "ceiling_sharpness" in figures
+            else ""
+        )
+        + ". PSNR is that of the mean squared error over all pixels of all episodes; an error below one grey level "
+        f"counts as one, so equal pictures have {PSNR_CAP:.1f} dB. Feature distance: EfficientNet-Lite0 features, less "
+        "is better. Sharpness: 1 is as sharp as the tokenizer's picture of the truth.",
     ]
     body = []
     for name in ("reward", "termination"):
@@ -203,10 +248,15 @@ def _control(card: Mapping[str, Any]) -> list[str]:
     rows += [[n, f"{v['real']:.3f}", f"{v['dream']:.3f}"] for n, v in figures.get("parts", {}).items()]
     chance = f" Always naming the commonest action gets {figures['chance']:.3f}." if "chance" in figures else ""
     names = f" Actions that look alike count as one: {figures['names']} are told apart." if "names" in figures else ""
+    ratios = "Real frames do not tell the actions apart here, so the dream's share says nothing."
+    if "ratio" in figures:
+        ratios = (
+            f"Dream over real: {_with_interval(figures, 'ratio', None, 3)}; tokenised real frames over real: "
+            f"{_with_interval(figures, 'tokenised_ratio', None, 3)}."
+        )
     return [
         "Share of random actions that an inverse-dynamics network, trained on real frames, names rightly. "
-        f"Dream over real: {_with_interval(figures, 'ratio', None, 3)}; tokenised real frames over real: "
-        f"{_with_interval(figures, 'tokenised_ratio', None, 3)}.{chance}{names}",
+        f"{ratios}{chance}{names}",
         "",
         *table(["action", "real frames", "dreamt frames"], rows),
     ]
@@ -226,7 +276,10 @@ def _stability(card: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{figures['dreams']} dreams of {figures['frames']:,} frames{so_far}. Distances of EfficientNet-Lite0 features "
         "from real play: less is better. The Fréchet distance is above 0 for real play too, since the samples are small"
-        + ("; the kernel distance is 0 where nothing tells the two apart." if judged else "."),
+        + (
+            "; the kernel distance is 0 where nothing tells the two apart (± leaves out a dream at a time)." * judged
+            or "."
+        ),
         "",
         *table(header, rows),
     ]
@@ -240,7 +293,7 @@ def _stability(card: Mapping[str, Any]) -> list[str]:
 
 
 def _revisit(card: Mapping[str, Any]) -> list[str]:
-    figures, name = card["revisit"], card["checkpoint"]
+    figures = card["revisit"]
     ages = [age for age in AGES if any(age in entry.get("psnr", {}) for entry in figures.values())]
     lines = [
         "Quality of a free rollout by the age of what comes into view: frames since the surface was last on screen in "
@@ -257,8 +310,7 @@ def _revisit(card: Mapping[str, Any]) -> list[str]:
                 rows.append([f"{where}: tokenizer", *(_with_interval(entry, "ceiling_psnr", age) for age in ages)])
                 rows.append([f"{where}: mazes", *(str(entry["mazes"].get(age, "–")) for age in ages)])
         lines += ["", *table([title, *ages], rows)]
-    return [*lines, "", f"![quality against age]({name}-revisit.png)", "",
-            f"![returns: truth, this model, window only]({name}-returns.png)"]  # fmt: skip
+    return lines
 
 
 def _dream(card: Mapping[str, Any]) -> list[str]:
@@ -290,8 +342,6 @@ def _dream(card: Mapping[str, Any]) -> list[str]:
             f"The gem detector is right on {100 * figures['detector']:.1f} % of real frames that it never saw, "
             f"on {100 * figures['detector_tokenised']:.1f} % of them sent through the tokenizer.",
         ]
-    if "there_and_back_psnr" in figures:
-        lines += ["", f"![there, and below it back at the same places]({card['checkpoint']}-ways.png)"]
     return lines
 
 

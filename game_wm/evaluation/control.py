@@ -44,7 +44,18 @@ from torch import Tensor, nn
 from data_collect.files import whole
 from data_collect.schema import ActionSchema
 from game_wm.evaluation.metrics import bootstrap, mean, ratio
-from game_wm.evaluation.rollout import Dream, RealGame, Tick, Truth, in_threes, no_tick, round_trip
+from game_wm.evaluation.rollout import (
+    ATTEMPTS,
+    Dream,
+    Pace,
+    RealGame,
+    Tick,
+    TooShort,
+    Truth,
+    in_threes,
+    no_tick,
+    round_trip,
+)
 from game_wm.finite import descend
 
 VERSION = 2  # of the network and its training; part of the cache's key
@@ -82,6 +93,13 @@ class InverseDynamics(nn.Module):
         newest = images[:, 6:]
         changes = torch.cat([newest - images[:, 3:6], images[:, 3:6] - images[:, :3], newest - 0.5], 1)
         return self.head(self.trunk(changes))
+
+
+def lacking(schema: ActionSchema) -> str | None:
+    """Why no action of this schema can be told from another, if so."""
+    sizes = {"discrete": schema.size, "multidiscrete": max(schema.nvec or (1,)), "multibinary": 1 + schema.size}
+    choices = sizes.get(schema.kind, 1 + sum(low < high for low, high in zip(schema.low or (), schema.high or ())))
+    return None if choices > 1 else "it has a single action"
 
 
 def triples(frames_ENHWC: Tensor) -> Tensor:
@@ -167,25 +185,35 @@ def inverse_dynamics(
     plays: int = PLAYS,
     updates: int = UPDATES,
     tick: Tick = no_tick,
+    attempts: int = ATTEMPTS,
 ) -> Namer:
     """Train the network on real play, or take it from `cache` (a folder) where the same one was trained before.
 
-    `tick` is told of each play recorded and each update made.
+    Args:
+        attempts: how many are made for the sake of a whole play, see `RealGame.find`.
+        tick: told of each play recorded and each update made.
+
+    Raises `TooShort` when no play has three frames.
     """
     schema, kept = game.schema, max(1, plays // 6)  # plays not trained on: they tell what each action is called
+    prompt, frames = game.pace.cut(2, PLAY_FRAMES)
 
     def record(seeds: range) -> Iterator[tuple[Tensor, Tensor]]:
         for seed in seeds:
-            play = game.choose(seed, 2, PLAY_FRAMES)
+            play = game.find(seed, prompt, frames, attempts=attempts)
             tick(1)
-            if len(play.frames) >= 3:
+            if play is not None and len(play.frames) >= 3:
                 yield torch.from_numpy(np.stack(play.frames)), torch.from_numpy(np.stack(play.actions))
 
     heard = list(record(range(FIRST_SEED, FIRST_SEED + kept)))
+    if not heard:
+        raise TooShort(game.game_id, 3, game.pace, game.lasted or [1])
     torch.manual_seed(0)
     height, width = heard[0][0].shape[1:3]
     network = InverseDynamics(height, width, schema.size)
     recipe = {"version": VERSION, "game": game_id, "schema": schema.to_json(), "plays": plays, "updates": updates}
+    recipe |= {} if game.pace == Pace() else {"pace": [*game.pace.warm_up, frames]}
+    recipe |= {} if attempts == ATTEMPTS else {"attempts": attempts}
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
     key.update(heard[0][0].numpy().tobytes())  # the game may have changed under its name
     file = cache / f"inverse-{key.hexdigest()[:12]}.safetensors" if cache else None
@@ -241,7 +269,12 @@ class Control:
                     self.tokenised.append(self.namer(round_trip(model, rows[truth.prompt :])))
 
     def result(self) -> dict[str, Any]:
-        """The card's `control` object."""
+        """The card's `control` object; {} when no episode has three frames after the prompt.
+
+        The ratios are absent where real frames do not tell the actions apart better than chance does.
+        """
+        if not self.actions:
+            return {}
         schema, card = self.namer.schema, dict[str, Any]()
         parts = {
             side: [right(schema, said, actions).numpy() for said, actions in zip(rows, self.actions)]
@@ -250,9 +283,6 @@ class Control:
         shares = {side: np.array([self._whole(row) for row in rows]) for side, rows in parts.items()}
         for side in ("real", "dream"):
             card[side], card[f"{side}_interval"] = mean(shares[side]), list(bootstrap(shares[side]))
-        for name, side in (("ratio", "dream"), ("tokenised_ratio", "tokenised")):
-            pairs = np.stack([shares[side], shares["real"][: len(shares[side])]], 1)
-            card[name], card[f"{name}_interval"] = ratio(pairs), list(bootstrap(pairs, ratio))
         if len(groups(schema)) > 1:
             names = schema.names if schema.kind != "multidiscrete" else [f"part {i}" for i in range(len(schema.nvec))]
             both = (np.concatenate(parts[side]).mean(0).tolist() for side in ("real", "dream"))
@@ -266,6 +296,10 @@ class Control:
             counts = every.unique(dim=0, return_counts=True)[1]
             card["chance"] = float(counts.max() / len(every))
             card["names"] = f"{len(set(self.namer.aliases.values()))} of {len(self.namer.aliases)}"
+        if card["real_interval"][0] > card["chance"] if "chance" in card else card["real_r2"] > 0:
+            for name, side in (("ratio", "dream"), ("tokenised_ratio", "tokenised")):
+                pairs = np.stack([shares[side], shares["real"][: len(shares[side])]], 1)
+                card[name], card[f"{name}_interval"] = ratio(pairs), list(bootstrap(pairs, ratio))
         return card | {"frames": len(every)}
 
     def _whole(self, parts: np.ndarray) -> float:

@@ -5,6 +5,7 @@ card["cost"] = cost(Path("checkpoints/maze.safetensors"))
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,4 +18,8 @@ def cost(
     checkpoint: Path, frames: int = FRAMES, steps: int | None = None, device: str = "cpu", precision: str = "auto"
 ) -> dict[str, Any]:
     """The card's `cost` object; `UserError` with the process's own last line when it fails."""
-    return measure(checkpoint, frames, steps=steps, device=device, precision=precision)
+    return measure(checkpoint, frames, steps=steps, device=device, precision=precision, waiting=_still_here)
+
+
+def _still_here(seconds: float) -> None:
+    print(f"cost: {seconds:.0f} s so far", file=sys.stderr)

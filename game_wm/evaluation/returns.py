@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 
 from data_collect import players
-from data_collect.errors import UserError
 from game_wm.evaluation.rollout import ATTEMPTS, RealGame
 
 MOVING, NEVER = 0, 2**30
@@ -99,18 +98,15 @@ def buckets(prompt: int) -> list[str]:
     return [name for name, (low, _) in AGES.items() if low <= prompt or low == NEVER]
 
 
-def come_back(game: RealGame, seed: int, prompt: int, spare: int | None = None, frames: int = FRAMES) -> Visit:
-    """Play until a good moment to cut has been found; `UserError` when the game ends before any.
+def come_back(game: RealGame, seed: int, prompt: int, spare: int | None = None, frames: int = FRAMES) -> Visit | None:
+    """Play until a good moment to cut has been found; None when the game ends before any.
 
     Args:
         spare: frames within which the cut may lie (512, or a quarter of a longer prompt than 2,048).
     """
     spare = max(SPARE, prompt // 4) if spare is None else spare
-    for attempt in range(ATTEMPTS):
-        visit = _attempt(game, seed, attempt, prompt, spare, frames)
-        if visit:
-            return visit
-    raise UserError(f"the game ends before a prompt of {prompt} frames can be played (seed {seed})")
+    tries = (_attempt(game, seed, attempt, prompt, spare, frames) for attempt in range(ATTEMPTS))
+    return next(filter(None, tries), None)
 
 
 def _attempt(game: RealGame, seed: int, attempt: int, prompt: int, spare: int, count: int) -> Visit | None:

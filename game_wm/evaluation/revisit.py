@@ -45,12 +45,13 @@ class ByAge:
     """Collects the errors of one model's pictures by span and age, one row a maze."""
 
     def __init__(self, names: Sequence[str], features: FeatureDistance | None) -> None:
-        self.names, self.features = names, features
+        self.names, self.features, self.seen = names, features, 0  # seen: mazes
         self.errors: dict[str, list[np.ndarray]] = {span: [] for span in SPANS}  # (ages, 2): squared error, values
         self.distances: dict[str, list[np.ndarray]] = {span: [] for span in SPANS}  # (ages, 2): distance, pixels
 
     def add(self, truth_RNHWC: Tensor, made_RNHWC: Tensor, ages_RNHW: np.ndarray) -> None:
         """Score one maze."""
+        self.seen += 1
         masks = {name: torch.from_numpy(of_age(ages_RNHW, name)) for name in self.names}
         for span, part in SPANS.items():
             truth, made = truth_RNHWC[:, part], made_RNHWC[:, part]
@@ -112,14 +113,15 @@ def dream(model: Any, visits: Sequence[Visit], steps: int | None = None) -> Tens
 
 
 def visits(game: RealGame, seeds: Sequence[int], prompt: int, tick: Tick) -> Iterator[list[Visit]]:
-    """Visits in batches small enough for their prompts to fit into memory."""
+    """Visits in batches small enough for their prompts to fit into memory; none of seeds that end before."""
     players = max(1, min(PLAYERS, PROMPT_FRAMES // prompt))
     for first in range(0, len(seeds), players):
         batch = []
         for seed in seeds[first : first + players]:
-            batch.append(come_back(game, seed, prompt))
+            batch += [visit] if (visit := come_back(game, seed, prompt)) else []
             tick(1)
-        yield batch
+        if batch:
+            yield batch
 
 
 def revisit(
@@ -133,7 +135,8 @@ def revisit(
     tick: Tick = no_tick,
     kept: dict[int, list[list[Visit]]] | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The card's `revisit` object and, for the sheet, some returns from the longest prompt of at most 1,024 frames.
+    """The card's `revisit` object (without prompts that no seed's game lasts for) and, for the sheet, some returns from
+    the longest prompt of at most 1,024 frames.
 
     Args:
         window: the model without long memory to compare with, if there is one.
@@ -168,7 +171,7 @@ def revisit(
                         | ({"window": other[i, r].numpy()} if other is not None else {})
                     )  # fmt: skip
                 tick(1)
-        for span in SPANS:
+        for span in SPANS if ours.seen else ():
             entry = ours.result(span)
             if window is not None:
                 entry["window_only"] = theirs.result(span)

@@ -9,7 +9,8 @@ A truth is a prompt of P real frames, as many as the checkpoint's own dreams beg
 play runs into, else random-sticky play. It plays a warm-up of 32 to 159 frames, then the prompt. Random-sticky play
 (the player `random`) goes on from there. The action seed is the first of eight in whose play the game does not end
 within those N frames; when every one ends, the longest counts as far as it goes. Plays that ended are kept for the
-measure of termination.
+measure of termination. Where most episodes end before the prompt is over, all three are shortened (`RealGame.settle`),
+and a seed that ends before it in all eight is left out.
 
 Legend: E episodes, P frames of the prompt, N frames after it, H height, W width in pixels, A length of an encoded
 action.
@@ -18,6 +19,8 @@ action.
 from __future__ import annotations
 
 import inspect
+import statistics
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,12 +33,48 @@ from torch import Tensor
 from data_collect import games, players
 from data_collect.errors import UserError
 
-FIRST_SEED = 90_000  # recorded training seeds never reach this far
 ATTEMPTS = 8  # action seeds tried for one seed
 SEEN_FRAMES = 16  # a surface counts as seen when it was on screen in the last so many frames of the prompt
 BATCH = 16  # players in one batch of dreams
 
 Tick = Callable[[int], None]
+
+
+class TooShort(UserError):
+    """The game ended before any prompt was over; `steps`: how long its episodes lasted, the middle one of them."""
+
+    def __init__(self, game: str, prompt: int, pace: Pace, lasted: Sequence[int]) -> None:
+        self.steps = int(statistics.median_low(lasted))
+        first, last = pace.warm_up
+        super().__init__(
+            f"episodes of {game} last {self.steps} steps and so end before {first} to {last} steps and a prompt of "
+            f"{prompt} frames have been played"
+        )
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long real play is led before a dream begins and how far it is followed."""
+
+    warm_up: tuple[int, int] = (32, 159)  # steps, the least and the most
+    prompt: int | None = None  # frames, at most; None: as many as are asked for
+    frames: int | None = None  # after the prompt, at most
+
+    @staticmethod
+    def of_episodes(steps: int, prompt: int) -> Pace:
+        """A quarter of an episode for the warm-up at most, a quarter for the prompt, the rest for what is compared."""
+        quarter = steps // 4
+        prompt = min(prompt, 1 + quarter)
+        return Pace((0, quarter), prompt, steps - quarter - (prompt - 1))
+
+    def told(self) -> dict[str, Any]:
+        """For the card: `lead`, where it is not the usual one."""
+        usual = self == Pace()
+        return {} if usual else {"lead": {"warm_up": self.warm_up, "prompt": self.prompt, "frames": self.frames}}
+
+    def cut(self, prompt: int, frames: int) -> tuple[int, int]:
+        """So many frames of the prompt and after it, or as many as there are."""
+        return min(prompt, self.prompt or prompt), min(frames, self.frames or frames)
 
 
 def no_tick(count: int) -> None:
@@ -113,6 +152,8 @@ class RealGame:
             self.env.close()
             self.env = games.make(game_id, frame=frame, surface=True)
         self.schema = self.env.get_wrapper_attr("action_schema")
+        self.game_id, self.pace = game_id, Pace()
+        self.lasted: list[int] = []  # steps of the episodes that ended before their prompt was over
         self.led_by = ""  # the player of the last warm-up and prompt
         self.maps: dict[int, bytes] = {}  # seed -> its walls, where the game has a map
         self.ended: list[Play] = []  # plays that the game ended after the prompt
@@ -133,6 +174,32 @@ class RealGame:
         walks = {"forward", "turn_left", "turn_right"} <= set(self.schema.names)
         return "explorer" if walks and "map" in info else "random"
 
+    def settle(self, seeds: Sequence[int], prompt: int) -> None:
+        """Shorten the pace where most of the seeds' episodes end before a prompt of so many frames is over."""
+        played = 0
+        for seed in seeds:
+            played += self.lead(seed, 0, prompt) is not None
+            if 2 * max(played, len(self.lasted)) > len(seeds):  # the others cannot change it
+                break
+        lasted, self.lasted = self.lasted, []
+        if played < len(lasted):
+            self.shorten(TooShort(self.game_id, prompt, self.pace, lasted), prompt)
+
+    def shorten(self, short: TooShort, prompt: int) -> None:
+        """A pace for episodes of that length; `UserError` when they end at once."""
+        if short.steps < 2:
+            raise UserError(
+                f"every episode of {self.game_id} ends at its first step, so there is nothing to compare a dream with: "
+                "evaluate needs a game that goes on for two steps or more"
+            )
+        self.pace, self.lasted = Pace.of_episodes(short.steps, prompt), []
+        (first, last), frames = self.pace.warm_up, self.pace.frames
+        print(
+            f"episodes of {self.game_id} last {short.steps} steps: dreams begin after {first} to {last} steps and a "
+            f"prompt of {self.pace.prompt} frames, and at most {frames} frames are compared",
+            file=sys.stderr,
+        )
+
     def lead(self, seed: int, action_seed: int, prompt: int, idle: int = 0) -> Lead | None:
         """Play warm-up and prompt, and leave the game there; None when it ends before.
 
@@ -149,11 +216,13 @@ class RealGame:
         frames, actions = deque([frame.copy()], maxlen=prompt), deque[np.ndarray](maxlen=prompt - 1)
         surfaces = deque([info.get("surface")], maxlen=SEEN_FRAMES)
         poses = deque([info.get("pose")], maxlen=prompt)
-        steps = int(generator.integers(32, 160)) + prompt - 1
+        first, last = self.pace.warm_up
+        steps = int(generator.integers(first, last + 1)) + prompt - 1
         for step in range(steps):
             action = self.schema.noop() if step >= steps - idle else leader.act(frame, info)
             frame, _, terminated, truncated, info = self.env.step(action)
             if terminated or truncated:
+                self.lasted.append(step + 1)
                 return None
             frames.append(frame.copy())
             actions.append(self.schema.encode(action))
@@ -191,33 +260,50 @@ class RealGame:
                 break
         return play
 
-    def choose(self, seed: int, prompt: int, frames: int, horizons: Sequence[int] = (), idle: int = 0) -> Play:
-        """The first attempt that does not end; `UserError` when no prompt can be played."""
+    def find(
+        self, seed: int, prompt: int, frames: int, horizons: Sequence[int] = (), idle: int = 0, attempts: int = ATTEMPTS
+    ) -> Play | None:
+        """The first attempt that does not end within those frames, else the longest; None when no prompt can be played.
+
+        Args:
+            attempts: how many are made for the sake of length; those without a prompt do not count.
+        """
         longest: Play | None = None
         for action_seed in range(ATTEMPTS):
             play = self.play(seed, action_seed, prompt, frames, horizons, idle)
             if play is None:
                 continue
+            attempts -= 1
             if play.terminated and not idle:
                 self.ended.append(play)
             if longest is None or len(play.rewards) > len(longest.rewards):
                 longest = play
-            if len(play.rewards) == frames:
+            if len(play.rewards) == frames or not attempts:
                 break
-        if longest is None:
-            raise UserError(f"the game ends before a prompt of {prompt} frames can be played (seed {seed})")
         return longest
+
+    def choose(self, seed: int, prompt: int, frames: int, horizons: Sequence[int] = (), idle: int = 0) -> Play:
+        """The same; `TooShort` when no prompt can be played."""
+        play = self.find(seed, prompt, frames, horizons, idle)
+        if play is None:
+            raise TooShort(self.game_id, prompt, self.pace, self.lasted)
+        return play
 
     def truths(
         self, seeds: Sequence[int], prompt: int, frames: int, horizons: Sequence[int] = (), tick: Tick = no_tick
     ) -> Iterator[Truth]:
-        """Truths of at most `BATCH` seeds each."""
+        """Truths of at most `BATCH` seeds each, of those of which a prompt can be played; `TooShort` when none is."""
+        found = 0
         for first in range(0, len(seeds), BATCH):
             plays = []
             for seed in seeds[first : first + BATCH]:
-                plays.append(self.choose(seed, prompt, frames, horizons))
+                plays += [play] if (play := self.find(seed, prompt, frames, horizons)) else []
                 tick(1)
-            yield stack(plays, prompt, frames)
+            found += len(plays)
+            if plays:
+                yield stack(plays, prompt, frames)
+        if not found:
+            raise TooShort(self.game_id, prompt, self.pace, self.lasted)
 
 
 def stack(plays: Sequence[Play], prompt: int, frames: int) -> Truth:

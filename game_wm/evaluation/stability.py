@@ -36,10 +36,9 @@ import torch
 from torch import Tensor
 
 from data_collect import players
-from data_collect.errors import UserError
 from game_wm.evaluation import metrics
 from game_wm.evaluation.features import FeatureDistance
-from game_wm.evaluation.rollout import ATTEMPTS, RealGame, Tick, begin, device_of, no_tick
+from game_wm.evaluation.rollout import ATTEMPTS, RealGame, Tick, TooShort, begin, device_of, no_tick
 
 DREAMS, FRAMES = 16, 10_000
 STRIDE = 8
@@ -59,20 +58,30 @@ def windows(frames: int) -> dict[str, range]:
 class Wander:
     """Long real play: a prompt, the actions after it, and the frames of each window."""
 
+    seed: int
     frames: Tensor  # uint8 (P, H, W, 3)
     actions: Tensor  # float32 (P-1+N, A)
     looks: dict[str, Tensor]  # window -> uint8 (n, H, W, 3)
     poses: Tensor | None = None  # float32 (P, 3), where the game tells them
 
 
-def wander(game: RealGame, seed: int, prompt: int, frames: int, tick: Tick) -> Wander:
+def wanders(game: RealGame, seeds: Sequence[int], prompt: int, frames: int, tick: Tick) -> list[Wander]:
+    """Of each seed of which a prompt can be played; `TooShort` when there is none."""
+    found = [play for seed in seeds if (play := wander(game, seed, prompt, frames, tick))]
+    if not found:
+        raise TooShort(game.game_id, prompt, game.pace, game.lasted)
+    return found
+
+
+def wander(game: RealGame, seed: int, prompt: int, frames: int, tick: Tick) -> Wander | None:
     """Random-sticky play for `frames` frames after the prompt; the game is started again where it ends."""
     lead = next(filter(None, (game.lead(seed, attempt, prompt) for attempt in range(ATTEMPTS))), None)
     if lead is None:
-        raise UserError(f"the game ends before a prompt of {prompt} frames can be played (seed {seed})")
+        tick(frames)
+        return None
     spans = windows(frames)
     looks: dict[str, list[np.ndarray]] = {name: [] for name in spans}
-    actions, frame, info, again = lead.play.actions, lead.frame, lead.info, 0
+    actions, frame, info, again = list[np.ndarray](), lead.frame, lead.info, 0
     for step in range(1, frames + 1):
         action = lead.follower.act(frame, info)
         actions.append(game.schema.encode(action))
@@ -89,18 +98,19 @@ def wander(game: RealGame, seed: int, prompt: int, frames: int, tick: Tick) -> W
             tick(100)
     pictures = {name: torch.from_numpy(np.stack(kept)) for name, kept in looks.items()}
     poses = torch.from_numpy(np.stack(lead.play.poses)) if lead.play.poses else None
-    return Wander(torch.from_numpy(np.stack(lead.play.frames)), torch.from_numpy(np.stack(actions)), pictures, poses)
+    shown = torch.from_numpy(np.stack(lead.play.frames)), torch.from_numpy(np.stack([*lead.play.actions, *actions]))
+    return Wander(seed, *shown, pictures, poses)
 
 
-def dream_on(
-    model: Any, plays: Sequence[Wander], seeds: Sequence[int], steps: int | None, tick: Tick
-) -> Iterator[tuple[str, Tensor]]:
+def dream_on(model: Any, plays: Sequence[Wander], steps: int | None, tick: Tick) -> Iterator[tuple[str, Tensor]]:
     """Dream each play's actions after its prompt; gives each window, as uint8 (S, n, H, W, 3), when it is full."""
     prompt, device = len(plays[0].frames), device_of(model)
     actions = torch.stack([play.actions for play in plays])
     known = [play.poses for play in plays if play.poses is not None]
     poses = torch.stack(known) if len(known) == len(plays) else None
-    state = begin(model, torch.stack([play.frames for play in plays]), actions[:, : prompt - 1], seeds, poses)
+    state = begin(
+        model, torch.stack([play.frames for play in plays]), actions[:, : prompt - 1], [p.seed for p in plays], poses
+    )
     frames = actions.shape[1] - prompt + 1
     spans = windows(frames)
     looks: dict[str, list[Tensor]] = {name: [] for name in spans}
@@ -120,16 +130,18 @@ def idle_psnr(
     model: Any, game: RealGame, prompt: int, seeds: Sequence[int], frames: int, steps: int | None, tick: Tick
 ) -> dict[str, Any]:
     """PSNR of the last of `frames` dreamt frames of standing still to the first; {} where no real view stays still."""
-    prompt = max(prompt, IDLE_PROMPT + 1)
-    found = []
-    for seed in [*seeds, *(seed + len(seeds) for seed in seeds)]:
-        play = game.choose(seed, prompt, frames, idle=IDLE_PROMPT)
+    prompt, frames = game.pace.cut(max(prompt, IDLE_PROMPT + 1), frames)
+    found, idle = [], min(IDLE_PROMPT, prompt - 1)
+    for seed in [*seeds, *(seed + len(seeds) for seed in seeds)] if idle else ():
+        tick(frames // 2)
+        play = game.find(seed, prompt, frames, idle=idle)
+        if play is None:
+            continue
         after = np.stack(play.frames[prompt:])
         still = torch.from_numpy((after == after[0]).all((0, 3)))  # (H, W)
         if len(after) == frames and still.float().mean() >= 0.5:
             shown = play.frames[:prompt], play.actions[: prompt - 1]
             found.append((float(still.float().mean()), seed, *shown, still, play.poses))
-        tick(frames // 2)
     found = sorted(found, key=lambda f: -f[0])[: len(seeds)]
     if not found:
         return {}
@@ -217,13 +229,13 @@ def stability(
 
     `tick` is told of frames, real and dreamt; `budget` says how many to expect.
     """
-    plays = [wander(game, seed, prompt, frames, tick) for seed in seeds]
-    look = Look(features, [wander(game, seed + len(seeds), prompt, frames, tick) for seed in seeds])
+    plays = wanders(game, seeds, prompt, frames, tick)
+    look = Look(features, wanders(game, [seed + len(seeds) for seed in seeds], prompt, frames, tick))
     real = [look.project(torch.stack([play.looks[name] for play in plays])) for name in NAMES]
     kernels = [look.kernels(found) for found in real]
-    card: dict[str, Any] = {"dreams": len(seeds), "frames": frames, "real_real": look.frechet(*real)}
+    card: dict[str, Any] = {"dreams": len(plays), "frames": frames, "real_real": look.frechet(*real)}
     _put(card, "kernel_real_real", look.distance(*kernels))
-    for name, dreamt in dream_on(model, plays, seeds, steps, tick):
+    for name, dreamt in dream_on(model, plays, steps, tick):
         found = look.project(dreamt)
         card[f"frechet_{name}"] = look.frechet(found)
         _put(card, f"kernel_{name}", look.distance(look.kernels(found)))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from game_wm.ui.video import VideoWriter
 
 WARM_UP = 64  # frames, but no more than are counted
+WAITING = 10.0  # seconds
 EDGE = 200  # frames at either end that show whether a frame's cost grows
 
 
@@ -134,14 +135,29 @@ def measure(
     device: str = "auto",
     threads: int | None = None,
     precision: str = "auto",
+    waiting: Callable[[float], None] = lambda seconds: None,
 ) -> dict[str, Any]:
-    """The `cost` object from a fresh process, which alone can tell first_frame_s; `UserError` with what it said."""
+    """The `cost` object from a fresh process, which alone can tell first_frame_s; `UserError` with what it said.
+
+    `waiting` is told every ten seconds how many have gone.
+    """
     command = [sys.executable, "-m", "game_wm", "play", str(checkpoint), "--headless", "--json"]
     command += ["--frames", str(frames), "--seed", str(seed), "--device", device, "--precision", precision]
     command += [] if steps is None else ["--steps", str(steps)]
     command += [] if threads is None else ["--threads", str(threads)]
-    run = subprocess.run(command, capture_output=True, text=True)
-    if run.returncode:
-        said = run.stderr.strip().splitlines() or ["nothing"]
-        raise UserError(f"measuring {checkpoint} failed (exit {run.returncode}): {said[-1].removeprefix('error: ')}")
-    return json.loads(run.stdout)
+    began = time.monotonic()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while True:
+            try:
+                out, told = process.communicate(timeout=WAITING)
+                break
+            except subprocess.TimeoutExpired:
+                waiting(time.monotonic() - began)
+            except BaseException:  # Ctrl-C ends it too
+                process.kill()
+                raise
+    if process.returncode:
+        said = told.strip().splitlines() or ["nothing"]
+        code = process.returncode
+        raise UserError(f"measuring {checkpoint} failed (exit {code}): {said[-1].removeprefix('error: ')}")
+    return json.loads(out)

@@ -1,0 +1,277 @@
+"""The suites one after another, each told of as soon as its figures are there.
+
+    for found in measure(checkpoint, Options(("fidelity", "control"), episodes=2)):
+        found.suite, found.results, found.pictures
+
+Every suite is described in the file of its name. What a game lacks the means for is left out; one line says so.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from data_collect import games
+from data_collect.errors import UserError
+from game_wm.evaluation.options import Options
+from game_wm.evaluation.progress import progress
+from game_wm.evaluation.rollout import ATTEMPTS, BATCH, RealGame, TooShort, device_of, roll, stack
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from game_wm.checkpoint import Checkpoint
+    from game_wm.evaluation.control import Namer
+
+LED = 5  # seeds of which a prompt is led to see whether the game lasts so long
+MIN_PROMPT = 32
+
+
+class Found(NamedTuple):
+    """Figures of a suite by the card's keys, and pictures by what follows NAME: "" the contact sheet of fidelity,
+    "-revisit" and "-returns" those of revisit, "-ways" of dream. `whole`: no more of this suite is to come."""
+
+    suite: str
+    results: dict[str, Any]
+    pictures: dict[str, Image.Image]
+    whole: bool = True
+
+
+def measure(checkpoint: Checkpoint, options: Options) -> Iterator[Found]:
+    """Run the suites on a loaded checkpoint.
+
+    Raises UserError when the game cannot be made, is not the one that was learnt, or ends at its first step.
+    """
+    suites = [suite for names, suite in SUITES.items() if set(names) & set(options.suites)]
+    if suites:
+        source(checkpoint)
+        height, width = checkpoint.contexts_frames.shape[2:4]
+        with RealGame(checkpoint.game, (width, height)) as game:
+            check(game, checkpoint)
+            prompt = max(MIN_PROMPT, checkpoint.model.window, checkpoint.contexts_frames.shape[1])
+            if set(options.suites) - {"revisit", "cost"}:
+                game.settle(options.seeds(LED), prompt)
+            for suite in suites:
+                yield from _paced(suite, checkpoint, options, game, prompt)
+    if "cost" in options.suites:
+        yield _cost(checkpoint, options)
+
+
+def source(checkpoint: Checkpoint) -> Path | None:
+    """The file of the module that registers the checkpoint's game, None where it is no module of the user's own.
+
+    Raises UserError when Python does not find it, with the folder beside the checkpoint's run that holds it.
+    """
+    name, _ = games.parse(checkpoint.game)
+    module = name.removeprefix("gym:").rpartition(":")[0].partition(".")[0] if name.startswith("gym:") else ""
+    if not module:
+        return None
+    spec = importlib.util.find_spec(module)
+    here = Path(spec.origin).resolve() if spec and spec.origin else None
+    folders = checkpoint.path.resolve().parents[:3] if checkpoint.path else ()
+    beside = [file for folder in folders for file in (folder / f"{module}.py", folder / module / "__init__.py")]
+    there = next((file for file in beside if file.is_file()), None)
+    if spec is None:
+        where = f"from {there.parent}, which holds it" if there else f"from the folder that holds {module}.py"
+        raise UserError(f"the module {module} of the game {checkpoint.game} is not found here: run this {where}")
+    if here and there and here != there:
+        print(f"the game is {here}; another {module} lies beside the checkpoint, {there}", file=sys.stderr)
+    return here
+
+
+def check(game: RealGame, checkpoint: Checkpoint) -> None:
+    """`UserError` when the game has other actions than those that were learnt. (Its size is checked by `begin`.)"""
+    here, learnt = game.schema, checkpoint.schema
+    if (here.kind, here.names, here.nvec) != (learnt.kind, learnt.names, learnt.nvec):
+        raise UserError(
+            f"the game {checkpoint.game} has the actions {', '.join(here.names)} here, but the checkpoint has learnt "
+            f"{', '.join(learnt.names)}: evaluate it where the game is the one that was recorded"
+        )
+
+
+def _paced(
+    suite: Callable[..., Iterator[Found]], checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int
+) -> Iterator[Found]:
+    """The suite; again with a shorter lead when no episode lasts for the usual one."""
+    while True:
+        try:
+            yield from suite(checkpoint, options, game, prompt)
+            return
+        except TooShort as short:
+            game.shorten(short, prompt)
+
+
+def _rollouts(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int) -> Iterator[Found]:
+    """Fidelity with reward and termination, then control: of the same free rollouts."""
+    from game_wm.evaluation.control import lacking
+    from game_wm.evaluation.features import FeatureDistance
+    from game_wm.evaluation.fidelity import HORIZONS, Fidelity
+    from game_wm.evaluation.outcomes import Outcomes
+    from game_wm.evaluation.sheet import draw
+
+    model = checkpoint.model
+    prompt, frames = game.pace.cut(prompt, HORIZONS[-1])
+    horizons = [horizon for horizon in HORIZONS if horizon <= frames]
+    fidelity = Fidelity(FeatureDistance(device_of(model)), horizons) if "fidelity" in options.suites else None
+    controlled = "control" in options.suites
+    if controlled and (reason := lacking(game.schema)):
+        print(f"control: left out, for {checkpoint.game}: {reason}", file=sys.stderr)
+        controlled = False
+    if not (fidelity or controlled):
+        return
+    outcomes, sheet, told, kept = Outcomes(), None, False, list[Any]()
+    game.ended.clear()
+    with progress("rollouts", options.episodes * (frames + 1)) as tick:
+        for truth in game.truths(options.seeds(options.episodes), prompt, frames, horizons, tick):
+            dream = roll(model, truth, options.steps, tick)
+            told = truth.poses is not None and getattr(model, "placed", False)
+            outcomes.add(truth.length, truth.rewards, dream.rewards, truth.terminated, dream.terminated)
+            if fidelity:
+                fidelity.add(model, truth, dream)
+                sheet = sheet or draw(truth, dream)
+            kept += [(truth, dream)] * controlled
+        ended = game.ended[: options.episodes] if fidelity else []
+        for first in range(0, len(ended), BATCH):
+            truth = stack(ended[first : first + BATCH], prompt, frames)
+            dream = roll(model, truth, options.steps)
+            outcomes.add(truth.length, truth.rewards, dream.rewards, truth.terminated, dream.terminated)
+    if fidelity:
+        episodes = len(fidelity.seeds)
+        left_out = options.episodes - episodes
+        least, most = game.pace.warm_up
+        figures = fidelity.result() | game.pace.told() | {
+            "episodes": episodes,
+            "prompt_frames": prompt,
+            "protocol": f"Prompts are played by `{game.led_by}` after a warm-up of {least} to {most} frames, the "
+            "actions dreamt are random-sticky; of eight action seeds the first is taken in whose truth the game does "
+            "not end."
+            + (" The game has one map, so the map was seen in training." if game.one_map else "")
+            + (" The poses of a prompt's frames are told with it." if told else "")
+            + (f" Of {left_out} more seeds the game ended before a prompt was over." if left_out else ""),
+        }  # fmt: skip
+        rest = {"reward": outcomes.reward(), "termination": outcomes.termination() | {"endings": len(ended)}}
+        yield Found("fidelity", {"fidelity": figures, **rest}, {"": sheet} if sheet else {})
+    if controlled:
+        yield from _control(checkpoint, options, game, kept)
+
+
+def _control(checkpoint: Checkpoint, options: Options, game: RealGame, rollouts: list[Any]) -> Iterator[Found]:
+    """Control, of rollouts that were dreamt."""
+    from game_wm.evaluation.control import Control
+
+    control = Control(_namer(checkpoint, options, game))
+    for truth, dream in rollouts:
+        control.add(checkpoint.model, truth, dream)
+    figures = control.result()
+    if not figures:
+        print("control: left out, for no episode goes on for three frames after its prompt", file=sys.stderr)
+        return
+    if "ratio" not in figures:
+        print("control: real frames do not tell the actions apart, so the dream's share says nothing", file=sys.stderr)
+    yield Found("control", {"control": figures | game.pace.told()}, {})
+
+
+def _namer(checkpoint: Checkpoint, options: Options, game: RealGame) -> Namer:
+    """The inverse-dynamics network."""
+    from game_wm.evaluation.control import PLAYS, UPDATES, inverse_dynamics
+
+    plays = options.inverse_plays or options.share(PLAYS)
+    updates = options.inverse_updates or options.share(UPDATES)
+    with progress("inverse dynamics", plays + updates) as tick:
+        return inverse_dynamics(
+            game, checkpoint.game, options.cache, plays, updates, tick, attempts=options.share(ATTEMPTS)
+        )
+
+
+def _stability(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int) -> Iterator[Found]:
+    from game_wm.evaluation.features import FeatureDistance
+    from game_wm.evaluation.stability import budget, stability
+
+    features = FeatureDistance(device_of(checkpoint.model))
+    prompt, _ = game.pace.cut(prompt, 1)
+    seeds = options.seeds(options.dreams)
+    with progress("stability", budget(options.dreams, options.long)) as tick:
+        for card in stability(checkpoint.model, game, features, prompt, seeds, options.long, options.steps, tick):
+            yield Found("stability", {"stability": card | game.pace.told()}, {}, whole="dreamt" not in card)
+
+
+def window_only(checkpoint: Checkpoint, options: Options) -> Path | None:
+    """The file of the model without long memory, if there is one; `UserError` when the one named is missing."""
+    if options.window is not None and not options.window.is_file():
+        raise UserError(f"--window {options.window}: no such file")
+    beside = checkpoint.path.with_name(f"{checkpoint.path.stem}-window.safetensors") if checkpoint.path else None
+    return options.window or (beside if beside and beside.is_file() else None)
+
+
+def _revisit(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int) -> Iterator[Found]:
+    from game_wm.acceleration import prepare
+    from game_wm.checkpoint import load
+    from game_wm.evaluation.features import FeatureDistance
+    from game_wm.evaluation.plot import plot, sheet
+    from game_wm.evaluation.revisit import PROMPTS, budget, revisit
+
+    if "surface" not in game.env.reset(seed=options.seeds(1)[0])[1]:
+        print(
+            f"revisit: left out, for {checkpoint.game} does not number the surfaces behind its pixels", file=sys.stderr
+        )
+        return
+    device = device_of(checkpoint.model)
+    file, prompts = window_only(checkpoint, options), options.prompts or PROMPTS
+    window = load(file, device).model if file else None
+    if window is not None:
+        prepare(window, options.precision, str(device))
+    if window is not None and (window.height, window.width) != (checkpoint.model.height, checkpoint.model.width):
+        raise UserError(f"{file} dreams frames of another size than {checkpoint.path}: name another one with --window")
+    seeds, features = options.seeds(options.episodes), FeatureDistance(device)
+    with progress("revisit", budget(options.episodes, prompts)) as tick:
+        card, returns = revisit(checkpoint.model, game, features, seeds, prompts, window, options.steps, tick)
+    for length in prompts:
+        if not any(name.startswith(f"{length}/") for name in card):
+            print(f"revisit: prompts of {length} frames left out, for the game ends before", file=sys.stderr)
+    if card:
+        yield Found("revisit", {"revisit": card}, {"-revisit": plot(card), "-returns": sheet(returns)})
+
+
+def _dream(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int) -> Iterator[Found]:
+    from game_wm.evaluation.dream import budget, dream
+    from game_wm.evaluation.gems import UPDATES, WALKS, Bare, gem_detector, has_gems
+    from game_wm.evaluation.plot import ways
+    from game_wm.evaluation.trips import lacking
+
+    if reason := lacking(game):
+        print(f"dream: left out, for {checkpoint.game}: {reason}", file=sys.stderr)
+        return
+    namer, gems = _namer(checkpoint, options, game), None
+    if has_gems(game):
+        walks = options.gem_walks or options.share(WALKS)
+        updates = options.gem_updates or options.share(UPDATES)
+        with progress("gem detector", walks + max(1, walks // 5) + updates) as tick:
+            detector = gem_detector(game, checkpoint.game, options.cache, tick, walks, updates)
+        gems = (Bare(game, checkpoint.game), detector)
+    seeds, (prompt, _) = options.seeds(options.runs), game.pace.cut(prompt, 1)
+    with progress("dream", budget(options.runs, gems=gems is not None)) as tick:
+        card, notes, found = dream(checkpoint.model, game, namer, seeds, prompt, gems, steps=options.steps, tick=tick)
+    for note in notes:
+        print(f"dream: {note}", file=sys.stderr)
+    yield Found("dream", {"dream": card | game.pace.told()}, {"-ways": ways(found)} if found else {})
+
+
+def _cost(checkpoint: Checkpoint, options: Options) -> Found:
+    from game_wm.evaluation.cost import cost
+
+    if checkpoint.path is None:
+        raise UserError("the suite cost needs a checkpoint file: save it first")
+    print("cost: playing in a process of its own", file=sys.stderr)
+    device = device_of(checkpoint.model).type
+    return Found("cost", {"cost": cost(checkpoint.path, options.long, options.steps, device, options.precision)}, {})
+
+
+SUITES: dict[tuple[str, ...], Callable[..., Iterator[Found]]] = {
+    ("fidelity", "control"): _rollouts,
+    ("stability",): _stability,
+    ("revisit",): _revisit,
+    ("dream",): _dream,
+}
