@@ -387,9 +387,6 @@ def test_help_holds_the_game_and_names_its_keys(opened: Any) -> None:
     key("escape")
     w.pump()
     assert not w.help and w.running
-    key("escape")
-    w.pump()
-    assert not w.running
 
 
 def test_taking_over(opened: Any) -> None:
@@ -580,6 +577,96 @@ def test_a_bad_moment_is_marked(opened: Any, tmp_path: Path) -> None:
     assert third["actions"] != second["actions"]  # what led to the marks before is still there
     assert read_actions(third["actions"], MAZE).actions[-1, 1]
     assert not read_actions(second["actions"], MAZE).actions.any()
+
+
+def kept_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("recordings/*"))
+
+
+def test_escape_asks_once_more_and_the_next_start_goes_on_with_the_dream(
+    opened: Any, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from game_wm.checkpoint import load
+
+    checkpoint = load(tiny)
+    w = opened(checkpoint)
+    for _ in range(3):
+        w.advance()
+    key("escape")
+    w.pump()
+    assert w.running and "Esc again leaves" in w._hint[0] and not kept_in(tmp_path)
+    w._asked_until = 0.0  # much later
+    key("escape")
+    w.pump()
+    assert w.running
+    picture = w.session.picture
+    key("escape")
+    w.pump()
+    assert not w.running and len(kept_in(tmp_path)) == 1
+
+    w = opened(checkpoint)
+    assert "U goes on where you left" in w._hint[0] and w.session.frames == 0
+    key("u")
+    w.pump()
+    assert w.session.frames == 3 and np.array_equal(w.session.picture, picture)
+    key("escape", "escape")
+    w.pump()
+    assert not w.running and len(kept_in(tmp_path)) == 1  # it is kept already
+    other = load(tiny)
+    other.__dict__["digest"] = "another checkpoint of that name"
+    w = opened(other)
+    assert "left" not in w._hint[0]
+
+
+def test_a_window_that_is_closed_or_ended_keeps_the_dream(opened: Any, tiny: Path, tmp_path: Path) -> None:
+    from game_wm.checkpoint import load
+
+    (tmp_path / "recordings").mkdir()
+    for name in ("tiny-x-20200101-000000-left.dream", "tiny-20200101-000000.dream"):  # another's, one of the player's
+        (tmp_path / "recordings" / name).write_text("")
+    checkpoint = load(tiny)
+    for how in ("close", "end", "close", "end"):
+        w = opened(checkpoint)
+        w.advance()
+        if how == "close":
+            pygame.event.post(pygame.event.Event(pygame.QUIT))
+            w.pump()
+            assert not w.running
+        w._leave()
+    names = kept_in(tmp_path)
+    assert len(names) == 2 + commands.MOST_LEFT and "tiny-x-20200101-000000-left.dream" in names
+    for start in ("nothing is dreamt", "the real game"):
+        w = opened(checkpoint, view="real" if start == "the real game" else "dream")
+        if w.session.view == "real":
+            w.advance()
+        w.leave()
+        assert not w.running and kept_in(tmp_path) == names
+
+
+def test_a_dream_that_cannot_be_kept_is_told_before_it_is_left(opened: Any, tiny: Path, tmp_path: Path) -> None:
+    from game_wm.checkpoint import load
+
+    w = opened(load(tiny))
+    w.advance()
+    (tmp_path / "recordings").write_text("a file")
+    pygame.event.post(pygame.event.Event(pygame.QUIT))
+    w.pump()
+    assert w.running and "ask again to leave" in w._hint[0] and "recordings" in w._hint[0]
+    pygame.event.post(pygame.event.Event(pygame.QUIT))
+    w.pump()
+    assert not w.running
+
+
+def test_another_model_does_not_cost_the_dream(opened: Any, tiny: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from game_wm.checkpoint import load
+
+    w = opened(load(tiny))
+    w.advance()
+    w._opener = lambda path: lambda report: Session(load(path))
+    w.open(Path(shutil.copy(tiny, tmp_path / "other.safetensors")))
+    assert w.name == "other" and [name.endswith("-left.dream") for name in kept_in(tmp_path)] == [True]
 
 
 def test_a_mark_in_a_dream_of_the_real_game_is_the_dream(opened: Any, tiny: Path, tmp_path: Path) -> None:

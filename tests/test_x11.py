@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from tiny import tiny_checkpoint  # noqa: E402
-from xvfb import Xvfb, until  # noqa: E402
+from xvfb import ROOT, Xvfb, until  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -27,3 +30,36 @@ def test_a_window_opens_and_hears_keys(path: Path, x11: Xvfb) -> None:
         x11.press("h")
         until(lambda: x11.screenshot().std() > 40, "play again")
         assert playing.process.poll() is None and playing.said == ""
+
+
+def test_full_screen_and_back_an_icon_and_a_window_that_is_closed(path: Path, x11: Xvfb, tmp_path: Path) -> None:
+    with x11.start(sys.executable, ROOT / "play.py", path, "--quality", "balanced", cwd=tmp_path) as playing:
+        window = playing.wait_for_window()
+        assert "_NET_WM_ICON" in x11.properties(window)
+        until(lambda: x11.screenshot().std() > 40, "play")
+        x11.xdotool("windowsize", "--sync", window, "500", "420")
+        until(lambda: x11.size_of(window) == (500, 420), "the size that somebody gives it")
+        for _ in range(2):
+            x11.press("F11")
+            until(lambda: x11.size_of(window) == x11.size, "full screen")
+            x11.press("F11")
+            until(lambda: x11.size_of(window) == (500, 420), "the size from before")
+        x11.xdotool("windowquit", window)  # WM_DELETE_WINDOW, as a window manager sends it
+        assert playing.wait() == 0, playing.said
+    assert len(list(tmp_path.glob("recordings/tiny-*-left.dream"))) == 1
+
+
+@pytest.mark.parametrize("layout", ["ru", "fr"])
+def test_other_keyboards_walk(layout: str, path: Path, x11: Xvfb, tmp_path: Path) -> None:
+    """What was pressed is in the actions that are saved: forward, by the key above S."""
+    subprocess.run(["setxkbmap", layout], env=x11.environment(), check=True)
+    (tmp_path / "keys.yaml").write_text("game: {w: forward, s: back, a: turn_left, d: turn_right}")
+    flags = ("--quality", "balanced", "--keys", "keys.yaml")
+    with x11.start(sys.executable, ROOT / "play.py", path, *flags, cwd=tmp_path) as playing:
+        playing.wait_for_window()
+        x11.hold("25")  # the key's number on X, whatever it types
+        log = until(lambda: x11.press("46") or next(tmp_path.glob("recordings/*.npz"), None), "L saves the actions")
+        x11.release("25")
+        until(lambda: x11.press("Escape") or playing.process.poll() is not None, "the end")
+        assert playing.wait() == 0, playing.said
+    assert np.load(log)["actions"][:, 0].any()

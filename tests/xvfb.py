@@ -7,7 +7,7 @@
             x11.release("Up")
             x11.press("q", "ctrl+s")
             x11.screenshot(tmp_path / "seen.png")                   # (H, W, 3) uint8 too
-            x11.press("Escape")
+            x11.press("Escape", "Escape")
             assert playing.wait() == 0, playing.said
 
 SDL draws with its x11 driver and Mesa's software GL. There is no window manager: windows stand in the middle, without a

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,10 +26,13 @@ from game_wm.ui.session import ELSEWHERE
 if TYPE_CHECKING:
     from game_wm.ui.chooser import Chooser
     from game_wm.ui.gamepad import Gamepad
+    from game_wm.ui.real import Moment
     from game_wm.ui.session import Session
 
 FOLDER = Path("recordings")  # films, dreams, data and action files that were not given a name
 MARKS = "marks.jsonl"
+MOST_LEFT = 3  # dreams of a checkpoint that are kept when their player leaves, of up to 100 MB each
+HINT = 4.0  # seconds that words are shown at least
 
 
 class Commands:
@@ -47,6 +52,9 @@ class Commands:
     _pad: Gamepad
     _saved: Path | None
     _log: tuple[Path, int] | None
+    _kept: Moment | None  # the moment that is saved already
+    _asked_until: float  # until then Esc leaves
+    _unkept: bool
     _windowed: tuple[int, int] | None
     _resume_at: float
     _last_shown: float | None
@@ -63,9 +71,26 @@ class Commands:
     def _say(self, words: str) -> None:
         raise NotImplementedError
 
+    def _fail(self, error: UserError) -> None:
+        raise NotImplementedError
+
     def _do_quit(self) -> None:
+        now = time.perf_counter()
         if self.help:
             self._do_help()
+        elif now < self._asked_until:
+            self.leave()
+        else:
+            self._asked_until = now + HINT
+            kept = "" if self._kept_already() else f"; the dream is kept, {self._key('back')} goes on with it next time"
+            self._say(f"{self._key('quit')} again leaves{kept}")
+
+    def leave(self) -> None:
+        """Close the window once the dream is kept. Where it cannot be, that is said, and whoever asks again leaves."""
+        unkept = self._keep(self.session)
+        if unkept and not self._unkept:
+            self._unkept = True
+            self._fail(UserError(f"{unkept}; ask again to leave without keeping the dream"))
         else:
             self.running = False
 
@@ -107,9 +132,8 @@ class Commands:
 
         path = self._new_file(saved.SUFFIX)
         saved.save(path, self.session.dream())
-        self._saved = path
-        key = keymap.shown(keymap.key_of(self.session.schema, "back", self.session.commands))
-        self._say(f"saved {path}; {key} comes back to this moment")
+        self._saved, self._kept = path, self.session.moment
+        self._say(f"saved {path}; {self._key('back')} comes back to this moment")
         self._break()
 
     def _do_back(self) -> None:
@@ -126,7 +150,7 @@ class Commands:
 
         data = self.session.data
         self.session.restore(saved.load(path, self.session.checkpoint))
-        self._saved = path
+        self._saved, self._kept = path, self.session.moment
         if data is not None and self.session.data is None and data.steps:
             self._tell(data.folder)
 
@@ -160,8 +184,7 @@ class Commands:
         if data is not None and self.session.data is None and data.steps:
             self._say(f"saved {data.folder}")
         elif view == "real":
-            key = keymap.shown(keymap.key_of(self.session.schema, "switch", self.session.commands))
-            self._say(f"the real game; {key} dreams on from where it stands")
+            self._say(f"the real game; {self._key('switch')} dreams on from where it stands")
         elif came_from == "real":
             self._say(f"a dream of the last {len(self.session.prompt[0])} real frames")
         self._break()
@@ -258,12 +281,47 @@ class Commands:
     # --- files ------------------------------------------------------------------------------------
 
     def _leave(self, session: Session | None = None) -> None:
-        """Finish what a session (by default the present one) was recording."""
+        """Keep the dream of a session (by default the present one), and finish what it was recording."""
         session = session or self.session
-        self._stop_film(session)
-        self._stop_data(session)
-        if session.real is not None:
-            session.real.close()
+        with ExitStack() as stack:  # each of them happens, whatever becomes of the others
+            if session.real is not None:
+                stack.callback(session.real.close)
+            stack.callback(self._stop_data, session)
+            stack.callback(self._stop_film, session)
+            if unkept := self._keep(session):
+                print(f"the dream is not kept: {unkept}", file=sys.stderr)
+
+    def _kept_already(self, session: Session | None = None) -> bool:
+        """Whether there is nothing to keep: nothing was dreamt, it is over, it is saved, or the real game is played."""
+        now = session or self.session
+        return now.view == "real" or not now.moment.frames or now.moment.ended or now.moment is self._kept
+
+    def _keep(self, session: Session) -> str:
+        """Save the dream, so that the next start can go on with it, in place of the oldest that was saved so; why that
+        cannot be, or nothing."""
+        from game_wm.ui import saved
+
+        if self._kept_already(session):
+            return ""
+        try:
+            path = self._new_file(f"{saved.LEFT}{saved.SUFFIX}", session.checkpoint.name)
+            saved.save(path, session.dream())
+            for older in saved.left(FOLDER, session.checkpoint.name)[MOST_LEFT:]:
+                older.unlink(missing_ok=True)
+        except Exception as error:  # whatever ails the dream, the window can be left
+            return str(error) or type(error).__name__
+        self._kept = session.moment
+        return ""
+
+    def _left(self) -> Path | None:
+        """The dream of this very checkpoint that was left last."""
+        from game_wm.ui import saved
+
+        for path in saved.left(FOLDER, self.session.checkpoint.name):
+            with suppress(UserError):  # a damaged one is no offer
+                if saved.look(path)[0].digest == self.session.checkpoint.digest:
+                    return path
+        return None
 
     def _stop_film(self, session: Session | None = None) -> None:
         self._tell((session or self.session).stop_recording())
@@ -276,8 +334,13 @@ class Commands:
             print(f"saved {path}", file=sys.stderr)
             self._say(f"saved {path}")
 
-    def _new_file(self, suffix: str) -> Path:
-        """A name that is free, by the second and by number within it."""
-        stem = f"{self.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    def _key(self, command: str) -> str:
+        """A command's key, as a sentence calls it."""
+        name = keymap.shown(keymap.key_of(self.session.schema, command, self.session.commands))
+        return name[0].upper() + name[1:]
+
+    def _new_file(self, suffix: str, name: str | None = None) -> Path:
+        """A name that is free, by the second and by number within it; `name` is that of the checkpoint."""
+        stem = f"{name or self.name}-{datetime.now():%Y%m%d-%H%M%S}"
         names = (f"{stem}{suffix}", *(f"{stem}-{i}{suffix}" for i in range(2, 1000)))
         return next(FOLDER / name for name in names if not (FOLDER / name).exists())

@@ -100,6 +100,25 @@ def panel(width: int, height: int, radius: int, alpha: int = 226) -> pygame.Surf
     return sheet
 
 
+CORRIDOR = (0.86, 0.6, 0.4, 0.26)  # of the icon's side: its rings, the last of which is the lit door
+
+
+def icon(side: int = 128) -> pygame.Surface:
+    """The window's icon: a corridor, and light at its end."""
+    scale = 4  # drawn large and reduced: smooth edges
+    sheet = pygame.Surface((side * scale, side * scale), pygame.SRCALPHA)
+    pygame.draw.rect(sheet, GROUND, sheet.get_rect(), border_radius=side * scale // 5)
+    boxes = [sheet.get_rect().scale_by(share) for share in CORRIDOR]
+    for outer, inner, colour in zip(boxes, boxes[1:], ((46, 56, 78), (72, 84, 110), (104, 112, 132))):
+        corners = [("topleft", "topright"), ("bottomleft", "bottomright"), ("topleft", "bottomleft"),
+                   ("topright", "bottomright")]  # fmt: skip
+        for (one, other), light in zip(corners, (0.55, 0.8, 1.0, 0.9)):  # ceiling, floor, walls
+            shape = [getattr(outer, one), getattr(outer, other), getattr(inner, other), getattr(inner, one)]
+            pygame.draw.polygon(sheet, [round(value * light) for value in colour], shape)
+    pygame.draw.rect(sheet, AMBER, boxes[-1])
+    return pygame.transform.smoothscale(sheet, (side, side))
+
+
 def type_size(target: pygame.Surface) -> int:
     """The text size that suits a window."""
     return max(10, min(20, round(min(target.get_size()) / 50)))

@@ -12,6 +12,7 @@ and dreams part after a while.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 FORMAT = "game_wm dream/3"
 SUFFIX = ".dream"
+LEFT = "-left"  # before it, in the name of a dream that was saved when its player left
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,13 @@ def save(path: str | Path, dream: Dream) -> None:
     metadata = {"format": FORMAT, "about": about, "sha256": content_hash(about, tensors)}
     with whole(path) as file:
         file.write(serialised(tensors, metadata))
+
+
+def left(folder: Path, name: str) -> list[Path]:
+    """The dreams that were saved in a folder when their player left, of a checkpoint by its name; the newest first."""
+    named = re.compile(rf"{re.escape(name)}-(\d{{8}}-\d{{6}})(?:-(\d+))?{LEFT}")
+    found = [(match, path) for path in folder.glob(f"*{LEFT}{SUFFIX}") if (match := named.fullmatch(path.stem))]
+    return [path for _, path in sorted(found, key=lambda x: (x[0][1], int(x[0][2] or 1)), reverse=True)]
 
 
 def load(path: str | Path, checkpoint: Checkpoint) -> Dream:

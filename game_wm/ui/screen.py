@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 import pygame
 
 from data_collect.errors import UserError
+from game_wm.ui import paint
 from game_wm.ui.display import scaled_to_fit
 
 SQUARE = (64, 64)  # a picture's height and width as long as they are not known
@@ -41,6 +43,7 @@ def open_screen(caption: str) -> pygame.Surface:
         pygame.display.quit()
         raise no_display()
     pygame.display.set_caption(caption)
+    pygame.display.set_icon(paint.icon())
     try:
         return pygame.display.set_mode(first_size(SQUARE), pygame.RESIZABLE)
     except pygame.error as error:
@@ -66,6 +69,8 @@ def first_size(shape: tuple[int, ...]) -> tuple[int, int]:
 def full(surface: pygame.Surface, windowed: tuple[int, int] | None) -> tuple[pygame.Surface, tuple[int, int] | None]:
     """To full screen, or back to a window of the size `windowed`; the surface, and the size to come back to."""
     if windowed is not None:
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+            pygame.display.set_mode(windowed, pygame.RESIZABLE)  # on X11 it leaves full screen, but keeps its size
         return pygame.display.set_mode(windowed, pygame.RESIZABLE), None
     size = surface.get_size()
     return pygame.display.set_mode((0, 0), pygame.FULLSCREEN), size

@@ -22,18 +22,19 @@ import pygame
 from data_collect.errors import UserError
 from data_collect.places import SCANCODES
 from game_wm.ui import display, keymap, paint, screen, views
-from game_wm.ui.commands import Commands
+from game_wm.ui.commands import HINT, Commands
 from game_wm.ui.gamepad import Gamepad
 from game_wm.ui.timing import Pacer, Timings
 
 if TYPE_CHECKING:
     from game_wm.ui.chooser import Chooser
+    from game_wm.ui.real import Moment
     from game_wm.ui.session import Session
 
 Report = Callable[[str, float], None]
 Load = Callable[[Report], "Session"]
 NOTICE = 1.6  # seconds that the end of an episode is shown
-HINT, READING = 4.0, 0.06  # seconds that words are shown at least, and a letter
+READING = 0.06  # seconds that a letter is shown
 IDLE = 0.25  # seconds asleep at most while paused, so that Ctrl-C is heard
 
 
@@ -65,6 +66,8 @@ class Window(Commands):
         self._resume_at = 0.0
         self._hint = ("", 0.0)
         self._saved: Path | None = None
+        self._kept: Moment | None = None
+        self._asked_until, self._unkept = 0.0, False
         self._windowed: tuple[int, int] | None = None  # the size to come back to from full screen
         self._log: tuple[Path, int] | None = None  # the file of marks, and what had been taken back in it
 
@@ -124,7 +127,11 @@ class Window(Commands):
         self._down.clear()
         self._log = None
         self.surface = screen.fit(self.surface, session.picture.shape[:2])
-        self._say(f"{keymap.shown(keymap.key_of(session.schema, 'help', session.commands))} shows the keys")
+        words = f"{self._key('help')} shows the keys"
+        if self._saved is None and not session.moment.frames and (left := self._left()):
+            self._saved = left
+            words += f"; {self._key('back')} goes on where you left"
+        self._say(words)
         self.draw()
 
     def open(self, path: Path) -> None:
@@ -277,7 +284,7 @@ class Window(Commands):
     def _handle(self, event: pygame.event.Event, at: float) -> None:
         keyboard = self.session.keyboard
         if event.type == pygame.QUIT:
-            self.running = False
+            self.leave()
         elif event.type == pygame.KEYUP:
             key, command = self._down.pop(_which(event), (None, None))
             if key is not None and (key, None) not in self._down.values():
