@@ -16,6 +16,7 @@ frame, and full screen is what SDL makes of it alone. Debian's packages: `make p
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -49,6 +50,16 @@ def until(true: Callable[[], Any], what: str, seconds: float = SOON) -> Any:
             pytest.fail(f"{what}: not within {seconds:g} s")
         time.sleep(0.02)
     return found
+
+
+class ClientMessage(ctypes.Structure):
+    """Xlib's XClientMessageEvent, padded to the size of an XEvent."""
+
+    _fields_ = [
+        ("type", ctypes.c_int), ("serial", ctypes.c_ulong), ("send_event", ctypes.c_int), ("display", ctypes.c_void_p),
+        ("window", ctypes.c_ulong), ("message_type", ctypes.c_ulong), ("format", ctypes.c_int),
+        ("data", ctypes.c_long * 5), ("padding", ctypes.c_long * 16),
+    ]  # fmt: skip
 
 
 class Xvfb:
@@ -119,6 +130,18 @@ class Xvfb:
             ["xdotool", *words], env=self.environment(), capture_output=True, text=True, timeout=SOON, check=check
         )
         return done.stdout
+
+    def close(self, window: str) -> None:
+        """Ask a window to close, as a window manager does when its cross is clicked."""
+        x = ctypes.CDLL("libX11.so.6")
+        x.XOpenDisplay.restype, x.XInternAtom.restype = ctypes.c_void_p, ctypes.c_ulong
+        display = ctypes.c_void_p(x.XOpenDisplay(self.name.encode()))
+        event = ClientMessage(type=33, window=int(window), format=32)
+        event.message_type, event.data[0] = (
+            x.XInternAtom(display, name, False) for name in (b"WM_PROTOCOLS", b"WM_DELETE_WINDOW")
+        )
+        x.XSendEvent(display, ctypes.c_ulong(int(window)), False, ctypes.c_long(0), ctypes.byref(event))
+        x.XCloseDisplay(display)
 
     # --- what is to be seen ----------------------------------------------------------------------------------------
 
