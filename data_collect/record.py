@@ -206,7 +206,7 @@ class Meter:
 
     def say(self, line: str) -> None:
         """A line that does not disturb the bar."""
-        self.console.print(line, highlight=False, soft_wrap=True)
+        self.console.print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 @contextmanager

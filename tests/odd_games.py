@@ -242,6 +242,31 @@ class ListOnly(Dot):
         return [self.picture() * 0, self.picture()]
 
 
+class Leveled(Dot):
+    """Cannot be made without a level."""
+
+    def __init__(self, level: int, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+
+
+class Strict(Dot):
+    """Lists no render mode and takes none either."""
+
+    metadata: dict[str, Any] = {}
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        if render_mode is not None:
+            raise ValueError("no rendering here")
+        super().__init__(render_mode)
+
+
+class Spaceless(gymnasium.Env):
+    """Forgot its spaces."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        return 0, {}
+
+
 class Named(gymnasium.Wrapper):
     """Names actions, keys and a rate for somebody else's game."""
 
@@ -366,11 +391,13 @@ class Acts(Dot):
         return 1
 
 
-for cls in (*Dot.__subclasses__(), Named, Renamed, Fewer):
+for cls in (*Dot.__subclasses__(), Spaceless, Named, Renamed, Fewer):
     gymnasium.register(f"{cls.__name__}-v0", entry_point=cls)
 gymnasium.register("Dot-v0", entry_point=Dot)
 gymnasium.register("Factory-v0", entry_point=factory)
 gymnasium.register("FactoryByName-v0", entry_point="odd_games:factory")
 gymnasium.register("PlainFactory-v0", entry_point=plain_factory)
 gymnasium.register("Lambda-v0", entry_point=lambda: Dot("rgb_array"))
+gymnasium.register("Vector-v0", entry_point=lambda: gymnasium.vector.SyncVectorEnv([Dot]))
+gymnasium.register("Packaged-v0", entry_point="no_such_package:Game")
 gymnasium.register("Limited-v0", entry_point=OldApi, max_episode_steps=30)

@@ -167,10 +167,14 @@ def test_a_recording_with_keys_that_no_keyboard_has_is_read_and_told(tmp_path: P
     assert "'ArrowLeft' (it is called 'left'), 'hyper' are no keys" in found.sentence
 
 
-def test_record_says_what_becomes_of_size_and_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--player", "random", "--frames", "20", "--out", str(tmp_path)]
-    assert cli.main(["record", "--game", "gym:odd_games:Dot-v0?width=32&height=48&fps=30", *words]) == 0
-    told = "gym:odd_games:Dot-v0: 64x64 → 32x48, 30 → 15 frames/s; choose them by ?width=…&height=…&skip=…"
+def test_record_says_what_becomes_of_size_and_rate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "snake.py").write_text("import odd_games")
+    words = ["--player", "random", "--frames", "20", "--out", str(tmp_path / "data")]
+    monkeypatch.syspath_prepend(tmp_path)  # a module whose name is that of an emoji
+    assert cli.main(["record", "--game", "gym:snake:Dot-v0?width=32&height=48&fps=30", *words]) == 0
+    told = "gym:snake:Dot-v0: 64x64 → 32x48, 30 → 15 frames/s; choose them by ?width=…&height=…&skip=…"
     assert told in capsys.readouterr().err
 
 
@@ -178,7 +182,8 @@ def test_record_says_what_becomes_of_size_and_rate(tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.parametrize(
-    "name", ["NoModes", "NoArgument", "ListOnly", "Factory", "FactoryByName", "PlainFactory", "Lambda", "Named"]
+    "name",
+    ["NoModes", "NoArgument", "ListOnly", "Factory", "FactoryByName", "PlainFactory", "Lambda", "Named", "Strict"],
 )
 def test_render_modes_are_offered(name: str) -> None:
     frame, picture = first(make(name))
@@ -259,6 +264,22 @@ def test_games_that_do_not_follow_gymnasium_are_told_how(what: str, told: str) -
     assert told in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("Leveled", "needs an option: --game 'gym:odd_games:Leveled-v0?level=…'"),
+        ("Spaceless", "has no attribute 'action_space'"),
+        ("Vector", "must inherit from the gymnasium.Env class"),
+        ("Packaged", "needs a package (No module named 'no_such_package')"),
+    ],
+)
+def test_a_game_that_cannot_be_made_says_why(name: str, told: str) -> None:
+    with pytest.raises(UserError) as error:
+        make(name)
+    assert told in str(error.value)
+    assert make("Leveled", level=3).action_schema.size == 3
+
+
 def test_the_old_interface_is_told_through_wrappers_of_gymnasium() -> None:
     env = make("Limited")
     env.reset(seed=0)
@@ -332,6 +353,8 @@ def test_an_action_space_that_cannot_be_is_told(text: str) -> None:
         ("gym:own_game.py:MyOwn-v0", "name the module as Python imports it: own_game"),
         ("gym:MyOwn-v0", "own_game.py names it, so --game gym:own_game:MyOwn-v0"),
         ("gym:SomethingElse-v3", "name that before it: gym:my_module:SomethingElse-v3"),
+        ("gym:own_game", "own_game.py is a module; name the id that it registers as well, gym:own_game:ID"),
+        ("gym:", "names no id"),
         ("CartPole-v1", "did you mean gym:CartPole-v1?"),
     ],
 )

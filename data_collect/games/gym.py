@@ -48,6 +48,7 @@ KNOWN: dict[tuple[str, str], tuple[tuple[str, ...], dict[str, str] | None]] = {
     ("minigrid", "Discrete"): (("left", "right", "forward", "pickup", "drop", "toggle", "noop"), WALK),
     ("highway_env", "Discrete"): (("lane_left", "idle", "lane_right", "faster", "slower"), LANES),
 }  # fmt: skip
+EXTRA = "pip install 'game_wm[games]'"
 ATARI_FPS = 60.0  # its metadata says 30, at a frame skip of its own
 # Atari's names are spelt from these: UPFIRE is up and space held together.
 ATARI_KEYS = {"up": "UP", "down": "DOWN", "left": "LEFT", "right": "RIGHT", "space": "FIRE"}
@@ -98,7 +99,7 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
             raise UserError(f"skip and fps of {self.game!r} must be positive")
         rate = raw_fps or STEPS_PER_SECOND
         self.skip = skip or max(1, round(raw_fps / STEPS_PER_SECOND))
-        self._actions = Actions(self.env.action_space)
+        self._actions = Actions(self._call(getattr, self.env, "action_space"))
         self.action_schema = _schema(self.env, self._actions, spec.name, rate / self.skip)
         self.action_space = self._actions.space
 
@@ -144,7 +145,7 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
 
     def _source(self, observation: Any) -> tuple[Entry | None, PictureReader]:
         """Where the picture comes from, by the first observation: an entry of the observations, or none to render."""
-        entry = picture_entry(self.env.observation_space)
+        entry = picture_entry(self._call(getattr, self.env, "observation_space"))
         if entry is not None and entry.plain and not looks_symbolic(np.asarray(observation)):
             return entry, PictureReader(f"{self.game!r}: reset and step")
         rendered = None
@@ -222,32 +223,45 @@ def _make(spec: EnvSpec, env_id: str, options: dict[str, Any]) -> gymnasium.Env:
     level, logger.min_level = logger.min_level, logger.ERROR  # it warns of render modes that nobody lists
     try:
         creator: Any = spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point))
-        for mode in _render_modes(creator, options):
+        mode, listed = _render_mode(creator)
+        if mode and "render_mode" not in options:
             try:
-                return gymnasium.make(spec, disable_env_checker=True, **{**mode, **options})
-            except TypeError as failure:
-                if not mode or not any(word in str(failure) for word in ("render_mode", "takes no arguments")):
+                return gymnasium.make(spec, disable_env_checker=True, render_mode=mode, **options)
+            except Exception as failure:
+                takes_none = isinstance(failure, TypeError) and re.search(
+                    "render_mode|takes no arguments", str(failure)
+                )
+                if listed and not takes_none:
                     raise
-        raise AssertionError("the last way to make it raises or returns")
-    except (ImportError, error.DependencyNotInstalled) as failure:
-        raise UserError(f"'gym:{env_id}' needs a package: pip install 'game_wm[games]' ({failure})") from None
+        return gymnasium.make(spec, disable_env_checker=True, **options)
     except Exception as failure:
-        if isinstance(failure, TypeError) and "unexpected keyword" in str(failure):
-            reason = f"'gym:{env_id}' does not know an option: {str(failure).splitlines()[0]}"
-            raise UserError(reason) from None
-        raise failed(f"'gym:{env_id}'", failure) from failure
+        raise UserError(_why_not(spec, env_id, failure)) from failure
     finally:
         logger.min_level = level
 
 
-def _render_modes(creator: Any, options: dict[str, Any]) -> list[dict[str, Any]]:
-    """Options to try one after the other: what its class lists, or rgb_array where nothing is listed (a function)."""
+def _render_mode(creator: Any) -> tuple[str, bool]:
+    """The render mode to ask for, and whether the class lists it; rgb_array where nothing is listed (a function)."""
     metadata = getattr(creator, "metadata", None)  # of a wrapper's class it may be a property
-    modes = list(metadata.get("render_modes") or ()) if isinstance(metadata, Mapping) else []
-    if "render_mode" in options:
-        return [{}]
-    wanted = [mode for mode in ("rgb_array", "rgb_array_list") if mode in modes or not modes]
-    return [*({"render_mode": mode} for mode in wanted[:1]), {}]
+    listed = metadata.get("render_modes") if isinstance(metadata, Mapping) else None
+    modes = [listed] if isinstance(listed, str) else list(listed or ())
+    wanted = next((mode for mode in ("rgb_array", "rgb_array_list") if mode in modes), "")
+    return wanted or ("" if modes else "rgb_array"), bool(wanted)
+
+
+def _why_not(spec: EnvSpec, env_id: str, failure: Exception) -> str:
+    """The sentence for an environment that cannot be made."""
+    said = str(failure).splitlines()[0] if str(failure) else type(failure).__name__
+    if isinstance(failure, ImportError | error.DependencyNotInstalled):
+        ours = str(spec.entry_point).startswith(("gymnasium.envs.box2d", "ale_py"))
+        return f"'gym:{env_id}' needs a package{': ' + EXTRA if ours else ''} ({said})"
+    if isinstance(failure, TypeError):
+        said = said.partition(" was raised from the environment creator")[0]
+        if "unexpected keyword" in said:
+            return f"'gym:{env_id}' does not know an option: {said}"
+        if missing := re.search(r"missing \d+ required .*?argument.*?: '(\w+)'", said):
+            return f"'gym:{env_id}' needs an option: --game 'gym:{env_id}?{missing[1]}=…' ({said})"
+    return str(failed(f"'gym:{env_id}'", failure))
 
 
 # --- names, keys and rate ---------------------------------------------------------------------------------------------

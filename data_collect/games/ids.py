@@ -51,6 +51,8 @@ def find(env_id: str) -> EnvSpec:
         gymnasium.register_envs(ale_py)
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner
     module, _, name = env_id.rpartition(":")
+    if not name:
+        raise UserError(f"'gym:{env_id}' names no id: give gym:ID, or gym:my_module:ID for one that a module registers")
     before = set(gymnasium.registry)
     try:
         if module:
@@ -94,6 +96,8 @@ def _hint(env_id: str, module: str, name: str, registered: set[str]) -> str:
         if registered:
             return f": {module} registers {', '.join(sorted(registered)[:8])}"
         return f": {module} registers no such id; it must call gymnasium.register({name!r}, entry_point=…)"
+    if name.isidentifier() and Path(f"{name}.py").is_file():
+        return f": {name}.py is a module; name the id that it registers as well, gym:{name}:ID"
     if own := _module_here(name):
         return f": {own}.py names it, so --game gym:{own}:{name}"
     if near := _nearest(name, gymnasium.registry):
