@@ -131,7 +131,7 @@ def _takeable(schema: ActionSchema) -> Iterator[str]:
         yield from schema.names
         return
     for name, low, rest, high in zip(schema.names, schema.low, schema.noop(), schema.high):
-        yield from [f"{name}-"] * (low < rest) + [f"{name}+"] * (high > rest)
+        yield from [f"{name}{side}" for side, room in (("-", low < rest), ("+", high > rest)) if room]
 
 
 def _list(names: Iterable[str], most: int = 6) -> str:

@@ -63,7 +63,8 @@ def print_card(dataset: Dataset, odd: list[Finding]) -> None:
     width = max(map(len, card["actions"]), default=0)
     for name, count in sorted(card["actions"].items(), key=lambda item: -item[1])[:24]:
         share = count / max(card["steps"], 1)
-        table.add_row("", f"{name:<{width}} {share:6.1%} {'█' * round(share * 30)}")
+        percent = f"{share:.1%}" if count else "0"
+        table.add_row("", f"{name:<{width}} {percent:>6} {'█' * round(share * 30)}")
     console = Console(markup=False, emoji=False)  # game ids and names of actions are no markup
     console.print(table)
     for finding in odd:

@@ -16,7 +16,7 @@ IDLE_NAMES = ("noop", "nop", "none", "nothing", "null", "idle", "stay", "still",
 USUAL_KEYS = {
     "up": "up", "down": "down", "left": "left", "right": "right", "forward": "up", "back": "down", "backward": "down",
     "turn_left": "left", "turn_right": "right", "strafe_left": "a", "strafe_right": "d", "fire": "space",
-    "attack": "space", "jump": "space", "use": "e", "run": "left shift",
+    "attack": "space", "shoot": "space", "jump": "space", "use": "e", "interact": "e", "run": "left shift",
 }  # fmt: skip
 SPARE_KEYS = tuple("1234567890qwertyuiopfghjklzxcvbnm")
 
@@ -92,6 +92,11 @@ def is_idle(name: str) -> bool:
     return words[-1] in IDLE_NAMES or words[-2:] == ["no", "op"]
 
 
+def _usual(name: str) -> str | None:
+    """The key that games use for such an action: "left" for "Left", "move_left" and "go left"."""
+    return USUAL_KEYS.get(re.sub(r"^(move|go|walk)[_ -]", "", name.lower()))
+
+
 def parts(name: str, known: set[str]) -> set[str]:
     """The known names that spell `name` (UPFIRE -> {UP, FIRE}, the longest first), empty when they do not."""
     if name in known:
@@ -113,9 +118,9 @@ def default_keys(kind: str, names: tuple[str, ...]) -> dict[str, str]:
         usual = zip(pairs, names, strict=False)
         return {key: name + sign for (minus, plus), name in usual for key, sign in ((minus, "-"), (plus, "+"))}
     keys: dict[str, str] = {}
-    single = {name for name in names if name.lower() in USUAL_KEYS}
+    single = {name for name in names if _usual(name)}
     for name in names:
-        key = USUAL_KEYS.get(name.lower())
+        key = _usual(name)
         if key and key not in keys:
             keys[key] = name
     spare = iter(key for key in SPARE_KEYS if key not in keys)

@@ -62,12 +62,19 @@ def test_short_episodes_and_actions_that_nobody_took_are_told(tmp_path: Path) ->
     assert unused.figures == {"actions": ["action0", "action2"]}
 
 
+def test_axes_are_looked_at_as_well(tmp_path: Path) -> None:
+    found = look(tmp_path, "gym:odd_games:Acts-v0?space=axes", 300)
+    assert list(found) == ["without_effect"]  # the dot moves by itself
+    assert measure(Dataset(tmp_path)).unused == ()
+
+
 def test_findings_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record(tmp_path, "gym:odd_games:Black-v0", "random", 100)
     capsys.readouterr()
     assert main_guard(lambda: cli.main(["inspect", str(tmp_path)])) == 0
     out = capsys.readouterr().out
     assert "look: every picture is the same" in out and "0 in all, 0 an episode" in out
+    assert "0.0" not in out.replace("0.0.", "")
     assert main_guard(lambda: cli.main(["inspect", str(tmp_path), "--json"])) == 0
     assert [found["kind"] for found in json.loads(capsys.readouterr().out)["findings"]] == [
         "constant",
