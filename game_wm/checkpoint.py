@@ -34,6 +34,7 @@ from torch import Tensor
 from data_collect.errors import UserError
 from data_collect.files import whole
 from data_collect.schema import ActionSchema
+from game_wm.device import usable
 from game_wm.finite import diverged, unsound
 from game_wm.memory.atlas import NAMES, Atlas
 from game_wm.memory.geometry import FARTHEST, FINER, NEAREST
@@ -129,13 +130,15 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
-    """Read a checkpoint for play, weights in 32 bits on `device`, gradients off.
+    """Read a checkpoint for play, weights in 32 bits on `device` (as `device.usable` takes it), gradients off.
 
-    Raises UserError when the file is missing, damaged, no checkpoint of this program, or its weights are not finite.
+    Raises UserError when the file is missing, damaged, no checkpoint of this program, or its weights are not finite,
+    and when there is no such device.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; name a .safetensors file, for one of checkpoints/")
+    device = usable(device)
     try:
         with safe_open(path, "pt", device="cpu") as file:
             metadata = file.metadata() or {}

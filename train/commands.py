@@ -84,6 +84,13 @@ OWN = (
     Flag("--init", str | None, None, "start from the weights of this .ckpt or .safetensors", value="FILE"),
     Flag("--teacher", str | None, None, "the teacher's weights, if not those of --init", ("distill",)),
     Flag("--row", dict | None, None, "what `python -m game_wm compare` is told; not of training"),
+    Flag(
+        "--device",
+        str,
+        "auto",
+        "cpu, cuda, cuda:1, mps; auto: as --trainer.accelerator and --trainer.devices say",
+        value="DEVICE",
+    ),
     Flag("--ema", float, 0.999, "decay of the averaged weights"),
     Flag("--clip", float, 1.0, "largest norm of a gradient"),
     Flag("--warmup", int, 100, "steps over which the learning rate rises"),
@@ -108,7 +115,7 @@ PAGE = {
     "how": {
         "--data.batch_size N": "frames of a batch, or windows",
         "--model.lr RATE": "highest learning rate",
-        "--trainer.accelerator KIND": "auto, cpu, cuda or mps",
+        "--device": "",
         "--trainer.precision BITS": "bf16-mixed, 32 or 16-mixed",
         "--seed_everything N": "what all chance in training is a function of",
         "--wandb": "",
@@ -250,7 +257,7 @@ def encode() -> Parser:
     parser.add_argument("--data", nargs="+", required=True, metavar="DIR", help="folders that `record` wrote")
     parser.add_argument("--tokenizer", required=True, metavar="CKPT", help="checkpoint with the tokenizer")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the latents")
-    parser.add_argument("--device", default="cpu", help="where the tokenizer runs (default: cpu)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps or auto (default: cpu)")
     return parser
 
 
@@ -265,7 +272,7 @@ def views() -> Parser:
     parser.add_argument("--tokenizer", required=True, metavar="CKPT", help="checkpoint with the tokenizer")
     parser.add_argument("--aligned", action="store_true",
                         help="from where steps led, not from where they were foreseen to")  # fmt: skip
-    parser.add_argument("--device", default="cpu", help="where the networks run (default: cpu)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps or auto (default: cpu)")
     return parser
 
 

@@ -30,11 +30,12 @@ from data_collect.files import whole
 from data_collect.lock import folder_lock
 from data_collect.schema import ActionSchema
 from data_collect.shards import write_atomic
+from game_wm.device import usable
 from game_wm.fsq import Codebook
 from game_wm.tokenizer import Tokenizer
 from train import commands
 from train.frames import Recording
-from train.machine import usable, use_all_cores
+from train.machine import use_all_cores
 from train.report import Task, say
 from train.tokenizer import load_tokenizer
 from train.windows import shard_path

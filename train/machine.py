@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from data_collect import system
-from data_collect.errors import UserError
+from game_wm.device import in_words, wait
 
 ROWS, INPUTS, OUTPUTS = 4096, 384, 1536
 FLOPS = 2 * ROWS * INPUTS * OUTPUTS
@@ -52,15 +52,6 @@ def use_all_cores(processes: int = 1) -> int:
     return threads
 
 
-def usable(device: str) -> str:
-    """The device as named; `UserError` when this machine has no such one."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"the device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return device
-
-
 class MatrixRate:
     """Times one bf16 linear layer again and again during a run; `median` is the machine's rate in FLOP/s."""
 
@@ -75,12 +66,12 @@ class MatrixRate:
     @torch.inference_mode()
     def _once(self) -> float:
         # A GPU is asked many times before it is waited for; otherwise the launch would be what is timed.
-        repeats = 50 if self.device.type == "cuda" else 1
-        _wait(self.device)
+        repeats = 1 if self.device.type == "cpu" else 50
+        wait(self.device)
         start = time.perf_counter()
         for _ in range(repeats):
             F.linear(self.x, self.weight)
-        _wait(self.device)
+        wait(self.device)
         return FLOPS * repeats / (time.perf_counter() - start)
 
     def sample(self, times: int = 1) -> MatrixRate:
@@ -94,11 +85,6 @@ class MatrixRate:
         return statistics.median(self.rates)
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 @contextlib.contextmanager
 def count_flops() -> Iterator[FlopCounterMode]:
     """Count matrix, convolution and attention arithmetic inside the block: `counter.get_total_flops()`."""
@@ -108,8 +94,8 @@ def count_flops() -> Iterator[FlopCounterMode]:
 
 def describe(device: torch.device) -> str:
     """The device in words: "2 cores (AMD EPYC), avx512_bf16" or the GPU's name."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+    if named := in_words(device):
+        return named
     name, flags = system.processor()
     fast = [flag for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if flag in flags]
     return f"{torch.get_num_threads()} cores ({name}{', ' + fast[0] if fast else ''})"

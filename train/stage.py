@@ -29,6 +29,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from data_collect.commandline import explained
 from data_collect.errors import UserError
 from data_collect.lock import folder_lock
+from game_wm.device import usable
 from train import graphs
 from train.callbacks import EMA, Budget, Clip, Saver, Schedule, StepSeed, Throughput
 from train.checkpoints import PARTS, check_card, check_network, initialise, size_flags, trained_before
@@ -168,6 +169,9 @@ class StageCLI(LightningCLI):
         arguments = dict(self._get(self.config_init, "trainer"))
         own = arguments.pop("callbacks") or []
         steps = self.config.steps or -1
+        if self.config.device != "auto":
+            kind, _, number = usable(self.config.device).partition(":")
+            arguments |= {"accelerator": kind, "devices": [int(number)] if number and kind != "cpu" else 1}
         try:
             return pl.Trainer(**{**arguments, "max_steps": steps, "callbacks": [*own, *callbacks], "logger": loggers})
         except (ValueError, MisconfigurationException) as error:

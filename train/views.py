@@ -37,6 +37,7 @@ from data_collect.errors import UserError
 from data_collect.files import whole
 from data_collect.lock import folder_lock
 from data_collect.shards import write_atomic
+from game_wm.device import usable
 from game_wm.memory.camera import Sources, draw_pair
 from game_wm.memory.episodic import YOUNG, EpisodicMemory, Places
 from game_wm.memory.geometry import Geometry
@@ -47,7 +48,7 @@ from game_wm.tokenizer import Tokenizer
 from train import commands
 from train.encode import tokenizer_hash
 from train.geometry import load_geometry
-from train.machine import usable, use_all_cores
+from train.machine import use_all_cores
 from train.report import Task, say
 from train.tokenizer import load_tokenizer
 from train.windows import LatentStore, Span, shard_path
@@ -55,7 +56,7 @@ from train.windows import LatentStore, Span, shard_path
 STRETCH = 64
 HIDDEN, SHORTEST, LONGEST = 0.5, 20, 256
 MISSING, WRONG = 0.05, 0.03  # of the stretches
-BATCH = {"cpu": 16, "cuda": 2048}  # frames that are drawn at once: on a processor, what its cache holds
+BATCH, BATCH_GPU = 16, 2048  # frames that are drawn at once: on a processor, what its cache holds
 TOGETHER = 128  # episodes that a GPU walks through at once
 
 
@@ -102,7 +103,7 @@ def views_of(
 ) -> Iterator[np.ndarray]:
     """The views of these episodes in turn: many at once on a GPU, elsewhere by one process a core, since much of it is
     no matrix product."""
-    if geometry.focal.device.type == "cuda":
+    if geometry.focal.device.type != "cpu":
         groups = [episodes[i : i + TOGETHER] for i in range(0, len(episodes), TOGETHER)]
         return (views for group in groups for views in draw_episodes(store, group, geometry, tokenizer, aligned))
     cores = torch.get_num_threads()
@@ -149,7 +150,7 @@ def draw_episodes(
     at = torch.arange(latents.shape[1], device=device).repeat(len(numbers), 1)
     episode = torch.arange(len(numbers), device=device)[:, None].expand_as(at)
     kept = at < torch.tensor(lengths, device=device)[:, None]
-    for e, t in zip(*(x[kept].split(BATCH[device.type]) for x in (episode, at)), strict=True):
+    for e, t in zip(*(x[kept].split(BATCH if device.type == "cpu" else BATCH_GPU) for x in (episode, at)), strict=True):
         rows = which[e, t] * there[e, t]
         recalled = Sources(
             frames.pictures[e[:, None], rows], frames.disparity[e[:, None], rows], sources[e, t], there[e, t]

@@ -14,13 +14,14 @@ from torch import nn
 
 from data_collect import system
 from game_wm.acceleration.quantisation import quantise
+from game_wm.device import usable
 from game_wm.world import WorldModel
 
 
 @cache
 def supported(device: str = "cpu") -> bool:
     """Whether bfloat16 is arithmetic of the machine's own: a GPU's, AMX or AVX-512 of a processor's."""
-    if device != "cpu":
+    if (device := usable(device)) != "cpu":
         return torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported()
     _, flags = system.processor()
     # PyTorch's own level is lower where ATEN_CPU_CAPABILITY says so.

@@ -104,7 +104,7 @@ def parser() -> Parser:
     q.add_argument("--compile", action="store_true",
                    help="compile in the background (a minute or two, the first time), then play on faster")  # fmt: skip
     q.add_argument("--steps", type=positive, metavar="N", help="denoiser calls a frame (default: the quality's)")
-    q.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: auto)")
+    q.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: cuda where there is one)")
     q.add_argument("--threads", type=positive, metavar="N", help="processor threads (default: all cores)")
     w = p.group("in browsers")
     w.add_argument("--web", action="store_true", help="serve a page to play on, here or from another machine")
@@ -129,16 +129,13 @@ def load_checkpoint(
     report("Starting PyTorch", 0.1)
     import torch  # a second on its own: only here, when the window stands already
 
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no CUDA device here; use --device cpu")
-    device = options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     if options.threads:
         torch.set_num_threads(options.threads)
     report(f"Reading {path.name}", 0.6)
     from game_wm import checkpoint
     from game_wm.ui import keymap, starts
 
-    loaded = checkpoint.load(path, device)
+    loaded = checkpoint.load(path, options.device)
     commands: tuple[Command, ...] = keymap.COMMANDS
     if options.keys:
         schema, commands = keymap.read(options.keys, loaded.schema, key_names(), getattr(options, "other", False))

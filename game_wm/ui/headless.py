@@ -117,9 +117,11 @@ def device_name(model: Any) -> str:
     """ "cpu, 2 threads" or "cuda, NVIDIA H100"."""
     import torch
 
+    from game_wm.device import in_words
+
     device = next(model.parameters()).device
-    if device.type == "cuda":
-        return f"cuda, {torch.cuda.get_device_name(device)}"
+    if named := in_words(device):
+        return f"{device.type}, {named}"
     threads = torch.get_num_threads()
     how = {"bfloat16": model.low_precision, "int8": model.quantised, "compiled": model.compiled}
     name = f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"
