@@ -6,6 +6,7 @@ The CPU stands for the device. 64 bits are for NumPy, which has them everywhere.
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import golden
@@ -18,10 +19,17 @@ from tiny import MAZE_BUTTONS, tiny_checkpoint  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 
+from data_collect.errors import UserError  # noqa: E402
 from game_wm.attention import FINE, rotate, turns  # noqa: E402
 from game_wm.checkpoint import load  # noqa: E402
+from game_wm.device import usable  # noqa: E402
+from game_wm.env import DreamEnv  # noqa: E402
+from game_wm.evaluation import main as evaluate  # noqa: E402
 from game_wm.evaluation import metrics  # noqa: E402
+from game_wm.ui.app import main as play  # noqa: E402
 from game_wm.ui.session import Session  # noqa: E402
+from train import stage  # noqa: E402
+from train.__main__ import main as train  # noqa: E402
 
 
 class NoFloat64(TorchDispatchMode):
@@ -88,3 +96,46 @@ def test_angles_are_those_of_double_precision(half: int, kind: Any) -> None:
     assert (rotate(one, far).double() - torch.cat((angles.cos(), angles.sin()), -1)).abs().max() < slack
     cos, sin = rotate(one, times).chunk(2, -1)
     assert torch.equal(rotate(nothing, times), torch.cat((-sin, cos), -1))
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "mps", "meta", "cud", "cpu:x", ""])
+@pytest.mark.parametrize("takes", ["play", "evaluate", "DreamEnv", "encode", "views", "train", "bench", "pipeline"])
+def test_a_device_that_is_not_there_is_one_sentence(tmp_path: Path, takes: str, name: str) -> None:
+    path, options = tmp_path / "tiny.safetensors", ["--device", name]
+    if not path.exists():
+        tiny_checkpoint(path)
+    commands: dict[str, Any] = {
+        "play": lambda: play([str(path), "--headless", "--frames", "1", *options]),
+        "evaluate": lambda: evaluate([str(path), *options]),
+        "DreamEnv": lambda: DreamEnv(path, device=name),
+        "encode": lambda: train(["encode", "--data", "d", "--tokenizer", "t", "--out", "o", *options]),
+        "views": lambda: train(["views", "--latents", "l", "--geometry", "g", "--tokenizer", "t", *options]),
+        "train": lambda: train(["tokenizer", "--steps", "1", "--data.data", "d", *options]),
+        "bench": lambda: train(["bench", "tokenizer", "--data.data", "d", *options]),
+        "pipeline": lambda: train(["pipeline", "--config", "configs/own/quick.yaml", "--name", "x",
+                                   "--record.game", "maze", *options]),
+    }  # fmt: skip
+    with pytest.raises(UserError, match="cannot be used") as error:
+        commands[takes]()
+    assert repr(name) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_device_near_to_one_is_named() -> None:
+    assert usable("cpu") == "cpu" and usable("auto") in ("cpu", "cuda")
+    with pytest.raises(UserError, match="did you mean cuda"):
+        usable("cudaa")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("cpu", {"accelerator": "cpu", "devices": 1}), ("mps", {"accelerator": "mps", "devices": 1}),
+     ("cuda:1", {"accelerator": "cuda", "devices": [1]}), ("auto", {"accelerator": "cpu", "devices": 2})],
+)  # fmt: skip
+def test_a_stage_trains_where_it_is_told(name: str, arguments: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(stage, "usable", lambda device: device)
+    monkeypatch.setattr(stage.pl, "Trainer", lambda **options: given.update(options))
+    cli = SimpleNamespace(config=SimpleNamespace(steps=1, device=name), config_init=None)
+    cli._get = lambda *_: {"accelerator": "cpu", "devices": 2, "callbacks": None}
+    stage.StageCLI.make_trainer(cli, [])  # type: ignore[arg-type]
+    assert {key: given[key] for key in arguments} == arguments

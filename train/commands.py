@@ -237,6 +237,7 @@ def pipeline() -> Parser:
         "how": {
             "--STAGE.config FILE": 'of a stage, as --dynamics.config FILE; --distill.config "" leaves that stage out',
             "--STAGE.flags LIST": 'further flags of a stage, as --dynamics.flags \'["--model.lr", "3e-4"]\'',
+            "--device DEVICE": "cpu, cuda, cuda:1, mps (default: cuda where there is one)",
             "--wandb MODE": "offline, online or off (default: offline)",
         },
         "all the others": {"--help-all": "list every flag"},

@@ -25,6 +25,7 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
 from data_collect.commandline import explained
 from data_collect.errors import UserError
 from data_collect.shards import write_atomic
+from game_wm.device import usable
 from train import locate
 from train.report import check_name, say
 
@@ -65,6 +66,7 @@ class Pipeline:
         limit: minutes that all of it may take; the stages' minutes are shortened in proportion where it would not fit.
         contexts: beginnings of dreams in the checkpoint.
         prompt: real frames of each.
+        device: cpu, cuda, cuda:1 or mps; auto: cuda where there is one.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Pipeline:
     contexts: int = 8
     prompt: int = 32
     wandb: str = "offline"
+    device: str = "auto"
 
 
 class Runner:
@@ -96,6 +99,7 @@ class Runner:
         if not self.plan.record.game:
             raise UserError("which game? give --record.game ID, for one of `maze` or gym:ID")
         check_name(self.plan.name)
+        self.device = usable(self.plan.device)
         for stage in self.stages:
             if not (config := self.config(stage)).is_file():
                 raise UserError(f"{config}: no such configuration for {stage}; name one with --{stage}.config")
@@ -136,8 +140,8 @@ class Runner:
         from train.tokenizer import load_tokenizer
 
         use_all_cores()
-        tokenizer = load_tokenizer(self.folder / "tokenizer" / "last.ckpt")
-        encode([str(self.folder / "data")], tokenizer, self.folder / "latents")
+        tokenizer = load_tokenizer(self.folder / "tokenizer" / "last.ckpt", self.device)
+        encode([str(self.folder / "data")], tokenizer, self.folder / "latents", self.device)
 
     def draw_views(self) -> None:
         """What the denoiser is shown of every frame, beside the latents."""
@@ -145,8 +149,9 @@ class Runner:
         from train.tokenizer import load_tokenizer
         from train.views import draw_views
 
-        geometry = load_geometry(self.folder / "geometry" / "last.ckpt")
-        draw_views(self.folder / "latents", geometry, load_tokenizer(self.folder / "tokenizer" / "last.ckpt"))
+        geometry = load_geometry(self.folder / "geometry" / "last.ckpt", self.device)
+        tokenizer = load_tokenizer(self.folder / "tokenizer" / "last.ckpt", self.device)
+        draw_views(self.folder / "latents", geometry, tokenizer)
 
     def config(self, stage: str) -> Path:
         """A stage's configuration file."""
@@ -216,7 +221,15 @@ class Runner:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps({**state, "complete": False}))
         minutes, steps = self.minutes(stage), budget[1]
-        flags = ["--minutes", json.dumps(minutes), "--steps", json.dumps(steps), "--resume"]
+        flags = [
+            "--minutes",
+            json.dumps(minutes),
+            "--steps",
+            json.dumps(steps),
+            "--resume",
+            "--device",
+            self.plan.device,
+        ]
         say(f"{stage}: {f'{minutes:.1f} minutes' if minutes else f'{steps} steps'}")
         status = run_stage(stage, [*self.arguments(stage), *flags])
         if status == 0:

@@ -137,6 +137,7 @@ class StageCLI(LightningCLI):
         except (ArgumentError, UnicodeDecodeError) as error:
             raise UserError(f"{explained(error, parser)} (see `python -m train {self.stage} --help`)") from None
         check_name(self.config.name)
+        usable(self.config.device)
         if not 0 <= int(self.config.seed_everything) < 2**32:
             raise UserError(f"--seed_everything must be a whole number from 0 up, got {self.config.seed_everything}")
         for name, least, most in BOUNDS:

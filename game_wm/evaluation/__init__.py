@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_collect.commandline import Parser
-from data_collect.errors import UserError
 from game_wm.evaluation.options import EPISODES, SUITES, Options
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def parser() -> Parser:
                       "NAME-window.safetensors beside the checkpoint, if it is there)")  # fmt: skip
     how = parser.group("how the model runs")
     how.add_argument("--steps", type=int, metavar="N", help="denoiser calls a frame (default: the checkpoint's)")
-    how.add_argument("--device", default="cpu", help="where the model runs (default: %(default)s)")
+    how.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps or auto (default: %(default)s)")
     how.add_argument("--precision", choices=("auto", "8", "16", "32"), default="auto", help="bits of the arithmetic "
                      "(default: 16 where the machine has bfloat16, as in play)")  # fmt: skip
     where = parser.group("where the card goes")
@@ -131,10 +130,7 @@ def prepared(path: Path, options: Options) -> Checkpoint:
     from game_wm.acceleration import prepare
     from game_wm.checkpoint import load
 
-    try:
-        checkpoint = load(path, options.device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"the device {options.device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    checkpoint = load(path, options.device)
     if options.steps is not None:
         checkpoint.check_steps(options.steps)
     prepare(checkpoint.model, options.precision, options.device)

@@ -265,7 +265,7 @@ def _cost(checkpoint: Checkpoint, options: Options) -> Found:
     if checkpoint.path is None:
         raise UserError("the suite cost needs a checkpoint file: save it first")
     print("cost: playing in a process of its own", file=sys.stderr)
-    device = device_of(checkpoint.model).type
+    device = str(device_of(checkpoint.model))
     return Found("cost", {"cost": cost(checkpoint.path, options.long, options.steps, device, options.precision)}, {})
 
 
