@@ -6,7 +6,8 @@
 
 Entries of sample `{episode:06d}-{chunk:04d}`: `frames.mkv` (FFV1), `actions.npy` (raw), `rewards.npy`,
 `terminated.npy`, `truncated.npy`, `pose.npy` (where the game has one) and, last, `json`. A chunk has as many frames as
-steps, only the last of an episode has one more: the frame after the last step.
+steps, only the last of an episode has one more: the frame after the last step. Where the game failed behind that step,
+its metadata says how (`fault`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from data_collect.video import decode_frames, encode_frames
 VERSION = 1
 MAX_STEPS = 256
 BLOCK = tarfile.BLOCKSIZE
+NO_FAULT = ("fault", "")  # is neither stored nor indexed
 ARRAYS = {"rewards": np.float32, "terminated": np.bool_, "truncated": np.bool_}
 
 
@@ -72,6 +74,7 @@ class ChunkRef:
     terminated: bool
     truncated: bool
     actions: dict[str, int]
+    fault: str = ""  # how the game failed, where the episode ends for that
 
     @property
     def key(self) -> str:
@@ -80,7 +83,8 @@ class ChunkRef:
 
     def to_json(self) -> dict[str, Any]:
         """The row without the shard, which the index names once."""
-        return {"key": self.key} | {name: value for name, value in asdict(self).items() if name != "shard"}
+        row = {name: value for name, value in asdict(self).items() if name != "shard" and (name, value) != NO_FAULT}
+        return {"key": self.key} | row
 
     @classmethod
     def from_json(cls, shard: str, row: dict[str, Any]) -> ChunkRef:
@@ -97,6 +101,7 @@ class ChunkRef:
     def of(cls, shard: str, offset: int, size: int, meta: dict[str, Any]) -> ChunkRef:
         """The row of a chunk with this metadata; `KeyError` when a field is missing."""
         known: dict[str, Any] = {"shard": shard, "offset": offset, "bytes": size}
+        meta = dict([NO_FAULT]) | meta
         return cls(**known, **{item.name: meta[item.name] for item in fields(cls) if item.name not in known})
 
 

@@ -24,10 +24,18 @@ PROGRAM = Program(
     ],
 )  # fmt: skip
 
+# The share is that of `plan.py`, which would bring numpy.
+RECORD = (
+    "Play a game into a folder of shards; run it again to continue.\n\n"
+    "An episode in which the game fails (raises, exits, is killed, or does not answer within GAME_SECONDS, 60 unless "
+    "set)\nis kept up to there, named, and listed in dataset.json under `faults`. Recording goes on, and stops when at "
+    "least 5\nepisodes and more than three quarters of them have ended so."
+)
+
 
 def record_parser() -> Parser:
     """Flags of `record`."""
-    parser = Parser("python -m data_collect record", "Play a game into a folder of shards; run it again to continue.", [
+    parser = Parser("python -m data_collect record", RECORD, [
         "python -m data_collect record --game maze --player explorer --frames 20000 --workers 2 --out data/maze",
         "python -m data_collect record --game gym:my_game:MyGame-v0 --player human --frames 5000 --out data/mine",
         "python -m data_collect record --game 'doom?scenario=deathmatch' --player wanderer --frames 9000 --out data/dm",
@@ -61,6 +69,8 @@ def record(words: list[str]) -> int:
         f"{arguments.out}: {card['frames']:,} frames in {card['episodes']:,} episodes, {card['shards']} shards, "
         f"{size(card['bytes'])}, after {time.monotonic() - started:,.1f} s"
     )
+    if faults := card["faults"]:
+        print(f"{len(faults):,} episodes ended because the game failed: {arguments.out}/dataset.json tells why")
     return 0
 
 

@@ -29,6 +29,7 @@ from data_collect.schema import ActionSchema
 INDEX, CARD = "index.json", "dataset.json"
 # What identifies a recording: every chunk carries it, and `record` continues a folder only with the same.
 SETTINGS = ("game", "player", "recording_seed", "episode_frames", "schema")
+FAULT: dict[str, type] = {"episode": int, "seed": int, "steps": int, "why": str}  # a row of the card's faults
 
 
 def shard_files(folder: Path) -> list[Path]:
@@ -217,6 +218,26 @@ class Dataset:
         return width, height
 
     @cached_property
+    def faults(self) -> list[dict[str, Any]]:
+        """Episodes that ended because the game failed: episode, seed, steps that are kept, and why. Those of which
+        nothing is kept are known from the card alone."""
+        kept = {ref.episode for ref in self.index}
+        try:
+            rows = [
+                {name: kind(row[name]) for name, kind in FAULT.items()}
+                for row in json.loads((self.folder / CARD).read_text()).get("faults", [])
+                if row["episode"] not in kept
+            ]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            rows = []  # another reader complains of the card
+        for ref in self.index:
+            if ref.fault:
+                rows.append(
+                    {"episode": ref.episode, "seed": ref.seed, "steps": ref.start + ref.steps, "why": ref.fault}
+                )
+        return sorted(rows, key=lambda row: row["episode"])
+
+    @cached_property
     def card(self) -> dict[str, Any]:
         """What `dataset.json` says: settings and totals. `hours` are of game time, `actions` steps by action name."""
         actions: dict[str, int] = {}
@@ -241,6 +262,7 @@ class Dataset:
             "reward": sum(ref.reward for ref in self.index),
             "terminated": sum(ref.terminated for ref in self.index),
             "truncated": sum(ref.truncated for ref in self.index),
+            "faults": self.faults,
             "bytes": sum(path.stat().st_size for path in self.shards),
             "frame_bytes": sum(ref.frame_bytes for ref in self.index),
             "raw_bytes": frames * height * width * 3,

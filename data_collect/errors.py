@@ -12,15 +12,21 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+MOST_SAID = 300  # letters of an exception's own words
 # What a path that was named may be: not ours, not there to be written, a file for a folder or a folder for a file.
 PATHS = (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
 class UserError(Exception):
     """One sentence that names what is wrong (the file, the flag, the id) and what to do about it."""
+
+
+class Fault(UserError):
+    """A game, or who plays it, fails in the middle of an episode, which ends there; what was played counts."""
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
@@ -30,12 +36,26 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f"; did you mean {folded[found[0]]}?" if found else ""
 
 
-def failed(what: str, error: Exception) -> UserError:
+def failed(what: str, error: BaseException) -> Fault:
     """The sentence for an exception in code of the user's, a game or a policy: where it was raised, and what it is."""
     others = ("<", str(Path(__file__).parent), *sysconfig.get_paths().values())
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(others)]
     where = f" in {own[-1].filename}, line {own[-1].lineno}" if own else ""
-    return UserError(f"{what} fails{where}: {type(error).__name__}: {error}")
+    said = " ".join(" ".join(traceback.format_exception_only(error)).split())
+    return Fault(f"{what} fails{where}: {said[:MOST_SAID]}")
+
+
+@contextmanager
+def blamed(what: str) -> Iterator[None]:
+    """The user's code runs here: whatever it raises, be it SystemExit, is a `Fault` of `what`."""
+    try:
+        yield
+    except Fault:
+        raise
+    except UserError as error:
+        raise Fault(str(error)) from error
+    except BaseException as error:
+        raise failed(what, error) from error
 
 
 def main_guard(main: Callable[[], int | None]) -> int:

@@ -52,6 +52,7 @@ def print_card(dataset: Dataset, odd: list[Finding]) -> None:
         "frames": f"{card['frames']:,} ({duration(card['frames'] / card['fps'])} of game time)",
         "episodes": f"{card['episodes']:,}, {min(episodes):,} to {max(episodes):,} steps",
         "ends": f"{card['terminated']:,} by the game, {card['truncated']:,} by length",
+        **({"faults": f"{len(card['faults']):,} episodes ended because the game failed"} if card["faults"] else {}),
         "reward": f"{number(card['reward'])} in all, {number(card['reward'] / max(card['episodes'], 1))} an episode",
         "shards": f"{card['shards']:,} with {card['chunks']:,} chunks, {size(card['bytes'])}",
         "frame": f"{size(average)} a frame, {number(ratio)} times smaller than raw",

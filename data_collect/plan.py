@@ -3,7 +3,7 @@
     plan = Plan(frames=20_000, episode_frames=2048)
     number = plan.take()            # None: nothing is certain to be needed now
     limit, final = plan.limit(number)
-    plan.finish(number, frames)
+    plan.finish(number, frames)     # or with a fault of the game, which may be one too many: UserError
 
 Episodes are numbered, an episode is a function of (seed, number), and N frames means: episodes 0, 1, 2 ... until there
 are N, the last one cut. How long an episode gets is known only when it ends, but never more than `episode_frames`; so
@@ -16,6 +16,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from data_collect.chunk import ChunkRef
+from data_collect.errors import UserError
+
+# Recording stops when so many of its episodes have ended by a fault of the game, and they are more than this share.
+FAULTS, FAULTY = 5, 0.75
 
 
 class Plan:
@@ -29,8 +33,11 @@ class Plan:
         for number, refs in self.kept.items():
             if refs[-1].last and [ref.chunk for ref in refs] == list(range(len(refs))):
                 self.done[number] = sum(ref.frames for ref in refs)
+        self.kept_whole = set(self.done)
+        self.faults: dict[int, str] = {}  # of this run's episodes
         self.base = self.base_frames = 0  # episodes below `base` are done and have so many frames
         self._advance()
+        self._judged, self._played = self.base, 0
 
     def take(self) -> int | None:
         """The next episode to record, or none as long as the running ones may suffice."""
@@ -53,11 +60,32 @@ class Plan:
         final = certain == self.episode_frames or not any(other < number for other in self.running)
         return certain, final
 
-    def finish(self, number: int, frames: int) -> None:
-        """Episode `number` has ended with so many frames."""
+    def finish(self, number: int, frames: int, fault: str = "") -> None:
+        """Episode `number` has ended with so many frames, by a `fault` of the game if it was one.
+
+        `UserError` when the game fails too often, judged in the order of episodes, whatever the workers.
+        """
         self.running.discard(number)
         self.done[number] = frames
+        if fault:
+            self.faults[number] = fault
         self._advance()
+        self._judge()
+
+    def _judge(self) -> None:
+        while self._judged < self.base:
+            number, self._judged = self._judged, self._judged + 1
+            if number in self.kept_whole:
+                continue
+            self._played += 1
+            faults = sum(other <= number for other in self.faults)
+            if number in self.faults and number == 0 and not self.done[number]:
+                raise UserError(f"{self.faults[number]}; nothing could be recorded")
+            if number in self.faults and faults >= FAULTS and faults > FAULTY * self._played:
+                raise UserError(
+                    f"the game failed in {faults} of {self._played} episodes, the last time in episode {number}: "
+                    f"{self.faults[number]}; what was played is kept, mend the game and run the same command again"
+                )
 
     def _advance(self) -> None:
         while self.base in self.done:

@@ -18,13 +18,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data_collect import games, players
+from data_collect import players
 from data_collect.chunk import Chunk
 from data_collect.dataset import CARD, INDEX, SETTINGS, Dataset, differing, read_settings
 from data_collect.errors import UserError
+from data_collect.guest import Guest
 from data_collect.lock import folder_lock
 from data_collect.plan import Plan, by_episode
-from data_collect.recorder import Differs, EpisodeRecorder, cut
+from data_collect.recorder import Differs, EpisodeRecorder, cut, ended, seeds
 from data_collect.shards import ShardWriter, salvage, write_atomic
 from data_collect.workers import Pool
 
@@ -48,10 +49,12 @@ def record(
     if episode_frames is not None and episode_frames < 2:
         raise UserError(f"--episode-frames {episode_frames} is too small: an episode has at least 2 frames")
     folder = Path(out)
-    env = games.make(game, frame=_frame_size(folder))
-    try:
-        players.make(player, env)  # complains now rather than in every worker
-        schema = env.get_wrapper_attr("action_schema").to_json()
+    with Guest(game, frame=_frame_size(folder)) as env:
+        schema = env.action_schema.to_json()
+        if player == "human":
+            players.make(player, env)
+        else:
+            env.check(player)  # complains now rather than in every worker
         wanted = {"game": game, "player": player, "recording_seed": seed, "episode_frames": episode_frames}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -76,13 +79,11 @@ def record(
                     if workers == 1 or player == "human":
                         _record_here(env, dataset, plan, settings, progress)
                     else:
-                        Pool(
-                            dataset, plan, settings, workers, progress.add, lambda: publish(folder), progress.say
-                        ).run()
+                        env.close()
+                        on_shard = lambda: publish(folder, plan)  # noqa: E731
+                        Pool(dataset, plan, settings, workers, progress.add, on_shard, progress.say).run()
             finally:
-                dataset = publish(folder)
-    finally:
-        env.close()
+                dataset = publish(folder, plan)
     return dataset
 
 
@@ -147,26 +148,38 @@ def _record_here(env: Any, dataset: Dataset, plan: Plan, settings: dict[str, Any
             shards = len(writer.closed)
             progress.add(writer.add(chunk).frames)
             if len(writer.closed) > shards:
-                publish(dataset.folder)
+                publish(dataset.folder, plan)
 
         recorder = EpisodeRecorder(env, settings, add, dataset.read)
         while (number := plan.take()) is not None:
             kept = plan.kept.get(number, [])
             try:
-                plan.finish(number, recorder.record(number, plan.limit(number), kept=kept))
+                frames, fault = recorder.record(number, plan.limit(number), kept=kept)
             except Differs:
                 progress.say(cut(number))
                 plan.finish(number, sum(ref.frames for ref in kept))
             except players.Quit:
                 break
+            else:
+                if fault:
+                    progress.say(ended(settings, number, frames, fault))
+                plan.finish(number, frames, fault)
 
 
-def publish(folder: Path) -> Dataset:
-    """Write index and card anew from the shards, reading only those that the index does not know."""
+def publish(folder: Path, plan: Plan | None = None) -> Dataset:
+    """Write index and card anew from the shards, reading only those that the index does not know, and from what the
+    `plan` knows of episodes of which nothing is kept."""
     try:
         dataset = Dataset(folder)
     except UserError:
         dataset = Dataset(folder, rebuild=True)
+    if plan is not None:
+        known = {row["episode"] for row in dataset.faults} | {ref.episode for ref in dataset.index}
+        for number, why in plan.faults.items():
+            if number not in known:
+                seed = seeds(dataset.settings["recording_seed"], number)[0]
+                dataset.faults.append({"episode": number, "seed": seed, "steps": 0, "why": why})
+        dataset.faults.sort(key=lambda row: row["episode"])
     write_atomic(folder / INDEX, json.dumps(dataset.index_json()))
     write_atomic(folder / CARD, json.dumps(dataset.card, indent=1))
     return dataset

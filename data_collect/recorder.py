@@ -1,23 +1,25 @@
 """The loop game x player -> chunks of one episode.
 
-    frames = EpisodeRecorder(env, settings, writer.add).record(number, limit=(2048, True))
+    frames, fault = EpisodeRecorder(env, settings, writer.add).record(number, limit=(2048, True))
 
 Episode `number` of a recording is a function of (recording seed, number): `seeds` gives the seed of its reset and of
 its player. An episode that an earlier run left unfinished is played again from its seed; the chunks that are on disk
-are compared with what is played, and those that are not are written.
+are compared with what is played, and those that are not are written. An episode in which the game fails ends there.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 
 from data_collect import players
 from data_collect.chunk import MAX_STEPS, Chunk, ChunkRef
-from data_collect.errors import UserError
+from data_collect.errors import Fault
+from data_collect.guest import Guest
 from data_collect.schema import ActionSchema
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -31,6 +33,12 @@ class Differs(Exception):
 def cut(number: int) -> str:
     """What to say of an episode that cannot be continued."""
     return f"episode {number} was interrupted and does not play the same way again: it stays as it is"
+
+
+def ended(settings: dict[str, Any], number: int, frames: int, fault: str) -> str:
+    """What to say of an episode that the game's fault has ended."""
+    seed = seeds(settings["recording_seed"], number)[0]
+    return f"episode {number} (seed {seed}) ends after {max(frames - 1, 0)} steps: {fault}"
 
 
 class Stopped(Exception):
@@ -47,7 +55,7 @@ class EpisodeRecorder:
     """Plays episodes of one game and hands their chunks to `add`.
 
     `settings` are the recording's (`dataset.SETTINGS`). `read` gives a chunk of an earlier run; `stop` is asked now and
-    then whether to raise `Stopped`.
+    then whether to raise `Stopped`. All players but a human live with the game, where it is a guest.
     """
 
     def __init__(
@@ -59,7 +67,6 @@ class EpisodeRecorder:
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.env, self.settings, self.add, self.read, self.stop = env, settings, add, read, stop
-        self.schema = ActionSchema.from_json(settings["schema"])
 
     def record(
         self,
@@ -67,36 +74,54 @@ class EpisodeRecorder:
         limit: Limit,
         more: Callable[[int], Limit] | None = None,
         kept: Iterable[ChunkRef] = (),
-    ) -> int:
-        """Record episode `number`, leaving out the chunks in `kept`; returns its frames.
+    ) -> tuple[int, str]:
+        """Record episode `number`, leaving out the chunks in `kept`; its frames, and how the game failed if it did.
 
         `limit` is the number of frames allowed and whether that is final; if not, `more(allowed)` is called when the
         episode gets there, and may block. Raises `Differs`, `Stopped`, and `players.Quit` (the episode is saved).
         """
-        env, schema = self.env, self.schema
         env_seed, player_seed = seeds(self.settings["recording_seed"], number)
-        frame, info = env.reset(seed=env_seed)
-        player = players.make(self.settings["player"], env, player_seed)
-        player.reset(env, frame, info)
         meta = self.settings | {"episode": number, "seed": env_seed, "player_seed": player_seed}
-        episode = EpisodeWriter(meta, self.add, frame, info, kept, self.read)
-        allowed, final = limit
-        while True:
+        episode: EpisodeWriter | None = None
+        with closing(self._play(env_seed, player_seed)) as steps:
             try:
-                action = player.act(frame, info)
+                *_, frame, info = next(steps)
+                episode = EpisodeWriter(meta, self.add, frame, info, kept, self.read)
+                self._write(episode, steps, limit, more)
             except players.Quit:
-                episode.end()
+                if episode is not None:
+                    episode.end()
                 raise
-            raw = schema.raw(action)
-            frame, reward, terminated, truncated, info = env.step(schema.action(raw))
+            except Fault as fault:
+                frames = 0 if episode is None else episode.end(str(fault))
+                return frames, str(fault)
+        return episode.frames, ""
+
+    def _play(self, env_seed: int, player_seed: int) -> players.Steps:
+        name = self.settings["player"]
+        if isinstance(self.env, Guest) and name != "human":
+            return self.env.play(name, env_seed, player_seed)
+        return players.play(name, self.env, env_seed, player_seed)
+
+    def _write(
+        self,
+        episode: EpisodeWriter,
+        steps: players.Steps,
+        limit: Limit,
+        more: Callable[[int], Limit] | None,
+    ) -> None:
+        """Play the episode to its end."""
+        allowed, final = limit
+        terminated = truncated = False
+        while not (terminated or truncated):
+            raw, reward, terminated, truncated, frame, info = steps.send(allowed)
             count = episode.frames + 1
             if not (terminated or truncated) and count >= allowed:
                 if not final and more is not None:
                     allowed, final = more(allowed)
                 truncated = count >= allowed
+            assert raw is not None
             episode.step(raw, reward, terminated, truncated, frame, info)
-            if terminated or truncated:
-                return count
             if count % 8 == 0 and self.stop():
                 raise Stopped
 
@@ -106,7 +131,7 @@ class EpisodeWriter:
 
     `meta` are the recording's settings with the episode's number and seeds. Chunks in `kept` are compared with what
     `read` gives of them, and not added again: `Differs` when they are not the same, and none is added before one that
-    is not. `UserError`: a frame, a reward or a pose that cannot be stored.
+    is not. `Fault`: a frame, a reward or a pose that cannot be stored; the step that it came of is not.
     """
 
     def __init__(
@@ -119,7 +144,7 @@ class EpisodeWriter:
         read: Callable[[ChunkRef], Chunk] | None = None,
     ) -> None:
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            raise UserError(f"the game must give frames of uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
+            raise Fault(f"the game must give frames of uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
         self.meta, self.add, self.read = meta, add, read
         self.kept = {ref.chunk: ref for ref in kept}
         self._held: list[Chunk] = []  # new ones that fill a gap, until what is on disk behind it has proved the same
@@ -131,7 +156,7 @@ class EpisodeWriter:
         self._rewards = np.empty(MAX_STEPS, np.float32)
         self._terminated, self._truncated = np.empty((2, MAX_STEPS), np.bool_)
         self._poses = np.empty((MAX_STEPS + 1, 3), np.float32) if info.get("pose") is not None else None
-        self._see(0, frame, info)
+        self._see(0, frame, None if self._poses is None else _pose(info["pose"]))
 
     @property
     def frames(self) -> int:
@@ -142,30 +167,36 @@ class EpisodeWriter:
         self, raw: np.ndarray, reward: float, terminated: bool, truncated: bool, frame: np.ndarray, info: dict[str, Any]
     ) -> None:
         """The raw action (D,) and what came of it; the episode is over where it is terminated or truncated."""
+        if not abs(reward) <= FLOAT32_MAX:
+            raise Fault(f"the game gave the reward {reward} in step {self.frames}: a reward must be finite")
+        pose = None if self._poses is None else _pose(info.get("pose"))
         if self.steps == MAX_STEPS:
             # Only now is it sure that the episode goes on behind this chunk.
             last = self._pictures[MAX_STEPS].copy(), None if self._poses is None else self._poses[MAX_STEPS].copy()
             self._emit(last=False)
-            self._see(0, last[0], {"pose": last[1]})
+            self._see(0, *last)
         i = self.steps
-        if not abs(reward) <= FLOAT32_MAX:
-            raise UserError(f"the game gave the reward {reward} in step {self.frames - 1}: a reward must be finite")
         self._actions[i], self._rewards[i], self._terminated[i], self._truncated[i] = raw, reward, terminated, truncated
-        self._see(i + 1, frame, info)
+        self._see(i + 1, frame, pose)
         self.steps += 1
         if terminated or truncated:
             self._emit(last=True)
 
-    def end(self) -> None:
-        """Somebody has stopped playing: what there is of the episode is truncated here."""
-        if self.steps:
-            self._truncated[self.steps - 1] = True
-            self._emit(last=True)
+    def end(self, fault: str = "") -> int:
+        """The episode goes no further: what there is of it is truncated here, for this `fault` of the game if it was
+        one. How many frames are kept."""
+        if not self.steps:
+            return 0
+        frames = self.frames
+        self._truncated[self.steps - 1] = True
+        self.meta |= {"fault": fault} if fault else {}
+        self._emit(last=True)
+        return frames
 
-    def _see(self, i: int, frame: np.ndarray, info: dict[str, Any]) -> None:
+    def _see(self, i: int, frame: np.ndarray, pose: np.ndarray | None) -> None:
         self._pictures[i] = frame
         if self._poses is not None:
-            self._poses[i] = _pose(info.get("pose"))
+            self._poses[i] = pose
 
     def _emit(self, last: bool) -> None:
         """Write the chunk in hand, or compare it with the one on disk."""
@@ -202,7 +233,7 @@ def _pose(given: Any) -> np.ndarray:
     except (TypeError, ValueError):
         pose = np.empty(0, np.float32)
     if pose.shape != (3,) or not np.isfinite(pose).all():
-        raise UserError(
+        raise Fault(
             f"the game gave the pose {given!r} in info: it must be x, y and angle, finite, in every step or in none"
         )
     return pose

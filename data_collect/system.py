@@ -14,6 +14,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 MIB = 2**20
 # What file systems answer that cannot sync a folder (SMB, some FUSE), or let it be opened for that.
@@ -124,8 +125,16 @@ def kill_group(process: subprocess.Popen) -> None:
     if sys.platform == "win32":
         process.kill()
         return
-    with suppress(ProcessLookupError):  # it has ended by itself
+    with suppress(ProcessLookupError, PermissionError):  # it has ended by itself; macOS says the second
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def end_group() -> NoReturn:
+    """End this process, which was started with `start_new_session`, and, but for Windows, what it has started itself,
+    at once."""
+    if sys.platform != "win32":
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 def lower_priority() -> None:

@@ -12,10 +12,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from data_collect import games
 from data_collect.chunk import MAX_STEPS, VERSION, Chunk, ChunkRef
 from data_collect.dataset import INDEX, REMEDY, Dataset, differing
-from data_collect.errors import UserError
+from data_collect.errors import Fault, UserError
+from data_collect.guest import Guest
 from data_collect.plan import by_episode
 from data_collect.recorder import seeds
 from data_collect.shards import part_files
@@ -67,6 +67,8 @@ def _summary(dataset: Dataset, replayed: str) -> str:
         f"{dataset.folder}: sound. {card['game']} by {card['player']}, {card['frames']:,} frames in "
         f"{card['episodes']:,} episodes, {card['chunks']:,} chunks, {card['shards']:,} shards; {replayed}."
     )
+    if faults := card["faults"]:
+        text += f" {len(faults)} episodes end where the game failed."
     cut = sum(not refs[-1].last for refs in by_episode(dataset.index).values())
     if cut:
         text += f" {cut} episodes are cut short."
@@ -128,22 +130,29 @@ def _gap(refs: list[ChunkRef], recording_seed: int) -> str | None:
 def _replay(dataset: Dataset, numbers: list[int], progress: Progress) -> tuple[str, dict[str, str]]:
     """What was played again, and which files differ from it."""
     try:
-        if not games.replayable(dataset.game):
-            return "not replayed, since this game does not repeat itself", {}
-        env = games.make(dataset.game, frame=dataset.frame_size)
+        env = Guest(dataset.game, frame=dataset.frame_size)
     except UserError as error:
         return f"not replayed, since the game cannot be started ({error})", {}
-    problems = {}
+    problems: dict[str, str] = {}
     repeats = f", or never repeats itself (record {dataset.game.partition('?')[0]} with replayable=false then)"
     remark = repeats if dataset.game.startswith("gym:") else ""
+    failed = []
     with env:
+        if not env.replayable:
+            return "not replayed, since this game does not repeat itself", {}
         for number in progress.track(numbers, description="replaying"):
             shard = dataset.by_episode[number][0].shard
-            if problem := replay_episode(dataset, number, env):
+            try:
+                problem = replay_episode(dataset, number, env)
+            except Fault as fault:
+                failed.append(f"episode {number}: {fault}")
+                continue
+            if problem:
                 problems[shard] = (
                     f"episode {number} and its replay differ: {problem}; it was damaged, or the game changed{remark}"
                 )
-    return f"{len(numbers)} episodes replayed exactly", problems
+    said = f"{len(numbers) - len(failed)} episodes replayed exactly"
+    return said + (f", {len(failed)} not, since the game failed ({failed[0]})" if failed else ""), problems
 
 
 def replay_episode(dataset: Dataset, number: int, env: Any) -> str | None:

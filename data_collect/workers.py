@@ -1,4 +1,4 @@
-"""Worker processes of the recorder: each takes an episode by number and writes shards of its own.
+"""Worker processes of the recorder: each takes an episode by number and writes shards of its own; its game is a guest.
 
     Pool(dataset, plan, settings, workers=4, on_frames=print).run()
 
@@ -7,26 +7,26 @@ A worker that loses its parent ends at once; the lock on the folder keeps a new 
 
 from __future__ import annotations
 
-import os
-import signal
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing import connection, get_context
+from multiprocessing import connection
 from multiprocessing.connection import Connection
 from typing import Any
 
-from data_collect import games
+from data_collect.child import Child
 from data_collect.chunk import Chunk
 from data_collect.dataset import Dataset
 from data_collect.errors import UserError
+from data_collect.guest import Guest
 from data_collect.lock import folder_lock
 from data_collect.plan import Plan
-from data_collect.recorder import Differs, EpisodeRecorder, Stopped, cut
+from data_collect.recorder import Differs, EpisodeRecorder, Stopped, cut, ended
 from data_collect.shards import ShardWriter
 
 # Threads of a numerical library would only fight the other workers for the cores.
-ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+LEAVING = 20.0  # seconds that a worker has to finish its shard
 
 
 class Pool:
@@ -52,37 +52,21 @@ class Pool:
 
     def run(self) -> None:
         """Start the workers, hand out episodes, send the workers home."""
-        processes = self._start()
+        workers = [Child("data_collect.workers:work", ONE_THREAD) for _ in range(self.workers)]
         try:
+            for worker in workers:
+                self.episodes[worker.pipe] = None
+                self._send(worker.pipe, (self.dataset, self.settings))
             self._hand_out()
             while self.episodes:
                 for pipe in connection.wait(list(self.episodes)):
                     self._hear(pipe)
                 self._hand_out()
         finally:
-            for pipe in self.episodes:
-                pipe.close()  # whoever is still at work sees it, finishes its shard and leaves
-            for process in processes:
-                process.join(20)
-
-    def _start(self) -> list[Any]:
-        context = get_context("spawn")
-        before = {name: os.environ.get(name) for name in ONE_THREAD}
-        os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
-        try:
-            processes = []
-            for _ in range(self.workers):
-                ours, theirs = context.Pipe()
-                processes.append(context.Process(target=_work, args=(theirs, self.dataset, self.settings), daemon=True))
-                processes[-1].start()
-                theirs.close()
-                self.episodes[ours] = None
-            return processes
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name)
-                if value is not None:
-                    os.environ[name] = value
+            for worker in workers:
+                worker.pipe.close()  # whoever is still at work sees it, finishes its shard and leaves
+            for worker in workers:
+                worker.end(LEAVING)
 
     def _hand_out(self) -> None:
         for pipe, number in list(self.episodes.items()):
@@ -134,15 +118,13 @@ class Pool:
             raise RuntimeError(f"a worker process failed:\n{value}")
 
 
-def _work(pipe: Connection, dataset: Dataset, settings: dict[str, Any]) -> None:
+def work(pipe: Connection) -> None:
     """A worker's life: messages in (number, kept chunks, limit), out (what, value)."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
     try:
-        with folder_lock(dataset.folder, shared=True):
-            env = games.make(settings["game"], frame=dataset.frame_size)
-            with ShardWriter(dataset.folder) as writer:
-                _serve(pipe, env, writer, dataset, settings)
-            env.close()
+        dataset, settings = pipe.recv()
+        shared, game = folder_lock(dataset.folder, shared=True), Guest(settings["game"], frame=dataset.frame_size)
+        with shared, game as env, ShardWriter(dataset.folder) as writer:
+            _serve(pipe, env, writer, dataset, settings)
         pipe.send(("bye", None))
     except (EOFError, ConnectionError, Stopped):
         pass  # the parent has left, or wants to
@@ -152,7 +134,7 @@ def _work(pipe: Connection, dataset: Dataset, settings: dict[str, Any]) -> None:
             pipe.send(("user" if known else "bug", str(error) if known else traceback.format_exc()))
 
 
-def _serve(pipe: Connection, env: Any, writer: ShardWriter, dataset: Dataset, settings: dict[str, Any]) -> None:
+def _serve(pipe: Connection, env: Guest, writer: ShardWriter, dataset: Dataset, settings: dict[str, Any]) -> None:
     def add(chunk: Chunk) -> None:
         before = len(writer.closed)
         pipe.send(("frames", writer.add(chunk).frames))
@@ -168,8 +150,10 @@ def _serve(pipe: Connection, env: Any, writer: ShardWriter, dataset: Dataset, se
             return pipe.recv()
 
         try:
-            frames = recorder.record(number, limit, more, kept)
+            frames, fault = recorder.record(number, limit, more, kept)
         except Differs:
             pipe.send(("line", cut(number)))
-            frames = sum(ref.frames for ref in kept)
-        pipe.send(("done", (number, frames)))
+            frames, fault = sum(ref.frames for ref in kept), ""
+        if fault:
+            pipe.send(("line", ended(settings, number, frames, fault)))
+        pipe.send(("done", (number, frames, fault)))

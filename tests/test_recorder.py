@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_game import GAME, LONG, Tiny, record_without_end
+from rude_game import rude
+from tiny_game import GAME, LONG, record_without_end
 
 from data_collect import __main__ as cli
 from data_collect import lock as lock_module
@@ -28,6 +29,7 @@ from data_collect.chunk import pack
 from data_collect.errors import UserError, main_guard
 from data_collect.plan import Plan
 from data_collect.record import record
+from data_collect.recorder import seeds
 from data_collect.schema import ActionSchema
 from data_collect.shards import Dataset, ShardWriter, part_files
 from data_collect.verify import verify
@@ -292,6 +294,56 @@ def test_what_a_worker_said_last_is_told(tmp_path: Path) -> None:
             pool._hand_out()
 
 
+# --- games that fail ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("deed", ["raise", "kill", "nan"])
+def test_an_episode_in_which_the_game_fails_is_kept_and_recording_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], deed: str
+) -> None:
+    game = rude(deed, at=5, seeds=3)
+    one = record(tmp_path / "one", game, "random", 200, seed=2)
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("episode ")]
+    lengths = {number: len(one.episode(number).actions) for number in one.by_episode}
+    failed = [number for number in one.by_episode if seeds(2, number)[0] % 3 == 0 and lengths[number] < 5]
+    assert len(failed) > 2 and all(lengths[number] == (4 if number in failed else 20) for number in list(lengths)[:-1])
+    assert [(row["episode"], row["seed"], row["steps"]) for row in one.card["faults"]] == [
+        (number, seeds(2, number)[0], 4) for number in failed
+    ]
+    assert len(told) == len(failed) and all("step 5" in row["why"] for row in one.card["faults"])
+    assert f"episode {failed[0]} (seed {seeds(2, failed[0])[0]}) ends after 4 steps: " in told[0]
+    assert all(one.episode(number).truncated[-1] for number in failed)
+    summary = verify(tmp_path / "one", "all")
+    assert f"{len(lengths)} episodes replayed exactly" in summary and f"{len(failed)} episodes end where" in summary
+
+    # With other workers, and in two runs, the first of which ends with a whole episode.
+    record(tmp_path / "two", game, "random", 110, seed=2, workers=2)
+    record(tmp_path / "two", game, "random", 200, workers=2)
+    assert same(tmp_path / "one", tmp_path / "two")
+    assert Dataset(tmp_path / "two").card["faults"] == one.card["faults"]
+
+
+def test_episodes_of_which_nothing_is_kept_are_known_from_the_card(tmp_path: Path) -> None:
+    """Those whose reset fails; told once, tried again when the recording is continued."""
+    game = rude("raise", at=0, seeds=3)
+    record(tmp_path, game, "random", 100, seed=2)
+    dataset = record(tmp_path, game, "random", 200)
+    known = [(row["episode"], row["steps"]) for row in json.loads((tmp_path / "dataset.json").read_text())["faults"]]
+    last = max(dataset.by_episode)
+    assert known == [(number, 0) for number in range(last) if seeds(2, number)[0] % 3 == 0] and len(known) > 2
+    assert not {number for number, _ in known} & set(dataset.by_episode)
+    assert "replayed exactly" in verify(tmp_path, "all")
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_game_that_fails_too_often_is_given_up(tmp_path: Path, workers: int) -> None:
+    with pytest.raises(UserError, match=r"failed in 5 of 5 episodes, the last time in episode 4: .*rare bug"):
+        record(tmp_path / "always", rude("raise", at=5), "random", 1000, workers=workers)
+    assert "sound" in verify(tmp_path / "always") and Dataset(tmp_path / "always").card["frames"] >= 25
+    with pytest.raises(UserError, match=r"rare bug.*; nothing could be recorded"):
+        record(tmp_path / "never", rude("raise", at=1), "random", 1000, workers=workers)
+
+
 # --- refusals -----------------------------------------------------------------------------------------------------
 
 
@@ -331,28 +383,18 @@ def test_wrong_flags_are_one_sentence(
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"reward": float("nan")}, "gave the reward nan in step 4"),
-        ({"reward": 1e39}, r"gave the reward 1e\+39"),
-        ({"pose": None}, "gave the pose None"),
-        ({"pose": (1, 2)}, r"gave the pose \(1, 2\)"),
-        ({"pose": (1, 2, float("inf"))}, "gave the pose"),
-        ({"pose": "abc"}, "gave the pose 'abc'"),
+        ("nan", "gave the reward nan in step 5"),
+        ("large", r"gave the reward 1e\+39"),
+        ("no pose", "gave the pose None"),
+        ("short", r"gave the pose \(1, 2\)"),
+        ("infinite", "gave the pose"),
+        ("word", "gave the pose 'abc'"),
     ],
 )
-def test_what_no_shard_can_hold_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any], sentence: str
-) -> None:
-    real = Tiny.step
-
-    def step(self: Tiny, action: int) -> tuple:
-        frame, reward, terminated, truncated, info = real(self, action)
-        if self.steps == 5:
-            reward, info = wrong.get("reward", reward), info | wrong
-        return frame, reward, terminated, truncated, info
-
-    monkeypatch.setattr(Tiny, "step", step)
-    with pytest.raises(UserError, match=sentence):
-        record(tmp_path, LONG, "random", 300)
+def test_what_no_shard_can_hold_ends_its_episode(tmp_path: Path, wrong: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=f"failed in 5 of 5 episodes.*{sentence}"):
+        record(tmp_path, f"{LONG}&wrong={wrong}", "random", 300)
+    assert [len(episode.actions) for episode in Dataset(tmp_path).episodes()] == [4] * 5
 
 
 def test_play_that_no_shard_can_hold_ends_its_recording(tmp_path: Path) -> None:
@@ -432,11 +474,8 @@ def test_verify_says_that_a_game_may_not_repeat_itself(tmp_path: Path) -> None:
         verify(tmp_path)
 
 
-def test_names_of_actions_are_no_markup(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(Tiny.metadata, "action_names", ["[/noop]", "[red]left", ":snake:"])
-    make(tmp_path, frames=400)
+def test_names_of_actions_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record(tmp_path, f"{GAME}&names=[/noop],[red]left,:snake:", "random", 400)
     assert run("inspect", str(tmp_path)) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in ("[/noop]", "[red]left", ":snake:"))

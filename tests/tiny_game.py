@@ -17,10 +17,16 @@ GAME = "gym:tiny_game:Tiny-v0?width=16&height=16"
 LONG = f"{GAME}&shortest=3000&longest=5000"
 PLACELESS = "gym:tiny_game:Tiny-v0?width=64&height=64&shortest=40&longest=60&told=false"
 
+WRONG: dict[str, dict[str, Any]] = {
+    "nan": {"reward": float("nan")}, "large": {"reward": 1e39}, "no pose": {"pose": None}, "short": {"pose": (1, 2)},
+    "infinite": {"pose": (1, 2, float("inf"))}, "word": {"pose": "abc"},
+}  # fmt: skip
+
 
 class Tiny(gymnasium.Env[np.ndarray, int]):
     """A dot that moves over a coloured floor. `noisy`: which is not a function of the seed; `told`: with its pose;
-    `still`: a single picture; `choices`: how many actions there are."""
+    `still`: a single picture; `choices`: how many actions there are, `names`: what they are called, with commas;
+    `wrong`: what its fifth step gives no shard can hold."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10, "action_names": ["noop", "left", "right"]}
     observation_space = spaces.Box(0, 255, (16, 16, 3), np.uint8)
@@ -35,10 +41,13 @@ class Tiny(gymnasium.Env[np.ndarray, int]):
         told: bool = True,
         still: bool = False,
         choices: int = 3,
+        names: str = "",
+        wrong: str = "",
     ) -> None:
-        self.told, self.still = told, still
+        self.told, self.still, self.wrong = told, still, wrong
         self.action_space = spaces.Discrete(choices)
-        self.metadata = self.metadata | {"action_names": self.metadata["action_names"][:choices]}
+        called = names.split(",") if names else self.metadata["action_names"][:choices]
+        self.metadata = self.metadata | {"action_names": called}
         self.render_mode, self.noisy, self.shortest, self.longest = render_mode, noisy, shortest, longest
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
@@ -54,7 +63,8 @@ class Tiny(gymnasium.Env[np.ndarray, int]):
         self.x = (self.x + (0, -1, 1)[action]) % 16
         self.steps += 1
         reward = float(self.np_random.normal()) + self.x
-        return self._frame(), reward, self.steps == self.left, False, self._info()
+        wrong = WRONG.get(self.wrong, {}) if self.steps == 5 else {}
+        return self._frame(), wrong.get("reward", reward), self.steps == self.left, False, self._info() | wrong
 
     def _info(self) -> dict:
         return {"pose": (self.x, 0.0, 0.0)} if self.told else {}

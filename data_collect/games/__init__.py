@@ -9,6 +9,8 @@ Every game is a `gymnasium.Env` whose observation is its frame, uint8 (H, W, 3),
 `reset(seed=s)` and the same actions give the same frames where `replayable` says so. `info` may hold `pose`
 (x, y, angle in radians), `map` (uint8 (rows, columns), 1 = wall) with `map_pose` where the map has units of its own,
 and `surface`. A game that knows how deep its world looks has `depth(poses, height, width)`, in the poses' units.
+
+What a game does to its process is done to that of who makes it. `data_collect.guest.Guest` makes it in one of its own.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import importlib
 import inspect
 import types
 import typing
+from collections.abc import Collection
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -52,19 +55,8 @@ def make(game_id: str, frame: tuple[int, int] | None = None, **options: Any) -> 
     `frame` is the (width, height) that a recording or a model of it has, whatever the id leaves to the game's default.
     """
     name, written = parse(game_id)
-    if name.startswith("gym:"):
-        target, arguments = GYM, [name.removeprefix("gym:")]
-    elif name.startswith(DREAM):
-        raise UserError(f"{name!r} is what a model dreamt, not a game: only its checkpoint can play it (play.py)")
-    elif name in GAMES:
-        target, arguments = GAMES[name], []
-    else:
-        hint = f": did you mean gym:{name}?" if "-v" in name or ":" in name or "/" in name else ""
-        raise UserError(f"unknown game {name!r}{hint}; there are {', '.join(GAMES)}, and gym:ID for any Gymnasium id")
-    module, _, cls_name = target.partition(":")
-    cls = getattr(importlib.import_module(module), cls_name)
-    wanted = {**written, **options}
-    sides = ("width", "height")
+    cls, arguments = _game(game_id)
+    wanted, sides = {**written, **options}, ("width", "height")
     if frame is not None and not set(sides) & set(wanted) and set(sides) <= set(inspect.signature(cls).parameters):
         wanted |= dict(zip(sides, frame))
     return cls(*arguments, **_options(name, cls, wanted))
@@ -75,13 +67,25 @@ def notice(game_id: str) -> str:
     return NOTICES.get(parse(game_id)[0], "")
 
 
-def replayable(game_id: str) -> bool:
-    """Whether a seed and its actions give the same frames again. `UserError` as in `make`."""
-    env = make(game_id)
-    try:
-        return bool(getattr(env, "replayable", True))
-    finally:
-        env.close()
+def option_names(game_id: str) -> Collection[str]:
+    """The names of the options that a game has, without making it. `UserError` as in `make`."""
+    return inspect.signature(_game(game_id)[0]).parameters.keys()
+
+
+def _game(game_id: str) -> tuple[type, list[str]]:
+    """The class of a game, and its arguments beside the options."""
+    name, _ = parse(game_id)
+    if name.startswith("gym:"):
+        target, arguments = GYM, [name.removeprefix("gym:")]
+    elif name.startswith(DREAM):
+        raise UserError(f"{name!r} is what a model dreamt, not a game: only its checkpoint can play it (play.py)")
+    elif name in GAMES:
+        target, arguments = GAMES[name], []
+    else:
+        hint = f": did you mean gym:{name}?" if "-v" in name or ":" in name or "/" in name else ""
+        raise UserError(f"unknown game {name!r}{hint}; there are {', '.join(GAMES)}, and gym:ID for any Gymnasium id")
+    module, _, cls_name = target.partition(":")
+    return getattr(importlib.import_module(module), cls_name), arguments
 
 
 def _options(name: str, cls: type, values: dict[str, Any]) -> dict[str, Any]:
