@@ -234,7 +234,7 @@ def test_a_command_whose_key_the_game_has_is_reached_with_ctrl(opened: Any) -> N
 
 def test_the_window_obeys_a_key_map_of_ones_own(opened: Any, tmp_path: Path) -> None:
     (tmp_path / "keys.yaml").write_text("game: {j: forward}\nwindow: {pause: home}\n")
-    schema, commands = keymap.read(tmp_path / "keys.yaml", MAZE, app.key_names())
+    schema, commands = keymap.read(tmp_path / "keys.yaml", MAZE)
     w = opened(fake(schema), commands=commands)
     key("j", "p", "up")
     w.pump()
@@ -994,15 +994,15 @@ def test_a_key_of_the_game_is_never_a_command() -> None:
 def test_keys_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "keys.yaml"
     path.write_text("game: {w: forward, e: turn_right}\nwindow: {rewind: left shift, pause: [1, home]}\n")
-    schema, commands = keymap.read(path, MAZE, app.key_names())
+    schema, commands = keymap.read(path, MAZE)
     keys = keymap.command_keys(schema, commands)
     assert schema.keys == {"w": "forward", "e": "turn_right"} and schema.names == MAZE.names
     assert (keys["left shift"], keys["1"], keys["home"]) == ("rewind", "pause", "pause") and "backspace" not in keys
     (tmp_path / "keys.json").write_text('{"window": {"help": "f2"}}')
-    schema, commands = keymap.read(tmp_path / "keys.json", MAZE, app.key_names())
+    schema, commands = keymap.read(tmp_path / "keys.json", MAZE)
     assert schema == MAZE and keymap.key_of(schema, "help", commands) == "f2"
     path.write_text("game: {w: fly}\nwindow: {pause: up, help: f2}\n")  # given for another model
-    schema, commands = keymap.read(path, MAZE, app.key_names(), other=True)
+    schema, commands = keymap.read(path, MAZE, other=True)
     keys = keymap.command_keys(schema, commands)
     assert schema == MAZE and (keys["f2"], keys["ctrl+up"]) == ("help", "pause")
 
@@ -1010,7 +1010,8 @@ def test_keys_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("game: {w: fly}", "fly"), ("game: {hyper: forward}", "hyper"), ("game: [w]", "action for each key"),
+        ("game: {w: fly}", "fly"), ("game: {hyper: forward}", "hyper"), ("game: {ArrowUp: forward}", "called .up."),
+        ("game: [w]", "action for each key"),
         ("window: {jump: w}", "jump"), ("window: {pause: up}", "key of the game"), ("window: {pause: r}", "both"),
         ("window: {pause: []}", "no key"), ("keys: {}", "keys"), ("{", "cannot be read"), ("", "must hold"),
     ],
@@ -1018,7 +1019,7 @@ def test_keys_from_a_file(tmp_path: Path) -> None:
 def test_a_faulty_key_map_is_told_in_a_sentence(text: str, word: str, tmp_path: Path) -> None:
     (tmp_path / "keys.yaml").write_text(text)
     with pytest.raises(UserError, match=word) as error:
-        keymap.read(tmp_path / "keys.yaml", MAZE, app.key_names())
+        keymap.read(tmp_path / "keys.yaml", MAZE)
     assert "keys.yaml" in str(error.value) and "\n" not in str(error.value)
 
 

@@ -138,7 +138,7 @@ def load_checkpoint(
     loaded = checkpoint.load(path, options.device)
     commands: tuple[Command, ...] = keymap.COMMANDS
     if options.keys:
-        schema, commands = keymap.read(options.keys, loaded.schema, key_names(), getattr(options, "other", False))
+        schema, commands = keymap.read(options.keys, loaded.schema, getattr(options, "other", False))
         loaded = replace(loaded, schema=schema)
     if options.picture:
         loaded = starts.from_picture(loaded, options.picture)
@@ -182,13 +182,6 @@ def load_session(options: argparse.Namespace, report: Callable[[str, float], Non
         session.record(options.record)
     report("Ready", 1.0)
     return session
-
-
-def key_names() -> set[str]:
-    """pygame's names of keys."""
-    import pygame
-
-    return {pygame.key.name(getattr(pygame, name)) for name in dir(pygame) if name.startswith("K_")} - {""}
 
 
 def checkpoint_path(given: Path | None) -> Path:

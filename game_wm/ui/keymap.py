@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from data_collect.errors import UserError
+from data_collect.keys import is_key, right_key
 from data_collect.places import CODES as CODES
 from data_collect.places import SCANCODES as SCANCODES
 from data_collect.places import resolve as resolve
@@ -110,10 +111,8 @@ def meant(
     return (name, None) if name in schema.keys else (None, commands.get(name))
 
 
-def read(
-    path: Path, schema: ActionSchema, known: Collection[str], other: bool = False
-) -> tuple[ActionSchema, tuple[Command, ...]]:
-    """The schema and the commands with a file's keys, YAML or JSON; `known` are the names of keys beside characters.
+def read(path: Path, schema: ActionSchema, other: bool = False) -> tuple[ActionSchema, tuple[Command, ...]]:
+    """The schema and the commands with a file's keys, YAML or JSON.
 
     `other`: the file was given for another model, so keys of another game's actions are left out, and a key that this
     game has already stands for its command with Ctrl.
@@ -128,7 +127,7 @@ def read(
         if game is not None:
             if not isinstance(game, dict):
                 raise ValueError("game must name an action for each key")
-            chosen = {_key(key, known): str(name) for key, name in game.items()}
+            chosen = {_key(key): str(name) for key, name in game.items()}
             try:
                 schema = replace(schema, keys=chosen)
             except UserError:
@@ -142,7 +141,7 @@ def read(
         commands = []
         for command in COMMANDS:
             given = window.get(command.name, command.keys)
-            keys = tuple(_key(key, known) for key in (given if isinstance(given, list | tuple) else [given]))
+            keys = tuple(_key(key) for key in (given if isinstance(given, list | tuple) else [given]))
             if not keys:
                 raise ValueError(f"{command.name} has no key")
             taken = next((key for key in keys if key in schema.keys), None)
@@ -174,11 +173,13 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
-def _key(key: Any, known: Collection[str]) -> str:
+def _key(key: Any) -> str:
     """A key's name as pygame spells it; YAML reads digits as numbers."""
     name = str(key).lower()
-    if len(name) != 1 and name not in known:
-        raise ValueError(f"{name!r} is no key (as in: w, left, space, left shift, page down, f5)")
+    if not is_key(name):
+        right = right_key(str(key))
+        hint = f"it is called {right!r}" if right else "as in: w, left, space, left shift, page down, f5"
+        raise ValueError(f"{name!r} is no key ({hint})")
     return name
 
 
