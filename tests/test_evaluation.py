@@ -123,7 +123,10 @@ class Fake(nn.Module):
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout.games, "make", lambda game_id, frame=None, **options: Toy("ends" in game_id, **options))
+    monkeypatch.setattr(rollout.games, "option_names", lambda game_id: ("ends", "surface"))
+    monkeypatch.setattr(
+        rollout, "Forgiving", lambda game_id, tally, frame, **options: Toy("ends" in game_id, **options)
+    )
 
 
 @pytest.fixture(scope="module")

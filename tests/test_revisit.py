@@ -152,7 +152,8 @@ class Namer:
 
 @pytest.fixture
 def ring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout.games, "make", lambda game_id, frame=None, **options: Ring(**options))
+    monkeypatch.setattr(rollout.games, "option_names", lambda game_id: ("surface", "gems"))
+    monkeypatch.setattr(rollout, "Forgiving", lambda game_id, tally, frame, **options: Ring(**options))
     monkeypatch.setattr(returns, "CUTS", 5)  # fewer copies of the game than in earnest
     monkeypatch.setattr(returns, "SPARE", 128)
 
@@ -292,7 +293,7 @@ def dreamt(kind: str) -> tuple[dict[str, Any], list[str], list[Any]]:
     with rollout.RealGame("ring") as game:
         detector = gems.Detector()
         detector.forward = lambda frames: (frames == torch.tensor(GEM, dtype=torch.uint8)).all(-1)  # type: ignore
-        bare = gems.Bare(game, "ring")
+        bare = gems.Bare(game)
         walk = trips.Walk.record(game, 1, 0, 1, 64)
         masks = bare.masks(1, walk.frames, walk.actions)
         detector.held_out = (torch.from_numpy(np.stack(walk.frames)), torch.from_numpy(masks))
@@ -351,7 +352,7 @@ def test_a_way_goes_on_from_given_steps_and_not_into_what_is_shunned(ring: None)
 
 def test_a_gem_is_found_before_it_is_taken_and_from_where_it_is_left(ring: None) -> None:
     with rollout.RealGame("ring") as game:
-        bare = gems.Bare(game, "ring")
+        bare = gems.Bare(game)
         walk = trips.Walk.record(game, 90005, 0, 8, 500)
         masks = bare.masks(90005, walk.frames, walk.actions)
         taken, left = (gems.find_gem(game, bare, walk, masks, kind) for kind in (True, False))

@@ -13,7 +13,6 @@ Legend: N pictures, K candidates, V views, Q frames that show some of a view, D 
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import math
 from collections.abc import Sequence
@@ -23,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_collect import games
 from data_collect.errors import UserError
+from data_collect.guest import Guest
 from game_wm.memory.atlas import NAMES, Atlas
 from game_wm.memory.episodic import WAYS, EpisodicMemory, Places
 from game_wm.memory.geometry import BEFORE, Geometry
@@ -150,10 +149,10 @@ def draw_atlas(store: LatentStore, spans: Sequence[Span], geometry: Geometry, pi
     place, (_, height, width) = geometry.config.place, store.latent_shape
     rows = candidates(store, spans, FINE * place, HEADINGS)
     poses = np.concatenate([store.read("pose", row) for row in rows]).astype(np.float32)
-    with contextlib.closing(games.make(store.game)) as game:
+    with Guest(store.game) as game:
         check_level(game)
-        if hasattr(game.unwrapped, "depth"):
-            disparity = known_disparity(game.unwrapped, place, height, width)(poses)
+        if hasattr(game, "depth"):
+            disparity = known_disparity(game, place, height, width)(poses)
         else:
             latents = torch.from_numpy(np.concatenate([store.read("latents", row) for row in rows])).float()
             disparity = torch.cat([geometry.depth(part) for part in latents.split(PART)])

@@ -12,7 +12,6 @@ Legend: B frames, C channels, h, w latent grid.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 
@@ -20,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_collect import games
 from data_collect.errors import UserError
+from data_collect.guest import Guest
 from game_wm.finite import descend
 from game_wm.memory.geometry import FARTHEST, FINER, NEAREST, Depth
 from train import commands
@@ -108,8 +107,8 @@ def main(arguments: list[str]) -> int:
     if not store.index["pose"]:
         raise UserError(f"{options.latents} has no poses: depth is asked for where the player stood")
     state, config = check_card(options.geometry), geometry.config
-    with contextlib.closing(games.make(store.game)) as game:
-        known = known_disparity(game.unwrapped, config.place, config.height, config.width)
+    with Guest(store.game) as game:
+        known = known_disparity(game, config.place, config.height, config.width)
         learnt, held_out = (Frames(store, store.split(options.held_out, held), known) for held in (False, True))
         before = off_by(geometry.depth, held_out)
         depth = fit(geometry.depth, learnt, options.steps)

@@ -170,7 +170,7 @@ def section(card: Mapping[str, Any], suite: str) -> list[str]:
         "fidelity": _fidelity, "control": _control, "stability": _stability, "revisit": _revisit, "dream": _dream,
         "cost": _cost,
     }  # fmt: skip
-    return [f"## {suite.capitalize()}", "", *pages[suite](card), *_lead(card[suite]), ""]
+    return [f"## {suite.capitalize()}", "", *pages[suite](card), *_lead(card[suite]), *_faults(card[suite]), ""]
 
 
 def _lead(figures: Mapping[str, Any]) -> list[str]:
@@ -181,6 +181,14 @@ def _lead(figures: Mapping[str, Any]) -> list[str]:
     least, most = lead["warm_up"]
     return ["", f"Episodes are short: dreams begin after {least} to {most} steps and a prompt of {lead['prompt']} "
             f"frames, and at most {lead['frames']} frames are compared."]  # fmt: skip
+
+
+def _faults(figures: Mapping[str, Any]) -> list[str]:
+    """In how many plays the real game failed."""
+    if "faults" not in figures:
+        return []
+    failed, plays = figures["faults"]["failed"], figures["faults"]["plays"]
+    return ["", f"In {failed} of {plays} plays the real game failed; they count as far as they went."]
 
 
 def table(header: list[str], rows: list[list[str]]) -> list[str]:

@@ -22,13 +22,11 @@ Legend: B frames, P of a prompt, H height, W width in pixels.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import gymnasium
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -36,7 +34,6 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
-from data_collect import games
 from data_collect.files import whole
 from game_wm.evaluation.led import Start
 from game_wm.evaluation.rollout import RealGame, Tick, no_tick
@@ -56,14 +53,14 @@ EVERY, TRIES = 4, 8  # frames from one start to the next, and how many of them a
 
 def has_gems(game: RealGame) -> bool:
     """Whether the game can be played without its gems."""
-    return "gems" in inspect.signature(type(game.env.unwrapped)).parameters
+    return "gems" in game.options
 
 
 class Bare:
     """The same game without gems: `masks` tells where the gems of a play were."""
 
-    def __init__(self, game: RealGame, game_id: str) -> None:
-        self.env: gymnasium.Env = games.make(game_id, gems=0)
+    def __init__(self, game: RealGame) -> None:
+        self.env = game.make(gems=0)
         self.schema = game.schema
 
     def masks(self, seed: int, frames: list[np.ndarray], actions: list[np.ndarray]) -> np.ndarray:
@@ -124,7 +121,7 @@ def gem_detector(
 
     `tick` is told of each walk recorded and each update made.
     """
-    bare = Bare(game, game_id)
+    bare = Bare(game)
 
     def record(seeds: range) -> Iterator[tuple[Tensor, Tensor]]:
         for seed in seeds:

@@ -18,7 +18,6 @@ action.
 
 from __future__ import annotations
 
-import inspect
 import statistics
 import sys
 from collections import deque
@@ -32,6 +31,7 @@ from torch import Tensor
 
 from data_collect import games, players
 from data_collect.errors import UserError
+from game_wm.evaluation.forgiving import Forgiving, Tally
 
 ATTEMPTS = 8  # action seeds tried for one seed
 SEEN_FRAMES = 16  # a surface counts as seen when it was on screen in the last so many frames of the prompt
@@ -147,12 +147,11 @@ class RealGame:
     be made."""
 
     def __init__(self, game_id: str, frame: tuple[int, int] | None = None) -> None:
-        self.env = games.make(game_id, frame=frame)
-        if "surface" in inspect.signature(type(self.env.unwrapped)).parameters:  # costs time, so it is asked for
-            self.env.close()
-            self.env = games.make(game_id, frame=frame, surface=True)
-        self.schema = self.env.get_wrapper_attr("action_schema")
-        self.game_id, self.pace = game_id, Pace()
+        self.game_id, self.frame, self.pace, self.tally = game_id, frame, Pace(), Tally(game_id)
+        self.options = games.option_names(game_id)
+        self.made: list[Forgiving] = []
+        self.env = self.make(**({"surface": True} if "surface" in self.options else {}))  # costs time otherwise
+        self.schema = self.env.action_schema
         self.lasted: list[int] = []  # steps of the episodes that ended before their prompt was over
         self.led_by = ""  # the player of the last warm-up and prompt
         self.maps: dict[int, bytes] = {}  # seed -> its walls, where the game has a map
@@ -162,7 +161,17 @@ class RealGame:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.env.close()
+        for env in self.made:
+            env.close()
+
+    def make(self, **options: Any) -> Forgiving:
+        """The game once more, with these options."""
+        self.made.append(Forgiving(self.game_id, self.tally, frame=self.frame, **options))
+        return self.made[-1]
+
+    def told(self) -> dict[str, Any]:
+        """For the card: what was unusual about the plays."""
+        return self.pace.told() | self.tally.told()
 
     @property
     def one_map(self) -> bool:
@@ -250,6 +259,8 @@ class RealGame:
         for step in range(1, frames + 1):
             action = self.schema.noop() if idle else lead.follower.act(frame, info)
             frame, reward, terminated, truncated, info = self.env.step(action)
+            if "fault" in info:
+                break
             play.frames.append(frame.copy())
             play.actions.append(self.schema.encode(action))
             play.rewards.append(float(reward))
@@ -258,7 +269,7 @@ class RealGame:
             if terminated or truncated:
                 play.terminated = bool(terminated)
                 break
-        return play
+        return play if play.rewards else None
 
     def find(
         self, seed: int, prompt: int, frames: int, horizons: Sequence[int] = (), idle: int = 0, attempts: int = ATTEMPTS

@@ -142,7 +142,7 @@ def _rollouts(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: 
         episodes = len(fidelity.seeds)
         left_out = options.episodes - episodes
         least, most = game.pace.warm_up
-        figures = fidelity.result() | game.pace.told() | {
+        figures = fidelity.result() | game.told() | {
             "episodes": episodes,
             "prompt_frames": prompt,
             "protocol": f"Prompts are played by `{game.led_by}` after a warm-up of {least} to {most} frames, the "
@@ -171,7 +171,7 @@ def _control(checkpoint: Checkpoint, options: Options, game: RealGame, rollouts:
         return
     if "ratio" not in figures:
         print("control: real frames do not tell the actions apart, so the dream's share says nothing", file=sys.stderr)
-    yield Found("control", {"control": figures | game.pace.told()}, {})
+    yield Found("control", {"control": figures | game.told()}, {})
 
 
 def _namer(checkpoint: Checkpoint, options: Options, game: RealGame) -> Namer:
@@ -195,7 +195,7 @@ def _stability(checkpoint: Checkpoint, options: Options, game: RealGame, prompt:
     seeds = options.seeds(options.dreams)
     with progress("stability", budget(options.dreams, options.long)) as tick:
         for card in stability(checkpoint.model, game, features, prompt, seeds, options.long, options.steps, tick):
-            yield Found("stability", {"stability": card | game.pace.told()}, {}, whole="dreamt" not in card)
+            yield Found("stability", {"stability": card | game.told()}, {}, whole="dreamt" not in card)
 
 
 def window_only(checkpoint: Checkpoint, options: Options) -> Path | None:
@@ -250,13 +250,13 @@ def _dream(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int
         updates = options.gem_updates or options.share(UPDATES)
         with progress("gem detector", walks + max(1, walks // 5) + updates) as tick:
             detector = gem_detector(game, checkpoint.game, options.cache, tick, walks, updates)
-        gems = (Bare(game, checkpoint.game), detector)
+        gems = (Bare(game), detector)
     seeds, (prompt, _) = options.seeds(options.runs), game.pace.cut(prompt, 1)
     with progress("dream", budget(options.runs, gems=gems is not None)) as tick:
         card, notes, found = dream(checkpoint.model, game, namer, seeds, prompt, gems, steps=options.steps, tick=tick)
     for note in notes:
         print(f"dream: {note}", file=sys.stderr)
-    yield Found("dream", {"dream": card | game.pace.told()}, {"-ways": ways(found)} if found else {})
+    yield Found("dream", {"dream": card | game.told()}, {"-ways": ways(found)} if found else {})
 
 
 def _cost(checkpoint: Checkpoint, options: Options) -> Found:
