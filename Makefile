@@ -29,7 +29,7 @@ play: setup         ## play the Doom model that comes with the repository (CHECK
 	@$(BIN)/python play.py $(CHECKPOINT)
 
 demo: setup         ## record, train, distil and measure a small maze model: 20 minutes on two cores
-	@$(BIN)/python -m train pipeline --config configs/maze/quick.yaml
+	@$(BIN)/python -m train pipeline --config configs/maze/quick.yaml --minutes 19
 
 record: setup       ## record maze gameplay into runs/maze/data
 	@$(BIN)/python -m data_collect record --game maze --player explorer --frames 20000 --workers 2 --out runs/maze/data

@@ -54,7 +54,7 @@ class Checkpoint:
 
     `contexts_frames` uint8 (S, P, H, W, 3); `contexts_actions` float32 (S, P - 1, A), the encoded actions between
     them; `trained`: frames, hours and machine, for the card; `contexts_poses` float32 (S, P, 3), None where the game
-    tells none.
+    tells none; `measured`: how good the next frame was when it was exported (`train/diagnosis.py`).
     """
 
     model: WorldModel
@@ -66,6 +66,18 @@ class Checkpoint:
     name: str
     path: Path | None = None
     contexts_poses: Tensor | None = None
+    measured: dict[str, Any] | None = None
+
+    @property
+    def warning(self) -> str | None:
+        """What to say before it is played: that repeating the last frame would be better, where it would."""
+        psnr = (self.measured or {}).get("psnr", {})
+        if not {"next_frame", "repeat"} <= psnr.keys() or psnr["next_frame"] > psnr["repeat"]:
+            return None
+        return (
+            f"the next frames of {self.name} are worse than the last one again ({psnr['next_frame']:.1f} against "
+            f"{psnr['repeat']:.1f} dB): it was trained too little"
+        )
 
     def prompt(self, context: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """A seed context: frames (P, H, W, 3), actions (P - 1, A) and poses (P, 3), if there are any."""
@@ -123,6 +135,8 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
         "trained": json.dumps(checkpoint.trained),
         "name": checkpoint.name,
     }
+    if checkpoint.measured is not None:
+        metadata["measured"] = json.dumps(checkpoint.measured)
     metadata["sha256"] = content_hash(json.dumps(metadata, sort_keys=True), tensors)
     with whole(path) as file:
         save_file(tensors, file.name, metadata)
@@ -158,6 +172,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
         frames, actions, poses = unpack_frames(tensors), tensors["contexts.actions"], tensors.get("contexts.poses")
         _check_contexts(model, schema, frames, actions, poses)
         trained, game, name = json.loads(metadata["trained"]), metadata["game"], metadata["name"]
+        measured = json.loads(metadata["measured"]) if "measured" in metadata else None
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, OSError) as error:
         raise UserError(
             f"{path}: not a whole game_wm checkpoint ({first_line(error)}); copy or export it again"
@@ -165,7 +180,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
     if broken:
         raise UserError(f"{path}: {diverged(broken)}")
     model.to(device).eval().requires_grad_(False)
-    return Checkpoint(model, schema, game, frames, actions, trained, name, path, poses)
+    return Checkpoint(model, schema, game, frames, actions, trained, name, path, poses, measured)
 
 
 def pack_frames(frames_SPHWC: Tensor) -> dict[str, Tensor]:

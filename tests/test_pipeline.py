@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from data_collect import games
 from data_collect.dataset import Dataset
 from data_collect.errors import UserError
+from data_collect.record import record
 from game_wm.checkpoint import load
+from game_wm.ui.shards import ShardRecording
+from tests.tiny_game import PLACELESS
 from train.__main__ import main
+from train.frames import recordings_of
+from train.pipeline import Runner
+from train.plan import parse
+from train.windows import LatentStore
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "maze"
 SMALL = {
@@ -36,7 +47,7 @@ SMALL["distill"] = [
 
 def arguments(runs: Path, **steps: int) -> list[str]:
     """Flags of a pipeline that takes seconds."""
-    flags = ["--name", "tiny", "--runs", str(runs), "--wandb", "off", "--limit", "null", "--contexts", "2"]
+    flags = ["--name", "tiny", "--runs", str(runs), "--wandb", "off", "--contexts", "2"]
     flags += ["--record.frames", "1500", "--record.episode_frames", "150", "--record.workers", "1"]
     for stage, small in SMALL.items():
         given = ["--trainer.log_every_n_steps", "2", "--warmup", "5", *small]
@@ -52,12 +63,14 @@ def test_everything_from_nothing_to_play(
     monkeypatch.chdir(CONFIGS.parent.parent)
     assert main(arguments(tmp_path, tokenizer=30, geometry=6, dynamics=20, distill=4)) == 0
     told = capfd.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in told[-3:]] == [
+    assert [line.split(":")[0] for line in told[-6:-2]] == [
+        "tokenizer alone",
         "next frame, held-out episodes",
+        "next frame of the teacher",
         "repeat the last frame",
-        "gain",
     ]
     run = tmp_path / "tiny"
+    diagnosed(run, told)
     for stage in SMALL:
         lines = [json.loads(line) for line in (run / stage / "metrics.jsonl").read_text().splitlines()]
         assert any("loss" in line for line in lines) and any("matrix_fraction" in line for line in lines)
@@ -88,6 +101,23 @@ def test_everything_from_nothing_to_play(
     assert max(steps) == 7
 
     goes_on_from_what_ships(tmp_path, run)
+
+
+def diagnosed(run: Path, told: list[str]) -> None:
+    """A result that is worse than repeating is not handed over in silence, and what to do about it can be done."""
+    report, student = json.loads((run / "diagnosis.json").read_text()), load(run / "tiny.safetensors")
+    assert set(report["psnr"]) == set(report["psnr_moving"]) == {"tokenizer", "next_frame", "teacher", "repeat"}
+    assert report["gain"] < 0 and report["limit"] == "tokenizer"
+    assert told[-2].startswith("warning: WORSE than repeating the last frame, by ")
+    assert told[-1] == f"train the tokenizer longer: {report['longer']}"
+    words = shlex.split(report["longer"])
+    assert words[:4] == ["python", "-m", "train", "pipeline"] and words[-2:] == ["--tokenizer.steps", "60"]
+    before, after = parse(arguments(run.parent, tokenizer=30, geometry=6, dynamics=20, distill=4)[1:]), parse(words[4:])
+    assert after == replace(before, tokenizer=replace(before.tokenizer, steps=60))
+    assert student.measured == {"frames": 64, **{
+        name: {k: v for k, v in report[name].items() if k != "teacher"} for name in ("psnr", "psnr_moving")
+    }}  # fmt: skip
+    assert "worse than the last one again" in (student.warning or "")
 
 
 def goes_on_from_what_ships(tmp_path: Path, run: Path) -> None:
@@ -134,6 +164,145 @@ def goes_on_from_what_ships(tmp_path: Path, run: Path) -> None:
         pairs = zip(getattr(moved, part).parameters(), getattr(other.model, part).parameters(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
     assert new.trained["frames"] > old.trained["frames"] and new.trained["hours"] >= old.trained["hours"]
+
+
+def own(runs: Path, name: str, *more: str) -> list[str]:
+    """Flags of a pipeline of a game of one's own, with networks and budgets that are almost nothing."""
+    flags = ["--name", name, "--runs", str(runs), "--wandb", "off", "--contexts", "2", "--record.workers", "1"]
+    for stage in ("tokenizer", "dynamics", "distill"):
+        small = [*SMALL[stage], "--sample_minutes", "100"]
+        small = [flag for i, flag in enumerate(small) if "--data.length" not in (flag, small[i - 1])]
+        flags += [f"--{stage}.minutes", "null", f"--{stage}.steps", "2", f"--{stage}.flags", json.dumps(small)]
+    return ["pipeline", "--config", str(CONFIGS.parent / "own" / "quick.yaml"), *flags, *more]
+
+
+@pytest.mark.parametrize("steps", [20, 6])
+def test_short_episodes_end_in_a_model_that_plays(
+    steps: int, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    monkeypatch.chdir(Path(__file__).parent)  # for the process that records
+    game = f"gym:tiny_game:Tiny-v0?width=64&height=64&shortest={steps}&longest={steps}"
+    assert main(own(tmp_path, "short", "--record.game", game, "--record.frames", str(60 * (steps + 1)))) == 0
+    told = capfd.readouterr().out
+    windows = f"dynamics {steps + 1} instead of 32, distill {steps + 1} instead of 32"
+    assert (
+        f"outlook: episodes have {steps} steps (median), so windows are shorter: {windows}; for longer ones, " in told
+    )
+    student = load(tmp_path / "short" / "short.safetensors")
+    assert student.model.window == min(8, steps + 1) and student.contexts_frames.shape[1] == steps + 1
+    state = student.model.start(student.contexts_frames, student.contexts_actions, torch.tensor([1, 2]))
+    for _ in range(30):
+        outcome, state = student.model.step(state, torch.zeros(2, 3))
+    assert outcome.frames.shape == (2, 64, 64, 3)
+
+
+def test_recordings_that_there_are_are_trained_on_together(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bot's and a person's: nothing is recorded, both are learnt from, and a part of both is held out."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    bot = record(tmp_path / "bot", PLACELESS, "random", 500)
+    hand = ShardRecording(tmp_path / "hand", PLACELESS, replace(bot.schema, keys={"a": "left"}), seed=5)
+    with contextlib.closing(games.make(PLACELESS)) as game:
+        hand.begin(*game.reset(seed=0))
+        for i in range(30):
+            picture, reward, ended, _, info = game.step(i % 3)
+            hand.step(bot.schema.raw(i % 3), reward, ended, picture, info)
+    hand.close()
+    both = ["--data", str(tmp_path / "bot"), str(tmp_path / "hand"), "--distill.config", ""]
+    assert main(own(tmp_path, "both", *both)) == 0
+    told, run = capfd.readouterr().out, tmp_path / "both"
+    assert "record:" not in told and not (run / "data").exists()
+    store = LatentStore(run / "latents")
+    assert [recording.dataset.folder for recording in recordings_of(store)] == [tmp_path / "bot", tmp_path / "hand"]
+    assert {store.episodes[span.episode]["recording"] for span in store.split(0.1, validation=True)} == {0, 1}
+    assert main(own(tmp_path, "both", *both)) == 0
+    told = capfd.readouterr().out
+    assert told.count("complete, skipped") == 2 and "is up to date" in told
+
+    record(tmp_path / "other", "maze?size=7", "random", 100)
+    record(tmp_path / "small", PLACELESS.replace("64", "32"), "random", 100)
+    dream = ShardRecording(tmp_path / "dream", "dream:both", bot.schema, seed=0)
+    dream.begin(picture, {})
+    dream.step(bot.schema.raw(0), 0.0, True, picture, {})
+    dream.close()
+    for folder, words in (("other", "differ in their game"), ("small", "32x32 and 64x64"), ("dream", "dream:both and")):
+        with pytest.raises(UserError, match=words):
+            main(own(tmp_path, "no", "--data", str(tmp_path / "bot"), str(tmp_path / folder)))
+    assert not (tmp_path / "no").exists()
+
+
+def test_what_cannot_be_learnt_is_told_before_minutes_are_spent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the pipeline's own words, and nothing is trained."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    monkeypatch.chdir(Path(__file__).parent)
+    still = ["--record.game", "gym:tiny_game:Still-v0", "--record.frames", "200"]
+    with pytest.raises(UserError, match=r"still/data: every picture is the same.*inspect .* --sheet"):
+        main(own(tmp_path, "still", *still))
+    few = ["--record.game", PLACELESS, "--record.frames", "20"]
+    with pytest.raises(UserError, match=r"20 frames are too few .*: record more --record\.frames"):
+        main(own(tmp_path, "few", *few))
+    with pytest.raises(UserError, match=r"with --record\.seed 0, not 1: choose another --name, or remove"):
+        main(own(tmp_path, "few", *few, "--record.seed", "1"))
+    with pytest.raises(UserError, match=r"^unknown player 'nobody'"):
+        main(own(tmp_path, "nobody", *few, "--record.player", "nobody"))
+    with pytest.raises(UserError, match=r"^--record\.frames 1 is too small"):
+        main(own(tmp_path, "one", *few, "--record.frames", "1"))
+    for flag, value, words in [
+        ("--dynamics.model.colour", "1", r"there is no flag --dynamics\.model\.colour"),
+        ("--tokenizer.minuts", "1", r"there is no flag --tokenizer\.minuts; did you mean --tokenizer\.minutes"),
+        ("--dynamics.warmup", "-5", r"--dynamics\.warmup must be at least 0"),
+        ("--distill.name", "x", "the pipeline gives it that itself"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            main(own(tmp_path, "never", *few, flag, value))
+    assert not (tmp_path / "never").exists() and not list(tmp_path.glob("*/tokenizer"))
+
+
+def test_a_stage_that_diverges_is_told_in_the_pipelines_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    record(tmp_path / "data", PLACELESS, "random", 500)
+    wild = ["--data", str(tmp_path / "data"), "--tokenizer.model.lr", "1e30", "--tokenizer.steps", "20"]
+    with pytest.raises(
+        UserError, match=r"training diverged.* such as --tokenizer\.model\.lr 2\.5e\+29; what was saved"
+    ):
+        main(own(tmp_path, "wild", *wild))
+
+
+def test_minutes_of_all_go_where_they_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tokenizer takes rounds until it is better than repeating, or has had its most; the rest is shared."""
+    now, got, alone = [0.0], list[tuple[str, float]](), [25.0, 28.0, 33.0]
+    monkeypatch.setattr("train.clock.time.monotonic", lambda: now[0])
+    plan = parse(own(tmp_path, "shared", "--minutes", "18", "--record.game", "maze")[1:])
+    for stage, minutes in (("tokenizer", 5), ("dynamics", 10), ("distill", 2)):
+        plan.stage(stage).minutes = minutes
+    runner = Runner(plan, ["--minutes", "18"])
+
+    def train(stage: str, minutes: float | None) -> int:
+        assert minutes is not None
+        now[0] += 60 * (minutes - sum(more for name, more in got if name == stage))
+        got.append((stage, minutes - sum(more for name, more in got if name == stage)))
+        return 0
+
+    monkeypatch.setattr(runner, "train_for", train)
+    monkeypatch.setattr(runner, "good_enough", lambda stage: alone.pop(0) > 30)
+    monkeypatch.setattr("train.checkpoints.trained_minutes", lambda path: 0.0)
+    for stage in runner.stages:
+        assert runner.share_out(stage) == 0
+    assert [stage for stage, _ in got] == ["tokenizer"] * 3 + ["dynamics", "distill"]
+    tokenizer = [minutes for stage, minutes in got if stage == "tokenizer"]
+    assert tokenizer == pytest.approx([5, 2.5, 1.85])  # a part of 17 minutes, half as much again, what is left of 55 %
+    assert [minutes for _, minutes in got[3:]] == pytest.approx([7.65 * 10 / 12, 7.65 * 2 / 12])
+    assert runner.clock.spent == pytest.approx(17)  # a minute is left for the export
+    (tmp_path / "shared").mkdir()
+    runner.clock.keep()
+    assert Runner(plan).clock.spent == pytest.approx(17)
+    assert runner.longer("tokenizer") == "python -m train pipeline --minutes 36"
 
 
 def test_errors_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

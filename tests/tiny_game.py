@@ -76,7 +76,15 @@ class Tiny(gymnasium.Env[np.ndarray, int]):
         return frame
 
 
+class Still(Tiny):
+    """Its picture never changes."""
+
+    def _frame(self) -> np.ndarray:
+        return np.full((16, 16, 3), 90, np.uint8)
+
+
 gymnasium.register("Tiny-v0", entry_point=Tiny)
+gymnasium.register("Still-v0", entry_point=Still)
 
 
 def record_without_end(folder: Path, begun: Any) -> None:

@@ -5,6 +5,7 @@ state = check_card(Path("runs/maze/tokenizer/last.ckpt"))["state_dict"]     # th
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from dataclasses import asdict
@@ -42,6 +43,22 @@ def check_card(path: Path, card: dict[str, Any] | None = None) -> dict[str, Any]
     if card["stage"] != "tokenizer" and found["schema"]["names"] != card["schema"]["names"]:
         raise UserError(f"{path} knows the actions {found['schema']['names']}, the recording {card['schema']['names']}")
     return state
+
+
+def weights_hash(path: Path) -> str:
+    """Of the averaged weights in a training checkpoint: changes when any does."""
+    digest = hashlib.sha256()
+    for name, value in sorted(check_card(path)["state_dict"].items()):
+        digest.update(name.encode() + value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def trained_minutes(path: Path) -> float:
+    """Minutes that a run has trained so far, over all resumes; 0 without a checkpoint."""
+    if not path.exists():
+        return 0.0
+    card = check_card(path)["game_wm"]
+    return 60 * (card["trained"]["hours"] - card.get("before", {}).get("hours", 0.0))
 
 
 def check_network(

@@ -210,11 +210,13 @@ def pipeline() -> Parser:
     parser = Parser(
         "python -m train pipeline",
         "From nothing to a model that plays, under RUNS/NAME/. Run it again and it continues: what is complete is\n"
-        "skipped, a stage with a longer budget trains on, one whose configuration or input has changed starts anew.",
+        "skipped, a stage with a longer budget trains on, one whose configuration or input has changed starts anew.\n"
+        "Every flag of a stage is one here, behind the stage's name: --dynamics.model.lr 3e-4.",
         [
             "python -m train pipeline --config configs/maze/quick.yaml",
-            "python -m train pipeline --config configs/own/quick.yaml --name mine --record.game gym:my_game:MyGame-v0",
-            "python -m train pipeline --config configs/own/quick.yaml --name mine --dynamics.minutes 60",
+            "python -m train pipeline --config configs/own/quick.yaml --name mine --record.game gym:my_game:MyGame-v0 "
+            "--minutes 30",
+            "python -m train pipeline --config configs/own/quick.yaml --name mine --data data/bot data/by-hand",
         ],
     )
     for title, flags in {
@@ -224,19 +226,19 @@ def pipeline() -> Parser:
             "--runs DIR": "where runs lie (default: runs)",
             "--init FILE": "a playable checkpoint (.safetensors) to tune on the recording",
         },
-        "what to record": {
+        "what to learn from": {
+            "--data DIR ...": "recordings that there are, several together; or one is made:",
             "--record.game ID": "maze, doom, gym:ID",
             "--record.player PLAYER": "explorer, wanderer, random, human or policy:MODULE:FUNCTION",
             "--record.frames N": "frames that the recording shall hold (default: 40000)",
             "--record.workers N": "processes that record (default: 2)",
         },
         "how long": {
+            "--minutes NUMBER": "of all of it, recording and export too; the stages share them by their own minutes",
             **{f"--{stage}.minutes NUMBER": f"of training, stage {stage}" for stage in STAGES},
-            "--limit NUMBER": "minutes of all of it; the stages' minutes shrink in proportion where they would not fit",
         },
         "how": {
             "--STAGE.config FILE": 'of a stage, as --dynamics.config FILE; --distill.config "" leaves that stage out',
-            "--STAGE.flags LIST": 'further flags of a stage, as --dynamics.flags \'["--model.lr", "3e-4"]\'',
             "--device DEVICE": "cpu, cuda, cuda:1, mps (default: cuda where there is one)",
             "--wandb MODE": "offline, online or off (default: offline)",
         },

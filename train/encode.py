@@ -34,7 +34,7 @@ from game_wm.device import usable
 from game_wm.fsq import Codebook
 from game_wm.tokenizer import Tokenizer
 from train import commands
-from train.frames import Recording
+from train.frames import Recording, open_recordings
 from train.machine import use_all_cores
 from train.report import Task, say
 from train.tokenizer import load_tokenizer
@@ -54,8 +54,7 @@ def tokenizer_hash(tokenizer: Tokenizer) -> str:
 
 def encode(data: list[str], tokenizer: Tokenizer, out: str | Path, device: str = "cpu") -> bool:
     """Encode recordings into `out`; returns False when that had been done. Raises `UserError` for unfit recordings."""
-    recordings, folder = [Recording(path) for path in data], Path(out)
-    first = recordings[0]
+    recordings, folder = open_recordings(data), Path(out)
     for recording in recordings:
         size, wanted = (recording.width, recording.height), (tokenizer.config.width, tokenizer.config.height)
         if size != wanted:
@@ -63,8 +62,6 @@ def encode(data: list[str], tokenizer: Tokenizer, out: str | Path, device: str =
                 f"{recording.dataset.folder} has frames of {size[0]}x{size[1]}, "
                 f"the tokenizer takes {wanted[0]}x{wanted[1]}"
             )
-        if recording.dataset.schema.to_json() != first.dataset.schema.to_json():
-            raise UserError(f"{recording.dataset.folder} and {first.dataset.folder} differ in their actions")
     folder.mkdir(parents=True, exist_ok=True)
     with folder_lock(folder):
         return _encode(recordings, tokenizer, folder, device)

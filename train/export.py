@@ -8,7 +8,7 @@
 Writes `NAME.safetensors` (the student of distillation, or the dynamics where nothing was distilled) and, beside a
 student, `NAME-teacher.safetensors`. Dreams begin from real frames of held-out episodes, or at the ends of recordings'
 (`--beginnings`); what a long prompt has shown, a model with long memory knows. The last lines say how well the
-next frame of such episodes is predicted, beside repeating the last one.
+next frame of such episodes is predicted, beside repeating the last one (`diagnosis.py`).
 
 Legend: S contexts, P frames of one, H, W pixels, A encoded action.
 """
@@ -26,10 +26,10 @@ from torch import Tensor
 from data_collect.dataset import Dataset, Episode
 from data_collect.errors import UserError
 from game_wm.checkpoint import RAW_BYTES, Checkpoint, load, pack_frames, save
-from game_wm.evaluation.metrics import pooled_psnr, squared_error
 from game_wm.world import WorldConfig, WorldModel
 from train import commands
 from train.checkpoints import check_card
+from train.diagnosis import PROMPT, Figures, HeldOut, measure, told
 from train.dynamics import load_dynamics
 from train.encode import tokenizer_hash
 from train.frames import FrameSource, PooledFrames, recordings_of
@@ -38,6 +38,9 @@ from train.machine import describe
 from train.report import say
 from train.tokenizer import load_tokenizer
 from train.windows import LatentStore, Span
+
+HELD_OUT = 0.04  # share of the episodes, where no stage of the run says it
+JUDGED = 64  # held-out frames that the next frame is judged by
 
 
 def contexts(store: LatentStore, count: int, frames: int, held_out: float) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -106,8 +109,9 @@ def export(
     base: Path | None = None,
     share: float = 1.0,
     begin_with: Sequence[Path] = (),
-) -> Path:
-    """Write the playable checkpoint(s) of a run; returns the path of the one that ships. Raises `UserError`.
+) -> tuple[Path, Figures | None]:
+    """Write the playable checkpoint(s) of a run; returns the path of the one that ships, and how good its next frame
+    is, if the recording is still there to tell. Raises `UserError`.
 
     `tokenizer_at`, `latents`: where they are not the run's own. `begin_with`: recordings for the beginnings of dreams.
     `base`: the playable checkpoint that the run began with: it gives the stages that the run has not, the beginnings of
@@ -145,7 +149,7 @@ def export(
         while len(frames) > 1 and pack_frames(frames)["contexts.frames"].nbytes > RAW_BYTES:
             frames, actions, poses = frames[:-1], actions[:-1], None if poses is None else poses[:-1]
 
-    def write(stage: str, file: str, steps: int | None, stages: list[str]) -> Path:
+    def build(stage: str, file: str, steps: int | None, stages: list[str]) -> Checkpoint:
         if began is not None and not new_dynamics:
             network, objective = began.model.dynamics, began.model.config.objective
         else:
@@ -167,18 +171,31 @@ def export(
                 raise UserError(f"{base} has a network of other sizes than {run}: leave --share out")
             weights = {k: torch.lerp(before[k], w, share) for k, w in weights.items()}
         model.dynamics.load_state_dict(weights)
-        path = out / f"{file}.safetensors"
         files = {tokenizer_at, *(at(s) for s in stages + ["geometry"] * bool(geometry))}
         # Dynamics that began with the base counts what is behind that itself.
         trained = _trained(files - {base} if at("dynamics") != base else files)
-        save(path, Checkpoint(model, store.schema, store.game, frames, actions, trained, file, path, poses))
-        return path
+        model.eval().requires_grad_(False)
+        path = out / f"{file}.safetensors"
+        return Checkpoint(model, store.schema, store.game, frames, actions, trained, file, path, poses)
 
+    teacher = None
     if not distilled:
-        return write("dynamics", name, None if new_dynamics or began is None else began.model.steps, ["dynamics"])
-    if at("dynamics") != base:  # what a run began with has a file of its own
-        write("dynamics", f"{name}-teacher", settings["model"]["teacher_steps"], ["dynamics"])
-    return write("distill", name, settings["model"]["student_steps"], ["dynamics", "distill"])
+        made = build("dynamics", name, None if new_dynamics or began is None else began.model.steps, ["dynamics"])
+    else:
+        if at("dynamics") != base:  # what a run began with has a file of its own
+            teacher = build("dynamics", f"{name}-teacher", settings["model"]["teacher_steps"], ["dynamics"])
+        made = build("distill", name, settings["model"]["student_steps"], ["dynamics", "distill"])
+    figures = None
+    try:
+        held_out = held_out_frames(store, made.model, settings.get("data", {}).get("held_out", HELD_OUT))
+        figures = measure(made.model, held_out, teacher.model if teacher else None)
+    except UserError as error:
+        say(f"how good the next frame is cannot be told: {error}")
+    for checkpoint, kind in [(teacher, "teacher"), (made, "next_frame")]:
+        if checkpoint is not None and checkpoint.path is not None:
+            checkpoint.measured = figures.of(kind) if figures else None
+            save(checkpoint.path, checkpoint)
+    return out / f"{name}.safetensors", figures
 
 
 def _trained(checkpoints: set[Path]) -> dict[str, Any]:
@@ -194,30 +211,9 @@ def _trained(checkpoints: set[Path]) -> dict[str, Any]:
     return {"frames": frames, "hours": round(hours, 3), "machine": describe(torch.device("cpu"))}
 
 
-@torch.no_grad()
-def next_frame(path: Path, store: LatentStore, held_out: float = 0.04, count: int = 64) -> tuple[float, float]:
-    """PSNR (dB, over all pixels) of the next frame of held-out episodes, and of repeating the last frame."""
-    model = load(path).model
-    prompt = min(32, model.window)
-    frames, actions, poses = contexts(store, count, prompt + 1, held_out)
-    prompt = frames.shape[1] - 1  # less where episodes are short
-    made = []
-    for first in range(0, len(frames), 16):
-        part = slice(first, first + 16)
-        placed = None if poses is None else poses[part, :prompt]
-        state = model.start(frames[part, :prompt], actions[part, : prompt - 1], torch.arange(len(frames[part])), placed)
-        made.append(model.step(state, actions[part, prompt - 1])[0].frames)
-    truth = frames[:, prompt]
-    predicted, repeated = (squared_error(truth, shown) for shown in (torch.cat(made), frames[:, prompt - 1]))
-    return pooled_psnr(predicted), pooled_psnr(repeated)
-
-
-def tell_next_frame(path: Path, latents: Path, held_out: float) -> None:
-    """Print the figures of `next_frame`, in three lines."""
-    predicted, repeated = next_frame(path, LatentStore(latents), held_out)
-    say(f"next frame, held-out episodes:   {predicted:.2f} dB")
-    say(f"repeat the last frame:           {repeated:.2f} dB")
-    say(f"gain:                            {predicted - repeated:+.2f} dB")
+def held_out_frames(store: LatentStore, model: WorldModel, held_out: float) -> HeldOut:
+    """What the next frame is judged on. `UserError` when the recording has gone."""
+    return HeldOut(*contexts(store, JUDGED, min(PROMPT, model.window) + 1, held_out))
 
 
 def main(arguments: list[str]) -> int:
@@ -226,7 +222,8 @@ def main(arguments: list[str]) -> int:
     latents, name = options.latents or options.run / "latents", options.name or options.run.name
     counts = options.contexts, options.prompt
     places = options.tokenizer, latents, options.base
-    path = export(options.run, name, options.out, *counts, *places, options.share, options.beginnings or ())
+    path, figures = export(options.run, name, options.out, *counts, *places, options.share, options.beginnings or ())
     say(f"wrote {path}, {path.stat().st_size / 2**20:.1f} MiB")
-    tell_next_frame(path, latents, 0.04)
+    for line in told(figures) if figures else ():
+        say(line)
     return 0

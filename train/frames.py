@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,32 @@ class Recording:
         return np.load(path, mmap_mode="r")
 
 
+def open_recordings(folders: Sequence[str | Path]) -> list[Recording]:
+    """Recordings to train on together. `UserError` where they are not of one game, size, rate and set of actions."""
+    recordings = [Recording(folder) for folder in folders]
+    if not recordings:
+        raise UserError("no recording is named: add --data.data FOLDER")
+    first = recordings[0]
+    for other in recordings[1:]:
+        for what, of in FACTS.items():
+            mine, theirs = of(first), of(other)
+            if mine != theirs:
+                raise UserError(
+                    f"{other.dataset.folder} and {first.dataset.folder} differ in their {what}, {theirs} and {mine}: "
+                    "train on recordings that agree in it"
+                )
+    return recordings
+
+
+# What recordings must agree in; options of the game and its key map need not be the same.
+FACTS: dict[str, Callable[[Recording], Any]] = {
+    "game": lambda recording: recording.dataset.game.split("?")[0],
+    "size": lambda recording: f"{recording.width}x{recording.height}",
+    "frames a second": lambda recording: recording.dataset.schema.fps,
+    "actions": lambda recording: recording.dataset.schema.to_json() | {"keys": None, "fps": None},
+}
+
+
 def recordings_of(store: LatentStore) -> list[Recording]:
     """The recordings that latents were encoded from, wherever both were moved together: recognised by their hashes.
 
@@ -122,12 +149,6 @@ class FrameSource:
 
     def __init__(self, recordings: list[Recording], seed: int, held_out: float) -> None:
         first = recordings[0]
-        for other in recordings[1:]:
-            if (other.height, other.width) != (first.height, first.width):
-                raise UserError(
-                    f"{other.dataset.folder} has frames of {other.width}x{other.height}, {first.dataset.folder} of "
-                    f"{first.width}x{first.height}: train on recordings of one size"
-                )
         self.recordings, self.seed, self.row = recordings, seed, 1
         self.game, self.schema = first.dataset.game, first.dataset.schema
         self.height, self.width = first.height, first.width
@@ -261,9 +282,7 @@ def open_frames(
     data: list[str], seed: int, held_out: float = 0.04, cache_gib: float = 16.0, pool_frames: int = 16384
 ) -> FrameSource:
     """The source for these recordings: cached where their frames take at most `cache_gib` and the disk has room."""
-    if not data:
-        raise UserError("no recording is named: add --data.data FOLDER")
-    recordings = [Recording(folder) for folder in data]
+    recordings = open_recordings(data)
     size = sum(recording.decoded_bytes for recording in recordings)
     missing = [recording for recording in recordings if not recording.cache.exists()]
     room = all(

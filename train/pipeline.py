@@ -1,7 +1,7 @@
 """From nothing to a model that plays: record, tokenizer, encode, geometry (for a model with episodic memory), dynamics,
-distill, export, and a first look.
+distill, export, and what the result is worth.
 
-    python -m train pipeline --config configs/maze/quick.yaml [--name N] [--dynamics.minutes 60]
+    python -m train pipeline --config configs/maze/quick.yaml [--name N] [--minutes 30] [--data FOLDER FOLDER]
 
 Everything lies under RUNS/NAME/. Run it again and it continues: what is complete is skipped, a stage with a longer
 budget trains on, a stage whose configuration or whose input has changed starts anew (its old folder is kept beside it).
@@ -11,127 +11,238 @@ from __future__ import annotations
 
 import hashlib
 import json
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import asdict, dataclass, field
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
-
-from data_collect.commandline import explained
+from data_collect.dataset import CARD, read_settings
 from data_collect.errors import UserError
 from data_collect.shards import write_atomic
 from game_wm.device import usable
 from train import locate
+from train.clock import Clock
+from train.plan import Pipeline, again, in_own_words, parse, read_yaml
+from train.recording import record
 from train.report import check_name, say
 
-RESERVE = 1.5  # minutes that encoding, export and the look at the result take of `limit`
-
-
-@dataclass
-class Record:
-    """What to record, as `python -m data_collect record` takes it."""
-
-    game: str = ""
-    player: str = "random"
-    frames: int = 40_000
-    episode_frames: int = 1_000
-    workers: int = 2
-    seed: int = 0
-
-
-@dataclass
-class Stage:
-    """A training stage: its configuration file, its budget, and further flags."""
-
-    config: str = ""
-    minutes: float | None = None
-    steps: int | None = None
-    flags: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Pipeline:
-    """The whole path.
-
-    Args:
-        name: of the run and of the checkpoint, `RUNS/NAME/NAME.safetensors`.
-        init: a playable checkpoint (.safetensors) to tune on the recording, tokenizer and dynamics.
-        geometry: of episodic memory; without a configuration the model has none.
-        distill: without a configuration (`--distill.config ""`) the dynamics plays as it is.
-        limit: minutes that all of it may take; the stages' minutes are shortened in proportion where it would not fit.
-        contexts: beginnings of dreams in the checkpoint.
-        prompt: real frames of each.
-        device: cpu, cuda, cuda:1 or mps; auto: cuda where there is one.
-    """
-
-    name: str
-    record: Record
-    tokenizer: Stage
-    dynamics: Stage
-    distill: Stage = field(default_factory=Stage)
-    geometry: Stage = field(default_factory=Stage)
-    runs: str = "runs"
-    init: str | None = None
-    limit: float | None = None
-    contexts: int = 8
-    prompt: int = 32
-    wandb: str = "offline"
-    device: str = "auto"
+MARGIN = 4.0  # dB by which the tokenizer alone should be better than repeating, before dynamics is trained
+MOST = 0.55  # of the minutes that are left when it begins, which the tokenizer may take for that
+ROUND = 0.5  # of its first part, by which it trains on
 
 
 class Runner:
-    """Runs the stages of a `Pipeline` that are not complete."""
+    """Runs the stages of a `Pipeline` that are not complete. `arguments`: what the plan was read from."""
 
-    def __init__(self, plan: Pipeline) -> None:
-        self.plan, self.folder = plan, Path(plan.runs, plan.name)
-        self.began = time.monotonic()
-        memory = ["geometry"] if plan.geometry.config else []
-        student = ["distill"] if plan.distill.config else []
-        self.stages = ["tokenizer", *memory, "dynamics", *student]
+    def __init__(self, plan: Pipeline, arguments: list[str] | None = None) -> None:
+        self.plan, self.arguments, self.folder = plan, arguments or [], Path(plan.runs, plan.name)
+        self.stages = plan.stages
+        self.data = plan.data or [str(self.folder / "data")]
+        self.clock = Clock(plan.minutes, self.folder / "pipeline.json")
 
     def run(self) -> int:
         """Exit status; 0 with the checkpoint written and the next frame measured."""
-        if not self.plan.record.game:
-            raise UserError("which game? give --record.game ID, for one of `maze` or gym:ID")
-        check_name(self.plan.name)
-        self.device = usable(self.plan.device)
+        self.check()
+        try:
+            if not self.plan.data and (status := self.record()):
+                return status
+            self.look()
+            for stage in self.stages:
+                if status := self.train(stage):
+                    return status
+                if stage == "tokenizer":
+                    self.encode()
+                if stage == "geometry":
+                    self.draw_views()
+            return self.export()
+        finally:
+            self.clock.keep()
+
+    # --- before anything is trained -----------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """`UserError` for what can be told to go wrong before anything is recorded."""
+        plan = self.plan
+        if not plan.record.game and not plan.data:
+            raise UserError("which game? give --record.game ID, for one of `maze` or gym:ID, or --data FOLDER")
+        check_name(plan.name)
+        self.device = usable(plan.device)
+        if plan.minutes is not None and not plan.minutes > 0:
+            raise UserError("--minutes must be more than 0")
         for stage in self.stages:
             if not (config := self.config(stage)).is_file():
                 raise UserError(f"{config}: no such configuration for {stage}; name one with --{stage}.config")
             self.budget(stage)
             read_yaml(str(config))
-        if self.plan.init and not Path(self.plan.init).is_file():
-            raise UserError(f"{self.plan.init}: no such checkpoint; name a playable one (.safetensors) with --init")
-        if status := self.record():
-            return status
-        for stage in self.stages:
-            if status := self.train(stage):
-                return status
-            if stage == "tokenizer":
-                self.encode()
-            if stage == "geometry":
-                self.draw_views()
-        return self.export()
+        if plan.init and not Path(plan.init).is_file():
+            raise UserError(f"{plan.init}: no such checkpoint; name a playable one (.safetensors) with --init")
+        self.settings = {stage: self.read(stage) for stage in self.stages}
+
+    def read(self, stage: str) -> Any:
+        """A stage's configuration as it will read it; the paths in it need not be there yet."""
+        from train.stage import read_stage
+
+        arguments = self.arguments_of(stage)
+        if stage == "distill":  # begins with dynamics that is not trained yet
+            at = arguments.index("--init")
+            arguments = arguments[:at] + arguments[at + 2 :]
+        with self.own_words(stage):
+            return read_stage(stage, arguments)
+
+    @contextmanager
+    def own_words(self, stage: str) -> Iterator[None]:
+        """What a stage or the recorder says goes to somebody who knows the flags of the pipeline."""
+        try:
+            yield
+        except UserError as error:
+            flags = [] if stage == "record" else self.plan.stage(stage).flags
+            raise UserError(in_own_words(stage, str(error), flags)) from error
 
     def record(self) -> int:
-        """Gameplay into RUNS/NAME/data, in a process of its own (which needs no PyTorch)."""
-        wanted = {key.replace("_", "-"): value for key, value in asdict(self.plan.record).items()}
-        flags = [str(part) for key, value in wanted.items() for part in (f"--{key}", value)]
-        out = str(self.folder / "data")
-        say(f"record: {self.plan.record.frames} frames of {self.plan.record.game} into {out}")
-        recorder = subprocess.Popen([sys.executable, "-m", "data_collect", "record", *flags, "--out", out])
-        # Ctrl-C reaches the recorder by itself, SIGTERM has to be passed on.
-        before = signal.signal(signal.SIGTERM, lambda *_: recorder.terminate())
-        try:
-            status = recorder.wait()
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        return status if status >= 0 else 128 - status
+        """Gameplay into RUNS/NAME/data; exit status."""
+        wanted, out = self.plan.record, self.folder / "data"
+        flags = [word for name, value in asdict(wanted).items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        say(f"record: {wanted.frames} frames of {wanted.game} into {out}")
+        if (out / CARD).exists():
+            has = read_settings(out)
+            for name, key in (("game", "game"), ("player", "player"), ("seed", "recording_seed"),
+                              ("episode_frames", "episode_frames")):  # fmt: skip
+                if has[key] != getattr(wanted, name):
+                    raise UserError(
+                        f"{out} holds a recording with --record.{name} {has[key]}, not {getattr(wanted, name)}: choose "
+                        f"another --name, or remove {out}"
+                    )
+        with self.own_words("record"):
+            return record([*flags, "--out", str(out)])
+
+    def look(self) -> None:
+        """Say what is odd about the recordings; `UserError` where nothing can be learnt from them."""
+        from train.outlook import outlook
+
+        for line in outlook(self.data, self.settings, made=not self.plan.data):
+            say(line)
+
+    # --- stages -------------------------------------------------------------------------------------------------------
+
+    def config(self, stage: str) -> Path:
+        """A stage's configuration file."""
+        return Path(locate(self.plan.stage(stage).config))
+
+    def arguments_of(self, stage: str) -> list[str]:
+        """Flags of a stage without its budget."""
+        plan, folder = self.plan, self.folder
+        flags = ["--config", str(self.config(stage)), "--name", plan.name, "--runs", plan.runs, "--wandb", plan.wandb]
+        if plan.init and stage in ("tokenizer", "dynamics"):
+            flags += ["--init", plan.init]
+        if stage == "tokenizer":
+            return [*flags, "--data.data", json.dumps(self.data), *plan.tokenizer.flags]
+        flags += ["--data.latents", str(folder / "latents")]
+        flags += ["--model.tokenizer", str(folder / "tokenizer" / "last.ckpt")]
+        if "geometry" in self.stages and stage != "geometry":
+            flags += ["--model.geometry", str(folder / "geometry" / "last.ckpt")]
+        if "geometry" in self.stages and stage == "dynamics":
+            flags += ["--model.dynamics.recall", "true", "--model.dynamics.warp", "true"]
+        if stage == "distill":
+            flags += ["--init", str(folder / "dynamics" / "last.ckpt")]
+        return [*flags, *plan.stage(stage).flags]
+
+    def key(self, stage: str) -> str:
+        """Hash of all that a stage's weights depend on, its own budget apart: what it is told, and by their content the
+        recordings and the weights that it takes. Where all that lies does not count."""
+        from train.checkpoints import weights_hash
+        from train.frames import open_recordings
+
+        content = {k: v for k, v in read_yaml(str(self.config(stage))).items() if k not in ("minutes", "steps")}
+        parts: list[Any] = [self.plan.stage(stage).flags, content]
+        parts += [recording.key for recording in open_recordings(self.data)]
+        if self.plan.init and stage in ("tokenizer", "dynamics"):
+            parts.append(hashlib.sha256(Path(self.plan.init).read_bytes()).hexdigest())
+        for before in self.stages[: self.stages.index(stage)]:
+            parts.append(weights_hash(self.folder / before / "last.ckpt"))
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def budget(self, stage: str) -> list[Any]:
+        """What a stage is given: its minutes and steps and, where minutes are shared out, those of all."""
+        wanted = self.plan.stage(stage)
+        if not wanted.minutes and not wanted.steps:
+            raise UserError(f"how long? give --{stage}.minutes or --{stage}.steps")
+        if min(wanted.minutes or 1, wanted.steps or 1) <= 0:
+            raise UserError(f"--{stage}.minutes and --{stage}.steps must be more than 0")
+        return [wanted.minutes, wanted.steps, *([self.plan.minutes] if self.plan.minutes and wanted.minutes else [])]
+
+    def train(self, stage: str) -> int:
+        """Train a stage, continue it, or skip it."""
+        folder, key, budget = self.folder / stage, self.key(stage), self.budget(stage)
+        state = {"key": key, "budget": budget, "complete": True}
+        path, last = folder / "stage.json", folder / "last.ckpt"
+        found = json.loads(path.read_text()) if path.is_file() else None
+        same = (found or {}).get("key") == key
+        shared = bool(self.plan.minutes and self.plan.stage(stage).minutes)
+        if last.exists() and (
+            found == state or (same and (found or {}).get("complete") and shared and self.good_enough(stage))
+        ):
+            say(f"{stage}: complete, skipped")
+            return 0
+        if folder.exists() and not same:
+            old = next(p for i in range(1, 1000) if not (p := self.folder / f"{stage}-old-{i}").exists())
+            folder.rename(old)
+            say(f"{stage}: its configuration or its input has changed; the old run is kept as {old}")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps({**state, "complete": False}))
+        self.clock.keep()
+        status = self.share_out(stage) if shared else self.train_for(stage, self.plan.stage(stage).minutes)
+        if status == 0:
+            write_atomic(path, json.dumps(state))
+        return status
+
+    def train_for(self, stage: str, minutes: float | None) -> int:
+        """Train a stage until it has had so many minutes, or the steps that it is given."""
+        from train.stage import run_stage
+
+        steps = self.plan.stage(stage).steps
+        say(f"{stage}: {f'{minutes:.1f} minutes' if minutes else f'{steps} steps'}")
+        flags = [
+            "--minutes",
+            json.dumps(minutes),
+            "--steps",
+            json.dumps(steps),
+            "--resume",
+            "--device",
+            self.plan.device,
+        ]
+        with self.own_words(stage):
+            return run_stage(stage, [*self.arguments_of(stage), *flags])
+
+    def share_out(self, stage: str) -> int:
+        """Train a stage for its part of the minutes that are left; the tokenizer longer, while it is no better than
+        repeating the last frame by `MARGIN`, as nothing else is worth training then."""
+        from train.checkpoints import trained_minutes
+
+        left = self.stages[self.stages.index(stage) :]
+        parts = {name: minutes for name in left if (minutes := self.plan.stage(name).minutes)}
+        trained = trained_minutes(self.folder / stage / "last.ckpt")
+        minutes = self.clock.share(stage, parts, trained)
+        most, more = max(minutes, MOST * (self.clock.left + trained)), ROUND * minutes
+        while True:
+            if status := self.train_for(stage, minutes):
+                return status
+            if stage != "tokenizer" or minutes >= most or self.good_enough(stage):
+                return 0
+            minutes = min(most, minutes + more)
+
+    def good_enough(self, stage: str) -> bool:
+        """Whether the tokenizer is so good that more minutes are better spent on what follows it."""
+        from train.outlook import tokenizer_and_repeat
+        from train.tokenizer import load_tokenizer
+
+        if stage != "tokenizer":
+            return False
+        tokenizer = load_tokenizer(self.folder / "tokenizer" / "last.ckpt", self.device)
+        alone, repeat = tokenizer_and_repeat(tokenizer, self.data, self.settings["tokenizer"].data.held_out)
+        say(f"tokenizer: {alone:.2f} dB on held-out frames, where repeating the last frame has {repeat:.2f} dB")
+        return alone >= repeat + MARGIN
 
     def encode(self) -> None:
         """Latents of all frames into RUNS/NAME/latents; `encode` knows itself whether they are there."""
@@ -141,7 +252,7 @@ class Runner:
 
         use_all_cores()
         tokenizer = load_tokenizer(self.folder / "tokenizer" / "last.ckpt", self.device)
-        encode([str(self.folder / "data")], tokenizer, self.folder / "latents", self.device)
+        encode(self.data, tokenizer, self.folder / "latents", self.device)
 
     def draw_views(self) -> None:
         """What the denoiser is shown of every frame, beside the latents."""
@@ -153,126 +264,35 @@ class Runner:
         tokenizer = load_tokenizer(self.folder / "tokenizer" / "last.ckpt", self.device)
         draw_views(self.folder / "latents", geometry, tokenizer)
 
-    def config(self, stage: str) -> Path:
-        """A stage's configuration file."""
-        return Path(locate(getattr(self.plan, stage).config))
-
-    def arguments(self, stage: str) -> list[str]:
-        """Flags of a stage without its budget."""
-        wanted: Stage = getattr(self.plan, stage)
-        plan, folder = self.plan, self.folder
-        flags = ["--config", str(self.config(stage)), "--name", plan.name, "--runs", plan.runs, "--wandb", plan.wandb]
-        if plan.init and stage in ("tokenizer", "dynamics"):
-            flags += ["--init", plan.init]
-        if stage == "tokenizer":
-            return [*flags, "--data.data", json.dumps([str(folder / "data")]), *wanted.flags]
-        flags += ["--data.latents", str(folder / "latents")]
-        flags += ["--model.tokenizer", str(folder / "tokenizer" / "last.ckpt")]
-        if "geometry" in self.stages and stage != "geometry":
-            flags += ["--model.geometry", str(folder / "geometry" / "last.ckpt")]
-        if "geometry" in self.stages and stage == "dynamics":
-            flags += ["--model.dynamics.recall", "true", "--model.dynamics.warp", "true"]
-        if stage == "distill":
-            flags += ["--init", str(folder / "dynamics" / "last.ckpt")]
-        return [*flags, *wanted.flags]
-
-    def key(self, stage: str) -> str:
-        """Hash of all that a stage's weights depend on, its own budget apart."""
-        content = {k: v for k, v in read_yaml(str(self.config(stage))).items() if k not in ("minutes", "steps")}
-        parts: list[Any] = [self.arguments(stage), content]
-        ahead = self.stages.index(stage)
-        before = self.stages[max(0, ahead - 1) : ahead]
-        parts += [[self.key(name), self.budget(name)] for name in before] or [asdict(self.plan.record)]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-    def budget(self, stage: str) -> list[Any]:
-        """Minutes and steps of a stage as configured."""
-        wanted: Stage = getattr(self.plan, stage)
-        if not wanted.minutes and not wanted.steps:
-            raise UserError(f"how long? give --{stage}.minutes or --{stage}.steps")
-        if min(wanted.minutes or 1, wanted.steps or 1) <= 0:
-            raise UserError(f"--{stage}.minutes and --{stage}.steps must be more than 0")
-        return [wanted.minutes, wanted.steps]
-
-    def minutes(self, stage: str) -> float | None:
-        """Minutes of a stage, shortened where `limit` asks for it."""
-        configured = getattr(self.plan, stage).minutes
-        if configured is None or self.plan.limit is None:
-            return configured
-        ahead = sum(getattr(self.plan, name).minutes or 0 for name in self.stages[self.stages.index(stage) :])
-        left = self.plan.limit - (time.monotonic() - self.began) / 60 - RESERVE
-        return configured * max(0.05, min(1.0, left / ahead))
-
-    def train(self, stage: str) -> int:
-        """Train a stage, continue it, or skip it."""
-        from train.stage import run_stage
-
-        folder, key, budget = self.folder / stage, self.key(stage), self.budget(stage)
-        state = {"key": key, "budget": budget, "complete": True}
-        path = folder / "stage.json"
-        found = json.loads(path.read_text()) if path.is_file() else None
-        if found == state and (folder / "last.ckpt").exists():
-            say(f"{stage}: complete, skipped")
-            return 0
-        if folder.exists() and (found or {}).get("key") != key:
-            old = next(p for i in range(1, 1000) if not (p := self.folder / f"{stage}-old-{i}").exists())
-            folder.rename(old)
-            say(f"{stage}: its configuration or its input has changed; the old run is kept as {old}")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, json.dumps({**state, "complete": False}))
-        minutes, steps = self.minutes(stage), budget[1]
-        flags = [
-            "--minutes",
-            json.dumps(minutes),
-            "--steps",
-            json.dumps(steps),
-            "--resume",
-            "--device",
-            self.plan.device,
-        ]
-        say(f"{stage}: {f'{minutes:.1f} minutes' if minutes else f'{steps} steps'}")
-        status = run_stage(stage, [*self.arguments(stage), *flags])
-        if status == 0:
-            write_atomic(path, json.dumps(state))
-        return status
+    # --- the result ---------------------------------------------------------------------------------------------------
 
     def export(self) -> int:
-        """The playable checkpoint, and how well it predicts the next frame."""
-        from train.checkpoints import check_card
-        from train.export import export, tell_next_frame
+        """The playable checkpoint; the last lines say what it is worth, and what would make it better."""
+        from train.diagnosis import told
+        from train.export import export
 
-        path = export(self.folder, self.plan.name, self.folder, self.plan.contexts, self.plan.prompt)
-        minutes = (time.monotonic() - self.began) / 60
-        say(f"{path}, {path.stat().st_size / 2**20:.1f} MiB, after {minutes:.1f} minutes")
-        say(f"play it: python play.py {path}")
-        settings = check_card(self.folder / "dynamics" / "last.ckpt")["game_wm"]["settings"]
-        tell_next_frame(path, self.folder / "latents", settings["data"]["held_out"])
+        path, figures = export(self.folder, self.plan.name, self.folder, self.plan.contexts, self.plan.prompt)
+        say(f"{path}, {path.stat().st_size / 2**20:.1f} MiB, after {self.clock.spent:.1f} minutes")
+        say(f"play it: python -m game_wm play {shlex.quote(str(path))}")
+        assert figures is not None  # its own recording is there
+        for line in told(figures):
+            say(line)
+        longer = self.longer(figures.limit)
+        say(f"train the {figures.limit} longer: {longer}")
+        report = figures.to_json() | {"gain": round(figures.gain, 2), "limit": figures.limit, "longer": longer}
+        write_atomic(self.folder / "diagnosis.json", json.dumps(report, indent=1))
         return 0
 
-
-def read_yaml(path: str) -> dict[str, Any]:
-    """A configuration file as it stands; `UserError` when it is none."""
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is no configuration file: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is no configuration file: it has no entries")
-    return content
-
-
-def parse(arguments: list[str]) -> Pipeline:
-    """The plan that a configuration file and flags describe; `UserError` when they do not."""
-    parser = ArgumentParser(prog="python -m train pipeline", description=__doc__, exit_on_error=False)
-    parser.add_argument("--config", action=ActionConfigFile, help="configuration file (YAML)")
-    parser.add_class_arguments(Pipeline)
-    try:
-        options = parser.instantiate_classes(parser.parse_args(arguments))
-    except ArgumentError as error:
-        raise UserError(f"{explained(error, parser)} (see `python -m train pipeline --help`)") from None
-    return Pipeline(**{key: value for key, value in vars(options).items() if key != "config"})
+    def longer(self, stage: str) -> str:
+        """The command that gives a stage twice the time."""
+        wanted = self.plan.stage(stage)
+        if self.plan.minutes and wanted.minutes:
+            return again(self.arguments, "--minutes", f"{2 * self.plan.minutes:g}")
+        if wanted.minutes:
+            return again(self.arguments, f"--{stage}.minutes", f"{2 * wanted.minutes:g}")
+        return again(self.arguments, f"--{stage}.steps", f"{2 * (wanted.steps or 1)}")
 
 
 def main(arguments: list[str]) -> int:
     """`python -m train pipeline`."""
-    return Runner(parse(arguments)).run()
+    return Runner(parse(arguments), arguments).run()

@@ -146,7 +146,7 @@ class Player(Trial):
         loaded = self.start.open()
         latents = torch.stack([loaded.model.encode(each) for each in loaded.contexts_frames])
         found = pruning.importance(loaded.model, latents, loaded.contexts_actions)
-        loaded.model, loaded.name = pruning.prune(loaded.model, self.row.prune, found), self.name
+        loaded.model, loaded.name, loaded.measured = pruning.prune(loaded.model, self.row.prune, found), self.name, None
         save(self.path, loaded)
 
     def judge(self, truth: Truth, features: FeatureDistance, key: Any, again: bool) -> dict[str, Any] | None:

@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     latents = torch.stack([model.encode(*each) for each in zip(frames, earlier(frames))])
     found = importance(model, latents, loaded.contexts_actions)
     before = loaded.parameters
-    loaded.model = prune(model, options.share, found)
+    loaded.model, loaded.measured = prune(model, options.share, found), None
     checkpoint.save(options.out, loaded)
     print(f"{options.out}: {loaded.parameters / 1e6:.2f} M parameters of {before / 1e6:.2f} M")
     return 0

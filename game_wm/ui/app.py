@@ -136,6 +136,8 @@ def load_checkpoint(
     from game_wm.ui import keymap, starts
 
     loaded = checkpoint.load(path, options.device)
+    if loaded.warning:
+        print(f"warning: {loaded.warning}", file=sys.stderr)
     commands: tuple[Command, ...] = keymap.COMMANDS
     if options.keys:
         schema, commands = keymap.read(options.keys, loaded.schema, getattr(options, "other", False))

@@ -1,0 +1,146 @@
+"""How good a model is at the next frame, beside repeating the last one, and which stage of training would gain most.
+
+    figures = measure(model, held_out)               # dB of the tokenizer alone, the next frame, repeating
+    for line in told(figures, stages): print(line)   # the last lines of a pipeline
+
+A model's error is what the tokenizer leaves, and what prediction adds to it; of the larger part more training takes
+most. No frame is better than the tokenizer alone: where that is worse than repeating, nothing else helps.
+
+Legend: S prompts, P frames of one, H, W pixels, A encoded action.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from game_wm.evaluation.metrics import pooled_psnr, squared_error
+from game_wm.evaluation.rollout import round_trip
+from game_wm.world import WorldModel
+
+PROMPT = 32  # real frames before the one that is judged, or as many as an episode has
+BATCH = 16
+MOVES = 16  # grey levels of 256 by which a pixel differs from the median picture if something moves there
+FEWEST = 1e-4  # share of the pixels that must move for a figure of them
+
+
+class HeldOut(NamedTuple):
+    """Real frames uint8 (S, P, H, W, 3) that training has not seen, the actions (S, P, A) done on them, and their poses
+    (S, P, 3), where they were recorded. The last frame of each is the one to be foreseen."""
+
+    frames: Tensor
+    actions: Tensor
+    poses: Tensor | None
+
+
+@dataclass
+class Figures:
+    """PSNR in dB over all pixels, and over those where something moves, of `tokenizer`, `next_frame`, `repeat` and,
+    where there is one, the `teacher`'s next frame; `frames`: how many were judged."""
+
+    frames: int
+    psnr: dict[str, float]
+    psnr_moving: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def gain(self) -> float:
+        """dB by which the next frame is better than the last one again."""
+        return self.psnr["next_frame"] - self.psnr["repeat"]
+
+    @property
+    def limit(self) -> str:
+        """The stage whose part of the next frame's error is the largest."""
+        error = {name: 10 ** (-value / 10) for name, value in self.psnr.items()}
+        foreseen = min(error["next_frame"], error.get("teacher", error["next_frame"]))
+        parts = {
+            "tokenizer": error["tokenizer"],
+            "dynamics": foreseen - error["tokenizer"],
+            "distill": error["next_frame"] - foreseen,
+        }
+        if self.psnr["tokenizer"] <= self.psnr["repeat"]:
+            return "tokenizer"
+        return max(parts, key=lambda name: parts[name])
+
+    def to_json(self) -> dict[str, Any]:
+        """For `diagnosis.json`, to a hundredth of a dB."""
+        rounded = {name: {key: round(value, 2) for key, value in getattr(self, name).items()}
+                   for name in ("psnr", "psnr_moving")}  # fmt: skip
+        return asdict(self) | rounded
+
+    def of(self, model: str) -> dict[str, Any]:
+        """For the metadata of the checkpoint whose next frame that is: `next_frame` or `teacher`."""
+        own = {"tokenizer": "tokenizer", "next_frame": model, "repeat": "repeat"}
+        whole = self.to_json()
+        parts = {name: {key: whole[name][own[key]] for key in own} for name in ("psnr", "psnr_moving") if whole[name]}
+        return {"frames": self.frames} | parts
+
+
+@torch.no_grad()
+def foreseen(model: WorldModel, held_out: HeldOut) -> Tensor:
+    """The last frame of each prompt (S, H, W, 3) as the model draws it after those before."""
+    frames, actions, poses = held_out
+    prompt, made = frames.shape[1] - 1, []
+    for first in range(0, len(frames), BATCH):
+        part = slice(first, first + BATCH)
+        placed = None if poses is None else poses[part, :prompt]
+        state = model.start(frames[part, :prompt], actions[part, : prompt - 1], torch.arange(len(frames[part])), placed)
+        made.append(model.step(state, actions[part, prompt - 1])[0].frames)
+    return torch.cat(made)
+
+
+def measure(model: WorldModel, held_out: HeldOut, teacher: WorldModel | None = None) -> Figures:
+    """The figures of a model, and of the teacher that it was distilled from."""
+    frames = held_out.frames
+    truth, shown = frames[:, -1], {"tokenizer": round_trip(model, frames), "next_frame": foreseen(model, held_out)}
+    shown["repeat"] = frames[:, -2]
+    if teacher is not None:
+        shown["teacher"] = foreseen(teacher, held_out)
+    figures = Figures(len(frames), {name: dB(truth, each) for name, each in shown.items()})
+    moving = moves(frames)
+    if moving.float().mean() > FEWEST:
+        figures.psnr_moving = {name: dB(truth, each, moving) for name, each in shown.items()}
+    return figures
+
+
+def moves(frames_SPHWC: Tensor) -> Tensor:
+    """Bool (S, H, W): where the last frames differ from the median picture of all."""
+    every = max(1, frames_SPHWC.shape[1] // 4)
+    median = np.median(frames_SPHWC[:, ::every].flatten(0, 1).numpy(), axis=0)
+    away = np.abs(frames_SPHWC[:, -1].numpy().astype(np.float32) - median.astype(np.float32))
+    return torch.from_numpy(away.max(-1) > MOVES)
+
+
+def dB(truth_BHWC: Tensor, shown_BHWC: Tensor, mask_BHW: Tensor | None = None) -> float:
+    """PSNR over all pixels of all pictures, or over those of the mask."""
+    return pooled_psnr(squared_error(truth_BHWC, shown_BHWC, mask_BHW))
+
+
+NAMES = {
+    "tokenizer": "tokenizer alone",
+    "next_frame": "next frame, held-out episodes",
+    "teacher": "next frame of the teacher",
+    "repeat": "repeat the last frame",
+}
+REASONS = {
+    "tokenizer": "no frame can be better than the tokenizer alone, and most of the error is the tokenizer's",
+    "dynamics": "the tokenizer would allow more: most of the error is the dynamics'",
+    "distill": "the teacher's frames are better: most of the error came with distillation",
+}
+
+
+def told(figures: Figures) -> list[str]:
+    """The figures, a line each, and what they mean; a warning where repeating the last frame would be better."""
+    lines = [f"{NAMES[name] + ':':32}{figures.psnr[name]:6.2f} dB{_moving(figures, name)}" for name in NAMES
+             if name in figures.psnr]  # fmt: skip
+    reason = REASONS[figures.limit]
+    if figures.gain <= 0:
+        return [*lines, f"warning: WORSE than repeating the last frame, by {-figures.gain:.2f} dB: {reason}"]
+    return [*lines, f"better than repeating the last frame, by {figures.gain:.2f} dB; {reason}"]
+
+
+def _moving(figures: Figures, name: str) -> str:
+    return f", {figures.psnr_moving[name]:.2f} dB where something moves" if name in figures.psnr_moving else ""
