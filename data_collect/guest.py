@@ -187,7 +187,7 @@ class Host:
                 asked = "make", game_id, options, _registered(game_id), file
                 self.about = self.ask("its beginning", *asked, seconds=MAKING * seconds)
             except Fault as fault:
-                raise UserError(str(fault)) from fault
+                raise UserError(str(fault).removesuffix(" (its beginning)")) from fault  # what it is, not when
             slots, shape = self.about["slots"], self.about["shape"]
             self.slots, self.ring = slots or SLOTS, None
             if slots and file is not None:

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data_collect import players
+from data_collect import games, players
 from data_collect.chunk import Chunk
 from data_collect.dataset import CARD, INDEX, SETTINGS, Dataset, differing, read_settings
 from data_collect.errors import UserError
@@ -74,8 +74,7 @@ def record(
             have = sum(ref.frames for ref in dataset.index)
             try:
                 with _progress(have, frames) as progress:
-                    if note := env.metadata.get("note"):
-                        progress.say(f"{game.partition('?')[0]}: {note}; choose them by ?width=…&height=…&skip=…")
+                    progress.say(_becomes(game, env))
                     if workers == 1 or player == "human":
                         _record_here(env, dataset, plan, settings, progress)
                     else:
@@ -109,6 +108,14 @@ def _settings(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
         settings["schema"] = wanted["schema"]  # other keys for the same actions: the newest count
         write_atomic(folder / CARD, json.dumps(_card(folder) | settings, indent=1))
     return settings
+
+
+def _becomes(game: str, env: Any) -> str:
+    """What becomes of size and rate, and the options that choose them."""
+    height, width = env.observation_space.shape[:2]
+    note = env.metadata.get("note") or f"{width}x{height}, {env.action_schema.fps:.3g} frames/s"
+    choose = "&".join(f"{name}=…" for name in ("width", "height", "skip") if name in games.option_names(game))
+    return f"{game.partition('?')[0]}: {note}; choose them by ?{choose}"
 
 
 def _about(schema: dict[str, Any]) -> str:

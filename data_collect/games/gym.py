@@ -111,7 +111,7 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
         self.width, self.height = width or height, height or width
         size = _becomes(f"{columns}x{rows}", f"{self.width}x{self.height}")
         unknown = "" if raw_fps else " (its metadata has no render_fps: ?fps=…)"
-        self.note = f"{size}, {_becomes(f'{rate:g}', f'{self.action_schema.fps:g}')} frames/s{unknown}"
+        self.note = f"{size}, {_becomes(f'{rate:.3g}', f'{self.action_schema.fps:.3g}')} frames/s{unknown}"
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         observation, info = self._reset(seed=seed, options=options)
