@@ -714,6 +714,33 @@ def test_coming_back_to_a_dream_finishes_what_was_recorded_of_the_real_game(
     assert w.session.view == "dream" and w.session.data is None and "-data" in w._hint[0]
 
 
+def test_a_recording_of_the_real_game_says_that_it_waits_after_going_back(opened: Any, tiny: Path) -> None:
+    from game_wm.checkpoint import load
+    from game_wm.ui import display
+
+    w = opened(load(tiny))
+    key("g", "k")
+    w.pump()
+    w.advance()
+    states = display._states(w.session, False, w._waits())
+    assert states == [("recording data, 12 steps", paint.RED)]
+    w.rewind()
+    assert w._hint[0] == "the recording waits: N begins the next episode"
+    w.advance()
+    assert display._states(w.session, False, w._waits())[0][0] == "recording data waits: N begins the next episode"
+    w.draw()
+    for again in ("n", "r"):
+        key(again)
+        w.pump()
+        assert not w._waits() and w.session.data.playing
+        w.advance()
+        w.rewind()
+        assert w._waits()
+    key("k")
+    w.pump()
+    assert not w._waits()
+
+
 def test_rewinding_a_replay_hands_over_to_the_keyboard(tiny: Path) -> None:
     from game_wm.checkpoint import load
 

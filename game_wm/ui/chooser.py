@@ -1,7 +1,7 @@
 """The page to choose from: a picture, a name and lines for each checkpoint of some folders and each saved dream.
 
 chooser = Chooser([*checkpoints([folder]), *dreams(folder)], current)
-chooser.key("right"); chooser.draw(surface); chooser.entry.path
+chooser.key("right"); chooser.draw(board); chooser.entry.path
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pygame
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from data_collect.errors import UserError
 from game_wm.checkpoint import FORMAT, unpack_frames
-from game_wm.ui import paint, saved
-from game_wm.ui.paint import GROUND, INK, MUTED, put, text
+from game_wm.library import playable
+from game_wm.ui import keymap, paint, saved
+from game_wm.ui.paint import AMBER, GROUND, INK, MUTED, put, text
 
 NEWEST = 24  # dreams that are shown
 
@@ -34,10 +35,15 @@ class Entry:
     picture: np.ndarray
 
 
-def checkpoints(folders: Sequence[Path]) -> list[Entry]:
-    """The checkpoints of some folders, with what their cards say; files that are none are left out."""
+def checkpoints(folders: Sequence[Path], current: Path | None = None) -> list[Entry]:
+    """The checkpoints of some folders that people play, and the `current` one whatever it is for, with what their cards
+    say; files that are none are left out."""
+    files = [path for folder in folders for path in playable(folder)]
+    here = current.resolve() if current is not None else None
+    if here is not None and here not in [path.resolve() for path in files]:
+        files.insert(0, here)
     found = []
-    for path in (path for folder in folders for path in sorted(folder.glob("*.safetensors"))):
+    for path in files:
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
@@ -45,22 +51,23 @@ def checkpoints(folders: Sequence[Path]) -> list[Entry]:
                     names = [name for name in ("contexts.frames", "contexts.sizes") if name in file.keys()]  # noqa: SIM118
                     picture = unpack_frames({name: file.get_tensor(name) for name in names}, (0, -1)).numpy()
                     found.append(Entry(path, path.stem, _lines(path, metadata), picture))
-        except (OSError, SafetensorError, KeyError, ValueError, IndexError):
-            continue  # whoever names it on the command line hears why
+        except Exception:  # whatever ails a file that lies there: whoever names it on the command line hears
+            continue
     return found
 
 
 def dreams(folder: Path) -> list[Entry]:
     """The dreams saved in a folder, the newest first."""
-    files = sorted(folder.glob(f"*{saved.SUFFIX}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    files = [(path.stat().st_mtime, path) for path in folder.glob(f"*{saved.SUFFIX}") if path.is_file()]
     found = []
-    for path in files[:NEWEST]:
+    for when, path in sorted(files, reverse=True)[:NEWEST]:
         try:
             about, picture = saved.look(path)
         except UserError:
             continue
-        when = datetime.fromtimestamp(path.stat().st_mtime)
-        found.append(Entry(path, f"{when:%d %b %H:%M}", (f"a dream of {about.checkpoint}", path.stem), picture))
+        how = "left" if path.stem.endswith(saved.LEFT) else "saved"
+        lines = f"a dream of {about.checkpoint}, {how}", path.stem
+        found.append(Entry(path, f"{datetime.fromtimestamp(when):%d %b %H:%M}", lines, picture))
     return found
 
 
@@ -71,10 +78,13 @@ def _lines(path: Path, metadata: dict[str, str]) -> tuple[str, str]:
         card = json.loads(path.with_suffix(".json").read_text())
     except (OSError, ValueError):
         return game, "no card"
-    size = f" · {card['parameters'] / 1e6:.1f} M parameters" if "parameters" in card else ""
-    first, speed = card.get("fidelity", {}).get("psnr", {}).get("1"), card.get("cost", {}).get("fps_median")
-    words = [f"PSNR {first:.1f} dB"] if first else []
-    words += [f"{speed:.0f} fps"] if speed else []
+    try:
+        size = f" · {card['parameters'] / 1e6:.1f} M parameters" if "parameters" in card else ""
+        first, speed = card.get("fidelity", {}).get("psnr", {}).get("1"), card.get("cost", {}).get("fps_median")
+        words = [f"PSNR {first:.1f} dB"] if first else []
+        words += [f"{speed:.0f} fps"] if speed else []
+    except (TypeError, AttributeError, ValueError):
+        return game, "no card that can be read"
     return game + size, " · ".join(words)
 
 
@@ -83,8 +93,11 @@ class Chooser:
 
     def __init__(self, entries: list[Entry], current: Path | None) -> None:
         self.entries = entries
-        names = [entry.path.resolve() for entry in entries]
-        self.chosen = names.index(current.resolve()) if current is not None and current.resolve() in names else 0
+        here = [
+            i for i, entry in enumerate(entries) if current is not None and entry.path.resolve() == current.resolve()
+        ]
+        self.chosen = here[0] if here else 0
+        self.current = entries[here[0]].path if here else None
         self._columns = 1
         self._tiles: list[pygame.Rect] = []
 
@@ -105,27 +118,34 @@ class Chooser:
             self.chosen = self._numbers[hit]
         return hit >= 0
 
-    def draw(self, target: pygame.Surface) -> None:
+    def draw(self, board: paint.Board) -> None:
         """All of the page."""
+        target = board.target
         s = paint.type_size(target)
         width, height = target.get_size()
         target.fill(GROUND)
-        margin, gap, line = round(s * 2), round(s * 1.4), round(s * 1.5)
-        put(target, text("What to play", round(s * 1.8), INK, True), (margin, margin))
-        put(target, text("arrows and Enter, or a click · Esc goes back", s, MUTED), (margin, margin + s * 2.4))
-        top = margin + round(s * 5)
+        margin, gap, line = round(s * 1.6), round(s * 1.4), round(s * 1.5)
+        top = margin + round(s * 4.6)
         self._columns = max(1, min(len(self.entries), (width - 2 * margin + gap) // (round(s * 14) + gap)))
         side = (width - 2 * margin + gap) // self._columns - gap
         side = max(2 * s, min(side, round(s * 22)))
-        pictured = round(side * 0.75)
-        tall = pictured + round(line * 3.6)
-        rows = max(1, (height - top + gap) // (tall + gap))
+        words = round(line * 3.6)
+        pictured = min(round(side * 0.75), max(2 * s, height - top - s - words))
+        tall = pictured + words
+        rows = (height - top - s + gap) // (tall + gap)  # none in a window too small for a tile
         first = max(0, self.chosen // self._columns - rows + 1) * self._columns
         self._tiles, self._numbers = [], list(range(first, min(len(self.entries), first + rows * self._columns)))
         for place, number in enumerate(self._numbers):
             x, y = margin + place % self._columns * (side + gap), top + place // self._columns * (tall + gap)
             self._tiles.append(pygame.Rect(x, y, side, tall))
             self._tile(target, self.entries[number], self._tiles[-1], pictured, s, number == self.chosen)
+        board.taken += self._tiles
+        board.put(text("What to play", round(s * 1.8), INK, True), (margin, margin))
+        if 0 < len(self._numbers) < len(self.entries):
+            which = f"{first + 1} to {self._numbers[-1] + 1} of {len(self.entries)}"
+            board.put(text(which, s, MUTED), (width - margin, margin + s * 0.6), "topright")
+        how = f"arrows and Enter, or a click · {keymap.shown('escape').capitalize()} goes back"
+        board.put(text(how, s, MUTED), (margin, margin + s * 2.6))
 
     def _tile(
         self, target: pygame.Surface, entry: Entry, box: pygame.Rect, pictured: int, s: int, chosen: bool
@@ -133,9 +153,16 @@ class Chooser:
         sheet = paint.panel(box.width, box.height, round(s * 0.6))
         room = box.width - round(s * 1.6)
         sheet.blit(paint.tile(entry.picture, (box.width - s, pictured - s)), (s // 2, s // 2))
-        put(sheet, paint.shortened(entry.name, round(s * 1.2), room, INK, True), (s * 0.8, pictured + s * 0.2))
-        for i, words in enumerate(entry.lines):
-            put(sheet, paint.shortened(words, s, room, MUTED), (s * 0.8, pictured + s * (2.0 + 1.4 * i)))
-        target.blit(sheet, box)
+        name = paint.shortened(entry.name, round(s * 1.2), room, INK, True)
+        y = put(sheet, name, (s * 0.8, pictured + s * 0.2)).bottom + s * 0.1
+        for words in entry.lines:
+            y = put(sheet, paint.shortened(words, s, room, MUTED), (s * 0.8, y)).bottom
+        if entry.path == self.current:
+            playing = text("playing", s, GROUND, True)
+            pill = pygame.Surface((playing.get_width() + s, playing.get_height() + s // 3), pygame.SRCALPHA)
+            pygame.draw.rect(pill, AMBER, pill.get_rect(), border_radius=round(s * 0.5))
+            put(pill, playing, pill.get_rect().center, "center")
+            put(sheet, pill, (s, s))
+        put(target, sheet, box.topleft)
         if chosen:
             pygame.draw.rect(target, INK, box.inflate(4, 4), 2, border_radius=round(s * 0.7))

@@ -45,6 +45,7 @@ class Commands:
     running: bool
     hud: bool
     help: bool
+    help_page: int
     latents: bool
     graph: bool
     rewinding: bool
@@ -77,7 +78,8 @@ class Commands:
     def _do_quit(self) -> None:
         now = time.perf_counter()
         if self.help:
-            self._do_help()
+            self.help = False
+            self._break()
         elif now < self._asked_until:
             self.leave()
         else:
@@ -95,8 +97,23 @@ class Commands:
             self.running = False
 
     def _do_help(self) -> None:
-        self.help = not self.help
+        """The first sheet of keys, the next, and after the last one back to play."""
+        self.help_page = self.help_page + 1 if self.help else 0
+        self.help = self.help_page < len(self._help_pages())
         self._break()
+
+    def _help_pages(self) -> list[pygame.Surface]:
+        """The sheets of keys for the window as large as it is now."""
+        from game_wm.ui import help
+
+        return help.pages(self.session, self.surface.get_size())
+
+    def _waits(self) -> str:
+        """For what a recording waits: the real game, once time has run back in it, is recorded from its next start."""
+        data, real = self.session.data, self.session.real
+        if data is None or real is None or real.data is not data or data.playing or self.session.ended:
+            return ""
+        return f" waits: {self._key('next')} begins the next episode"
 
     def _do_hud(self) -> None:
         self.hud = not self.hud
@@ -160,7 +177,7 @@ class Commands:
         if self.chooser:
             self.chooser = None
         else:
-            entries = checkpoints(self._folders) + dreams(FOLDER)
+            entries = checkpoints(self._folders, self.session.checkpoint.path) + dreams(FOLDER)
             if entries:
                 self.chooser = Chooser(entries, self.session.checkpoint.path)
                 self.session.keyboard.release_all()

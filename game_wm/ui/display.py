@@ -1,4 +1,4 @@
-"""What the window shows: the picture, the figures over it, the key map, notices, and the page while it loads.
+"""What the window shows: the picture, the figures over it, notices, and the page while it loads.
 
 Everything is drawn from the session; nothing is kept here but the few texts that should not flicker.
 """
@@ -11,14 +11,14 @@ import numpy as np
 import pygame
 
 from game_wm.ui import keymap, paint
-from game_wm.ui.paint import AMBER, GROUND, INK, MUTED, RED, put, text
+from game_wm.ui.paint import AMBER, GROUND, INK, MUTED, RED, Board, put, text
 
 if TYPE_CHECKING:
     from game_wm.ui.session import Session
 
 REFRESH = 0.25  # seconds between changes of the figures
 MOST_CAPS = 6  # keys beyond the arrows that have a cap of their own
-HINT_LINES = 3
+HINT_LINES = 5
 
 
 def scaled_to_fit(size: tuple[int, int], room: tuple[int, int]) -> pygame.Rect:
@@ -68,57 +68,69 @@ class Figures:
         self._next = 0.0
 
     def draw(
-        self, target: pygame.Surface, session: Session, fps: float | None, now: float, rewinding: bool = False
+        self, board: Board, session: Session, fps: float | None, now: float, rewinding: bool = False, waiting: str = ""
     ) -> None:
-        """Name and place above left, pace above right, keys below left, score below right."""
+        """Name and place above left, pace above right, keys below left, score below right, and what is going on in the
+        middle above; `waiting` says for what a recording waits. What has no room is left out."""
         if now >= self._next or session.paused or session.ended or rewinding:
             self._next = now + REFRESH
             self._texts = _figures(session, fps)
         t = self._texts
-        width, height = target.get_size()
-        s = paint.type_size(target)
+        width, height = board.target.get_size()
+        s = paint.type_size(board.target)
         margin, big = round(s * 1.3), round(s * 1.45)
-        band = round(s * 11)
-        target.blit(paint.shade(width, band, 205, True), (0, 0))
-        target.blit(paint.shade(width, band, 205, False), (0, height - band))
+        band = min(round(s * 11), height)
+        board.target.blit(paint.shade(width, band, 205, True), (0, 0))
+        board.target.blit(paint.shade(width, band, 205, False), (0, height - band))
 
-        put(target, text(session.checkpoint.name, big, INK, True), (margin, margin))
-        put(target, text(t["place"], s, MUTED), (margin, margin + big * 1.4))
-        put(target, text(t["pace"], big, INK, True), (width - margin, margin), "topright")
-        put(target, text(t["frame"], s, MUTED), (width - margin, margin + big * 1.4), "topright")
-        if t["latency"]:
-            at = (width - margin, margin + big * 1.4 + s * 1.45)
-            put(target, text(t["latency"], s, MUTED), at, "topright")
-        put(target, text(t["score"], big, INK, True), (width - margin, height - margin - s * 1.45), "bottomright")
-        put(target, text(t["calls"], s, MUTED), (width - margin, height - margin), "bottomright")
-        _caps(target, session, margin, height - margin, s)
-        self._status(target, session, rewinding, margin, s, big)
+        pace = board.put(text(t["pace"], big, INK, True), (width - margin, margin), "topright")
+        room = (pace.left if pace else width) - 3 * margin
+        board.put(paint.shortened(session.checkpoint.name, big, room, INK, True), (margin, margin))
+        board.put(text(t["score"], big, INK, True), (width - margin, height - margin - s * 1.45), "bottomright")
+        _caps(board, session, margin, height - margin, s)
+        board.put(text(t["calls"], s, MUTED), (width - margin, height - margin), "bottomright")
+        board.put(text(t["place"], s, MUTED), (margin, margin + big * 1.4))
+        y = margin + big * 1.4
+        for name in ("frame", "latency"):
+            if t[name] and (where := board.put(text(t[name], s, MUTED), (width - margin, y), "topright")):
+                y = max(y + s * 1.45, where.bottom)
+        if states := _states(session, rewinding, waiting):
+            _status(board, states, margin + big * 0.6, s)
 
-    def _status(self, target: pygame.Surface, session: Session, rewinding: bool, margin: int, s: int, big: int) -> None:
-        """Paused, filming, another player: in the middle above."""
-        states: list[tuple[str, tuple[int, int, int]]] = []
-        if session.video is not None:
-            seconds = int(session.video.frames / (session.fps or session.schema.fps))
-            states.append((f"filming {seconds // 60}:{seconds % 60:02d}", RED))
-        if session.data is not None:
-            states.append((f"recording data, {session.data.steps} steps", RED))
-        if rewinding:
-            states.append(("backwards", AMBER))
-        elif session.paused:
-            states.append(("paused", INK))
-        if session.player is not session.keyboard:
-            states.append((f"{_player(session.player_name)} plays", AMBER))
-        images = [text(words, s, colour) for words, colour in states]
-        gap, dot = round(s * 1.6), round(s * 0.28)
-        x = (target.get_width() - sum(i.get_width() + 4 * dot for i in images) - gap * max(0, len(images) - 1)) / 2
-        y = margin + big * 1.4 + s * 3.2 if target.get_width() < 36 * s else margin + big * 0.6
-        if images:
-            wide = target.get_width() - 2 * x + 2 * s
-            put(target, paint.panel(round(wide), round(s * 2), round(s * 0.6), 150), (x - s, y), "midleft")
-        for image, (_, colour) in zip(images, states):
-            pygame.draw.circle(target, colour, (x + dot, y + 1), dot)
-            put(target, image, (x + 4 * dot, y), "midleft")
-            x += image.get_width() + 4 * dot + gap
+
+def _states(session: Session, rewinding: bool, waiting: str) -> list[tuple[str, tuple[int, int, int]]]:
+    """Paused, filming, another player: what is going on, and its colour."""
+    states = []
+    if session.video is not None:
+        seconds = int(session.video.frames / (session.fps or session.schema.fps))
+        states.append((f"filming {seconds // 60}:{seconds % 60:02d}", RED))
+    if session.data is not None:
+        states.append((f"recording data{waiting or f', {session.data.steps} steps'}", AMBER if waiting else RED))
+    if rewinding:
+        states.append(("backwards", AMBER))
+    elif session.paused:
+        states.append(("paused", INK))
+    if session.player is not session.keyboard:
+        states.append((f"{_player(session.player_name)} plays", AMBER))
+    return states
+
+
+def _status(board: Board, states: list[tuple[str, tuple[int, int, int]]], y: float, s: int) -> None:
+    """States side by side, below each other where the window is narrow, as high as there is room."""
+    gap, dot, room = round(s * 1.6), round(s * 0.28), board.target.get_width() - 4 * s
+    rows: list[list[pygame.Surface]] = [[]]
+    for words, colour in states:
+        image = paint.shortened(words, s, room - 4 * dot, colour)
+        state = pygame.Surface((image.get_width() + 4 * dot, image.get_height()), pygame.SRCALPHA)
+        pygame.draw.circle(state, colour, (dot, image.get_height() // 2 + 1), dot)
+        put(state, image, (4 * dot, 0))
+        if rows[-1] and sum(x.get_width() + gap for x in rows[-1]) + state.get_width() > room:
+            rows.append([])
+        rows[-1].append(state)
+    stack = paint.stacked([paint.beside(row, gap) for row in rows], round(s * 0.3), centred=True)
+    sheet = paint.panel(stack.get_width() + 2 * s, stack.get_height() + s // 2, round(s * 0.6), 150)
+    put(sheet, stack, (s, s // 4))
+    board.slide(sheet, (board.target.get_width() / 2, max(2, y - sheet.get_height() / 2)), max(1, s // 3), "midtop")
 
 
 def _figures(session: Session, fps: float | None) -> dict[str, str]:
@@ -151,133 +163,54 @@ def _player(name: str) -> str:
     return name.rsplit(":", 1)[-1]
 
 
-def _caps(target: pygame.Surface, session: Session, left: float, bottom: float, s: int) -> None:
-    """The game's keys, lit as the last action has them: arrows as on a keyboard, then the others."""
+def _caps(board: Board, session: Session, left: int, bottom: int, s: int) -> None:
+    """The game's keys, lit as the last action has them: arrows as on a keyboard, then the others; in words,
+    where they have no room."""
     schema = session.schema
     down = keymap.pressed(schema, session.action)
     side, gap = round(s * 1.9), round(s * 0.3)
     step = side + gap
     places = {"left": (0, 1), "down": (1, 1), "right": (2, 1), "up": (1, 0)}
-    x = left
     firsts = [keys[0] for keys, _ in keymap.game_keys(schema)]
     arrows = [key for key in firsts if key in places]
     for key in arrows:
         column, row = places[key]
-        at = (left + column * step, bottom - side - (1 - row) * step)
-        put(target, paint.cap(key, s, _level(down[key])), at)
-    if arrows:
-        x += 3 * step + gap
+        board.put(paint.cap(key, s, _level(down[key])), (left + column * step, bottom - side - (1 - row) * step))
+    x = left + (3 * step + gap if arrows else 0)
     others = [key for key in firsts if key not in places]
-    if len(others) > MOST_CAPS:
-        put(target, text(keymap.describe(schema, session.action), s), (x, bottom - side / 2), "midleft")
+    if not others:
         return
-    for key in others:
-        image = paint.cap(keymap.meaning(schema, key), s, _level(down[key]))
-        x = put(target, image, (x, bottom), "bottomleft").right + gap
+    caps = paint.beside([paint.cap(keymap.meaning(schema, key), s, _level(down[key])) for key in others], gap)
+    if len(others) > MOST_CAPS or not board.put(caps, (x, bottom), "bottomleft"):
+        room = board.target.get_width() - x - left
+        words = paint.shortened(keymap.describe(schema, session.action), s, room)
+        board.put(words, (x, bottom - side / 2), "midleft")
 
 
 def _level(value: float) -> int:
     return round(8 * min(1.0, value))
 
 
-HELP = (("Play", "Record"), ("Time",), ("See",))  # groups of commands, in columns
-
-
-def help_sheet(target: pygame.Surface, session: Session) -> None:
-    """The key map: what the game's keys do, and the window's; in the largest letters that fit."""
-    room = target.get_width() - 8, target.get_height() - 8
-    for s in range(paint.type_size(target), 7, -1):
-        sheet = _help(session, s)
-        if sheet.get_width() <= room[0] and sheet.get_height() <= room[1]:
-            break
-    else:
-        factor = min(room[0] / sheet.get_width(), room[1] / sheet.get_height(), 1)
-        sheet = pygame.transform.smoothscale_by(sheet, factor)
-    put(target, sheet, (target.get_width() / 2, target.get_height() / 2), "center")
-
-
-def _help(session: Session, s: int) -> pygame.Surface:
-    columns = []
-    for names in HELP:
-        groups = []
-        for name in names:
-            rows = keymap.game_keys(session.schema)[:12] if name == "Play" else []
-            commands = keymap.shown_keys(session.schema, name, session.commands)
-            groups.append(_group(name, [*rows, *(((key,), words) for key, words in commands)], s))
-        columns.append(_stack(groups, round(s * 1.4)))
-    pad, gutter = round(s * 2), round(s * 2.4)
-    about = text(_about(session), s, MUTED)
-    inside = max(sum(c.get_width() for c in columns) + gutter * (len(columns) - 1), about.get_width())
-    tall = max(c.get_height() for c in columns)
-    sheet = paint.panel(inside + 2 * pad, tall + round(s * 2.6) + 2 * pad, round(s * 0.9), 240)
-    x: float = pad
-    for column in columns:
-        x = put(sheet, column, (x, pad)).right + gutter
-    put(sheet, about, (pad, sheet.get_height() - pad), "bottomleft")
-    return sheet
-
-
-def _group(title: str, rows: list[tuple[tuple[str, ...], str]], s: int) -> pygame.Surface:
-    """A title, and under it keys and what they do."""
-    line, head = round(s * 2.25), round(s * 2.5)
-    caps = [_row([paint.cap(keymap.shown(key), s) for key in keys[:3]], round(s * 0.3)) for keys, _ in rows]
-    images = [text(words, s, MUTED) for _, words in rows]
-    indent = max(cap.get_width() for cap in caps) + round(s * 0.8)
-    width = indent + max(image.get_width() for image in images)
-    sheet = pygame.Surface((width, head + line * len(rows)), pygame.SRCALPHA)
-    put(sheet, text(title, round(s * 1.35), INK, True), (0, 0))
-    for i, (cap, image) in enumerate(zip(caps, images)):
-        y = head + (i + 0.5) * line
-        put(sheet, cap, (0, y), "midleft")
-        put(sheet, image, (indent, y), "midleft")
-    return sheet
-
-
-def _stack(images: list[pygame.Surface], gap: int) -> pygame.Surface:
-    """Images below each other."""
-    height = sum(image.get_height() for image in images) + gap * (len(images) - 1)
-    stack = pygame.Surface((max(image.get_width() for image in images), height), pygame.SRCALPHA)
-    y = 0
-    for image in images:
-        y = put(stack, image, (0, y)).bottom + gap
-    return stack
-
-
-def _row(images: list[pygame.Surface], gap: int) -> pygame.Surface:
-    """Images side by side."""
-    width = sum(image.get_width() for image in images) + gap * (len(images) - 1)
-    row = pygame.Surface((width, max(image.get_height() for image in images)), pygame.SRCALPHA)
-    x = 0
-    for image in images:
-        x = put(row, image, (x, 0)).right + gap
-    return row
-
-
-def _about(session: Session) -> str:
-    ckpt = session.checkpoint
-    game = "" if ckpt.game == ckpt.name else f"{ckpt.game} · "
-    return f"{ckpt.name} · {game}{ckpt.parameters / 1e6:.1f} M parameters · {session.schema.fps:g} frames/s"
-
-
-def notice(target: pygame.Surface, words: str, below: str = "") -> None:
+def notice(board: Board, words: str, below: str = "") -> None:
     """A short sentence in the middle."""
-    s = paint.type_size(target)
-    x, y = target.get_width() / 2, target.get_height() / 2
-    put(target, text(words, round(s * 1.8), INK, True), (x, y), "midbottom" if below else "center")
-    if below:
-        put(target, text(below, s, MUTED), (x, y + s * 0.6), "midtop")
+    s = paint.type_size(board.target)
+    room = board.target.get_width() - 2 * s
+    lines = [*paint.wrapped(words, round(s * 1.8), room, 3, bold=True), *paint.wrapped(below, s, room, 3, MUTED)]
+    sheet = paint.stacked([line for line in lines if line.get_width() > 1], s // 3, centred=True)
+    board.put(sheet, board.target.get_rect().center, "center")
 
 
-def hint(target: pygame.Surface, words: str, lifted: bool = False) -> None:
-    """Words that pass: where a file went, what went wrong, how to find the keys; `lifted` over what is below."""
-    s = paint.type_size(target)
-    lines = paint.wrapped(words, s, target.get_width() - 6 * s, HINT_LINES)
-    line = round(s * 1.5)
-    wide = max(image.get_width() for image in lines) + 2 * s
-    sheet = paint.panel(wide, round(s * 0.7) + line * len(lines), round(s * 0.6), 190)
-    for i, image in enumerate(lines):
-        put(sheet, image, (wide / 2, s * 0.35 + line * (i + 0.5)), "center")
-    put(target, sheet, (target.get_width() / 2, target.get_height() - s * (14 if lifted else 7.2)), "midbottom")
+def hint(board: Board, words: str) -> None:
+    """Words that pass: where a file went, what went wrong, how to find the keys; over what is there, if need be."""
+    s = paint.type_size(board.target)
+    lines = paint.wrapped(words, s, board.target.get_width() - 4 * s, HINT_LINES)
+    stack = paint.stacked(lines, round(s * 0.3), centred=True)
+    sheet = paint.panel(stack.get_width() + 2 * s, stack.get_height() + round(s * 0.8), round(s * 0.6), 250)
+    put(sheet, stack, (s, round(s * 0.4)))
+    at = board.target.get_width() / 2, board.target.get_height() - s * 6.4
+    fits = board.target.get_rect().contains(sheet.get_rect())
+    if fits and not board.slide(sheet, at, -max(1, s // 2), "midbottom"):
+        put(board.target, sheet, at, "midbottom")
 
 
 def loading(target: pygame.Surface, name: str, stage: str, fraction: float) -> None:
@@ -285,10 +218,12 @@ def loading(target: pygame.Surface, name: str, stage: str, fraction: float) -> N
     s = paint.type_size(target)
     width, height = target.get_size()
     target.fill(GROUND)
-    put(target, text(name, round(s * 2.4), INK, True), (width / 2, height / 2 - s * 1.6), "midbottom")
+    board = Board(target)
+    room = width - 2 * s
+    board.put(paint.shortened(name, round(s * 2.4), room, INK, True), (width / 2, height / 2 - s * 1.6), "midbottom")
     bar = pygame.Rect(0, 0, round(min(width * 0.5, 22 * s)), max(2, s // 5))
     bar.center = (width // 2, height // 2)
     pygame.draw.rect(target, (48, 50, 56), bar, border_radius=bar.height)
     done = pygame.Rect(bar.left, bar.top, round(bar.width * min(1.0, fraction)), bar.height)
     pygame.draw.rect(target, INK, done, border_radius=bar.height)
-    put(target, text(stage, s, MUTED), (width / 2, height / 2 + s * 1.6), "midtop")
+    board.put(paint.shortened(stage, s, room, MUTED), (width / 2, height / 2 + s * 1.6), "midtop")

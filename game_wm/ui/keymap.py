@@ -60,7 +60,7 @@ COMMANDS = (
     Command("graph", "times of the frames", ("f",), "See"),
     Command("fewer", "fewer denoiser calls", ("-", "["), "See"),
     Command("more", "more denoiser calls", ("=", "+", "]"), "See"),
-    Command("quality", "quality: fast, balanced, best, auto", ("q",), "See"),
+    Command("quality", "quality", ("q",), "See"),
     Command("hud", "hide what is written here", ("tab",), "See"),
     Command("full_screen", "full screen", ("f11",), "See"),
     Command("record", "film, and stop filming", ("v",), "Record"),

@@ -1,10 +1,14 @@
-"""Pens for the window: type, key caps, soft shades. Nothing here knows of the dream.
+"""Pens for the window: type, key caps, soft shades, and a board on which nothing covers anything else.
 
-Sizes are in units of the text size, so that the whole display grows with the window.
+Nothing here knows of the dream.
+
+Sizes are in units of the text size, so that the whole display grows with the window. No text is smaller than `LEAST`:
+what has no room at that size is left out.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import lru_cache
 
 import numpy as np
@@ -16,6 +20,7 @@ GROUND = (13, 14, 17)
 RED = (255, 92, 87)
 AMBER = (255, 190, 92)
 ARROWS = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0)}
+LEAST, LARGEST = 12, 20  # pixels of text
 FAMILIES = "inter,sfprotext,helveticaneue,segoeui,roboto,notosans,opensans,dejavusans,liberationsans,arial"
 
 
@@ -46,13 +51,52 @@ def text(words: str, size: int, colour: tuple[int, int, int] = INK, bold: bool =
 def put(
     target: pygame.Surface, image: pygame.Surface, at: tuple[float, float], anchor: str = "topleft", alpha: int = 255
 ) -> pygame.Rect:
-    """Blit `image` with its `anchor` (a `Rect` attribute) at a point."""
-    where = image.get_rect(**{anchor: (round(at[0]), round(at[1]))})
+    """Blit `image` with its `anchor` (a `Rect` attribute) at a point, all of it where it is no larger than `target`."""
+    where = image.get_rect(**{anchor: (round(at[0]), round(at[1]))}).clamp(target.get_rect())
     if alpha < 255:
         image = image.copy()
         image.set_alpha(alpha)
     target.blit(image, where)
     return where
+
+
+class Board:
+    """A surface with what was put on it: nothing that would leave it, or touch what is there, is put."""
+
+    def __init__(self, target: pygame.Surface) -> None:
+        self.target = target
+        self.taken: list[pygame.Rect] = []
+
+    def put(self, image: pygame.Surface, at: tuple[float, float], anchor: str = "topleft") -> pygame.Rect | None:
+        """Blit `image` with its `anchor` at a point; None where there is no room for it there."""
+        where = image.get_rect(**{anchor: (round(at[0]), round(at[1]))})
+        if not self.free(where):
+            return None
+        self.taken.append(where)
+        return put(self.target, image, where.topleft)
+
+    def free(self, where: pygame.Rect) -> bool:
+        """Whether nothing is there yet."""
+        return self.target.get_rect().contains(where) and where.collidelist(self.taken) < 0
+
+    def slide(self, image: pygame.Surface, at: tuple[float, float], step: int, anchor: str) -> pygame.Rect | None:
+        """As `put`, the first place from there on that is free, going up (`step` below 0) or down."""
+        y, height = at[1], self.target.get_height()
+        while 0 <= y <= height:
+            if where := self.put(image, (at[0], y), anchor):
+                return where
+            y += step
+        return None
+
+    def gap(self, x: float, width: float) -> tuple[int, int]:
+        """The highest stretch (top, bottom) that is free over all of this width."""
+        column = pygame.Rect(round(x), 0, max(1, round(width)), self.target.get_height())
+        there = sorted((box.top, box.bottom) for box in self.taken if box.colliderect(column))
+        best, top = (0, 0), 0
+        for start, end in [*there, (column.height, column.height)]:
+            best = max(best, (top, start), key=lambda stretch: stretch[1] - stretch[0])
+            top = max(top, end)
+        return best
 
 
 @lru_cache(maxsize=8)
@@ -66,7 +110,7 @@ def shade(width: int, height: int, strength: int, down: bool) -> pygame.Surface:
 
 
 @lru_cache(maxsize=256)
-def cap(label: str, size: int, lit: int = 0, fixed: bool = False) -> pygame.Surface:
+def cap(label: str, size: int, lit: int = 0) -> pygame.Surface:
     """A key cap with a word or an arrow on it; `lit` 0 to 8 says how far it is down."""
     height = round(size * 1.9)
     arrow = ARROWS.get(label)
@@ -121,7 +165,12 @@ def icon(side: int = 128) -> pygame.Surface:
 
 def type_size(target: pygame.Surface) -> int:
     """The text size that suits a window."""
-    return max(10, min(20, round(min(target.get_size()) / 50)))
+    return letters(target.get_size())
+
+
+def letters(size: tuple[int, int]) -> int:
+    """The text size that suits a window of so many pixels."""
+    return max(LEAST, min(LARGEST, round(min(size) / 50)))
 
 
 def tile(image: np.ndarray, size: tuple[int, int]) -> pygame.Surface:
@@ -135,24 +184,65 @@ def tile(image: np.ndarray, size: tuple[int, int]) -> pygame.Surface:
     return sheet
 
 
-def wrapped(words: str, size: int, room: float, most: int) -> list[pygame.Surface]:
-    """Rendered words in as many lines of at most `room` as they want, the last of `most` cut."""
+def stacked(images: list[pygame.Surface], gap: int, centred: bool = False) -> pygame.Surface:
+    """Images below each other."""
+    height = sum(image.get_height() for image in images) + gap * (len(images) - 1)
+    stack = pygame.Surface((max(image.get_width() for image in images), height), pygame.SRCALPHA)
+    y = 0
+    for image in images:
+        x = stack.get_width() / 2 if centred else 0
+        y = put(stack, image, (x, y), "midtop" if centred else "topleft").bottom + gap
+    return stack
+
+
+def beside(images: list[pygame.Surface], gap: int) -> pygame.Surface:
+    """Images side by side."""
+    width = sum(image.get_width() for image in images) + gap * (len(images) - 1)
+    row = pygame.Surface((width, max(image.get_height() for image in images)), pygame.SRCALPHA)
+    x = 0
+    for image in images:
+        x = put(row, image, (x, 0)).right + gap
+    return row
+
+
+def wrapped(
+    words: str, size: int, room: float, most: int, colour: tuple[int, int, int] = INK, bold: bool = False
+) -> list[pygame.Surface]:
+    """Rendered words in at most `most` lines of at most `room`, the last one cut. A word that is too long for
+    a line (a path) is broken."""
+
+    def wide(line: str) -> int:
+        return font(size, bold).size(line)[0] + 1  # with its shadow
+
     lines = [""]
+    pieces = list[str]()
     for word in words.split():
+        while wide(word) > room and len(word) > 1:
+            fits = max(1, _that_fit(word, size, bold, room))
+            part = max(word.rfind(sign, 0, fits) for sign in "/-_.") + 1
+            fits = part if part > fits // 2 else fits
+            pieces.append(word[:fits])
+            word = word[fits:]
+        pieces.append(word)
+    for word in pieces:
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and len(lines) < most and text(longer, size).get_width() > room:
+        if lines[-1] and len(lines) < most and wide(longer) > room:
             lines.append(word)
         else:
             lines[-1] = longer
-    return [shortened(line, size, room) for line in lines]
+    return [shortened(line, size, room, colour, bold) for line in lines]
 
 
 def shortened(
     words: str, size: int, room: float, colour: tuple[int, int, int] = INK, bold: bool = False
 ) -> pygame.Surface:
     """Rendered words, cut so that they are no wider than `room`."""
-    image = text(words, size, colour, bold)
-    while image.get_width() > room and len(words) > 8:
-        words = words[: int(len(words) * 0.9) - 1].rstrip() + "…"
-        image = text(words, size, colour, bold)
-    return image
+    if font(size, bold).size(words)[0] < room:
+        return text(words, size, colour, bold)
+    kept = _that_fit(words, size, bold, room - font(size, bold).size("…")[0])
+    return text(f"{words[:kept].rstrip()}…", size, colour, bold)
+
+
+def _that_fit(words: str, size: int, bold: bool, room: float) -> int:
+    """How many letters are narrower than `room`, shadow and all."""
+    return bisect_left(range(1, len(words) + 1), room, key=lambda count: font(size, bold).size(words[:count])[0])

@@ -10,7 +10,7 @@ import pygame
 
 from game_wm.memory.episodic import NEVER
 from game_wm.ui import display, paint
-from game_wm.ui.paint import AMBER, INK, MUTED, RED, put, text
+from game_wm.ui.paint import AMBER, INK, MUTED, RED, Board, put, text
 
 if TYPE_CHECKING:
     from game_wm.ui.session import Session
@@ -20,26 +20,34 @@ SPREAD = 2.5  # standard deviations of a latent at which its colour is full
 FAITHFUL = 40.0  # dB at the top of the graph of the dream's likeness
 
 
-def left(target: pygame.Surface, sheets: list[pygame.Surface]) -> None:
-    """Panels below each other in the middle of the left edge."""
-    gap = round(paint.type_size(target) * 0.7)
-    tall = sum(sheet.get_height() for sheet in sheets) + gap * (len(sheets) - 1)
-    y = (target.get_height() - tall) / 2
+def left(board: Board, session: Session, inside: bool, graph: bool) -> None:
+    """Panels below each other at the left edge: latents (`inside`), times of the frames (`graph`)."""
+    s = paint.type_size(board.target)
+    gap = round(s * 0.7)
+    top, bottom = board.gap(0, s * 13 + 3 * gap)
+    graphs = [times(session, s)] if graph else []
+    room = bottom - top - 2 * gap - sum(sheet.get_height() + gap for sheet in graphs)
+    sheets = [sheet for sheet in [latents(session, s, room) if inside else None, *graphs] if sheet is not None]
+    y = (top + bottom - sum(sheet.get_height() for sheet in sheets) - gap * (len(sheets) - 1)) / 2
     for sheet in sheets:
-        y = put(target, sheet, (gap, y)).bottom + gap
+        if where := board.put(sheet, (gap, y)):
+            y = where.bottom + gap
 
 
-def latents(session: Session, s: int) -> pygame.Surface:
-    """The channels of the last latent as tiles: blue below zero, amber above."""
+def latents(session: Session, s: int, room: int) -> pygame.Surface | None:
+    """The channels of the last latent as tiles: blue below zero, amber above; None where `room` pixels are too few."""
     values = session.state.dynamics.latents[0, -1].float().cpu().numpy()  # (C, h, w)
     channels, height, width = values.shape
     columns = math.ceil(math.sqrt(channels * height / width))
     rows = math.ceil(channels / columns)
-    side = max(1, round(s * 13 / (columns * width)))
+    gap = 2
+    inside = room - _panel_height(0, s) - gap * (rows - 1)
+    side = min(round(s * 13 / (columns * width)), inside // (rows * height))
+    if side < 1:
+        return None
     level = np.clip(values / SPREAD, -1, 1)[..., None]
     cold, warm, ground = (np.array(colour, float) for colour in ((92, 158, 255), AMBER, (24, 26, 31)))
     pixels = np.where(level < 0, ground + (cold - ground) * -level, ground + (warm - ground) * level).astype(np.uint8)
-    gap = 2
     cell = (width * side, height * side)
     wide, tall = columns * (cell[0] + gap) - gap, rows * (cell[1] + gap) - gap
     sheet, at = _panel("latents", wide, tall, s)
@@ -68,21 +76,25 @@ def times(session: Session, s: int) -> pygame.Surface:
     return sheet
 
 
-def likeness(target: pygame.Surface, session: Session) -> None:
+def likeness(board: Board, session: Session) -> None:
     """Above the two pictures whose each is, below them the PSNR of the dream against the real game, now and before."""
-    s = paint.type_size(target)
-    width, height = target.get_size()
-    for where, words in zip(display.places(target, [session.moment.picture.shape] * 2), ("real game", "dream")):
-        y = max(s * 6.2, where.top - s * 0.4 - s * 1.4)
-        put(target, text(words, round(s * 1.2), INK, True), (where.centerx, y), "midtop")
-    wide, tall = max(s, round(min(width - 8 * s, s * 26))), round(s * 3.4)
+    s = paint.type_size(board.target)
+    width, height = board.target.get_size()
     now = f"{session.psnr[-1]:.1f} dB" if session.psnr else "the same moment"
-    fps = session.schema.fps
     parted = session.parted
-    words = "together so far" if parted is None else f"parted after {parted / fps:.1f} s"
+    words = "together so far" if parted is None else f"parted after {parted / session.schema.fps:.1f} s"
+    wide, tall = max(s, round(min(width - 4 * s, s * 26))), round(s * 3.4)
     sheet, (x, y) = _panel(f"PSNR {now} · {words}", wide, tall, s)
     _line(sheet, session, (x, y, wide, tall))
-    put(target, sheet, (width / 2, height - s * 5.4), "midbottom")
+    board.slide(sheet, (width / 2, height - s * 5.6), -max(1, s // 2), "midbottom")
+    pictures = display.places(board.target, [session.moment.picture.shape] * 2)
+    labels = [text(words, round(s * 1.2), INK, True) for words in ("real game", "dream")]
+    for y in range(max(0, round(pictures[0].top - s * 1.8)), height, max(1, s // 3)):
+        spots = [label.get_rect(midtop=(where.centerx, y)) for label, where in zip(labels, pictures)]
+        if all(board.free(spot) for spot in spots):
+            for label, spot in zip(labels, spots):
+                board.put(label, spot.topleft)
+            break
 
 
 def _line(sheet: pygame.Surface, session: Session, box: tuple[int, int, int, int]) -> None:
@@ -102,53 +114,67 @@ def _line(sheet: pygame.Surface, session: Session, box: tuple[int, int, int, int
         pygame.draw.line(sheet, AMBER, (at, y), (at, y + tall))
 
 
+def _panel_height(tall: int, s: int) -> int:
+    return tall + round(s * 1.7) + 2 * round(s * 0.7)
+
+
 def _panel(title: str, wide: int, tall: int, s: int) -> tuple[pygame.Surface, tuple[int, int]]:
     """A sheet with a title and room for `wide` x `tall` pixels at the returned point."""
     gap, line = round(s * 0.7), round(s * 1.7)
     words = text(title, s, INK, True)
-    sheet = paint.panel(max(wide, words.get_width()) + 2 * gap, tall + line + 2 * gap, round(s * 0.6))
+    sheet = paint.panel(max(wide, words.get_width()) + 2 * gap, _panel_height(tall, s), round(s * 0.6))
     put(sheet, words, (gap, gap * 0.7))
     return sheet, (gap, gap + line)
 
 
-def memory(target: pygame.Surface, session: Session) -> None:
+def memory(board: Board, session: Session) -> None:
     """What memory gave for the frame that is shown: the view it drew, the pictures it drew from with their ages, and
-    where the frames that it keeps were seen, the player in the middle looking up."""
-    found, s = session.remembered, paint.type_size(target)
-    side, gap, line = round(s * 7.2), round(s * 0.7), round(s * 1.5)
-    small = (side - gap) // 2
-    count = 0 if found is None else len(found.ages)
-    rows = (count + 1) // 2
-    sheet = paint.panel(side + 2 * gap, 2 * (line + side) + rows * (small + line) + 3 * gap, round(s * 0.6))
-    y = gap
-    put(sheet, text("memory", s, INK, True), (gap, y))
-    y += line
-    if found is None or not count:
-        put(sheet, text("nothing yet", s, MUTED), (gap, y))
+    where the frames that it keeps were seen, the player in the middle looking up. The last of these have no place in a
+    small window."""
+    found, s = session.remembered, paint.type_size(board.target)
+    gap = round(s * 0.7)
+    sources = _sources(session, s)
+    side = max(round(s * 7.2), sources[0].get_width() * 2 + gap if sources else 0)
+    top, bottom = board.gap(board.target.get_width() - side - 3 * gap, side + 3 * gap)
+    parts = [text("memory", s, INK, True)]
+    if found is None or not sources:
+        parts.append(text("nothing yet", s, MUTED))
     else:
         drawn = found.view.numpy() * found.known[..., None].numpy()
-        sheet.blit(paint.tile(drawn, (side, side)), (gap, y))
-    y += side + gap
-    for i in range(count):
-        assert found is not None
-        at = (gap + (i % 2) * (small + gap), y + (i // 2) * (small + line))
-        sheet.blit(paint.tile(found.pictures[i].numpy(), (small, small)), at)
-        age = "known before" if found.ages[i] >= NEVER else f"{int(found.ages[i]) / session.schema.fps:.1f} s ago"
-        put(sheet, text(age, max(8, round(s * 0.8)), MUTED), (at[0], at[1] + small))
-    y += rows * (small + line)
-    put(sheet, text("its map", s, MUTED), (gap, y))
-    _trail(sheet, found.trail.numpy() if found is not None else np.zeros((0, 2)), (gap, y + line, side, side), s)
-    room = target.get_size()
-    if sheet.get_height() > room[1] - 8:
-        sheet = pygame.transform.smoothscale_by(sheet, (room[1] - 8) / sheet.get_height())
-    put(target, sheet, (room[0] - gap, room[1] / 2), "midright")
+        parts.append(paint.tile(drawn, (side, round(side * drawn.shape[0] / drawn.shape[1]))))
+        parts += [paint.beside(sources[i : i + 2], gap) for i in range(0, len(sources), 2)]
+    parts.append(_trail(found.trail.numpy() if found is not None else np.zeros((0, 2)), side, s))
+    while len(parts) > 1 and sum(part.get_height() + gap for part in parts) + gap > bottom - top - gap:
+        parts.pop()
+    inside = paint.stacked(parts, gap)
+    sheet = paint.panel(side + 2 * gap, inside.get_height() + 2 * gap, round(s * 0.6))
+    put(sheet, inside, (gap, gap))
+    board.put(sheet, (board.target.get_width() - gap, (top + bottom) / 2), "midright")
 
 
-def _trail(sheet: pygame.Surface, trail: np.ndarray, box: tuple[int, int, int, int], s: int) -> None:
-    left, top, width, height = box
-    middle = (left + width / 2, top + height / 2)
+def _sources(session: Session, s: int) -> list[pygame.Surface]:
+    """The pictures that the view was drawn from, each with its age below, all of one size."""
+    found = session.remembered
+    if found is None:
+        return []
+    ages = [
+        text("before" if age >= NEVER else f"{int(age) / session.schema.fps:.1f} s ago", s, MUTED) for age in found.ages
+    ]
+    wide = max([round(s * 3.3), *(age.get_width() for age in ages)])
+    high, across = found.pictures.shape[1:3] if len(found.pictures) else (1, 1)
+    return [
+        paint.stacked([paint.tile(picture.numpy(), (wide, round(wide * high / across))), age], 0)
+        for picture, age in zip(found.pictures, ages)
+    ]
+
+
+def _trail(trail: np.ndarray, side: int, s: int) -> pygame.Surface:
+    """A map (T, 2) of where frames were seen, to the right and ahead of the player."""
+    sheet = pygame.Surface((side, round(s * 1.4) + side), pygame.SRCALPHA)
+    put(sheet, text("its map", s, MUTED), (0, 0))
+    x, y, r = side / 2, sheet.get_height() - side / 2, s * 0.45
     reach = max(4.0, float(np.abs(trail).max(initial=0.0)))
-    for right, ahead in (trail / reach * (width / 2 - 2)).tolist():
-        pygame.draw.circle(sheet, MUTED, (middle[0] + right, middle[1] - ahead), max(1, s // 12))
-    x, y, r = *middle, s * 0.45
+    for right, ahead in (trail / reach * (side / 2 - 2)).tolist():
+        pygame.draw.circle(sheet, MUTED, (x + right, y - ahead), max(1, s // 12))
     pygame.draw.polygon(sheet, AMBER, ((x, y - r), (x - r * 0.7, y + r * 0.7), (x + r * 0.7, y + r * 0.7)))
+    return sheet

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 import pygame
 
 from data_collect.errors import UserError
+from data_collect.files import cannot_write
 from data_collect.places import SCANCODES
-from game_wm.ui import display, keymap, paint, screen, views
+from game_wm.ui import commands, display, keymap, paint, screen, views
 from game_wm.ui.commands import HINT, Commands
 from game_wm.ui.gamepad import Gamepad
 from game_wm.ui.timing import Pacer, Timings
@@ -54,7 +55,7 @@ class Window(Commands):
         self.surface = screen.open_screen(f"{name} – game_wm")
         self.name = name
         self.session: Session
-        self.running, self.hud, self.help = True, True, False
+        self.running, self.hud, self.help, self.help_page = True, True, False, 0
         self.latents, self.graph, self.rewinding = False, False, False
         self.chooser: Chooser | None = None
         self._load, self._opener, self._folders = load, opener, folders
@@ -136,7 +137,7 @@ class Window(Commands):
 
     def open(self, path: Path) -> None:
         """Play another checkpoint, or go on in a saved dream; where that fails, what was played goes on."""
-        from game_wm.ui import chooser, saved
+        from game_wm.ui import saved
 
         dream = path if path.suffix == saved.SUFFIX else None
         try:
@@ -145,8 +146,8 @@ class Window(Commands):
                 if about.digest == self.session.checkpoint.digest:
                     self._restore(dream)
                     return
-                found = chooser.checkpoints(self._folders)
-                path = next((entry.path for entry in found if entry.name == about.checkpoint), path)
+                whose = [folder / f"{about.checkpoint}.safetensors" for folder in self._folders]
+                path = next((file for file in whose if file.is_file()), path)
                 if path == dream:
                     raise UserError(f"{dream} was dreamt by {about.checkpoint}, which is not here: get that file first")
             if self._opener is None:
@@ -234,9 +235,12 @@ class Window(Commands):
     def rewind(self) -> None:
         """Show the frame before."""
         self._pacer.advance(time.perf_counter())
+        waited = self._waits()
         try:
             if not self.session.rewind():
                 self._say("no further back: the episode began here, or memory of it ends")
+            elif not waited and (waits := self._waits()):
+                self._say(f"the recording{waits}")
         except UserError as error:
             self._fail(error)
         self._break()
@@ -246,38 +250,39 @@ class Window(Commands):
         """Everything that is on the screen."""
         session, now = self.session, time.perf_counter()
         self.surface = pygame.display.get_surface() or self.surface  # its size is the window's
+        board = paint.Board(self.surface)
         if self.chooser:
-            self.chooser.draw(self.surface)
+            self.chooser.draw(board)
         else:
-            self._draw_play(session, now)
-        if session.ended and not self.help and not self.chooser and not self.rewinding:
-            display.notice(self.surface, "The episode has ended", "another one begins")
+            self._draw_play(board, session, now)
         words, until = self._hint
         if words and now < until and not self.help:
-            display.hint(self.surface, words, lifted=session.view == "both" and not self.chooser)
+            display.hint(board, words)
         elif words:
             self._hint = ("", 0.0)
         pygame.display.flip()
 
-    def _draw_play(self, session: Session, now: float) -> None:
+    def _draw_play(self, board: paint.Board, session: Session, now: float) -> None:
         both = session.view == "both" and session.real is not None
         shown = [session.real.moment.picture, session.moment.picture] if both and session.real else [session.picture]
         over = session.ended and not self.rewinding
         display.pictures(self.surface, shown, dimmed=over or self.help)
         if self.help:
-            display.help_sheet(self.surface, session)
+            sheets = self._help_pages()
+            board.put(sheets[min(self.help_page, len(sheets) - 1)], self.surface.get_rect().center, "center")
             return
         if self.hud:
             period = self._periods.mean()
-            self._figures.draw(self.surface, session, 1 / period if period else None, now, self.rewinding)
-        if both and not over:
-            views.likeness(self.surface, session)
-        size = paint.type_size(self.surface)
-        sheets = [views.latents(session, size)] if self.latents and session.view != "real" else []
-        sheets += [views.times(session, size)] if self.graph else []
-        views.left(self.surface, sheets)
+            fps = 1 / period if period else None
+            self._figures.draw(board, session, fps, now, self.rewinding, self._waits())
+        if over:
+            display.notice(board, "The episode has ended", "another one begins")
+            return
+        if both:
+            views.likeness(board, session)
+        views.left(board, session, self.latents and session.view != "real", self.graph)
         if session.watching and session.view != "real":
-            views.memory(self.surface, session)
+            views.memory(board, session)
 
     # --- events -------------------------------------------------------------------------------------------------
 
@@ -343,6 +348,8 @@ class Window(Commands):
             getattr(self, f"_do_{command}")()
         except UserError as error:
             self._fail(error)
+        except OSError as error:
+            self._fail(cannot_write(commands.FOLDER, error))
 
     def _break(self) -> None:
         """What lies between is neither a slow frame nor a slow answer."""
