@@ -45,6 +45,9 @@ def record_parser() -> Parser:
     what.add_argument("--player", required=True, help="explorer, wanderer, random, human or policy:MODULE:FUNCTION")
     what.add_argument("--frames", type=int, required=True, help="frames that the folder shall hold in the end")
     what.add_argument("--out", required=True, help="the folder; one that holds the same recording is continued")
+    what.add_argument(
+        "--minutes", type=float, help="begin no more episodes after so long, however many frames there are"
+    )
     how = parser.group("how")
     how.add_argument("--workers", type=int, default=1, help="processes; the result does not depend on it (default: 1)")
     how.add_argument("--seed", type=int, help="what the episodes are a function of (default: the folder's, or 0)")
@@ -62,13 +65,15 @@ def record(words: list[str]) -> int:
     started = time.monotonic()
     dataset = record(
         arguments.out, arguments.game, arguments.player, arguments.frames,
-        arguments.workers, arguments.seed, arguments.episode_frames,
+        arguments.workers, arguments.seed, arguments.episode_frames, arguments.minutes,
     )  # fmt: skip
     card = dataset.card
     print(
         f"{arguments.out}: {card['frames']:,} frames in {card['episodes']:,} episodes, {card['shards']} shards, "
         f"{size(card['bytes'])}, after {time.monotonic() - started:,.1f} s"
     )
+    if card["frames"] < arguments.frames and arguments.minutes is not None:
+        print(f"its {arguments.minutes:g} minutes were over before the {arguments.frames:,} frames that were wanted")
     if faults := card["faults"]:
         print(f"{len(faults):,} episodes ended because the game failed: {arguments.out}/dataset.json tells why")
     return 0

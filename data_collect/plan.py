@@ -13,6 +13,7 @@ done. No episode is ever recorded in vain.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 from data_collect.chunk import ChunkRef
@@ -23,10 +24,18 @@ FAULTS, FAULTY = 5, 0.75
 
 
 class Plan:
-    """Numbers of episodes to hand out. `kept`: chunks that an earlier run left, by episode."""
+    """Numbers of episodes to hand out. `kept`: chunks that an earlier run left, by episode; `minutes`: after so many no
+    more are handed out, once there is one."""
 
-    def __init__(self, frames: int, episode_frames: int, kept: dict[int, list[ChunkRef]] | None = None) -> None:
+    def __init__(
+        self,
+        frames: int,
+        episode_frames: int,
+        kept: dict[int, list[ChunkRef]] | None = None,
+        minutes: float | None = None,
+    ) -> None:
         self.frames, self.episode_frames = frames, episode_frames
+        self.ends = None if minutes is None else time.monotonic() + 60 * minutes
         self.done: dict[int, int] = {}
         self.running: set[int] = set()
         self.kept = kept or {}
@@ -44,10 +53,15 @@ class Plan:
         number = self.base
         while number in self.done or number in self.running:
             number += 1
-        if self._at_most(number) >= self.frames:
+        if self._at_most(number) >= self.frames or (self.over and self.done):
             return None
         self.running.add(number)
         return number
+
+    @property
+    def over(self) -> bool:
+        """Whether its minutes are."""
+        return self.ends is not None and time.monotonic() > self.ends
 
     def limit(self, number: int) -> tuple[int, bool]:
         """How many frames episode `number` may have for certain, and whether that is the last word."""

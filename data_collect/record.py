@@ -40,12 +40,16 @@ def record(
     workers: int = 1,
     seed: int | None = None,
     episode_frames: int | None = None,
+    minutes: float | None = None,
 ) -> Dataset:
-    """Record until `out` holds `frames` frames; what is there already counts. Seed and episode length not given are
-    those of the folder, or 0 and 2048. `UserError`: another recording in the folder, a bad game, player or number."""
+    """Record until `out` holds `frames` frames, or for so many minutes; what is there already counts. Seed and episode
+    length not given are those of the folder, or 0 and 2048. `UserError`: another recording in the folder, a bad game,
+    player or number."""
     for name, value, least in (("frames", frames, 2), ("workers", workers, 1), ("seed", seed, 0)):
         if value is not None and value < least:
             raise UserError(f"--{name} {value} is too small: give at least {least}")
+    if minutes is not None and not minutes >= 0:
+        raise UserError(f"--minutes {minutes} is too small: give at least 0, which records an episode")
     if episode_frames is not None and episode_frames < 2:
         raise UserError(f"--episode-frames {episode_frames} is too small: an episode has at least 2 frames")
     folder = Path(out)
@@ -66,7 +70,7 @@ def record(
             lock.share()
             dataset = Dataset(folder, rebuild=True)
             write_atomic(folder / INDEX, json.dumps(dataset.index_json()))  # the old one may say anything
-            plan = Plan(frames, settings["episode_frames"], by_episode(dataset.index))
+            plan = Plan(frames, settings["episode_frames"], by_episode(dataset.index), minutes)
             if player == "human":
                 # What a human did cannot be played again: unfinished episodes stay as they are.
                 for number, refs in plan.kept.items():

@@ -245,7 +245,7 @@ def test_what_cannot_be_learnt_is_told_before_minutes_are_spent(
     few = ["--record.game", PLACELESS, "--record.frames", "20"]
     with pytest.raises(UserError, match=r"20 frames are too few .*: record more --record\.frames"):
         main(own(tmp_path, "few", *few))
-    with pytest.raises(UserError, match=r"with --record\.seed 0, not 1: choose another --name, or remove"):
+    with pytest.raises(UserError, match=r"a recording of recording seed 0, not 1: choose another --name"):
         main(own(tmp_path, "few", *few, "--record.seed", "1"))
     with pytest.raises(UserError, match=r"^unknown player 'nobody'"):
         main(own(tmp_path, "nobody", *few, "--record.player", "nobody"))
@@ -303,6 +303,21 @@ def test_minutes_of_all_go_where_they_are_needed(
     runner.clock.keep()
     assert Runner(plan).clock.spent == pytest.approx(17)
     assert runner.longer("tokenizer") == "python -m train pipeline --minutes 36"
+
+
+def test_a_slow_recording_leaves_minutes_for_the_rest(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    monkeypatch.chdir(Path(__file__).parent)
+    timed = ["--record.game", PLACELESS, "--record.frames", "10000000", "--minutes", "0.1", "--distill.config", ""]
+    assert main(own(tmp_path, "timed", *timed)) == 0
+    told = capfd.readouterr().out
+    assert "minutes were over before the 10,000,000 frames" in told
+    assert main(own(tmp_path, "timed", *timed)) == 0
+    again = capfd.readouterr().out
+    assert "record:" not in again and again.count("complete, skipped") == 2
+    assert told.splitlines()[-4:] == again.splitlines()[-4:]
 
 
 def test_errors_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,15 @@ def test_any_number_of_workers_carries_out_the_same_plan(workers: int) -> None:
         assert plan.done == expected
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_recording_may_end_by_the_clock(workers: int, tmp_path: Path) -> None:
+    """After whole episodes; the same command without goes on to the frames that were wanted."""
+    short = record(tmp_path, GAME, "random", 5000, workers, seed=5, minutes=0)
+    assert 1 <= len(short.by_episode) <= 2 and short.card["frames"] < 400
+    assert all(refs[-1].last for refs in short.by_episode.values())
+    assert record(tmp_path, GAME, "random", 600, seed=5).card["frames"] == 600
+
+
 # --- content ------------------------------------------------------------------------------------------------------
 
 

@@ -14,19 +14,22 @@ from pathlib import Path
 from data_collect.shards import write_atomic
 
 RESERVE = 1.0  # minutes that export and the look at the result take
+RECORDING = 0.25  # of all minutes, at most: of a slow game there are fewer frames then
 LEAST = 0.1  # minutes of a stage, however little is left
 
 
 class Clock:
-    """`total` minutes, or no end with None; `path` holds what earlier runs have spent."""
+    """`total` minutes, or no end with None; `path` holds what earlier runs have spent, and of how many frames the
+    recording was `recorded` to its end, or as long as there was time."""
 
     def __init__(self, total: float | None, path: Path) -> None:
         self.total, self.path = total, path
         self.began = time.monotonic()
         try:
-            self.before = float(json.loads(path.read_text())["minutes"])
+            kept = json.loads(path.read_text())
+            self.before, self.recorded = float(kept["minutes"]), int(kept["recorded"])
         except (OSError, ValueError, KeyError, TypeError):
-            self.before = 0.0  # its first run
+            self.before, self.recorded = 0.0, 0  # its first run
 
     @property
     def spent(self) -> float:
@@ -39,6 +42,11 @@ class Clock:
         assert self.total is not None
         return max(0.0, self.total - self.spent - RESERVE)
 
+    def recording(self) -> float:
+        """Minutes that a recording may still take."""
+        assert self.total is not None
+        return max(0.0, RECORDING * self.total - self.spent)
+
     def share(self, stage: str, parts: dict[str, float], trained: float = 0.0) -> float:
         """Minutes of training for a stage, those that it has `trained` among them: its part of what is left for the
         stages of which `parts` has the proportions."""
@@ -47,4 +55,4 @@ class Clock:
     def keep(self) -> None:
         """Write down what is spent."""
         if self.path.parent.exists():
-            write_atomic(self.path, json.dumps({"minutes": round(self.spent, 2)}))
+            write_atomic(self.path, json.dumps({"minutes": round(self.spent, 2), "recorded": self.recorded}))

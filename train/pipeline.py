@@ -12,13 +12,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data_collect.dataset import CARD, read_settings
 from data_collect.errors import UserError
 from data_collect.shards import write_atomic
 from game_wm.device import usable
@@ -104,18 +104,18 @@ class Runner:
         """Gameplay into RUNS/NAME/data; exit status."""
         wanted, out = self.plan.record, self.folder / "data"
         flags = [word for name, value in asdict(wanted).items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        if self.plan.minutes and self.clock.recorded == wanted.frames:
+            return 0  # what more time would add would make all that was trained on it begin anew
         say(f"record: {wanted.frames} frames of {wanted.game} into {out}")
-        if (out / CARD).exists():
-            has = read_settings(out)
-            for name, key in (("game", "game"), ("player", "player"), ("seed", "recording_seed"),
-                              ("episode_frames", "episode_frames")):  # fmt: skip
-                if has[key] != getattr(wanted, name):
-                    raise UserError(
-                        f"{out} holds a recording with --record.{name} {has[key]}, not {getattr(wanted, name)}: choose "
-                        f"another --name, or remove {out}"
-                    )
+        if self.plan.minutes and wanted.player != "human":
+            flags += ["--minutes", f"{self.clock.recording():.2f}"]
         with self.own_words("record"):
-            return record([*flags, "--out", str(out)])
+            status = record([*flags, "--out", str(out)])
+        if wanted.player == "human":
+            self.clock.began = time.monotonic()  # a person's time is no training's
+        self.clock.recorded = 0 if status else wanted.frames
+        self.clock.keep()
+        return status
 
     def look(self) -> None:
         """Say what is odd about the recordings; `UserError` where nothing can be learnt from them."""

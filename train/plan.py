@@ -100,7 +100,7 @@ RECORD_FLAG = re.compile(rf"--({'|'.join(each.name.replace('_', '-') for each in
 
 def in_own_words(stage: str, sentence: str, given: Sequence[str] = ()) -> str:
     """What a stage or the recorder says, with flags of the pipeline for its own and for those that it was `given`."""
-    if stage == "record":
+    if stage == "record":  # its --minutes is the pipeline's own
         named = RECORD_FLAG.sub(lambda found: f"--record.{found[1].replace('-', '_')}", sentence)
         return named.replace("another --out", "another --name").replace(" for --out", " for --runs")
     for flag in {flag for flag in given if flag.startswith("--") and not STAGE_FLAG.fullmatch(flag)}:
