@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -913,6 +915,59 @@ def test_an_error_is_told_whole(opened: Any, capsys: pytest.CaptureFixture[str])
     lines = paint.wrapped(words, 12, 300, 3)
     assert len(lines) == 3 and all(line.get_width() <= 300 for line in lines)
     assert len(paint.wrapped("saved", 12, 300, 3)) == 1
+
+
+@pytest.fixture(autouse=True)
+def no_command_lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever goes wrong in a window of these tests, nobody is told to type a flag or to run a command."""
+    said: list[str] = []
+    fail = window.Window._fail
+
+    def failed(self: window.Window, error: UserError) -> None:
+        said.append(str(error))
+        fail(self, error)
+
+    monkeypatch.setattr(window.Window, "_fail", failed)
+    yield
+    for words in said:
+        assert not re.search(r"--[a-z]|play\.py|python -m|the same command", words), words
+
+
+def test_the_window_says_what_went_wrong(opened: Any, tiny: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from game_wm.checkpoint import load
+
+    w = opened(replace(load(tiny), game="dream:tiny"))
+    w._opener = lambda path: lambda report: Session(load(path))
+    w.advance()
+
+    def said(*keys: str) -> str:
+        w._hint = ("", 0.0)
+        key(*keys)
+        w.pump()
+        w.draw()
+        return w._hint[0]
+
+    assert "no moment is saved" in said("u")
+    assert "only" in said("q") and "not a game" in said("g") and "not a game" in said("c")
+    assert "saved" in said("s")
+    w._saved.unlink()
+    assert "does not exist" in said("u")
+
+    model = tmp_path / "model.safetensors"
+    w._folders = [tmp_path]
+    for content, words in ((None, "is gone; O shows"), (b"damaged", "not a whole")):
+        model.write_bytes(tiny.read_bytes())
+        said("o")
+        w.chooser.chosen = next(i for i, entry in enumerate(w.chooser.entries) if entry.path == model)
+        model.unlink() if content is None else model.write_bytes(content)
+        assert words in said("return") and w.name == "fake"
+
+    shutil.rmtree(tmp_path / "recordings")
+    (tmp_path / "recordings").write_text("in the way")
+    for letter in "vkslx":
+        assert "recordings" in said(letter), letter
 
 
 def test_tiny_windows_are_drawn(opened: Any, tiny: Path) -> None:

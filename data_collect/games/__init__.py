@@ -78,7 +78,7 @@ def _game(game_id: str) -> tuple[type, list[str]]:
     if name.startswith("gym:"):
         target, arguments = GYM, [name.removeprefix("gym:")]
     elif name.startswith(DREAM):
-        raise UserError(f"{name!r} is what a model dreamt, not a game: only its checkpoint can play it (play.py)")
+        raise UserError(f"{name!r} is what a model dreamt, not a game: only its checkpoint can play it")
     elif name in GAMES:
         target, arguments = GAMES[name], []
     else:

@@ -138,7 +138,8 @@ def compared(again: Dream, dream: Dream) -> str:
 def look(path: Path) -> tuple[About, np.ndarray]:
     """What a dream says of itself, and its last picture, without reading the rest. `UserError` as in `load`."""
     if not path.is_file():
-        raise UserError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: name a saved dream ({SUFFIX})")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"{path} {what}: a saved dream is a file that ends in {SUFFIX}")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -149,7 +150,7 @@ def look(path: Path) -> tuple[About, np.ndarray]:
                     "saved it, or save another one"
                 )
             if found != FORMAT:
-                raise UserError(f"{path} is no saved dream: name a {SUFFIX} file that the player has saved")
+                raise UserError(f"{path} is no saved dream: take a {SUFFIX} file that the player has saved")
             return About(**json.loads(metadata["about"])), file.get_tensor("picture").numpy()
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path, error) from None

@@ -38,7 +38,9 @@ class ShardRecording:
         try:
             self.folder.mkdir(parents=True)
         except OSError as error:
-            raise UserError(f"{folder} cannot be made ({error.strerror}): record to another folder") from None
+            raise UserError(
+                f"{folder} cannot be made ({error.strerror}): change what stands in the way, or record elsewhere"
+            ) from None
         self._writer = ShardWriter(self.folder)
         self._playing: EpisodeWriter | None = None
         try:
@@ -90,7 +92,7 @@ class ShardRecording:
 
     def _told(self, error: UserError | OSError) -> UserError:
         """The recorder's sentence for a full disk speaks of a command that is run again; here is none."""
-        refused = error if isinstance(error, OSError) else error.__cause__
+        refused = error if isinstance(error, OSError) else error.__cause__ or error.__context__
         return cannot_write(self.folder, refused) if isinstance(refused, OSError) else UserError(str(error))
 
     def close(self) -> Path | None:
@@ -105,5 +107,8 @@ class ShardRecording:
                 self.folder.rmdir()
         if empty:
             return None
-        publish(self.folder)
+        try:
+            publish(self.folder)
+        except (UserError, OSError) as error:
+            raise self._told(error) from error
         return self.folder

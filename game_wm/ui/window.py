@@ -164,14 +164,16 @@ class Window(Commands):
             if not loaded:
                 self._break()
                 return
-            self._leave(playing)
             pygame.display.set_caption(f"{self.name} – game_wm")
             self._saved = None
+            self.begin()
+            self._leave(playing)
             if dream is not None:
                 self._restore(dream)
-            self.begin()
+                self.draw()
         except UserError as error:
-            self._fail(error)
+            gone = UserError(f"{path} is gone; {self._key('open')} shows what there is")
+            self._fail(error if path.exists() else gone)
 
     # --- the loop -----------------------------------------------------------------------------------------------
 
