@@ -19,7 +19,8 @@ from game_wm.checkpoint import load
 from game_wm.ui.shards import ShardRecording
 from tests.tiny_game import PLACELESS
 from train.__main__ import main
-from train.frames import recordings_of
+from train.frames import open_recordings, recordings_of
+from train.outlook import _longer
 from train.pipeline import Runner
 from train.plan import parse
 from train.windows import LatentStore
@@ -195,6 +196,22 @@ def test_short_episodes_end_in_a_model_that_plays(
     for _ in range(30):
         outcome, state = student.model.step(state, torch.zeros(2, 3))
     assert outcome.frames.shape == (2, 64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("game", "episode_frames", "remedy"),
+    [
+        ("maze?size=9", 20, "--record.episode_frames"),
+        ("gym:odd_games:Timed-v0", 200, "--record.game 'ID?skip=1'"),
+        ("gym:odd_games:Brief-v0", 200, "--record.game 'ID?skip=1' or --record.player with one that lasts longer"),
+    ],
+)
+def test_what_makes_episodes_longer_depends_on_what_ends_them(
+    game: str, episode_frames: int, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    record(tmp_path, game, "random", 100, episode_frames=episode_frames)
+    assert _longer(open_recordings([str(tmp_path)])) == remedy
 
 
 def test_recordings_that_there_are_are_trained_on_together(

@@ -88,14 +88,20 @@ def _short(recordings: Sequence[Recording], settings: Mapping[str, Any], made: b
             shortened += [f"{stage} {length} instead of {wanted.data.length}"] if length < wanted.data.length else []
     if not shortened:
         return
-    cut = sum(ref.truncated for recording in recordings for ref in recording.dataset.index)
-    remedy = ""
-    if made:
-        episodes = sum(map(len, lengths))
-        longer = "--record.episode_frames" if cut > episodes / 2 else "--record.player with one that lasts longer"
-        remedy = f"; for longer ones, {longer}"
+    remedy = f"; for longer ones, {_longer(recordings)}" if made else ""
     median = int(np.median([n - 1 for each in lengths for n in each]))
     yield f"outlook: episodes have {median} steps (median), so windows are shorter: {', '.join(shortened)}{remedy}"
+
+
+def _longer(recordings: Sequence[Recording]) -> str:
+    """What makes episodes longer, by what ends most of them: the recorder, the game's own limit, or its rules."""
+    ends = [(ref, r.dataset.settings["episode_frames"]) for r in recordings for ref in r.dataset.index if ref.last]
+    if sum(ref.truncated and ref.start + ref.frames >= limit for ref, limit in ends) > len(ends) / 2:
+        return "--record.episode_frames"
+    ways = ["--record.game 'ID?skip=1'"] if recordings[0].dataset.game.startswith("gym:") else []
+    if sum(ref.terminated for ref, _ in ends) > len(ends) / 2:
+        ways.append("--record.player with one that lasts longer")
+    return " or ".join(ways) or "another limit of the game's own"
 
 
 def _named(recordings: Sequence[Recording]) -> str:
