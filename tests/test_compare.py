@@ -176,6 +176,24 @@ def test_rows_are_trained_judged_and_timed_and_an_interrupted_comparison_continu
     assert entries["later"]["note"] == "its training failed" and "needs later" in entries["more"]["note"]
 
 
+def test_a_smaller_table_never_replaces_a_larger_one(tmp_path: Path) -> None:
+    def table(names: str, minutes: float = 6.0, episodes: int = 24) -> list[dict[str, Any]]:
+        sample = {"minutes_a_row": minutes, "episodes": episodes}
+        return [{"name": name, "sample": sample} for name in names] + [{"name": "failed", "status": "not run"}]
+
+    out = tmp_path / "v1.0"  # a name with a dot keeps it
+    assert comparison.beside(out, table("ab")) == out
+    (tmp_path / "v1.0.json").write_text(json.dumps(table("abc")))
+    assert comparison.beside(out, table("abc")) == comparison.beside(out, table("abcd", 10)) == out
+    assert comparison.beside(out, table("ab")).name == "v1.0-2-rows-6-minutes"
+    assert comparison.beside(out, table("abc", 0.5)).name == "v1.0-3-rows-0.5-minutes"
+    assert comparison.beside(out, table("abd", 10)).name == "v1.0-3-rows-10-minutes"  # c would be lost
+    assert comparison.beside(out, table("abc", episodes=2)) != out
+    (tmp_path / "v1.0.json").write_text('{"a": 1}')
+    with pytest.raises(UserError, match=r"v1\.0\.json is no table of a comparison"):
+        comparison.beside(out, table("abc"))
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [

@@ -88,6 +88,13 @@ def test_candidates_are_trained_judged_and_tabled(protocol: Path, capfd: pytest.
     assert "| small | cheap |" in capfd.readouterr().out
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
+    # For other minutes: in a folder of its own, and what was trained for longer stays.
+    assert main(["trial", str(protocol), "--only", "small", "--minutes", "4"]) == 0
+    assert (runs / "4-minutes" / "trial-small" / "small.safetensors").exists()
+    assert "4 minutes each" in (runs / "4-minutes" / "trials" / "table.md").read_text()
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+    assert "5 minutes each" in (runs / "trials" / "table.md").read_text()
+
     # Judged otherwise: the trained candidate is judged anew without training.
     content = yaml.safe_load(protocol.read_text())
     protocol.write_text(yaml.safe_dump(content | {"horizons": [2]}))

@@ -422,4 +422,6 @@ def compare() -> Parser:
     parser.add_argument("--protocol", metavar="FILE", help="another protocol's file")
     parser.add_argument("--out", type=Path, default=Path("docs/efficiency"), help="what the files written are called, "
                         "without .json, .md, .png (default: docs/efficiency)")  # fmt: skip
+    parser.add_argument("--replace", action="store_true", help="even where the table that is there has more rows, "
+                        "minutes or episodes")  # fmt: skip
     return parser

@@ -8,7 +8,8 @@ What a row is stands in `train/rows.py`. Training, export and judgement are thos
 same command continues where it was, and what is finished is skipped (`--again`: run the rows named by `--only`, or all,
 anew). When all are done, every row is timed in turn with the default, while nothing is trained. Written are OUT.json (a
 list of rows), OUT.md (tables; what stands under its heading "What was learnt" stays) and OUT.png (quality against
-milliseconds); RUNS/trial-NAME/NAME.safetensors plays.
+milliseconds); RUNS/trial-NAME/NAME.safetensors plays. A table that has fewer rows, minutes or episodes than OUT has
+goes to OUT-N-rows-M-minutes instead; with `--minutes` other than the protocol's, RUNS is `RUNS/M-minutes`.
 """
 
 from __future__ import annotations
@@ -133,22 +134,51 @@ def main(arguments: Sequence[str]) -> int:
     """`python -m game_wm compare`; exit status 1 when a row that was asked for is not there."""
     options = commands.compare().parse_args(arguments)
     lab, rows = read_rows(options.rows, options.protocol)
-    lab.minutes = lab.minutes if options.minutes is None else options.minutes
-    if not lab.minutes > 0:
-        raise UserError(f"minutes of training must be more than 0, got {lab.minutes:g}")
+    lab.train_for(options.minutes)
     chosen = wanted(lab, rows, options.only)
     use_all_cores()
+    read_table(Path(f"{options.out}.json"))  # what is no table is told of before the work
     comparison = Comparison(lab, rows)
     comparison.run(set() if options.measure else chosen, set(options.only or chosen) if options.again else set())
     if not comparison.trials:
         raise UserError("no row is finished, and so there is nothing to compare: run it without --measure")
     entries = comparison.measure()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(options.out.with_suffix(".json"), json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
+    out = options.out if options.replace else beside(options.out, entries)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(Path(f"{out}.json"), json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
     drawn = plot(entries, lab)
     if drawn is not None:
-        save_picture(options.out.with_suffix(".png"), drawn)
-    page = options.out.with_suffix(".md")
-    write_atomic(page, markdown(lab, entries, options.out.name if drawn else None) + remarks(page))
-    say(f"wrote {options.out}.json, .md" + (" and .png" if drawn else ""))
+        save_picture(f"{out}.png", drawn)
+    page = Path(f"{out}.md")
+    write_atomic(page, markdown(lab, entries, out.name if drawn else None) + remarks(page))
+    say(f"wrote {out}.json, .md" + (" and .png" if drawn else ""))
+    if out != options.out:
+        say(f"{options.out}.json has more rows, minutes or episodes and stays; --replace puts this table in its place")
     return int(bool(comparison.failed))
+
+
+def beside(out: Path, entries: Sequence[dict[str, Any]]) -> Path:
+    """`out`, or another name where a table is there that has rows which this one has not, or a larger sample."""
+    found, there = _sample(entries), _sample(read_table(Path(f"{out}.json")))
+    if there[0] <= found[0] and there[1] <= found[1] and there[2] <= found[2]:
+        return out
+    rows, minutes, _ = found
+    return out.with_name(f"{out.name}-{len(rows)}-rows-{minutes:g}-minutes")
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """The entries of a table that was written before, [] when there is none. `UserError` when the file is none."""
+    try:
+        entries = json.loads(path.read_text())
+        return [dict(entry) for entry in entries]
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError):
+        raise UserError(f"{path} is no table of a comparison: move it away, or name another one with --out") from None
+
+
+def _sample(entries: Sequence[dict[str, Any]]) -> tuple[set[str], float, int]:
+    """Names of the rows measured, the minutes that each was trained for, the episodes that it was judged on."""
+    measured = [entry for entry in entries if "sample" in entry]
+    minutes, episodes = (max((e["sample"][k] for e in measured), default=0) for k in ("minutes_a_row", "episodes"))
+    return {entry["name"] for entry in measured}, minutes, episodes

@@ -6,6 +6,7 @@ Every candidate trains the dynamics for the same minutes, on the same latents, w
 own, then dreams the same held-out episodes. What is finished is skipped, so that an interrupted protocol continues
 (`--again` after a change of the code). For each candidate: `RUNS/trials/NAME.json`, `NAME.png` (truth above, dream
 below) and `RUNS/trial-NAME/NAME.safetensors`, which `play.py` plays; for all, `RUNS/trials/table.md` and `table.png`.
+With `--minutes` other than the protocol's, RUNS is `RUNS/N-minutes`.
 """
 
 from __future__ import annotations
@@ -94,6 +95,14 @@ class Protocol:
     revisit: int = 0
     prompts: tuple[int, ...] = (1024,)
     runs: str = "runs"
+
+    def train_for(self, minutes: float | None) -> None:
+        """Other minutes than the protocol's have a folder of their own, RUNS/N-minutes, so that what was trained for
+        longer stays, and its table too. `UserError` when there are none."""
+        if minutes is not None and minutes != self.minutes:
+            self.minutes, self.runs = minutes, str(Path(self.runs, f"{minutes:g}-minutes"))
+        if not self.minutes > 0:
+            raise UserError(f"minutes of training must be more than 0, got {self.minutes:g}")
 
 
 class Trial:
@@ -306,9 +315,7 @@ def main(arguments: list[str]) -> int:
         protocol = Protocol(**vars(reader.instantiate_classes(reader.parse_object(read_yaml(options.protocol)))))
     except ArgumentError as error:
         raise UserError(f"{options.protocol}: {error}") from None
-    protocol.minutes = protocol.minutes if options.minutes is None else options.minutes
-    if not protocol.minutes > 0:
-        raise UserError(f"minutes of training must be more than 0, got {protocol.minutes:g}")
+    protocol.train_for(options.minutes)
     names = [candidate.name for candidate in protocol.candidates]
     if wrong := [name for name in [*(options.only or []), *names] if names.count(name) != 1]:
         raise UserError(f"{options.protocol}: no candidate, or more than one, is called {wrong[0]}")

@@ -43,12 +43,17 @@ def file_hash(path: Path) -> str:
 
 
 def tidy(value: Any) -> Any:
-    """Figures to five digits; tuples become lists; what is not a number (NaN) leaves its dictionary."""
+    """Figures to five digits; tuples become lists; what is not a number (NaN) leaves its dictionary, and so does an
+    interval of such."""
     if isinstance(value, Mapping):
-        return {str(k): tidy(v) for k, v in value.items() if not (isinstance(v, float) and math.isnan(v))}
+        return {str(k): tidy(v) for k, v in value.items() if not _missing(v)}
     if isinstance(value, list | tuple):
         return [tidy(v) for v in value]
     return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def _missing(value: Any) -> bool:
+    return any(isinstance(v, float) and math.isnan(v) for v in (value if isinstance(value, list | tuple) else [value]))
 
 
 def read(path: Path) -> dict[str, Any]:

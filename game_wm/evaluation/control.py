@@ -296,7 +296,8 @@ class Control:
             counts = every.unique(dim=0, return_counts=True)[1]
             card["chance"] = float(counts.max() / len(every))
             card["names"] = f"{len(set(self.namer.aliases.values()))} of {len(self.namer.aliases)}"
-        if card["real_interval"][0] > card["chance"] if "chance" in card else card["real_r2"] > 0:
+        surely = np.nanmin([card["real"], card["real_interval"][0]])  # a single episode has no interval
+        if surely > card["chance"] if "chance" in card else card["real_r2"] > 0:
             for name, side in (("ratio", "dream"), ("tokenised_ratio", "tokenised")):
                 pairs = np.stack([shares[side], shares["real"][: len(shares[side])]], 1)
                 card[name], card[f"{name}_interval"] = ratio(pairs), list(bootstrap(pairs, ratio))

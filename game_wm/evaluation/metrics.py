@@ -91,10 +91,10 @@ def bootstrap(
     values: np.ndarray, statistic: Callable[[np.ndarray], float] = mean, resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
     """95 % percentile interval of `statistic` over resampled episodes (first axis), widened to hold `statistic(values)`
-    where it does not; NaN rows are left out first."""
+    where it does not; NaN rows are left out first. NaN where fewer than two are left: one tells of no spread."""
     values = np.asarray(values, np.float64)
     values = values[~np.isnan(values).reshape(len(values), -1).any(1)]
-    if not len(values):
+    if len(values) < 2:
         return math.nan, math.nan
     generator = np.random.default_rng(seed)
     drawn = [statistic(values[generator.integers(len(values), size=len(values))]) for _ in range(resamples)]
@@ -151,12 +151,14 @@ def kernel_distance(within_SS: np.ndarray, others_TT: np.ndarray, between_ST: np
     matter how much the frames of one dream resemble each other. Where the populations are the same it is 0 on average
     (so it may be negative), however few the groups are. NaN where either side has fewer than two.
     """
+    if min(between_ST.shape) < 2:
+        return math.nan
     return _off_diagonal(within_SS) + _off_diagonal(others_TT) - 2 * float(between_ST.mean())
 
 
 def _off_diagonal(matrix: np.ndarray) -> float:
     count = len(matrix)
-    return float(matrix.sum() - np.trace(matrix)) / (count * (count - 1)) if count > 1 else math.nan
+    return float(matrix.sum() - np.trace(matrix)) / (count * (count - 1))
 
 
 def jackknife(point: float, *left_out: Sequence[float]) -> tuple[float, float]:

@@ -52,10 +52,15 @@ def _lines(entry: Mapping[str, Any], key: str) -> dict[str, dict[str, tuple[floa
     """Line -> age -> the value and, if known, its interval."""
     sources = {"this model": entry, "window only": entry.get("window_only", {})}
     lines = {
-        name: {a: (v, *source.get(f"{key}_interval", {}).get(a, ())) for a, v in source.get(key, {}).items()}
+        name: {a: (v, *_known(source.get(f"{key}_interval", {}).get(a, ()))) for a, v in source.get(key, {}).items()}
         for name, source in sources.items()
     }
     return lines | ({"tokenizer": {a: (v,) for a, v in entry["ceiling_psnr"].items()}} if key == "psnr" else {})
+
+
+def _known(interval: Sequence[float]) -> Sequence[float]:
+    """The interval, () where a single maze has none."""
+    return () if np.isnan(interval).any() else interval
 
 
 def _panel(

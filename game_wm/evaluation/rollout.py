@@ -44,7 +44,7 @@ class TooShort(UserError):
     """The game ended before any prompt was over; `steps`: how long its episodes lasted, the middle one of them."""
 
     def __init__(self, game: str, prompt: int, pace: Pace, lasted: Sequence[int]) -> None:
-        self.steps = int(statistics.median_low(lasted))
+        self.steps = int(statistics.median_low(lasted or [prompt]))  # a game that failed only then lasted so long
         first, last = pace.warm_up
         super().__init__(
             f"episodes of {game} last {self.steps} steps and so end before {first} to {last} steps and a prompt of "
