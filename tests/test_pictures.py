@@ -336,6 +336,8 @@ def test_an_action_space_that_cannot_be_is_told(text: str) -> None:
             "it comes with minigrid; pip install minigrid, then --game gym:minigrid:MiniGrid-Fo",
         ),
         ("gym:highway-v0", "pip install highway-env, then --game gym:highway_env:highway-v0"),
+        ("gym:procgen-coinrun-v0", "procgen2 is made for gym, not for Gymnasium; wrap it"),
+        ("gym:PyFlyt/QuadX-Hover-v4", "gym:PyFlyt.gym_envs:PyFlyt/QuadX-Hover-v4"),
         ("gym:MiniWorld-Hallway-v0", "gym:miniworld:MiniWorld-Hallway-v0"),
         ("gym:no_such_module:MyGame-v0", "cannot be imported: No module named 'no_such_module'; run this from"),
         (

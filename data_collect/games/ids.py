@@ -26,18 +26,22 @@ BEHIND_AN_IMPORT = (
     (r"MiniWorld-.*", "miniworld", "miniworld"),
     (r"(highway|highway-fast|merge|roundabout|parking(-.*)?|intersection(-.*)?|racetrack(-.*)?|exit|u-turn|two-way"
      r"|lane-keeping)-v\d", "highway_env", "highway-env"),
-    (r"procgen-.*|procgen-gym/.*", "procgen", "procgen2"),
-    (r"(FlappyBird.*)", "flappy_bird_gymnasium", "flappy-bird-gymnasium"),
-    (r"(SuperMarioBros.*)", "gym_super_mario_bros", "gym-super-mario-bros"),
+    (r"FlappyBird.*", "flappy_bird_gymnasium", "flappy-bird-gymnasium"),
     (r"Vizdoom.*", "vizdoom.gymnasium_wrapper", "vizdoom"),
     (r"MiniHack-.*", "minihack", "minihack"),
     (r"NetHack.*", "nle", "nle"),
-    (r"MemoryMaze-.*|memory_maze:.*", "memory_maze", "memory-maze"),
     (r"(Fetch|Hand|PointMaze|AntMaze|AdroitHand|FrankaKitchen).*", "gymnasium_robotics", "gymnasium-robotics"),
     (r"Panda.*", "panda_gym", "panda-gym"),
-    (r"(PyFlyt/).*", "PyFlyt.gym_envs", "PyFlyt"),
+    (r"PyFlyt/.*", "PyFlyt.gym_envs", "PyFlyt"),
     (r"dm_control/.*", "shimmy", "'shimmy[dm-control]'"),
 )  # fmt: skip
+# Ids of gym, which Gymnasium has replaced: what they look like, and the package.
+OF_GYM = (
+    (r"(procgen:)?procgen-.*", "procgen2"),
+    (r"(gym_super_mario_bros:)?SuperMarioBros.*", "gym-super-mario-bros"),
+    (r"(memory_maze:)?MemoryMaze-.*", "memory-maze"),
+    (r"(crafter:)?Crafter(NoReward|Reward)?-.*", "crafter"),
+)
 SOURCE_BYTES = 1 << 20  # larger files in the current folder are no games' modules
 
 
@@ -58,7 +62,8 @@ def find(env_id: str) -> EnvSpec:
         if module:
             importlib.import_module(module)
     except ImportError as failure:
-        raise UserError(f"'gym:{env_id}' cannot be imported: {failure}{_import_hint(module, failure)}") from None
+        hint = _of_gym(env_id) or _import_hint(module, failure)
+        raise UserError(f"'gym:{env_id}' cannot be imported: {failure}{hint}") from None
     except Exception as failure:
         raise failed(f"the module of 'gym:{env_id}'", failure) from failure
     try:
@@ -67,6 +72,12 @@ def find(env_id: str) -> EnvSpec:
         hint = _hint(env_id, module, name, set(gymnasium.registry) - before)
         reason = " ".join(str(failure).split()).rstrip(".")
         raise UserError(f"unknown game 'gym:{env_id}'{hint or f': {reason}'}") from None
+
+
+def _of_gym(env_id: str) -> str:
+    """The end of the sentence for an id of a package that Gymnasium cannot make games of."""
+    pip = next((pip for pattern, pip in OF_GYM if re.fullmatch(pattern, env_id)), None)
+    return f": {pip} is made for gym, not for Gymnasium; wrap it in a gymnasium.Env of your own" if pip else ""
 
 
 def _import_hint(module: str, failure: ImportError) -> str:
@@ -85,6 +96,8 @@ def _import_hint(module: str, failure: ImportError) -> str:
 
 def _hint(env_id: str, module: str, name: str, registered: set[str]) -> str:
     """The end of the sentence for an id that is not there; empty where nothing better is known than the reason."""
+    if old := _of_gym(env_id):
+        return old
     for pattern, package, pip in BEHIND_AN_IMPORT:
         if not module and re.fullmatch(pattern, name):
             install = "" if _installed(package) else f"pip install {pip}, then "
