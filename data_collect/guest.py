@@ -37,7 +37,7 @@ import numpy as np
 
 from data_collect import games, players
 from data_collect.child import Child
-from data_collect.errors import Fault, UserError, blamed
+from data_collect.errors import Fault, UserError, blamed, failed
 from data_collect.schema import ActionSchema
 
 SECONDS = 60.0  # for a step or a reset, unless GAME_SECONDS says otherwise
@@ -52,7 +52,7 @@ class Guest(gymnasium.Env):
     """The game `game_id` in a process of its own; `frame` and `options` as in `games.make`.
 
     `seconds` is how long it may take for a step or a reset. `copy.deepcopy` gives a copy of the game as it stands, in
-    the same process. `UserError` where it cannot be made.
+    the same process. `UserError` where it cannot be made, of which a `Fault` is the game's.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ def _patience() -> float:
 
 
 class Host:
-    """The process of a game, seen from here: it is asked, and answers. `UserError` where the game cannot be made.
+    """The process of a game, seen from here: it is asked, and answers. `UserError` as in `Guest`.
 
     Whatever else than an answer comes of it is a `Fault`, and then it has `ended`.
     """
@@ -186,8 +186,11 @@ class Host:
             try:
                 asked = "make", game_id, options, _registered(game_id), file
                 self.about = self.ask("its beginning", *asked, seconds=MAKING * seconds)
-            except Fault as fault:
-                raise UserError(str(fault).removesuffix(" (its beginning)")) from fault  # what it is, not when
+            except BaseException as error:
+                self.end()
+                if isinstance(error, Fault):  # what it is, not when
+                    raise Fault(str(error).removesuffix(" (its beginning)")) from error
+                raise
             slots, shape = self.about["slots"], self.about["shape"]
             self.slots, self.ring = slots or SLOTS, None
             if slots and file is not None:
@@ -347,19 +350,22 @@ class Inside:
     def make(self, game_id: str, options: dict[str, Any], spec: bytes | None, file: int | None) -> dict[str, Any]:
         """Make the game; what there is to know of it, and how many slots the ring of frames has."""
         self.what = f"the game {game_id!r}"
-        with blamed(self.what):
+        try:
             if spec is not None:
                 with suppress(ImportError, AttributeError):
                     known = pickle.loads(spec)
                     gymnasium.registry.setdefault(known.id, known)
             game: Any = games.make(game_id, **options)
-            self.games[next(self.numbers)] = game
-            self.schema, shape = game.action_schema, game.observation_space.shape
-            return {
-                "schema": self.schema, "replayable": bool(getattr(game, "replayable", True)), "shape": shape,
-                "metadata": _metadata(game),
-                "depth": hasattr(game, "depth"), "slots": self._map(file, shape),
-            }  # fmt: skip
+        except UserError:
+            raise
+        except BaseException as error:
+            raise failed(self.what, error) from error
+        self.games[next(self.numbers)] = game
+        shape = game.observation_space.shape
+        return {
+            "schema": game.action_schema, "replayable": bool(getattr(game, "replayable", True)), "shape": shape,
+            "metadata": _metadata(game), "depth": hasattr(game, "depth"), "slots": self._map(file, shape),
+        }  # fmt: skip
 
     def _map(self, file: int | None, shape: tuple[int, ...]) -> int:
         """Map the file as a ring of frames of this shape; how many, 0 where there is no room for two."""

@@ -200,6 +200,8 @@ class Commands:
         self.session.show(view)
         if data is not None and self.session.data is None and data.steps:
             self._say(f"saved {data.folder}")
+        elif self.session.view != view:
+            pass  # the real game has failed, which is told with the next picture
         elif view == "real":
             self._say(f"the real game; {self._key('switch')} dreams on from where it stands")
         elif came_from == "real":

@@ -81,8 +81,9 @@ def play(
                 session.begin(session.context + 1)
             session.step(session.schema.action(actions[i]))
         seconds.append(time.perf_counter() - started)
-        if words := session.hold(seconds[-1]):
-            print(f"frame {i + 1}: {words}", file=sys.stderr)
+        for words in (session.hold(seconds[-1]), session.news()):
+            if words:
+                print(f"frame {i + 1}: {words}", file=sys.stderr)
         resident.append(resident_bytes())
         if video is not None:
             video.write(session.film)

@@ -5,12 +5,15 @@
     frames, actions, poses = real.prompt()  # the dream that starts from these stands where the real game stands
     real.step(raw); real.back()
 
-Going back shows the pictures that were kept; the game itself is played again from its seed when it goes on.
+Going back shows the pictures that were kept; the game itself is played again from its seed when it goes on. It is a
+guest (`data_collect/guest.py`): what it does to its process is not done to the player's.
 """
 
 from __future__ import annotations
 
+import os
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_collect import games, players
-from data_collect.errors import UserError
+from data_collect import players
+from data_collect.errors import Fault, UserError
+from data_collect.guest import Guest
 from data_collect.recorder import seeds
 
 if TYPE_CHECKING:
@@ -27,6 +31,11 @@ if TYPE_CHECKING:
     from game_wm.ui.shards import ShardRecording
 
 KEPT = 1800  # frames that can be taken back
+PATIENCE = 5.0  # seconds that a player waits for a step, unless GAME_SECONDS says otherwise
+
+
+class Lost(UserError):
+    """The real game has failed; another episode begins it anew."""
 
 
 @dataclass(frozen=True)
@@ -53,22 +62,31 @@ def pose_of(info: dict[str, Any]) -> np.ndarray | None:
 
 
 class LiveGame:
-    """One player in the game of a checkpoint. `UserError` where it is not installed, or is not what was learnt."""
+    """One player in the game of a checkpoint. `UserError` where it is not installed, or is not what was learnt.
+
+    Whatever plays raises `Lost` where the game fails.
+    """
 
     def __init__(self, checkpoint: Checkpoint, seed: int = 0) -> None:
         self.schema, self.game, self.seed = checkpoint.schema, checkpoint.game, abs(seed)
         self.length = checkpoint.contexts_frames.shape[1]
         height, width = checkpoint.contexts_frames.shape[2:4]
-        self.env: Any = games.make(checkpoint.game, frame=(width, height))
-        self._check(checkpoint)
+        seconds = None if os.environ.get("GAME_SECONDS") else PATIENCE
+        self.env: Guest = _known(Guest, checkpoint.game, seconds, frame=(width, height))
+        try:
+            self._check(checkpoint)
+        except UserError:
+            self.env.close()
+            raise
         self.number = -1
+        self._kept: deque[Moment] = deque(maxlen=KEPT)
         self.data: ShardRecording | None = None  # what is played goes there as well
         self.moment: Moment
         self.reward = 0.0
         self.info: dict[str, Any] = {}
 
     def _check(self, checkpoint: Checkpoint) -> None:
-        schema, size = self.env.action_schema, self.env.observation_space.shape
+        schema, size = self.env.action_schema, self.env.render().shape
         learnt = tuple(checkpoint.contexts_frames.shape[2:])
         if (schema.kind, schema.names) != (self.schema.kind, self.schema.names) or size != learnt:
             raise UserError(
@@ -80,7 +98,7 @@ class LiveGame:
     @property
     def replayable(self) -> bool:
         """Whether it can go back in time: the same actions give the same frames again."""
-        return bool(getattr(self.env, "replayable", True))
+        return self.env.replayable
 
     def begin(self, number: int) -> None:
         """Episode `number` of the recording with this seed, its first frames played by an explorer where the game has a
@@ -94,9 +112,15 @@ class LiveGame:
         if "map" in self.info and {"forward", "turn_left", "turn_right"} <= set(self.schema.names):
             player = players.make("explorer", self.env, player_seed)
         player.reset(self.env, self.moment.picture, self.info)
-        while self.moment.frames < self.length - 1 and not self.moment.ended:
-            self.step(self.schema.raw(player.act(self.moment.picture, self.info)))
-        if self.moment.ended:
+        ended = False
+        while self.moment.frames < self.length - 1 and not ended:
+            try:
+                ended = self.step(self.schema.raw(player.act(self.moment.picture, self.info))).ended
+            except Lost:
+                if not self.moment.frames:
+                    raise
+                ended = True
+        if ended:
             # An episode shorter than a prompt: stand where it can still go on.
             self.seek(max(0, self.moment.frames - 1))
 
@@ -110,7 +134,7 @@ class LiveGame:
         return self.moment
 
     def _step(self, raw: np.ndarray) -> None:
-        picture, reward, terminated, truncated, self.info = self.env.step(self.schema.action(raw))
+        picture, reward, terminated, truncated, self.info = _known(self.env.step, self.schema.action(raw))
         self.reward = float(reward)
         before = self.moment
         score, ended = before.score + self.reward, bool(terminated or truncated)
@@ -150,12 +174,20 @@ class LiveGame:
         self.env.close()
 
     def _reset(self, env_seed: int) -> None:
-        picture, self.info = self.env.reset(seed=env_seed)
+        picture, self.info = _known(self.env.reset, seed=env_seed)
         self.reward, self._behind = 0.0, False
         self._actions: list[np.ndarray] = []
-        self._kept: deque[Moment] = deque(maxlen=KEPT)
+        self._kept.clear()
         self._show(Moment(picture.copy(), self.schema.raw(self.schema.noop()), pose=pose_of(self.info)))
 
     def _show(self, moment: Moment) -> None:
         self._kept.append(moment)
         self.moment = moment
+
+
+def _known(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """What the game gives; `Lost` where it fails."""
+    try:
+        return function(*arguments, **options)
+    except Fault as fault:
+        raise Lost(str(fault)) from fault

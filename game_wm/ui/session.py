@@ -29,7 +29,7 @@ from game_wm.evaluation.metrics import psnr
 from game_wm.ui import players, saved
 from game_wm.ui.actions import ActionLog
 from game_wm.ui.keymap import COMMANDS, Command
-from game_wm.ui.real import LiveGame, Moment
+from game_wm.ui.real import LiveGame, Lost, Moment
 from game_wm.ui.rewind import LIMIT, Undo
 from game_wm.ui.shards import ShardRecording
 from game_wm.ui.timing import Timings
@@ -117,6 +117,7 @@ class Session:
         self._clock = clock
         self._unanswered: float | None = None
         self.real: LiveGame | None = None
+        self._notice: str  # what nobody has been told yet
         self.view, self.linked = "dream", False
         self.reset()
         if player != "keyboard":
@@ -161,16 +162,23 @@ class Session:
         """Show the dream, the real game or both, from the same moment. `UserError` where the game is missing.
 
         The real game goes on where it has followed the dream's actions, else in an episode of its own; a dream of what
-        the real game shows begins anew, from its last frames.
+        the real game shows begins anew, from its last frames. Where it fails, the dream is shown, and `news` tells why.
         """
         if view == self.view:
             return
         if view == "dream" and self.view == "both":
             self.view = view
             return
+        self.stop_data()
+        try:
+            self._show(view)
+        except Lost as lost:
+            self._lose(lost)
+
+    def _show(self, view: str) -> None:
+        """Another view than the present one."""
         if self.real is None:
             self.real = LiveGame(self.checkpoint, self.seed)
-        self.stop_data()
         if view == "dream":
             self._from_real()
         elif view == "real" and not self.linked:
@@ -182,6 +190,21 @@ class Session:
         # Alone, the real game leaves the dream behind.
         self.linked = self.linked and view != "real"
         self.view = view
+
+    def _lose(self, lost: Lost) -> None:
+        """The real game has failed: the dream goes on, from where the game stood if that was what was shown."""
+        self._notice = f"the dream plays on without the real game: {lost}"
+        if self.real is not None and self.data is not None and self.data is self.real.data:
+            with suppress(UserError):
+                self._notice += f"; saved {folder}" if (folder := self.stop_data()) else ""
+        if self.view == "real":
+            self._from_real()
+        self.view, self.linked = "dream", False
+
+    def news(self) -> str:
+        """What has happened that the player should know, once; mostly nothing."""
+        notice, self._notice = self._notice, ""
+        return notice
 
     def _from_real(self) -> None:
         """A dream of the moment at which the real game stands."""
@@ -197,7 +220,7 @@ class Session:
         self.log = ActionLog(self.schema)
         self.episodes = 0
         self.context, self.seed = self._first
-        self.view = "dream"
+        self.view, self._notice = "dream", ""
         if self.beginning is None:
             self.begin()
         else:
@@ -221,6 +244,13 @@ class Session:
         self._restart(places)
 
     def _restart(self, places: int) -> None:
+        try:
+            self._restart_shown(places)
+        except Lost as lost:
+            self._lose(lost)
+            self._restart_shown(places)  # of the dream alone
+
+    def _restart_shown(self, places: int) -> None:
         if self.real is not None and self.linked and places == 0 and self.real.replayable:
             self.real.seek(self._linked_at)
             self._from_real()
@@ -270,8 +300,11 @@ class Session:
         """One frame of `action`, of whatever is shown. `UserError` when it is no action of this game."""
         raw = self.schema.raw(action)
         if self.view == "real" and self.real is not None:
-            moment = self.real.step(raw)
-            return Frame(moment.picture, raw, self.real.reward, moment.ended)
+            try:
+                moment = self.real.step(raw)
+                return Frame(moment.picture, raw, self.real.reward, moment.ended)
+            except Lost as lost:
+                self._lose(lost)
         vector_BA = torch.from_numpy(self.schema.encode(raw))[None].to(next(self.model.parameters()).device)
         self.remembered = self.model.remembered(self.state, vector_BA) if self.watching else None
         self._note_executable()
@@ -304,7 +337,11 @@ class Session:
         if real.moment.ended:
             self.linked = False
             return
-        pictures = real.step(raw).picture, self.moment.picture
+        try:
+            pictures = real.step(raw).picture, self.moment.picture
+        except Lost as lost:
+            self._lose(lost)
+            return
         self.psnr.append(psnr(*(torch.from_numpy(picture)[None] for picture in pictures)).item())
         if self.parted is None and self.psnr[-1] < self.PARTED:
             self.parted = len(self.psnr)

@@ -253,6 +253,9 @@ class Window(Commands):
         session, now = self.session, time.perf_counter()
         self.surface = pygame.display.get_surface() or self.surface  # its size is the window's
         board = paint.Board(self.surface)
+        if news := session.news():
+            self._figures.refresh()
+            self._fail(UserError(f"{news}; {self._key('switch')} or {self._key('beside')} begins it anew"))
         if self.chooser:
             self.chooser.draw(board)
         else:

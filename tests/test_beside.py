@@ -1,0 +1,187 @@
+"""Whatever the real game does beside a dream, the dream plays on in its window, and a sentence says what happened."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+os.environ["SDL_VIDEODRIVER"] = "dummy"
+os.environ["PYGAME_HIDE_SUPPORT_PROMPT"] = "1"
+
+torch = pytest.importorskip("torch")
+pygame = pytest.importorskip("pygame")
+
+from rude_game import rude  # noqa: E402
+from tiny import tiny_world  # noqa: E402
+
+from data_collect.errors import UserError  # noqa: E402
+from data_collect.schema import ActionSchema  # noqa: E402
+from data_collect.shards import Dataset  # noqa: E402
+from data_collect.verify import verify  # noqa: E402
+from game_wm.checkpoint import Checkpoint  # noqa: E402
+from game_wm.ui import commands, headless, real  # noqa: E402
+from game_wm.ui.session import Session  # noqa: E402
+from game_wm.ui.window import Window  # noqa: E402
+
+PROMPT = 6
+SCHEMA = ActionSchema("discrete", ("noop", "left", "right"), keys={"left": "left", "right": "right"}, fps=10)
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    generator = torch.Generator().manual_seed(1)
+    frames = torch.randint(0, 256, (2, PROMPT, 64, 64, 3), dtype=torch.uint8, generator=generator)
+    model = tiny_world(actions=3)
+    model.dynamics.context.outcome.bias[0] = -50  # dreams do not end
+    return Checkpoint(model, SCHEMA, "", frames, torch.eye(3)[[0, 1, 2, 1, 0]].repeat(2, 1, 1), {"frames": 0}, "tiny")
+
+
+def of(checkpoint: Checkpoint, deed: str, at: int = 8, **options: Any) -> Checkpoint:
+    """The same, of a game that does this in that step; the prompt leads to step 5."""
+    return replace(checkpoint, game=rude(deed, at, length=100, **options) + "&width=64&height=64")
+
+
+def play(session: Session, steps: int) -> list[np.ndarray]:
+    return [session.step(1).picture for _ in range(steps)]
+
+
+@pytest.mark.parametrize("deed", ["raise", "exit", "kill", "endless"])
+def test_the_dream_plays_on_where_the_real_game_fails(
+    checkpoint: Checkpoint, deed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(real, "PATIENCE", 1.0)
+    session = Session(of(checkpoint, deed), view="both")
+    assert session.real is not None and session.real.moment.frames == 5
+    play(session, 2)
+    assert session.view == "both" and session.linked and not session.news()
+    dreamt = play(session, 1)[0]  # the game's eighth step
+    assert session.view == "dream" and not session.linked and np.array_equal(session.picture, dreamt)
+    assert "the dream plays on without the real game: " in (told := session.news()) and "step 8" in told
+    play(session, 2)
+    assert session.frames == 5 and not session.news()
+    session.show("both")  # the game begins anew
+    assert session.view == "both" and session.real.number == 1
+    play(session, 2)
+    assert session.real.moment.frames == 7 and len(session.psnr) == 2
+    session.real.close()
+
+
+def test_the_dream_goes_on_where_the_real_game_stood(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Alone and recorded: what was recorded is kept."""
+    session = Session(of(checkpoint, "kill"), view="real", seed=3)
+    assert session.real is not None
+    session.record_data(tmp_path / "data")
+    play(session, 2)
+    stood = session.picture.copy()
+    assert session.view == "real" and session.frames == 7
+    play(session, 1)
+    assert session.view == "dream" and session.frames == 1 and len(session.prompt[0]) == PROMPT
+    assert np.array_equal(session.prompt[0][-1].numpy(), stood)
+    assert f"saved {tmp_path / 'data'}" in session.news() and session.data is None
+    assert len(Dataset(tmp_path / "data").episode(0).actions) == 7 and "1 episodes replayed" in verify(
+        tmp_path / "data"
+    )
+    session.show("real")
+    assert session.view == "real" and session.real.number == 1
+    session.real.close()
+
+
+def test_a_game_that_fails_at_once_leaves_the_dream(checkpoint: Checkpoint) -> None:
+    """In the prompt it stands before the step that fails; where nothing can be played the dream is shown."""
+    session = Session(of(checkpoint, "raise", at=4), view="both")
+    assert session.view == "both" and session.real is not None and session.real.moment.frames == 2
+    session.real.close()
+    for options in ({"at": 0}, {"at": 1}, {"when": "init"}):
+        session = Session(of(checkpoint, "exit", **options), view="both")
+        assert session.view == "dream" and "SystemExit" in session.news()
+        play(session, 2)
+        session.show("real")
+        assert session.view == "dream" and "SystemExit" in session.news() and session.frames == 2
+        if session.real is not None:
+            session.real.close()
+    with pytest.raises(UserError, match="unknown game"):  # no fault of a game
+        Session(replace(checkpoint, game="chess"), view="both")
+
+
+def test_episodes_that_cannot_begin_go_on_in_the_dream(checkpoint: Checkpoint) -> None:
+    session = Session(
+        of(checkpoint, "kill", at=0, seeds=2), view="both", seed=1
+    )  # seeds of episodes 0, 1, 2: odd, even
+    assert session.real is not None and session.real.number == 0 and session.view == "both"
+    session.move(1)
+    assert session.view == "dream" and "the reset" in session.news()
+    play(session, 2)
+    assert session.frames == 2
+    session.show("both")
+    assert session.real.number == 2 and session.view == "both"
+    session.real.close()
+
+
+@pytest.fixture
+def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Opens a window; its files go to tmp_path."""
+    monkeypatch.setattr(commands, "FOLDER", tmp_path)
+    windows: list[Window] = []
+
+    def make(checkpoint: Checkpoint, view: str = "dream") -> Window:
+        windows.append(Window("tiny", lambda report: Session(checkpoint, view=view, fps=0)))
+        assert windows[-1].load()
+        windows[-1].begin()
+        return windows[-1]
+
+    yield make
+    for window in windows:
+        window._leave()
+    pygame.display.quit()
+
+
+@pytest.mark.parametrize("view", ["both", "dream"])  # begun in the thread that loads, or by a key
+@pytest.mark.parametrize("deed", ["pygame", "doubles", "chdir", "state", "thread", "print", "threads"])
+def test_what_the_real_game_does_to_its_process_does_not_reach_the_window(
+    checkpoint: Checkpoint, opened: Any, deed: str, view: str
+) -> None:
+    folder, size, title = os.getcwd(), None, None
+    window = opened(of(checkpoint, deed), view)
+    size, title = pygame.display.get_surface().get_size(), pygame.display.get_caption()
+    if view == "dream":
+        window._obey("beside")
+    for _ in range(6):
+        pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_LEFT))
+        window.session.tick()  # the game plays, and may take what is in the queue
+        assert window.pump() and window.session.keyboard.held == ("left",)
+        pygame.event.post(pygame.event.Event(pygame.KEYUP, key=pygame.K_LEFT))
+        window.turn()
+    assert window.session.view == "both" and window.session.real.moment.frames >= 11
+    assert (pygame.display.get_surface().get_size(), pygame.display.get_caption()) == (size, title)
+    assert torch.get_default_dtype() == torch.float32 and os.getcwd() == folder
+
+
+def test_the_window_says_that_the_real_game_has_failed(
+    checkpoint: Checkpoint, opened: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    window = opened(of(checkpoint, "exit"), "both")
+    for _ in range(4):
+        window.advance()
+    assert window.session.view == "dream" and window._hint[0].startswith("the dream plays on without the real game")
+    assert "SystemExit" in window._hint[0] and "G or C begins it anew" in window._hint[0]
+    assert capsys.readouterr().err.count("error: the dream plays on") == 1
+    window._obey("switch")
+    assert window.session.view == "real" and "the real game; G dreams on" in window._hint[0]
+    for _ in range(3):
+        window.advance()
+    window._obey("switch")
+    assert window.session.view == "real"  # in the next episode
+    assert window._hint[0].startswith("the real game;")
+
+
+def test_without_a_window_the_dream_plays_on_as_well(
+    checkpoint: Checkpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = Session(of(checkpoint, "exit", at=20), view="both", player="random", rewind=0)
+    assert headless.play(session, 30)["frames"] == 30
+    assert capsys.readouterr().err.count("the dream plays on without the real game") == 1
