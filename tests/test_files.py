@@ -149,8 +149,8 @@ def test_a_full_disk_leaves_nothing_behind(
     disk.left = room
     with pytest.raises(UserError, match="disk is full") as error:
         WRITERS[name](path, session, recording)
-    assert "\n" not in str(error.value) and os.listdir(tmp_path) in ([], ["new"])
-    assert not [*tmp_path.rglob("*.*"), *tmp_path.rglob("data")] and all(file.closed for file in disk.open)
+    assert "\n" not in str(error.value) and not os.listdir(tmp_path)
+    assert all(file.closed for file in disk.open)
 
     disk.left = 1 << 40  # the next one works
     WRITERS[name](path, session, recording)

@@ -67,19 +67,25 @@ class Recording:
             for stale in path.parent.glob("frames-*.npy"):
                 stale.unlink()
             temporary = path.with_suffix(f".{os.getpid()}.tmp")
-            shape = (self.frames, self.height, self.width, 3)
-            frames = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-            reserve(temporary)
-            starts = np.cumsum([0, *(ref.frames for ref in self.refs)])
-
-            def fill(job: tuple[int, ChunkRef]) -> None:
-                frames[job[0] : job[0] + job[1].frames] = self.dataset.read(job[1]).frames
-
-            with ThreadPoolExecutor(os.cpu_count()) as threads:
-                list(threads.map(fill, zip(starts.tolist(), self.refs)))
-            frames.flush()
-            os.replace(temporary, path)
+            try:
+                self._decode_into(temporary)
+                os.replace(temporary, path)
+            except BaseException:  # half of the frames would keep a full disk full
+                temporary.unlink(missing_ok=True)
+                raise
         return np.load(path, mmap_mode="r")
+
+    def _decode_into(self, path: Path) -> None:
+        frames = np.lib.format.open_memmap(path, "w+", np.uint8, (self.frames, self.height, self.width, 3))
+        reserve(path)
+        starts = np.cumsum([0, *(ref.frames for ref in self.refs)])
+
+        def fill(job: tuple[int, ChunkRef]) -> None:
+            frames[job[0] : job[0] + job[1].frames] = self.dataset.read(job[1]).frames
+
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            list(threads.map(fill, zip(starts.tolist(), self.refs)))
+        frames.flush()
 
 
 def open_recordings(folders: Sequence[str | Path]) -> list[Recording]:

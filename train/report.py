@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from data_collect.errors import UserError
-from data_collect.files import save_picture
+from data_collect.files import save_picture, whole
 from game_wm.ui.video import VideoWriter
 from train.callbacks import EMA, Budget, batch_size_of, budget_of
 from train.machine import attention_backend, describe, parameter_bytes
@@ -43,7 +43,8 @@ class Figures(Logger):
         self.path = folder / "metrics.jsonl"
         lines = self.path.read_text(errors="replace").splitlines() if self.path.exists() else []
         kept = [line for line in lines if (step := step_of(line)) is not None and step < from_step]
-        self.path.write_text("".join(f"{line}\n" for line in kept))
+        with whole(self.path) as file:
+            file.write("".join(f"{line}\n" for line in kept).encode())
 
     @property
     def name(self) -> str:

@@ -28,6 +28,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from data_collect.commandline import explained
 from data_collect.errors import UserError
+from data_collect.files import whole
 from data_collect.lock import folder_lock
 from game_wm.device import usable
 from train import graphs
@@ -251,7 +252,8 @@ def fit(cli: StageCLI, stage: str) -> int:
             initialise(cli.model, stage, Path(config.teacher), card)
         cli.model.freeze_teacher()
         cli.model.dynamics.load_state_dict(started)
-    (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    with whole(folder / "config.yaml") as file:
+        file.write(yaml.safe_dump(settings, sort_keys=False).encode())
     if config.graphs:
         trainer = cli.make_trainer(cli.core_callbacks())
         steps = graphs.fit(cli.model, data, trainer, last, card, Figures(folder))

@@ -10,6 +10,7 @@ called `dream:NAME`, which nothing can play again.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class ShardRecording:
 
     def __init__(self, folder: str | Path, game: str, schema: ActionSchema, seed: int) -> None:
         self.folder, self.game, self.episode, self.steps = Path(folder), game, -1, 0
+        self._made = [self.folder, *(folder for folder in self.folder.parents if not folder.exists())]
         self.broken = False  # a full disk, or what no shard can hold: what was written stays, and nothing more is
         self._settings: dict[str, Any] = {
             "game": game, "player": "human", "recording_seed": seed, "episode_frames": EPISODE_FRAMES,
@@ -46,7 +48,7 @@ class ShardRecording:
         try:
             write_atomic(self.folder / CARD, json.dumps(self._settings, indent=1))
         except (UserError, OSError) as error:
-            self.folder.rmdir()
+            self._remove()
             raise self._told(error) from error
 
     @property
@@ -90,6 +92,13 @@ class ShardRecording:
             self.broken, self._playing = True, None  # the last chunk comes without a step
             raise self._told(error) from error
 
+    def _remove(self) -> None:
+        """The card alone is no recording; nor are the folders that were made for it."""
+        (self.folder / CARD).unlink(missing_ok=True)
+        for folder in self._made:
+            with suppress(OSError):  # somebody else has put something there
+                folder.rmdir()
+
     def _told(self, error: UserError | OSError) -> UserError:
         """The recorder's sentence for a full disk speaks of a command that is run again; here is none."""
         refused = error if isinstance(error, OSError) else error.__cause__ or error.__context__
@@ -103,8 +112,7 @@ class ShardRecording:
         finally:
             empty = not any(self.folder.glob("shard-*"))
             if empty:
-                (self.folder / CARD).unlink()
-                self.folder.rmdir()
+                self._remove()
         if empty:
             return None
         try:
