@@ -29,6 +29,7 @@ SIGN = {"good": "ok", "poor": "..", "bad": "!!"}
 
 FRAMES = 120  # of a checkpoint that are measured, after a warm-up
 PLAYING, TRAINING = 2, 8  # GiB of memory that playing and training the maze's model want
+PLAY = "python -m game_wm play"
 DISK = 10  # GiB: a recording, its latents and a run
 PATIENCE = 60  # seconds for a window to open
 # Distribution, what is wrong with which versions, and what to do about it.
@@ -80,18 +81,27 @@ def processor() -> Iterator[Finding]:
     threads, level = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
     found = f"PyTorch {torch.__version__}, {threads} of {cores} cores, {level}"
     if threads < cores and "OMP_NUM_THREADS" in os.environ:
-        yield Finding("processor", "poor", found, "unset OMP_NUM_THREADS, or name more with play.py --threads")
+        yield Finding(
+            "processor", "poor", found, "unset OMP_NUM_THREADS, or name more with python -m game_wm play --threads"
+        )
     else:
         yield Finding("processor", "good", found)
     if precision.supported("cpu"):
         yield Finding("precision", "good", "bfloat16 is arithmetic of the processor's own, and is used")
     else:
         found = "no bfloat16 in the processor: models play in 32 bits, somewhat slower"
-        yield Finding("precision", "poor", found, "nothing need be done; where it is too slow: play.py --quality fast")
+        yield Finding(
+            "precision",
+            "poor",
+            found,
+            "nothing need be done; where it is too slow: python -m game_wm play --quality fast",
+        )
     if shutil.which(os.environ.get("CXX", "g++")):
-        yield Finding("compiler", "good", "a C++ compiler: play.py --quality fast can be used")
+        yield Finding("compiler", "good", "a C++ compiler: python -m game_wm play --quality fast can be used")
     else:
-        yield Finding("compiler", "poor", "no C++ compiler, which play.py --quality fast needs", "apt install g++")
+        yield Finding(
+            "compiler", "poor", "no C++ compiler, which python -m game_wm play --quality fast needs", "apt install g++"
+        )
 
 
 def graphics_card() -> Iterator[Finding]:
@@ -107,7 +117,7 @@ def graphics_card() -> Iterator[Finding]:
         else:
             found += f", compute capability {capability[0]}.{capability[1]}; PyTorch has code for {' '.join(built)}"
             newer = "newer" if capability > max(made_for(name) for name in built) else "older"
-            remedy = f"install a PyTorch for a {newer} CUDA (https://pytorch.org); until then: play.py --device cpu"
+            remedy = f"install a PyTorch for a {newer} CUDA (https://pytorch.org); until then: {PLAY} --device cpu"
             yield Finding("GPU", "bad", found, remedy)
     elif Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"):
         if torch.version.cuda is None:
@@ -140,7 +150,7 @@ def runs_on(capability: tuple[int, int], built: list[str]) -> bool:
 def display() -> Iterator[Finding]:
     """Whether a window can be opened; asked in a process of its own, for SDL may end the one that asks."""
     code = "import pygame; pygame.display.init(); pygame.display.set_mode((64, 64)); print(pygame.display.get_driver())"
-    remedy = "log in with a desktop, or with ssh -X; without one: play.py --headless --video dream.mp4"
+    remedy = "log in with a desktop, or with ssh -X; without one: python -m game_wm play --headless --video dream.mp4"
     try:
         asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
@@ -187,7 +197,7 @@ def checkpoints(folder: Path, frames: int = FRAMES) -> Iterator[Finding]:
             continue
         rate, late = cost["fps_median"], cost["p95_ms"]
         found = f"{rate:.0f} frames/s, 95 % of them within {late:.0f} ms; the game runs at {wanted:g}"
-        remedy = f"play.py --quality fast, or slower: --fps {max(1, int(rate))}"
+        remedy = f"python -m game_wm play --quality fast, or slower: --fps {max(1, int(rate))}"
         yield Finding(path.name, "good" if rate >= wanted else "poor", found, "" if rate >= wanted else remedy)
 
 

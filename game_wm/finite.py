@@ -28,7 +28,7 @@ def diverged(broken: list[str]) -> str:
     """What to say of such tensors."""
     return (
         f"{len(broken)} of its tensors are not finite, for one {broken[0]}: its training diverged. Train it again with "
-        "a lower --model.lr"
+        "a lower learning rate"
     )
 
 

@@ -170,7 +170,7 @@ def main(arguments: list[str]) -> int:
     geometry, store = load_geometry(options.geometry), LatentStore(options.latents)
     if not (geometry.motion.inertia and store.index["pose"]):
         raise UserError(
-            "an atlas is of levels whose poses are recorded, and motion with inertia (--model.geometry.inertia, exact)"
+            "an atlas is drawn where poses are recorded, with a geometry that was trained with inertia and exact: true"
         )
     state = check_card(options.geometry)
     spans = store.split(options.held_out, False)

@@ -11,6 +11,7 @@ Legend: B batch, H height, W width, L frames of a window, C channels, h w latent
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,12 @@ class LatentDataModule(StreamDataModule):
         check_game(self.game, game, latents)
         if views and not self.store.open_views(aligned):
             kind, flag = ("aligned views", " --aligned") if aligned else ("views", "")
-            raise UserError(f"{latents} has no {kind}: run `python -m train views --latents {latents}{flag}` first")
+            run, given = Path(latents).parent, shlex.quote(latents)
+            geometry, tokenizer = (shlex.quote(str(run / stage / "last.ckpt")) for stage in ("geometry", "tokenizer"))
+            raise UserError(
+                f"{latents} has no {kind}: run `python -m train views --latents {given} --geometry {geometry} "
+                f"--tokenizer {tokenizer}{flag}` first"
+            )
 
     @property
     def actions(self) -> int:

@@ -171,7 +171,9 @@ class Encoder:
             latents = [self.tokenizer.encode(*(x.to(self.device) for x in part)) for part in parts]
         coded = torch.cat(latents).to("cpu", torch.float16)
         if not bool(coded.isfinite().all()):
-            raise UserError("the tokenizer gives latents that are not finite: train it again, with a lower --model.lr")
+            raise UserError(
+                "the tokenizer gives latents that are not finite: train it again, with a lower learning rate"
+            )
         return coded
 
 

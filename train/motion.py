@@ -143,7 +143,7 @@ def main(arguments: list[str]) -> int:
     geometry, store = load_geometry(options.geometry), LatentStore(options.latents)
     if not (geometry.motion.inertia and store.index["pose"]):
         raise UserError(
-            "motion is learnt so where it has inertia (--model.geometry.inertia and exact true) and poses are recorded"
+            "motion is learnt so where poses are recorded, in a geometry that was trained with inertia and exact: true"
         )
     state, motion = check_card(options.geometry), geometry.motion
     spans = store.split(options.held_out, False)

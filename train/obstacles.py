@@ -200,7 +200,7 @@ def main(arguments: list[str]) -> int:
     geometry, store = load_geometry(options.geometry), LatentStore(options.latents)
     if not (geometry.motion.inertia and store.index["pose"]):
         raise UserError(
-            "obstacles are learnt where motion has inertia (--model.geometry.inertia, exact) and poses are recorded"
+            "obstacles are learnt where poses are recorded, for a geometry trained with inertia and exact: true"
         )
     state = check_card(options.geometry)
     learnt, held_out = (

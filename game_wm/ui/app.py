@@ -70,14 +70,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parser() -> Parser:
-    """Flags of play.py."""
+    """Flags of play.py, which outside the project's folder is `python -m game_wm play`."""
+    play = "python play.py" if Path(sys.argv[0]).name == "play.py" else "python -m game_wm play"
     names = ", ".join(path.stem for path in playable(SHIPPED)) or "none"
-    p = Parser("play.py", f"Play a world model. Those in {SHIPPED.name}/: {names}. In the window, H shows the keys.", [
-        "python play.py                                               # the Doom level, in a window",
-        "python play.py maze --player random --record dream.mp4       # filmed, by a player who presses at random",
-        "python play.py runs/mine/mine.safetensors --view both        # the real game beside the dream",
-        "python play.py --headless --frames 600 --video dream.mp4     # no display needed",
-        "python play.py --web --host 0.0.0.0                          # in browsers, of other machines too",
+    p = Parser(play, f"Play a world model. Those in {SHIPPED.name}/: {names}. In the window, H shows the keys.", [
+        f"{play}                                        # the Doom level, in a window",
+        f"{play} maze --player random --record dream.mp4   # filmed, by a player who presses at random",
+        f"{play} runs/mine/mine.safetensors --view both    # the real game beside the dream",
+        f"{play} --headless --frames 600 --video dream.mp4   # no display needed",
+        f"{play} --web --host 0.0.0.0                      # in browsers, of other machines too",
     ])  # fmt: skip
     p.add_argument("checkpoint", nargs="?", type=Path,
                    help=f"a .safetensors file, or the name of one of these (default: {DEFAULT.stem})")  # fmt: skip

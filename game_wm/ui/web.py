@@ -300,7 +300,7 @@ class Server:
         """Refuse who lacks the token, and pages of other sites that a visitor's browser has open."""
         if self.token is not None:
             if not secrets.compare_digest(request.query.get("token", "").encode(), self.token.encode()):
-                return _refusal("the address needs the token that play.py --web printed")
+                return _refusal("the address needs the token that was printed where the player was started")
         elif not is_loopback(_hostname(request.host)):
             return _refusal("this player answers on its own machine alone, as 127.0.0.1 or localhost")
         origin = request.headers.get("Origin")
