@@ -196,6 +196,7 @@ def test_panels_can_be_read(shown: tuple[window.Window, Seen]) -> None:
         found = at(size, shown)
         if size[0] >= 480:
             assert {"memory", "latents"} <= set(found) and any(words.endswith(" s ago") for words in found), size
+        at(size, shown, "Esc again leaves; the dream is kept, U goes on with it next time")
     made.hud = False
     for size in SIZES:
         assert "memory" in at(size, shown) or size[0] < 320, size

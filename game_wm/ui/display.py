@@ -202,6 +202,8 @@ def notice(board: Board, words: str, below: str = "") -> None:
 
 def hint(board: Board, words: str) -> None:
     """Words that pass: where a file went, what went wrong, how to find the keys; over what is there, if need be."""
+    if not words:
+        return
     s = paint.type_size(board.target)
     lines = paint.wrapped(words, s, board.target.get_width() - 4 * s, HINT_LINES)
     stack = paint.stacked(lines, round(s * 0.3), centred=True)

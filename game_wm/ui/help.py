@@ -42,8 +42,8 @@ def _pages(session: Session, s: int, room: tuple[int, int]) -> list[pygame.Surfa
         sheets[-1].append(column)
     made = []
     for number, columns in enumerate(sheets):
-        more = f" · {number + 1} of {len(sheets)}, {keymap.shown(_help_key(session))} turns over" if sheets[1:] else ""
-        about = paint.shortened(_about(session) + more, s, wide, MUTED)
+        more = f"{number + 1} of {len(sheets)}, {keymap.shown(_help_key(session))} turns over · " if sheets[1:] else ""
+        about = paint.shortened(more + _about(session), s, wide, MUTED)
         inside = paint.beside(columns, gutter)
         size = max(inside.get_width(), about.get_width()) + 2 * pad, inside.get_height() + foot + 2 * pad
         sheet = paint.panel(*size, round(s * 0.9), 240)

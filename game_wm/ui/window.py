@@ -252,22 +252,21 @@ class Window(Commands):
         """Everything that is on the screen."""
         session, now = self.session, time.perf_counter()
         self.surface = pygame.display.get_surface() or self.surface  # its size is the window's
-        board = paint.Board(self.surface)
         if news := session.news():
             self._figures.refresh()
             self._fail(UserError(f"{news}; {self._key('switch')} or {self._key('beside')} begins it anew"))
+        words, until = self._hint
+        if now >= until:
+            words, self._hint = "", ("", 0.0)
+        board = paint.Board(self.surface)
         if self.chooser:
             self.chooser.draw(board)
-        else:
-            self._draw_play(board, session, now)
-        words, until = self._hint
-        if words and now < until and not self.help:
             display.hint(board, words)
-        elif words:
-            self._hint = ("", 0.0)
+        else:
+            self._draw_play(board, session, now, words)
         pygame.display.flip()
 
-    def _draw_play(self, board: paint.Board, session: Session, now: float) -> None:
+    def _draw_play(self, board: paint.Board, session: Session, now: float, words: str) -> None:
         both = session.view == "both" and session.real is not None
         shown = [session.real.moment.picture, session.moment.picture] if both and session.real else [session.picture]
         over = session.ended and not self.rewinding
@@ -282,9 +281,11 @@ class Window(Commands):
             self._figures.draw(board, session, fps, now, self.rewinding, self._waits())
         if over:
             display.notice(board, "The episode has ended", "another one begins")
-            return
-        if both:
+        elif both:
             views.likeness(board, session)
+        display.hint(board, words)
+        if over:
+            return
         views.left(board, session, self.latents and session.view != "real", self.graph)
         if session.watching and session.view != "real":
             views.memory(board, session)
