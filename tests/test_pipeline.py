@@ -300,17 +300,19 @@ def test_minutes_of_all_go_where_they_are_needed(
         plan.stage(stage).minutes = minutes
     runner = Runner(plan, ["--minutes", "18"])
 
+    had = lambda stage: sum(more for name, more in got if name == stage)  # noqa: E731
+
     def train(stage: str, minutes: float | None) -> int:
         assert minutes is not None
-        now[0] += 60 * (minutes - sum(more for name, more in got if name == stage))
-        got.append((stage, minutes - sum(more for name, more in got if name == stage)))
+        now[0] += 60 * (minutes - had(stage))
+        got.append((stage, minutes - had(stage)))
         return 0
 
     monkeypatch.setattr(runner, "train_for", train)
     monkeypatch.setattr(runner, "good_enough", lambda stage: alone.pop(0) > 30)
-    monkeypatch.setattr("train.checkpoints.trained_minutes", lambda path: 0.0)
+    monkeypatch.setattr(runner, "had", had)
     for stage in runner.stages:
-        assert runner.share_out(stage) == 0
+        assert runner.share_out(stage, None) == 0
     assert [stage for stage, _ in got] == ["tokenizer"] * 3 + ["dynamics", "distill"]
     tokenizer = [minutes for stage, minutes in got if stage == "tokenizer"]
     assert tokenizer == pytest.approx([5, 2.5, 1.85])  # a part of 17 minutes, half as much again, what is left of 55 %
@@ -320,6 +322,14 @@ def test_minutes_of_all_go_where_they_are_needed(
     runner.clock.keep()
     assert Runner(plan).clock.spent == pytest.approx(17)
     assert runner.longer("tokenizer") == "python -m train pipeline --minutes 36"
+    # Three minutes more do not make up for a dynamics that begins anew on another tokenizer; eighteen do.
+    runner.clock.total = 21
+    assert runner.room("tokenizer") < 0 < runner.room("dynamics")
+    runner.clock.total = 36
+    assert runner.room("tokenizer") == pytest.approx(18 - 7.65)
+    alone[:] = [20.0] * 9
+    assert runner.share_out("tokenizer", runner.room("tokenizer")) == 0
+    assert had("tokenizer") == pytest.approx(0.55 * (18 + 9.35)) and runner.clock.left > 7.65
 
 
 def test_a_slow_recording_leaves_minutes_for_the_rest(

@@ -52,6 +52,10 @@ class Clock:
         stages of which `parts` has the proportions."""
         return max(trained + LEAST, (self.left + trained) * parts[stage] / sum(parts.values()))
 
+    def restart(self) -> None:
+        """What earlier runs have spent was on other work."""
+        self.before = 0.0
+
     def keep(self) -> None:
         """Write down what is spent."""
         if self.path.parent.exists():

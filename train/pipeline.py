@@ -23,7 +23,7 @@ from data_collect.errors import UserError
 from data_collect.shards import write_atomic
 from game_wm.device import usable
 from train import locate
-from train.clock import Clock
+from train.clock import LEAST, Clock
 from train.plan import Pipeline, again, in_own_words, parse, read_yaml
 from train.recording import record
 from train.report import check_name, say
@@ -41,6 +41,7 @@ class Runner:
         self.stages = plan.stages
         self.data = plan.data or [str(self.folder / "data")]
         self.clock = Clock(plan.minutes, self.folder / "pipeline.json")
+        self.trained = False  # whether any stage was, in this run
 
     def run(self) -> int:
         """Exit status; 0 with the checkpoint written and the next frame measured."""
@@ -178,21 +179,24 @@ class Runner:
         state = {"key": key, "budget": budget, "complete": True}
         path, last = folder / "stage.json", folder / "last.ckpt"
         found = json.loads(path.read_text()) if path.is_file() else None
-        same = (found or {}).get("key") == key
+        begun = (found or {}).get("key") == key
+        same = begun and last.exists()
         shared = bool(self.plan.minutes and self.plan.stage(stage).minutes)
-        if last.exists() and (
-            found == state or (same and (found or {}).get("complete") and shared and self.good_enough(stage))
-        ):
+        room = self.room(stage) if shared and same and (found or {}).get("complete") else None
+        if same and (found == state or (room is not None and (room <= LEAST or self.good_enough(stage)))):
             say(f"{stage}: complete, skipped")
             return 0
-        if folder.exists() and not same:
+        if folder.exists() and not begun:
             old = next(p for i in range(1, 1000) if not (p := self.folder / f"{stage}-old-{i}").exists())
             folder.rename(old)
             say(f"{stage}: its configuration or its input has changed; the old run is kept as {old}")
+            if not self.trained:  # what changed is what was asked for
+                self.clock.restart()
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps({**state, "complete": False}))
         self.clock.keep()
-        status = self.share_out(stage) if shared else self.train_for(stage, self.plan.stage(stage).minutes)
+        wanted = self.plan.stage(stage).minutes
+        status = self.share_out(stage, room) if shared else self.train_for(stage, wanted)
         if status == 0:
             write_atomic(path, json.dumps(state))
         return status
@@ -201,36 +205,41 @@ class Runner:
         """Train a stage until it has had so many minutes, or the steps that it is given."""
         from train.stage import run_stage
 
-        steps = self.plan.stage(stage).steps
-        say(f"{stage}: {f'{minutes:.1f} minutes' if minutes else f'{steps} steps'}")
-        flags = [
-            "--minutes",
-            json.dumps(minutes),
-            "--steps",
-            json.dumps(steps),
-            "--resume",
-            "--device",
-            self.plan.device,
-        ]
+        steps, had = self.plan.stage(stage).steps, self.had(stage)
+        before = f", {had:.1f} of them behind it" if had else ""
+        say(f"{stage}: {f'{minutes:.1f} minutes{before}' if minutes else f'{steps} steps'}")
+        budget = ["--minutes", json.dumps(minutes), "--steps", json.dumps(steps)]
+        self.trained = True
         with self.own_words(stage):
-            return run_stage(stage, [*self.arguments_of(stage), *flags])
+            return run_stage(stage, [*self.arguments_of(stage), *budget, "--resume", "--device", self.plan.device])
 
-    def share_out(self, stage: str) -> int:
-        """Train a stage for its part of the minutes that are left; the tokenizer longer, while it is no better than
-        repeating the last frame by `MARGIN`, as nothing else is worth training then."""
-        from train.checkpoints import trained_minutes
-
-        left = self.stages[self.stages.index(stage) :]
-        parts = {name: minutes for name in left if (minutes := self.plan.stage(name).minutes)}
-        trained = trained_minutes(self.folder / stage / "last.ckpt")
-        minutes = self.clock.share(stage, parts, trained)
-        most, more = max(minutes, MOST * (self.clock.left + trained)), ROUND * minutes
+    def share_out(self, stage: str, room: float | None) -> int:
+        """Train a stage for its part of the minutes that are left, but no more than `room`; the tokenizer longer, while
+        it is no better than repeating the last frame by `MARGIN`, as nothing else is worth training then."""
+        later = self.stages[self.stages.index(stage) :]
+        parts = {name: minutes for name in later if (minutes := self.plan.stage(name).minutes)}
+        had = self.had(stage)
+        minutes = self.clock.share(stage, parts, had)
+        most, more = max(minutes, MOST * (self.clock.left + had)), ROUND * minutes
+        if room is not None:
+            minutes, most = min(minutes, had + room), min(most, had + room)
         while True:
             if status := self.train_for(stage, minutes):
                 return status
             if stage != "tokenizer" or minutes >= most or self.good_enough(stage):
                 return 0
             minutes = min(most, minutes + more)
+
+    def had(self, stage: str) -> float:
+        """Minutes that a stage has been trained."""
+        from train.checkpoints import trained_minutes
+
+        return trained_minutes(self.folder / stage / "last.ckpt")
+
+    def room(self, stage: str) -> float:
+        """Minutes by which a complete stage can be trained on: those behind it, which begin anew then, get as many
+        as they have had."""
+        return self.clock.left - sum(self.had(name) for name in self.stages[self.stages.index(stage) + 1 :])
 
     def good_enough(self, stage: str) -> bool:
         """Whether the tokenizer is so good that more minutes are better spent on what follows it."""
