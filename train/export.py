@@ -213,7 +213,9 @@ def _trained(checkpoints: set[Path]) -> dict[str, Any]:
 
 def held_out_frames(store: LatentStore, model: WorldModel, held_out: float) -> HeldOut:
     """What the next frame is judged on. `UserError` when the recording has gone."""
-    return HeldOut(*contexts(store, JUDGED, min(PROMPT, model.window) + 1, held_out))
+    longest = max((span.frames for span in store.split(held_out, validation=True)), default=0)
+    prompt = min(PROMPT, model.window, max(1, longest // 2))  # short episodes have more than one frame to be judged
+    return HeldOut(*contexts(store, JUDGED, prompt + 1, held_out))
 
 
 def main(arguments: list[str]) -> int:
