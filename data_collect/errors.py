@@ -13,8 +13,11 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from data_collect.console import accept_all_letters
+from data_collect.system import allow_many_files
 
 MOST_SAID = 300  # letters of an exception's own words
 # What a path that was named may be: not ours, not there to be written, a file for a folder or a folder for a file.
@@ -59,25 +62,77 @@ def blamed(what: str) -> Iterator[None]:
 
 
 def main_guard(main: Callable[[], int | None]) -> int:
-    """Run `main`; its exit status: 2 after a `UserError`, a full disk or a path that cannot be used (one line on
-    stderr), 130 after Ctrl-C."""
+    """Run `main`; its exit status: 2 after a `UserError` or a refusal of the system's that the user can mend (one line
+    on stderr), 130 after Ctrl-C, 141 when the reader of our output has left."""
+    accept_all_letters()
+    allow_many_files()
     try:
-        return main() or 0
+        status = _run(main)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, since the interpreter would complain at its end
+        return status
     except UserError as error:
         return _tell(" ".join(str(error).split()))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader of our output (head, a closed pager) has left: keep the interpreter from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError:  # head, or a pager that was closed
+        _drop_output()
+        return 141
     except OSError as error:
-        if (isinstance(error, PATHS) or error.errno == errno.EROFS) and error.filename:
-            return _tell(f"{error.filename}: {error.strerror}; name another path, or change its permissions")
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if sentence := refusal(error):
+            _drop_output()
+            return _tell(sentence)
+        raise
+
+
+def _drop_output() -> None:
+    """What standard output still holds and cannot get rid of must not be an error of the interpreter's at its end."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(main: Callable[[], int | None]) -> int:
+    try:
+        return main() or 0
+    except SystemExit as end:
+        if isinstance(end.code, str):
             raise
-        return _tell(disk_full(error.filename))
+        return end.code or 0
+
+
+def refusal(error: OSError) -> str | None:
+    """The sentence for a refusal of the system's that the user can mend; None of another."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return disk_full(error.filename)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "too many files are open at once: raise the limit (`ulimit -n 1024`), or take fewer --workers"
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{shortened(error.filename)}: the name is too long for the file system; choose a shorter one"
+    if isinstance(error, FileNotFoundError) and not _standing():
+        return "the folder that this was started in is gone: change to another one (cd) and run the same command again"
+    if error.filename and (isinstance(error, PATHS) or error.errno == errno.EROFS):
+        return f"{error.filename}: {error.strerror}; name another path, or change its permissions"
+    return None
+
+
+def _standing() -> bool:
+    """Whether the working folder is still there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def shortened(name: object, most: int = 60) -> str:
+    """A long name by its first and last letters."""
+    words = str(name)
+    return words if len(words) <= most else f"{words[: most // 2]}...{words[-most // 2 :]}"
 
 
 def disk_full(path: object = None) -> str:

@@ -31,7 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data_collect.errors import UserError
+from data_collect.errors import UserError, refusal
 from data_collect.files import whole
 from data_collect.schema import ActionSchema
 from game_wm.device import usable
@@ -174,6 +174,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
         trained, game, name = json.loads(metadata["trained"]), metadata["game"], metadata["name"]
         measured = json.loads(metadata["measured"]) if "measured" in metadata else None
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and refusal(error):
+            raise
         raise UserError(
             f"{path}: not a whole game_wm checkpoint ({first_line(error)}); copy or export it again"
         ) from error

@@ -152,7 +152,9 @@ def display() -> Iterator[Finding]:
     code = "import pygame; pygame.display.init(); pygame.display.set_mode((64, 64)); print(pygame.display.get_driver())"
     remedy = "log in with a desktop, or with ssh -X; without one: python -m game_wm play --headless --video dream.mp4"
     try:
-        asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
+        asked = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, errors="replace", timeout=PATIENCE
+        )
     except subprocess.TimeoutExpired:
         yield Finding("display", "poor", f"no window has opened within {PATIENCE} s", remedy)
         return

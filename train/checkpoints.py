@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data_collect.errors import UserError
+from data_collect.errors import UserError, refusal
 from data_collect.files import whole
 from game_wm import checkpoint
 from game_wm.finite import diverged, unsound
@@ -30,7 +30,9 @@ def check_card(path: Path, card: dict[str, Any] | None = None) -> dict[str, Any]
         found, stage, _ = state["game_wm"], state["game_wm"]["stage"], state["state_dict"]
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: train that stage first, or name another checkpoint") from None
-    except (RuntimeError, LookupError, TypeError, ValueError, EOFError, OSError, pickle.UnpicklingError):
+    except (RuntimeError, LookupError, TypeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
+        if isinstance(error, OSError) and refusal(error):
+            raise
         raise UserError(f"{path} is damaged or no training checkpoint: name another, or train it again") from None
     if broken := unsound(state["state_dict"]):
         raise UserError(f"{path}: {diverged(broken)}")

@@ -16,10 +16,8 @@ picture, A action vector.
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,6 +35,7 @@ from train.checkpoints import check_card, save_part
 from train.geometry import load_geometry
 from train.machine import use_all_cores
 from train.report import Task, say
+from train.spread import spread
 from train.windows import LatentStore, Span
 
 BATCH, RATE, DECAY = 512, 2e-3, 0.05
@@ -120,28 +119,21 @@ def hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geometry
     return Hindered(*(torch.stack(x) for x in zip(*found, strict=True)))
 
 
-_work: list[Any] = []  # of a worker process: the store and the geometry
-
-
-def _begin(latents: str, geometry: Geometry) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
-    torch.set_num_threads(1)
-    _work[:] = [LatentStore(latents), geometry]
-
-
-def _steps(span: Span) -> list[np.ndarray]:
-    return [x.numpy() for x in hindered_steps(_work[0], [span], _work[1])]
+def worker(latents: str, geometry: Geometry) -> Callable[[Span], list[np.ndarray]]:
+    """What a process of `spread` does: an episode's span -> its hindered steps."""
+    store = LatentStore(latents)
+    return lambda span: [x.numpy() for x in hindered_steps(store, [span], geometry)]
 
 
 def all_hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geometry) -> Hindered:
     """The same by one process a core: much of it is no matrix product."""
-    context, spans = multiprocessing.get_context("spawn"), [span for span in spans if span.frames >= BEFORE + 2]
+    spans, about = [span for span in spans if span.frames >= BEFORE + 2], (str(store.directory), geometry)
     with (
-        context.Pool(torch.get_num_threads(), _begin, (str(store.directory), geometry)) as pool,
+        spread("train.obstacles:worker", about, spans, torch.get_num_threads()) as results,
         Task("obstacles", sum(span.frames for span in spans), "frames") as task,
     ):
         found = list[list[np.ndarray]]()
-        for span, steps in zip(spans, pool.imap(_steps, spans), strict=True):
+        for span, steps in zip(spans, results, strict=True):
             found.append(steps)
             task.advance(span.frames)
     return Hindered(*(torch.from_numpy(np.concatenate(x)) for x in zip(*found, strict=True)))

@@ -21,12 +21,9 @@ Legend: E episodes, F frames of one, P of a part of it, R recalled frames, C lat
 from __future__ import annotations
 
 import json
-import multiprocessing
-import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -50,6 +47,7 @@ from train.encode import tokenizer_hash
 from train.geometry import load_geometry
 from train.machine import use_all_cores
 from train.report import Task, say
+from train.spread import spread
 from train.tokenizer import load_tokenizer
 from train.windows import LatentStore, Span, shard_path
 
@@ -109,22 +107,14 @@ def views_of(
     cores = torch.get_num_threads()
     if cores == 1 or len(episodes) == 1:
         return (draw_episodes(store, [number], geometry, tokenizer, aligned)[0] for number in episodes)
-    context = multiprocessing.get_context("spawn")
-    pool = stack.enter_context(context.Pool(cores, _begin, (str(store.directory), geometry, tokenizer, aligned)))
-    return pool.imap(_views, episodes)
+    about = str(store.directory), geometry, tokenizer, aligned
+    return stack.enter_context(spread("train.views:worker", about, episodes, cores))
 
 
-_work: list[Any] = []  # of a worker process: the store, the two networks and whether views are aligned
-
-
-def _begin(latents: str, geometry: Geometry, tokenizer: Tokenizer, aligned: bool) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
-    torch.set_num_threads(1)
-    _work[:] = [LatentStore(latents), geometry, tokenizer, aligned]
-
-
-def _views(number: int) -> np.ndarray:
-    return draw_episodes(_work[0], [number], *_work[1:])[0]
+def worker(latents: str, geometry: Geometry, tokenizer: Tokenizer, aligned: bool) -> Callable[[int], np.ndarray]:
+    """What a process of `spread` does: the number of an episode -> its views."""
+    store = LatentStore(latents)
+    return lambda number: draw_episodes(store, [number], geometry, tokenizer, aligned)[0]
 
 
 @torch.no_grad()

@@ -116,7 +116,7 @@ class LatentStore:
             path = shard_path(self.directory, name, number)
             try:
                 arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError):
+            except (FileNotFoundError, EOFError, ValueError):
                 raise UserError(f"{path} is missing or damaged: remove {self.directory} and {again}") from None
             if len(arrays[name]) != frames:
                 raise UserError(f"{path} holds {len(arrays[name])} frames instead of {frames}: {again}")
@@ -131,7 +131,7 @@ class LatentStore:
         for number, frames in enumerate(self.index["shards"]):
             try:
                 rows = np.load(shard_path(self.directory, "views", number), mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError):
+            except (FileNotFoundError, EOFError, ValueError):
                 return False
             if len(rows) != frames:
                 return False
@@ -150,7 +150,7 @@ class LatentStore:
         try:
             found = json.loads((self.directory / "views.json").read_text())
             return found["shards"] == len(self.shards) and found["key"].startswith(self.views_key(aligned))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
             return False
 
     @property

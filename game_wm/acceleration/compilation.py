@@ -74,8 +74,13 @@ def compile(model: WorldModel, players: int = 1, tell: Callable[[str], None] = s
 
 
 def cache() -> Path:
-    """Where compiled code is kept; any of its folders may be deleted."""
-    return Path(os.environ.get("GAME_WM_CACHE", Path.home() / ".cache" / "game_wm")) / "compiled"
+    """Where compiled code is kept; any of its folders may be deleted. RuntimeError where there is no such place."""
+    if "GAME_WM_CACHE" in os.environ:
+        return Path(os.environ["GAME_WM_CACHE"]) / "compiled"
+    try:
+        return Path.home() / ".cache" / "game_wm" / "compiled"
+    except RuntimeError:
+        raise RuntimeError("no home folder to keep compiled code in: set GAME_WM_CACHE to a folder") from None
 
 
 def key(model: WorldModel, players: int) -> str:
@@ -166,7 +171,12 @@ def _build(model: bytes, players: int, folder: Path) -> None:
         code = "import sys; from game_wm.acceleration.compilation import build; build(*sys.argv[1:])"
         command = [sys.executable, "-c", code, name, str(players), str(torch.get_num_threads())]
         process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
         )
 
         def stop() -> None:

@@ -149,7 +149,9 @@ def measure(
     command += [] if steps is None else ["--steps", str(steps)]
     command += [] if threads is None else ["--threads", str(threads)]
     began = time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+    ) as process:
         while True:
             try:
                 out, told = process.communicate(timeout=WAITING)
