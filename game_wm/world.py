@@ -113,6 +113,10 @@ class WorldState:
         """Some of the players, copied."""
         return _rebuild(self, lambda x: x[players].clone())
 
+    def view(self, players: slice) -> WorldState:
+        """Some of the players, in place."""
+        return _rebuild(self, lambda x: x[players])
+
     def clone(self) -> WorldState:
         return self[:]
 

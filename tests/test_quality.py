@@ -220,12 +220,12 @@ def test_the_real_game_costs_no_quality(path: Path) -> None:
 def test_players_in_browsers_share_one_quality(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from game_wm.ui import web
+    from game_wm.ui.web.dreams import Begin, Dreams
 
     checkpoint = load(path)
     play = Quality(checkpoint.model, "auto", 20)
-    dreams = web.Dreams(checkpoint, None, play)
-    dreams.turn({player: web.Begin(0, player) for player in (0, 1)})
+    dreams = Dreams(checkpoint, None, play)
+    dreams.turn({player: Begin(0, player) for player in (0, 1)})
     first, idle = play.model, checkpoint.schema.raw(checkpoint.schema.noop())
     assert dreams.batch.model is first
     monkeypatch.setattr(Quality, "saw", lambda self, seconds: self.set("best") or "quality changed")

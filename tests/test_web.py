@@ -1,17 +1,16 @@
-"""The player in a browser: a real server on a free port, aiohttp's client, and Chromium where there is one."""
+"""The player in a browser: a real server on a free port, and aiohttp's client."""
 
 from __future__ import annotations
 
 import asyncio
-import io
 import json
-import shutil
+import os
+import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,98 +21,27 @@ import pytest
 torch = pytest.importorskip("torch")
 aiohttp = pytest.importorskip("aiohttp")
 
-from PIL import Image  # noqa: E402
 from tiny import tiny_checkpoint  # noqa: E402
+from web_table import SOON, Page, car, run, served, web_checkpoint  # noqa: E402
 
 from data_collect.errors import UserError, main_guard  # noqa: E402
-from data_collect.schema import ActionSchema  # noqa: E402
 from game_wm.checkpoint import Checkpoint, load  # noqa: E402
-from game_wm.ui import app, keymap, web  # noqa: E402
+from game_wm.ui import app, keymap, saved, web  # noqa: E402
+from game_wm.ui.session import Session  # noqa: E402
+from game_wm.ui.web import addresses, dreams, server  # noqa: E402
+from game_wm.ui.web.player import UNSEEN  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-SOON = 20.0  # seconds for whatever must happen; a tenth of one is usual
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("web") / "tiny.safetensors", side=16, endless=True)
+    return web_checkpoint(tmp_path_factory.mktemp("web"))
 
 
 @pytest.fixture
 def loaded(path: Path) -> Checkpoint:
     return load(path)
-
-
-class Table:
-    """A server that is running, and a client of it."""
-
-    def __init__(self, server: web.Server, session: aiohttp.ClientSession, port: int) -> None:
-        self.server, self.session, self.port = server, session, port
-        self.http = f"http://127.0.0.1:{port}"
-
-    async def sit(self, **options: Any) -> Page:
-        return Page(await self.session.ws_connect(f"{self.http}/play", **options))
-
-    async def seats(self, taken: int) -> None:
-        """Wait until so many play."""
-        async with asyncio.timeout(SOON):
-            while len(self.server.players) != taken:
-                await asyncio.sleep(0.01)
-
-
-class Page:
-    """What the page does, without a browser."""
-
-    def __init__(self, line: aiohttp.ClientWebSocketResponse) -> None:
-        self.line = line
-        self.pictures: list[tuple[dict[str, Any], np.ndarray]] = []
-
-    async def about(self) -> dict[str, Any]:
-        return json.loads((await self.line.receive(SOON)).data)
-
-    async def look(self, seen: bool = True) -> dict[str, Any]:
-        """The next picture's status."""
-        message = await self.line.receive(SOON)
-        assert message.type is aiohttp.WSMsgType.BINARY, message
-        length = int.from_bytes(message.data[:4], "big")
-        status = json.loads(message.data[4 : 4 + length])
-        self.pictures.append((status, np.asarray(Image.open(io.BytesIO(message.data[4 + length :])))))
-        if seen:
-            await self.say(seen=status["frame"])
-        return status
-
-    async def until(self, true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        async with asyncio.timeout(SOON):
-            while not true(status := await self.look()):
-                pass
-        return status
-
-    async def say(self, **message: Any) -> None:
-        await self.line.send_json(message)
-
-
-@asynccontextmanager
-async def served(loaded: Checkpoint, host: str = "127.0.0.1", **options: Any) -> AsyncIterator[Table]:
-    listening, ready = web.listen(host, 0), asyncio.Event()
-    server = web.Server(loaded, **{"fps": 50.0, **options})
-    task = asyncio.create_task(web.serve(server, listening, ready.set))
-    try:
-        async with asyncio.timeout(SOON):
-            await ready.wait()
-        async with aiohttp.ClientSession() as session:
-            yield Table(server, session, listening.getsockname()[1])
-        assert not task.done(), task.result()
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-def run(play: Coroutine[Any, Any, None]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(3 * SOON):
-            await play
-
-    asyncio.run(limited())
 
 
 # --- one player -------------------------------------------------------------------------------------------------
@@ -124,15 +52,17 @@ def test_the_page_needs_nothing_from_elsewhere(loaded: Checkpoint) -> None:
         async with served(loaded) as table, table.session.get(table.http) as answer:
             page = await answer.text()
             assert answer.status == 200 and "<canvas" in page and "://" not in page.replace('"}://${location', "")
-            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+            policy = answer.headers["Content-Security-Policy"]
+            assert policy.startswith("default-src 'none'; script-src 'sha256-") and "unsafe" not in policy
+            assert page.count("<script>") == page.count("</script>") == policy.split("; ")[1].count("sha256")
 
     run(play())
 
 
 def test_frames_are_those_of_the_model_under_the_same_keys(loaded: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     played: list[Any] = []
-    step = web.Batch.step
-    monkeypatch.setattr(web.Batch, "step", lambda *a: (played.extend(a[1].values()), step(*a))[1])
+    step = dreams.Batch.step
+    monkeypatch.setattr(dreams.Batch, "step", lambda *a: (played.extend(a[1].values()), step(*a))[1])
     page: Page
 
     async def play() -> None:
@@ -143,7 +73,7 @@ def test_frames_are_those_of_the_model_under_the_same_keys(loaded: Checkpoint, m
             assert (about["name"], about["width"], about["limit"], about["places"]) == ("tiny", 16, 2, 3)
             assert {"keys": ["up"], "text": "forward"} in about["keys"]
             assert [command["name"] for command in about["commands"]] == [
-                command.name for command in keymap.COMMANDS if command.name in web.COMMANDS
+                command.name for command in keymap.COMMANDS if command.name in server.COMMANDS
             ]
             await page.until(lambda status: status["frame"] >= 3)
             await page.say(key="up", level=1, at=123.5)
@@ -198,7 +128,7 @@ def test_another_place_the_same_again_and_a_pause(loaded: Checkpoint) -> None:
 def test_after_the_end_comes_the_next_place(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ending = load(path)
     ending.model.dynamics.context.outcome.bias[0] = 50
-    monkeypatch.setattr(web, "NOTICE", 0.05)
+    monkeypatch.setattr(server, "NOTICE", 0.05)
 
     async def play() -> None:
         async with served(ending) as table:
@@ -210,14 +140,6 @@ def test_after_the_end_comes_the_next_place(path: Path, tmp_path: Path, monkeypa
     run(play())
 
 
-def car(path: Path) -> Checkpoint:
-    """The same model with a steering wheel."""
-    keys = {"left": "steer-", "right": "steer+", "up": "gas+", "down": "brake+"}
-    low, high = (-1, 0, 0, 0), (1, 1, 1, 1)
-    schema = ActionSchema("box", ("steer", "gas", "brake", "horn"), low=low, high=high, keys=keys, fps=50)
-    return replace(load(path), schema=schema)
-
-
 def test_axes_go_part_of_the_way(path: Path) -> None:
     seen = []
 
@@ -225,6 +147,7 @@ def test_axes_go_part_of_the_way(path: Path) -> None:
         async with served(car(path)) as table:
             page = await table.sit()
             assert (await page.about())["axes"]
+            await page.until(lambda status: status["frame"] >= 1)
             await page.say(key="left", level=0.25, at=1)
             await page.until(lambda status: status["answers"] == 1)
             (player,) = table.server.players.values()
@@ -311,7 +234,7 @@ def test_one_who_rests_does_not_hold_up_the_other(loaded: Checkpoint) -> None:
             await ann.say(command="pause")
             stopped = (await ann.until(lambda status: status["paused"]))["frame"]
             await bob.until(lambda status: status["frame"] > stopped + 20)
-            assert table.server.players[0].frames <= stopped + 1
+            assert table.server.players[0].moment.frames <= stopped + 1
             await ann.say(command="pause")
             await ann.until(lambda status: status["frame"] == stopped + 3)
 
@@ -352,12 +275,12 @@ def test_a_slow_page_gets_the_newest_pictures(loaded: Checkpoint) -> None:
         async with served(loaded) as table:
             page = await table.sit()
             await page.about()
-            first = [await page.look(seen=False) for _ in range(web.UNSEEN)]
+            first = [await page.look(seen=False) for _ in range(UNSEEN)]
             (player,) = table.server.players.values()
             async with asyncio.timeout(SOON):
-                while player.frames < 40:
+                while player.moment.frames < 40:
                     await asyncio.sleep(0.01)
-            now = player.frames
+            now = player.moment.frames
             await page.say(seen=first[0]["frame"])
             newest = (await page.look(seen=False))["frame"]
             assert first[-1]["frame"] < 10 and newest >= now  # what was dreamt between is nowhere
@@ -369,8 +292,9 @@ def test_a_slow_page_gets_the_newest_pictures(loaded: Checkpoint) -> None:
 
 def test_nothing_is_dreamt_while_nobody_plays(loaded: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     turns: list[int] = []
-    turn = web.Dreams.turn
-    monkeypatch.setattr(web.Dreams, "turn", lambda self, wishes: (turns.append(len(wishes)), turn(self, wishes))[1])
+    turn = dreams.Dreams.turn
+    monkeypatch.setattr(server, "KEPT", 0.05)
+    monkeypatch.setattr(dreams.Dreams, "turn", lambda self, wishes: (turns.append(len(wishes)), turn(self, wishes))[1])
 
     async def play() -> None:
         async with served(loaded) as table:
@@ -386,6 +310,199 @@ def test_nothing_is_dreamt_while_nobody_plays(loaded: Checkpoint, monkeypatch: p
             assert len(turns) == before
 
     run(play())
+
+
+# --- who leaves and comes back ------------------------------------------------------------------------------------
+
+
+async def closed(page: Page) -> int | None:
+    """Wait until a page's line is closed; with which code."""
+    async with asyncio.timeout(SOON):
+        while (await page.line.receive()).type is aiohttp.WSMsgType.BINARY:
+            pass
+    return page.line.close_code
+
+
+def test_a_line_that_breaks_is_gone_on_with(loaded: Checkpoint) -> None:
+    async def play() -> None:
+        async with served(loaded, players=1) as table:
+            ann = await table.sit()
+            ticket = (await ann.about())["ticket"]
+            await ann.say(command="next")
+            await ann.until(lambda status: status["place"] == 1 and status["frame"] >= 5)
+            await ann.line.close()
+            await table.seats(0)
+            left = table.server.left[0][0].moment.frames
+            other = await table.sit(ticket="not hers")
+            assert (await other.about())["ticket"] != ticket
+            assert (await other.until(lambda status: status["frame"] >= 2))["place"] == 1  # of seed 1
+            await other.line.close()
+            await table.seats(0)
+            again = await table.sit(ticket)
+            assert (await again.about())["ticket"] == ticket
+            assert await again.look() | {"answers": None} == ann.pictures[-1][0] | {"frame": left, "answers": None}
+            await again.until(lambda status: status["frame"] >= left + 3)
+            assert table.server.players.keys() == {0}
+
+    run(play())
+
+
+def test_the_same_dream_in_another_tab_goes_on_there(loaded: Checkpoint) -> None:
+    async def play() -> None:
+        async with served(loaded, players=1) as table:
+            old = await table.sit()
+            ticket = (await old.about())["ticket"]
+            await old.until(lambda status: status["frame"] >= 3)
+            new = await table.sit(ticket)
+            assert await closed(old) == server.ELSEWHERE
+            await new.about()
+            assert (await new.look())["frame"] >= 3 and table.server.players.keys() == {0}
+
+    run(play())
+
+
+def test_who_comes_and_goes_takes_nobody_elses_dream(loaded: Checkpoint) -> None:
+    async def play() -> None:
+        elsewhere = aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))
+        async with served(loaded, players=2) as table, aiohttp.ClientSession(connector=elsewhere) as session:
+            ann = Page(await session.ws_connect(f"{table.http}/play"))
+            ticket = (await ann.about())["ticket"]
+            await ann.until(lambda status: status["frame"] >= 3)
+            await ann.line.close()
+            await table.seats(0)
+            for _ in range(4):
+                bob = await table.sit()
+                await bob.about()
+                await bob.look()
+                await bob.line.close()
+                await table.seats(0)
+            assert table.server.left.keys() == {0, 4}
+            again = Page(await session.ws_connect(f"{table.http}/play?ticket={ticket}"))
+            await again.about()
+            assert (await again.look())["frame"] >= 3
+
+    run(play())
+
+
+@pytest.mark.parametrize("limit", ["AWAY", "PAUSED", "OWES"])
+def test_a_seat_is_given_up(loaded: Checkpoint, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, limit, 0.4)
+    word = {"AWAY": {"hidden": True}, "PAUSED": {"command": "pause"}, "OWES": None}[limit]
+
+    async def play() -> None:
+        async with served(loaded, players=2) as table:
+            ann, bob = await table.sit(), await table.sit()
+            for page in (ann, bob):
+                await page.about()
+                await page.until(lambda status: status["frame"] >= 2)
+            bob_plays = asyncio.create_task(bob.until(lambda status: status["players"] == 1))
+            if word is not None:
+                await ann.say(**word)
+                await table.until(lambda: table.server.players[0].waits)
+            assert await closed(ann) == server.GONE
+            await bob_plays
+            assert table.server.players.keys() == {1} and table.server.left.keys() == {0}
+
+    run(play())
+
+
+def test_a_hidden_page_costs_nothing(loaded: Checkpoint) -> None:
+    async def play() -> None:
+        async with served(loaded) as table:
+            ann, bob = await table.sit(), await table.sit()
+            await ann.about()
+            await bob.about()
+            await ann.until(lambda status: status["frame"] >= 2)
+            await ann.say(hidden=True)
+            await bob.until(lambda status: status["frame"] > 20)
+            stopped = table.server.players[0].moment.frames
+            await bob.until(lambda status: status["frame"] > 40)
+            assert table.server.players[0].moment.frames == stopped
+            await ann.say(hidden=False)
+            await ann.until(lambda status: status["frame"] >= stopped + 3)
+
+    run(play())
+
+
+# --- back in time, and files --------------------------------------------------------------------------------------
+
+
+def test_time_runs_back_and_the_same_way_again(loaded: Checkpoint) -> None:
+    async def play() -> None:
+        async with served(loaded) as table:
+            page = await table.sit()
+            await page.about()
+            await page.until(lambda status: status["frame"] >= 20)
+            seen = {status["frame"]: picture for status, picture in page.pictures}
+            await page.say(rewind=True)
+            back = await page.until(lambda status: status["rewinding"] and status["frame"] <= 5)
+            assert np.array_equal(page.pictures[-1][1], seen.get(back["frame"], page.pictures[-1][1]))
+            await page.until(lambda status: status["frame"] == 0)
+            assert np.array_equal(page.pictures[-1][1], loaded.contexts_frames[0, -1].numpy())
+            await page.say(rewind=False)
+            await page.until(lambda status: not status["rewinding"] and status["frame"] >= 20)
+            again = [(status["frame"], picture) for status, picture in page.pictures[-10:]]
+            assert all(np.array_equal(picture, seen.get(frame, picture)) for frame, picture in again)
+            assert len(seen.keys() & {frame for frame, _ in again}) > 3
+
+    run(play())
+
+
+def test_time_runs_back_from_the_end_of_an_episode(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ending = load(path)
+    ending.model.dynamics.context.outcome.bias[0] = 50
+    monkeypatch.setattr(server, "NOTICE", 0.5)
+
+    async def play() -> None:
+        async with served(ending) as table:
+            page = await table.sit()
+            await page.about()
+            await page.until(lambda status: status["ended"])
+            await page.say(rewind=True)
+            await page.until(lambda status: status["frame"] == 0)
+            player = table.server.players[0]
+            await asyncio.sleep(0.6)
+            assert player.place.context == 0 and player.next_place is None
+            await page.say(rewind=False)
+            await page.until(lambda status: status["ended"] and status["frame"] == 1)
+            await page.until(lambda status: status["place"] == 1)
+
+    run(play())
+
+
+def test_a_dream_is_saved_beside_others_and_goes_on_in_the_window(loaded: Checkpoint, tmp_path: Path) -> None:
+    async def play() -> None:
+        async with served(loaded, players=2) as table:
+            ann, bob = await table.sit(), await table.sit()
+            ticket = (await ann.about())["ticket"]
+            await bob.about()
+            await bob.until(lambda status: status["frame"] >= 2)
+            await ann.say(key="up", level=1, at=1)
+            await ann.until(lambda status: status["frame"] >= 6)
+            async with table.session.get(f"{table.http}/dream?ticket={ticket}") as answer:
+                assert answer.status == 200 and answer.headers["Content-Disposition"].startswith("attachment; ")
+                (tmp_path / "walk.dream").write_bytes(await answer.read())
+            async with table.session.get(f"{table.http}/dream?ticket={ticket}") as answer:
+                assert answer.status == 200
+            async with table.session.get(f"{table.http}/dream?ticket={ticket}") as answer:
+                assert answer.status == 429 and "every 10 seconds" in await answer.text()
+            for wrong in ("", "?ticket=", "?ticket=other"):
+                async with table.session.get(f"{table.http}/dream{wrong}") as answer:
+                    assert answer.status == 404
+
+    run(play())
+    dream = saved.load(tmp_path / "walk.dream", loaded)
+    assert dream.about.context == 0 and len(dream.actions) >= 6 and dream.actions[-1].tolist() == [1, 0, 0, 0]
+    assert "batch of 2" in dream.about.executable
+    session = Session(loaded, dream=dream)
+    assert session.frames == len(dream.actions) and np.array_equal(session.picture, dream.picture)
+    session.tick()
+    again = Session(loaded)
+    again.replay(dream)
+    for _ in dream.actions:
+        again.tick()
+    difference = np.abs(again.picture.astype(int) - dream.picture)  # of another batch: rounding
+    assert difference.max() <= 2
 
 
 # --- who may ----------------------------------------------------------------------------------------------------
@@ -435,21 +552,21 @@ def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
         port = listening.getsockname()[1]
         assert web.address(listening, "127.0.0.1", None) == f"http://127.0.0.1:{port}/"
         assert web.address(listening, "::1", None) == f"http://[::1]:{port}/"
-        monkeypatch.setattr(web, "_own_address", {"0.0.0.0": "192.168.1.5", "::": "fd00::5"}.get)
+        monkeypatch.setattr(addresses, "own_address", {"0.0.0.0": "192.168.1.5", "::": "fd00::5"}.get)
         assert web.address(listening, "0.0.0.0", "abc") == f"http://192.168.1.5:{port}/?token=abc"
         assert web.address(listening, "::", None) == f"http://[fd00::5]:{port}/"
-        monkeypatch.setattr(web, "_own_address", lambda everywhere: None)
+        monkeypatch.setattr(addresses, "own_address", lambda everywhere: None)
         assert web.address(listening, "0.0.0.0", "abc") == f"http://{socket.gethostname()}:{port}/?token=abc"
 
 
 def test_the_address_on_the_network_is_one_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for everywhere in ("0.0.0.0", "::"):
-        if (own := web._own_address(everywhere)) is not None:  # where there is a network
+        if (own := addresses.own_address(everywhere)) is not None:  # where there is a network
             assert not web.is_loopback(own) and (":" in own) == (":" in everywhere)
             web.listen(own, 0).close()
     for nowhere in ("127.0.0.1", "255.255.255.255"):  # a machine on no network; one whose system refuses
-        monkeypatch.setattr(web, "ELSEWHERE", {"0.0.0.0": nowhere})
-        assert web._own_address("0.0.0.0") is None
+        monkeypatch.setattr(addresses, "ELSEWHERE", {"0.0.0.0": nowhere})
+        assert addresses.own_address("0.0.0.0") is None
 
 
 # --- the command line -------------------------------------------------------------------------------------------
@@ -490,9 +607,109 @@ def test_a_memory_that_grows_is_for_one(tmp_path: Path) -> None:
         web.Server(loaded, players=2)
 
 
-def start_play(path: Path, *arguments: str) -> subprocess.Popen[str]:
+# --- on the network -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def authority() -> Any:
+    return pytest.importorskip("trustme").CA()
+
+
+def test_an_encrypted_line(loaded: Checkpoint, authority: Any, tmp_path: Path) -> None:
+    issued, trusted = authority.issue_cert("localhost"), ssl.create_default_context()
+    authority.configure_trust(trusted)
+    issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+    tls = web.certificate(tmp_path / "both.pem", None)
+
+    async def play() -> None:
+        async with served(loaded, tls=tls, token="right") as table:
+            https = f"https://localhost:{table.port}"
+            async with table.session.ws_connect(f"{https}/play?token=right", ssl=trusted) as line:
+                page = Page(line)
+                ticket = (await page.about())["ticket"]
+                await page.until(lambda status: status["frame"] >= 3)
+                async with table.session.get(f"{https}/?token=right", ssl=trusted) as answer:
+                    assert answer.status == 200
+                async with table.session.get(f"{https}/dream?token=right&ticket={ticket}", ssl=trusted) as answer:
+                    assert answer.status == 200 and len(await answer.read()) > 1000
+                with pytest.raises(aiohttp.ClientError):
+                    await table.session.get(f"http://localhost:{table.port}/?token=right")
+                _, writer = await asyncio.open_connection("127.0.0.1", table.port)
+                writer.write(b"GET / HTTP/1.1\r\n\r\n")
+                await page.until(lambda status: status["frame"] >= 6)
+                writer.close()
+
+    run(play())
+
+
+def test_certificates_that_are_none(
+    path: Path, authority: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cryptography.hazmat.primitives import serialization as forms
+
+    one, other = authority.issue_cert("localhost"), authority.issue_cert("localhost")
+    for name, pem in (
+        ("a.pem", one.cert_chain_pems[0]),
+        ("a.key", one.private_key_pem),
+        ("b.key", other.private_key_pem),
+    ):
+        pem.write_to_path(tmp_path / name)
+    (tmp_path / "noise.pem").write_bytes(b"noise")
+    key = forms.load_pem_private_key(one.private_key_pem.bytes(), None)
+    locked = key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.BestAvailableEncryption(b"secret"))
+    (tmp_path / "locked.key").write_bytes(locked)
+
+    def said(*arguments: Any) -> str:
+        return sentence(capsys, path, "--web", "--port", 0, *arguments)
+
+    assert "--certificate" in said("--key", tmp_path / "a.key")
+    assert "missing.pem is no file" in said("--certificate", tmp_path / "missing.pem")
+    assert "missing.key is no file" in said("--certificate", tmp_path / "a.pem", "--key", tmp_path / "missing.key")
+    assert "noise.pem cannot be used" in said("--certificate", tmp_path / "noise.pem")
+    assert "b.key is not the key of" in said("--certificate", tmp_path / "a.pem", "--key", tmp_path / "b.key")
+    assert "locked by a password" in said("--certificate", tmp_path / "a.pem", "--key", tmp_path / "locked.key")
+    assert "a.pem cannot be used" in said("--certificate", tmp_path / "a.pem")
+    assert "--web" in sentence(capsys, path, "--certificate", tmp_path / "a.pem")
+
+
+def test_the_address_as_a_qr_code() -> None:
+    """What a phone's camera sees: white where nothing is printed, read back from the half blocks."""
+    import segno
+
+    words = "http://192.168.1.5:8080/?token=abcdefghijklmnopqrstuv"
+    drawn = web.qr_code(words, "UTF-8")
+    rows = re.sub(r"\x1b\[[0-9;]*m", "", drawn).splitlines()
+    assert {*"".join(rows)} <= {*" ▀▄█"}
+    halves = {" ": (1, 1), "▀": (0, 1), "▄": (1, 0), "█": (0, 0)}
+    picture = [[halves[each][half] for each in row] for row in rows if row for half in (0, 1)]
+    matrix = [list(row) for row in segno.make_qr(words).matrix_iter(border=2)]
+    assert picture[: len(matrix)] == matrix
+    assert "▀" not in web.qr_code(words, "latin-1") and web.qr_code(words, "latin-1").isascii()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals of POSIX")
+def test_the_qr_code_is_for_terminals(path: Path) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    process = start_play(path, "--host", "0.0.0.0", stderr=theirs)
+    os.close(theirs)
+    try:
+        assert process.stdout is not None
+        words = process.stdout.readline().strip()
+        drawn = web.qr_code(words, "utf-8").splitlines()
+        said = b""
+        while drawn[-1] not in said.decode(errors="ignore"):
+            said += os.read(ours, 65536)
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(ours)
+
+
+def start_play(path: Path, *arguments: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
     command = [sys.executable, "play.py", str(path), "--web", "--port", "0", "--precision", "32", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -523,229 +740,3 @@ def test_ctrl_c_ends_it_and_tells_the_pages(path: Path) -> None:
     finally:
         process.kill()
         process.wait()
-
-
-# --- a real browser ---------------------------------------------------------------------------------------------
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "chrome-headless-shell")
-CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
-
-
-class Tab:
-    """A tab of Chromium, driven through its DevTools protocol."""
-
-    def __init__(self, line: aiohttp.ClientWebSocketResponse) -> None:
-        self.line, self._sent = line, 0
-
-    async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        self._sent += 1
-        await self.line.send_json({"id": self._sent, "method": method, "params": parameters})
-        while True:
-            answer = json.loads((await self.line.receive(SOON)).data)
-            if answer.get("id") == self._sent:
-                assert "error" not in answer, answer
-                return answer["result"]
-
-    async def value(self, script: str) -> Any:
-        """What a script gives in the page."""
-        result = await self.call("Runtime.evaluate", expression=script, returnByValue=True)
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
-    async def until(self, script: str) -> None:
-        async with asyncio.timeout(SOON):
-            while not await self.value(script):
-                await asyncio.sleep(0.02)
-
-    async def key(self, kind: str, key: str) -> None:
-        await self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
-
-    async def kill(self) -> None:
-        """Its process dies, without a word to anybody."""
-        await self.line.send_json({"id": 0, "method": "Page.crash"})
-
-
-class Chromium:
-    def __init__(self, session: aiohttp.ClientSession, port: int) -> None:
-        self.session, self.http = session, f"http://127.0.0.1:{port}"
-
-    async def open(self, address: str) -> Tab:
-        async with self.session.put(f"{self.http}/json/new?{address}") as answer:
-            target = await answer.json(content_type=None)
-        return Tab(await self.session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0))
-
-
-@asynccontextmanager
-async def chromium(session: aiohttp.ClientSession, profile: Path) -> AsyncIterator[Chromium]:
-    assert CHROMIUM is not None
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-               "--disable-background-networking", "--disable-extensions", "--no-proxy-server", "--touch-events=enabled",
-               "--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]  # fmt: skip
-    with (profile.parent / "chromium.log").open("w") as log:
-        process = await asyncio.create_subprocess_exec(CHROMIUM, *options, stdout=log, stderr=log)
-        try:
-            chosen = profile / "DevToolsActivePort"
-            async with asyncio.timeout(60):
-                while not (chosen.is_file() and chosen.read_text().count("\n")):
-                    assert process.returncode is None, (profile.parent / "chromium.log").read_text()
-                    await asyncio.sleep(0.05)
-            yield Chromium(session, int(chosen.read_text().split()[0]))
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-
-
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None, reason=f"no browser: install chromium (looked for {', '.join(BROWSERS)})"
-)
-
-
-FIGURES = """(() => {
-    figures({players: 1, place: 2, score: SCORE});
-    return document.querySelector("#figures").textContent;
-})()"""
-
-
-@needs_chromium
-def test_in_chromium(loaded: Checkpoint, tmp_path: Path) -> None:
-    frame = "+document.body?.dataset.frame"
-    pixels = "Array.from(document.querySelector('canvas').getContext('2d').getImageData(0,0,16,16).data).join()"
-
-    async def play() -> None:
-        async with served(loaded, players=2, fps=20) as table, chromium(table.session, tmp_path / "profile") as browser:
-            ann = await browser.open(table.http)
-            await ann.until(f"{frame} > 3")
-            before = await ann.value(f"[{pixels}]")
-            await ann.until(f"[{pixels}][0] !== {json.dumps(before[0])}")  # it moves
-            assert "tiny" in await ann.value("document.title")
-            words = {score: await ann.value(FIGURES.replace("SCORE", score)) for score in ("-0.04", "-0.06", "-10")}
-            assert words["-0.04"].startswith("tiny 1 of 2 playingplace 3 of 3") and "-" not in words["-0.04"]
-            assert words["-0.04"].endswith("score 0.0") and words["-0.06"].endswith("score -0.1")
-            assert words["-10"].endswith("score -10.0")
-
-            player = table.server.players[0]
-            await ann.key("keyDown", "ArrowUp")
-            await ann.until("latencies.length > 0")
-            assert player.keyboard.held == ("up",)
-            assert 0 < await ann.value("latencies[0]") < 1e3 * SOON
-            await ann.key("keyUp", "ArrowUp")
-            async with asyncio.timeout(SOON):
-                while player.keyboard.held:
-                    await asyncio.sleep(0.01)
-            await ann.key("keyDown", "n")
-            await ann.until("document.body.dataset.place === '1'")
-            await ann.key("keyUp", "n")
-            at = json.loads(await ann.value(
-                "(() => { const b = document.querySelector('[data-arrow=left]'); document.querySelector('#touch').style"
-                ".display = 'flex'; const r = b.getBoundingClientRect();"
-                " return JSON.stringify({x: r.x + r.width / 2, y: r.y + r.height / 2}); })()"
-            ))  # fmt: skip
-            await ann.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[at])
-            async with asyncio.timeout(SOON):
-                while player.keyboard.held != ("left",):
-                    await asyncio.sleep(0.01)
-            await ann.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
-            async with asyncio.timeout(SOON):
-                while player.keyboard.held:
-                    await asyncio.sleep(0.01)
-
-            bob = await browser.open(table.http)
-            await bob.until(f"{frame} > 3")
-            now = await ann.value(frame)
-            await ann.until(f"{frame} > {now} && document.querySelector('#figures').textContent.includes('2 of 2')")
-            cid = await browser.open(table.http)
-            await cid.until("document.querySelector('#notice')?.innerText.startsWith('Full\\ntiny is played by 2')")
-            await bob.kill()
-            await cid.until(f"{frame} > 3 && document.querySelector('#notice').hidden")
-
-    run(play())
-
-
-@needs_chromium
-def test_loading_the_page_anew_in_a_full_game_in_chromium(
-    loaded: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(web, "AGAIN", 10 * SOON)  # who is told that it is full stays out
-
-    async def play() -> None:
-        async with served(loaded, players=1) as table, chromium(table.session, tmp_path / "profile") as browser:
-            ann = await browser.open(table.http)
-            for number in range(3):
-                async with asyncio.timeout(SOON):
-                    while table.server.players.keys() != {number}:
-                        await asyncio.sleep(0.01)
-                await ann.until("+document.body?.dataset.frame > 3")
-                await ann.call("Page.reload")
-
-    run(play())
-
-
-@needs_chromium
-def test_dragging_on_the_picture_in_chromium(path: Path, tmp_path: Path) -> None:
-    async def play() -> None:
-        async with served(car(path)) as table, chromium(table.session, tmp_path / "profile") as browser:
-            ann = await browser.open(table.http)
-            await ann.until("+document.body?.dataset.frame > 3")
-            box = json.loads(
-                await ann.value("JSON.stringify(document.querySelector('canvas').getBoundingClientRect())")
-            )
-            middle = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2, "button": "left"}
-            await ann.call("Input.dispatchMouseEvent", type="mousePressed", clickCount=1, **middle)
-            away = middle | {"x": middle["x"] + 0.15 * box["width"], "y": middle["y"] - 0.45 * box["height"]}
-            await ann.call("Input.dispatchMouseEvent", type="mouseMoved", buttons=1, **away)
-            keyboard = table.server.players[0].keyboard
-            async with asyncio.timeout(SOON):
-                while set(keyboard.held) != {"right", "up"}:
-                    await asyncio.sleep(0.01)
-            steer, gas, brake, horn = keyboard.act(np.zeros(0), {}).tolist()
-            assert 0.45 < steer < 0.55 and (gas, brake, horn) == (1, 0, 0)
-            await ann.call("Input.dispatchMouseEvent", type="mouseReleased", clickCount=1, **away)
-            async with asyncio.timeout(SOON):
-                while keyboard.held:
-                    await asyncio.sleep(0.01)
-
-    run(play())
-
-
-LAID_OUT = """(() => {
-    const box = element => { const b = element.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom]; };
-    fit();
-    return {picture: box(canvas), buttons: [...document.querySelectorAll("button")].map(box)};
-})()"""
-
-
-def apart(a: list[float], b: list[float]) -> bool:
-    """Whether two boxes (left, top, right, bottom) have nothing in common."""
-    return a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
-
-
-@needs_chromium
-def test_buttons_beside_the_picture_on_phones_in_chromium(loaded: Checkpoint, tmp_path: Path) -> None:
-    names = ("forward", "back", "turn left", "turn right", "strafe left", "strafe right", "attack", "accelerate")
-    keys = [{"keys": [key], "text": text} for key, text in zip((*keymap.ARROWS, *"adxy"), names, strict=True)]
-    pictures = {(390, 844): 384, (320, 568): 320, (320, 454): 320, (844, 390): 512, (667, 375): 448, (568, 320): 320}
-
-    async def play() -> None:
-        async with served(loaded) as table, chromium(table.session, tmp_path / "profile") as browser:
-            ann = await browser.open(table.http)
-            await ann.until("+document.body?.dataset.frame > 3")
-            await ann.call("Emulation.setTouchEmulationEnabled", enabled=True)
-            for count in (4, 6, 8):
-                about = f"{{...about, width: 128, height: 96, keys: {json.dumps(keys[:count])}}}"
-                await ann.value(f"$('pad').replaceChildren(); $('rest').replaceChildren(); begin({about})")
-                for (width, height), least in pictures.items():
-                    screen = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": True}
-                    await ann.call("Emulation.setDeviceMetricsOverride", **screen)
-                    await ann.until(f"innerWidth === {width}")
-                    laid = await ann.value(LAID_OUT)
-                    picture, buttons = laid["picture"], laid["buttons"]
-                    assert picture[2] - picture[0] >= least, (count, width, height, picture)
-                    assert len(buttons) == 6 + count
-                    for i, button in enumerate(buttons):
-                        assert 0 <= button[0] < button[2] <= width and 0 <= button[1] < button[3] <= height
-                        assert all(apart(button, other) for other in (picture, *buttons[:i]))
-                    for button in buttons[6:]:
-                        assert min(button[2] - button[0], button[3] - button[1]) >= 44
-
-    run(play())

@@ -53,6 +53,13 @@ class Batch:
         del self.players[at]
         return gone
 
+    def view(self, player: int) -> WorldState:
+        """This player's dream in place: until somebody joins or leaves, what changes there has changed here. KeyError
+        for somebody who is not there."""
+        at = self._at(player)
+        assert self.state is not None
+        return self.state.view(slice(at, at + 1))
+
     def step(self, actions: Mapping[int, Tensor], steps: int | None = None) -> dict[int, Outcome]:
         """One frame for everybody; `actions` holds a vector (A,) of each. KeyError where one is missing or too many."""
         for player in actions:

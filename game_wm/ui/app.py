@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         for name in ("frames", "actions", "video", "json"):
             if getattr(options, name):
                 raise UserError(f"--{name} needs --headless (to film in the window: --record FILE.mp4)")
-    for name in ("host", "port", "players"):
+    for name in ("host", "port", "players", "certificate", "key"):
         if getattr(options, name) is not None and not options.web:
             raise UserError(f"--{name} needs --web")
     if options.headless and options.video and options.record:
@@ -112,6 +112,10 @@ def parser() -> Parser:
     w.add_argument("--host", metavar="ADDRESS", help=f"to listen on ({HOST}; others ask for a token, which is printed)")
     w.add_argument("--port", type=port, metavar="N", help=f"to listen on ({PORT}; 0: any that is free)")
     w.add_argument("--players", type=positive, metavar="N", help=f"how many may play at once ({PLAYERS})")
+    w.add_argument(
+        "--certificate", type=Path, metavar="FILE.pem", help="encrypt the line (HTTPS) with this certificate"
+    )
+    w.add_argument("--key", type=Path, metavar="FILE.pem", help="its key, where that is a file of its own")
     h = p.group("without a window")
     h.add_argument("--headless", action="store_true", help="play as fast as it goes, without a display")
     h.add_argument("--frames", type=positive, metavar="N", help=f"how many (default: all of --actions, else {FRAMES})")
@@ -233,6 +237,9 @@ def _web(options: argparse.Namespace) -> int:
     except ImportError as error:
         raise UserError(f"{error.name} is missing: pip install 'game_wm[model]'") from None
 
+    if options.key and not options.certificate:
+        raise UserError("--key belongs to a --certificate, which is missing (a key map is --keys)")
+    tls = web.certificate(options.certificate, options.key) if options.certificate else None
     host = options.host or HOST
     listening = web.listen(host, PORT if options.port is None else options.port)  # before a model is loaded in vain
     with listening:
@@ -245,8 +252,14 @@ def _web(options: argparse.Namespace) -> int:
             commands=commands, token=token, quality=quality,
         )  # fmt: skip
         print(f"{loaded.name}, {players} player{'s' if players > 1 else ''} at most; Ctrl-C ends it", file=sys.stderr)
-        where = web.address(listening, host, token)
-        asyncio.run(web.serve(server, listening, ready=lambda: print(where, flush=True)))
+        where = web.address(listening, host, token, secure=tls is not None)
+
+        def ready() -> None:
+            print(where, flush=True)
+            if token is not None and sys.stderr.isatty():  # for a phone's camera: nobody types a token
+                print(web.qr_code(where, sys.stderr.encoding), file=sys.stderr, flush=True)
+
+        asyncio.run(web.serve(server, listening, ready, tls))
     return 0
 
 

@@ -70,12 +70,12 @@ class Dream:
         return self.prompt_frames, self.prompt_actions, self.prompt_poses
 
 
-def executable(model: Any) -> str:
+def executable(model: Any, players: int = 1) -> str:
     """What the arithmetic ran on, for whoever wants the same bits again."""
     device = next(model.parameters()).device.type
     bits = "bfloat16" if model.low_precision else "float32"
-    compiled = ", compiled" if model.compiled else ""
-    return f"torch {torch.__version__}, {device}, {bits}, {torch.get_num_threads()} threads, batch of 1{compiled}"
+    batch = f"batch of {players}{', compiled' if model.compiled else ''}"
+    return f"torch {torch.__version__}, {device}, {bits}, {torch.get_num_threads()} threads, {batch}"
 
 
 def save(path: str | Path, dream: Dream) -> None:
