@@ -3,7 +3,7 @@
     with Guest("gym:my_module:MyGame-v0") as env:       # a gymnasium.Env with `action_schema`, as `games.make` gives
         frame, info = env.reset(seed=1)
         frame, reward, terminated, truncated, info = env.step(env.action_schema.noop())
-        for raw, reward, terminated, truncated, frame, info in env.play("random", env_seed=1, player_seed=2): ...
+        for raw, reward, terminated, truncated, frame, info in env.play([Leg("random", seed=2)], env_seed=1): ...
 
 A game that raises (SystemExit too), is killed, or does not answer in time is one `Fault`, which says in which step; the
 next `reset` starts it anew. Frames come through shared memory where the system has it to give, else through the pipe.
@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
@@ -38,6 +38,7 @@ import numpy as np
 from data_collect import games, players
 from data_collect.child import Child
 from data_collect.errors import Fault, UserError, blamed, failed
+from data_collect.match import Leg, Match, Step, Steps
 from data_collect.schema import ActionSchema
 
 SECONDS = 60.0  # for a step or a reset, unless GAME_SECONDS says otherwise
@@ -79,33 +80,37 @@ class Guest(gymnasium.Env):
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self._steps += 1
-        if self._host is None or self._host.ended:
-            raise Fault(f"the game {self.game!r} has ended: it must be reset")
-        answer = self._host.ask(f"step {self._steps}", "step", self._place, action)
+        answer = self._playing().ask(f"step {self._steps}", "step", self._place, action)
         _, reward, terminated, truncated, self._frame, info = answer
         return self._frame, reward, terminated, truncated, info
 
-    def play(self, player: str, env_seed: int, player_seed: int) -> players.Steps:
-        """One episode by a player that lives with the game, as `players.play` has it.
+    def play(self, legs: Sequence[Leg], env_seed: int | None = None) -> Steps:
+        """Steps of an episode by players that live with the game, as `Match.play` has it.
 
-        It plays ahead of who listens. `send` it, from the first frame on, how many frames the episode may have for
-        now, and it plays no more (`next` alone: without a limit).
+        They play ahead of who listens, but no further than the legs go. `send` them, from the first step on, how many
+        steps there may be for now, and they wait there (`next` alone: as many as there are).
         """
-        host, seen, told, over = self._alive(), 0, 1, False
-        host.post("play", self._place, player, env_seed, player_seed)
+        begins = env_seed is not None
+        host = self._alive() if begins else self._playing()
+        self._steps = -1 if begins else self._steps
+        seen, told, over = 0, 1, False
+        host.begin_stream(mine := object(), self._place, legs, env_seed)
         try:
-            while not over:
-                over = True  # where it raises
-                step = host.step(host.hear(f"step {seen}" if seen else "the reset"), seen)
-                over, seen = step[2] or step[3], seen + 1
+            while host.stream is mine:  # not another one, or a step, since
+                over, number = True, self._steps + 1  # over where it raises
+                answer = host.hear(f"step {number}" if number else "the reset")
+                if answer is None:
+                    return
+                step = host.step(answer, seen)
+                self._steps, self._frame, over, seen = number, step[4], False, seen + 1
                 allowed = yield step
                 until = min(seen + host.slots, allowed or sys.maxsize)
-                if not over and until > told and told - seen <= host.slots // 2:
+                if until > told and told - seen <= host.slots // 2:
                     host.post("until", until)
                     told = until
         finally:
-            if not over and not host.ended:
-                host.stop()
+            if host.stream is mine:
+                host.end_stream(stop=not over)
 
     def check(self, player: str) -> None:
         """`UserError` where no such player can play this game."""
@@ -129,11 +134,9 @@ class Guest(gymnasium.Env):
             host.end(LEAVING)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Guest:
-        if self._host is None or self._host.ended:
-            raise Fault(f"the game {self.game!r} has ended: it must be reset")
-        other = copy.copy(self)
-        other._place = self._host.ask("a copy", "copy", self._place, self._host.dropped)
-        self._host.dropped = []
+        host, other = self._playing(), copy.copy(self)
+        other._place = host.ask("a copy", "copy", self._place, host.dropped)
+        host.dropped = []
         return other
 
     def __del__(self) -> None:
@@ -142,6 +145,12 @@ class Guest(gymnasium.Env):
 
     def _start(self) -> Host:
         return Host(self.game, self._options, self._seconds)
+
+    def _playing(self) -> Host:
+        """The process, in the midst of an episode."""
+        if self._host is None or self._host.ended:
+            raise Fault(f"the game {self.game!r} has ended: it must be reset")
+        return self._host
 
     def _alive(self) -> Host:
         """The process, a new one where the last has gone."""
@@ -179,6 +188,7 @@ class Host:
     def __init__(self, game_id: str, options: dict[str, Any], seconds: float) -> None:
         self.game, self.seconds, self.ended = game_id, seconds, False
         self.dropped: list[int] = []  # copies that nobody has any more
+        self.stream: object = None  # the episode that is being played
         drivers = {"SDL_VIDEODRIVER": os.environ.get("GAME_VIDEODRIVER", "dummy"), "SDL_AUDIODRIVER": "dummy"}
         with _shared() as file:
             files = [] if file is None else [file]
@@ -199,6 +209,7 @@ class Host:
 
     def ask(self, where: str, *message: Any, seconds: float | None = None) -> Any:
         """The answer to a message; `where` tells in a sentence what it was about."""
+        self.end_stream(stop=True)
         self.post(*message)
         answer = self.hear(where, seconds)
         return self.step(answer, 0) if message[0] in ("reset", "step") else answer
@@ -227,13 +238,22 @@ class Host:
             raise players.Quit
         return value
 
-    def stop(self) -> None:
-        """End an episode that is being played; what it has played ahead is lost."""
+    def begin_stream(self, stream: object, *message: Any) -> None:
+        """Have an episode played; steps are heard until None comes."""
+        self.end_stream(stop=True)
+        self.stream = stream
+        self.post("play", *message)
+
+    def end_stream(self, stop: bool) -> None:
+        """The episode that is being played, if any, is over, or is to `stop`: what was played ahead is lost."""
+        stream, self.stream = self.stream, None
+        if stream is None or self.ended or not stop:
+            return
         self.post("stop")
         with suppress(Fault):
             while True:
                 with suppress(players.Quit):
-                    if self.hear("its end") is None:
+                    if self.hear("its end") == STOPPED:
                         return
 
     def _receive(self, where: str, seconds: float) -> bytes:
@@ -301,7 +321,7 @@ def _registered(game_id: str) -> bytes | None:
 
 # --- in the game's process --------------------------------------------------------------------------------------------
 
-SILENT = object()  # what needs no answer
+SILENT, STOPPED = "silent", "stopped"  # what needs no answer; the answer to "stop"
 
 
 def serve(pipe: Connection) -> None:
@@ -333,11 +353,11 @@ class Gone(Exception):
 
 
 class Inside:
-    """What lives in a guest's process: the game, copies of it, and who plays it."""
+    """What lives in a guest's process: the game, copies of it, and who plays them."""
 
     def __init__(self, pipe: Connection) -> None:
         self.pipe = pipe
-        self.games: dict[int, Any] = {}
+        self.matches: dict[int, Match] = {}
         self.numbers = itertools.count()
         self.ring: np.ndarray | None = None
 
@@ -360,7 +380,7 @@ class Inside:
             raise
         except BaseException as error:
             raise failed(self.what, error) from error
-        self.games[next(self.numbers)] = game
+        self.matches[next(self.numbers)] = Match(game, self.what)
         shape = game.observation_space.shape
         return {
             "schema": game.action_schema, "replayable": bool(getattr(game, "replayable", True)), "shape": shape,
@@ -383,69 +403,66 @@ class Inside:
         self.ring = np.frombuffer(memory, np.uint8).reshape(slots, *shape)
         return slots
 
-    def reset(self, place: int, seed: int | None, options: dict | None) -> players.Step:
-        with blamed(self.what):
-            frame, info = self.games[place].reset(seed=seed, options=options)
-            return self._pack(0, (None, 0.0, False, False, frame, info))
+    def reset(self, place: int, seed: int | None, options: dict | None) -> Step:
+        return self._pack(0, self.matches[place].reset(seed, options))
 
-    def step(self, place: int, action: Any) -> players.Step:
-        with blamed(self.what):
-            frame, reward, terminated, truncated, info = self.games[place].step(action)
-            return self._pack(0, (None, reward, terminated, truncated, frame, info))
+    def step(self, place: int, action: Any) -> Step:
+        return self._pack(0, self.matches[place].step(action))
 
-    def play(self, place: int, player: str, env_seed: int, player_seed: int) -> Any:
-        """Tell the steps of an episode, of which the first may be played at once; None if it was stopped."""
+    def play(self, place: int, legs: Sequence[Leg], env_seed: int | None) -> str | None:
+        """Tell the steps of an episode, of which the first may be played at once; at last None, or that it stopped."""
         until = 1
-        with closing(players.play(player, self.games[place], env_seed, player_seed, self.what)) as steps:
+        with closing(self.matches[place].play(legs, env_seed)) as steps:
             for number, step in enumerate(steps):
-                with blamed(self.what):
-                    packed = self._pack(number, step)
+                packed = self._pack(number, step)
                 try:
                     self.tell("done", packed)
-                    while until <= number + 1 and not (packed[2] or packed[3]):
+                    while until <= number + 1:
                         what, *frames = self.hear()
                         if what == "stop":
-                            return None
+                            return STOPPED
                         until = frames[0]
                 except (EOFError, OSError):
                     raise Gone from None
-        return SILENT
+        return None
 
-    def until(self, frames: int) -> Any:
+    def until(self, frames: int) -> str:
         """The episode was over before it heard this."""
         return SILENT
 
-    def stop(self) -> None:
+    def stop(self) -> str:
         """The same."""
+        return STOPPED
 
     def check(self, place: int, player: str) -> None:
-        players.make(player, self.games[place])
+        players.make(player, self.matches[place].env)
 
     def depth(self, place: int, poses: np.ndarray, height: int, width: int) -> np.ndarray:
-        return self.games[place].depth(poses, height, width)
+        return self.matches[place].env.depth(poses, height, width)
 
     def copy(self, place: int, dropped: list[int]) -> int:
         """The number of a copy; those that were dropped go."""
         for number in dropped:
-            self.games.pop(number)
+            self.matches.pop(number)
         number = next(self.numbers)
-        self.games[number] = copy.deepcopy(self.games[place])
+        self.matches[number] = copy.deepcopy(self.matches[place])
         return number
 
     def close(self) -> None:
         """Let the games go, whatever they say to it."""
-        for game in self.games.values():
+        for match in self.matches.values():
             with suppress(BaseException):
-                game.close()
+                match.env.close()
 
-    def _pack(self, number: int, step: players.Step) -> players.Step:
+    def _pack(self, number: int, step: Step) -> Step:
         """A step as it is sent: plain values, and None for a frame that lies in the ring."""
         raw, reward, terminated, truncated, frame, info = step
         given: Any = frame
-        if self.ring is not None and frame.shape == self.ring.shape[1:] and frame.dtype == np.uint8:
-            self.ring[number % len(self.ring)] = frame
-            given = None
-        return raw, float(reward), bool(terminated), bool(truncated), given, told(info)
+        with blamed(self.what):
+            if self.ring is not None and frame.shape == self.ring.shape[1:] and frame.dtype == np.uint8:
+                self.ring[number % len(self.ring)] = frame
+                given = None
+            return raw, float(reward), bool(terminated), bool(truncated), given, told(info)
 
 
 def _metadata(game: Any) -> dict[str, Any]:

@@ -15,23 +15,18 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
 
-from data_collect.errors import Fault, UserError, blamed, failed
+from data_collect.errors import UserError, failed
 from data_collect.places import SCANCODES, resolve
 from data_collect.schema import ActionSchema
 
 NAMES = ("explorer", "wanderer", "random", "human", "policy:MODULE:FUNCTION")
 HOLD_SECONDS = (0.2, 1.2)
-
-# What a step was and what came of it: raw action (D,) (None: of the first frame), reward, terminated, truncated, frame,
-# info.
-Step = tuple[np.ndarray | None, float, bool, bool, np.ndarray, dict[str, Any]]
-Steps = Generator[Step, int | None, None]
 
 HERE = ""  # where the program started: a game may go elsewhere
 with suppress(OSError):
@@ -65,29 +60,6 @@ def make(name: str, env: Any, seed: int = 0) -> Player:
     if name.startswith("policy:"):
         return Policy(name)
     raise UserError(f"unknown player {name!r}; there are {', '.join(NAMES)}")
-
-
-def play(name: str, env: Any, env_seed: int, player_seed: int, what: str = "the game") -> Steps:
-    """One episode of `env` by the player `name`: its first frame, then step after step until the game ends it.
-
-    Raises `Fault` where the game (called `what`) or a policy fails, `Quit`, and `UserError` for a player that cannot
-    play this game.
-    """
-    with blamed(what):
-        frame, info = env.reset(seed=env_seed)
-    player = make(name, env, player_seed)
-    player.reset(env, frame, info)
-    yield None, 0.0, False, False, frame, info
-    terminated = truncated = False
-    while not (terminated or truncated):
-        action = player.act(frame, info)
-        try:
-            raw = env.action_schema.raw(action)
-        except UserError as error:
-            raise Fault(f"player {name!r} gives no action of this game: {error}") from None
-        with blamed(what):
-            frame, reward, terminated, truncated, info = env.step(env.action_schema.action(raw))
-        yield raw, reward, terminated, truncated, frame, info
 
 
 class Random:

@@ -20,6 +20,7 @@ from data_collect import players
 from data_collect.chunk import MAX_STEPS, Chunk, ChunkRef
 from data_collect.errors import Fault
 from data_collect.guest import Guest
+from data_collect.match import Leg, Match, Steps
 from data_collect.schema import ActionSchema
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -97,16 +98,16 @@ class EpisodeRecorder:
                 return frames, str(fault)
         return episode.frames, ""
 
-    def _play(self, env_seed: int, player_seed: int) -> players.Steps:
+    def _play(self, env_seed: int, player_seed: int) -> Steps:
         name = self.settings["player"]
         if isinstance(self.env, Guest) and name != "human":
-            return self.env.play(name, env_seed, player_seed)
-        return players.play(name, self.env, env_seed, player_seed)
+            return self.env.play([Leg(name, player_seed)], env_seed)
+        return Match(self.env).play([Leg(name, player_seed)], env_seed)
 
     def _write(
         self,
         episode: EpisodeWriter,
-        steps: players.Steps,
+        steps: Steps,
         limit: Limit,
         more: Callable[[int], Limit] | None,
     ) -> None:

@@ -16,6 +16,7 @@ from data_collect.chunk import MAX_STEPS, VERSION, Chunk, ChunkRef
 from data_collect.dataset import INDEX, REMEDY, Dataset, differing
 from data_collect.errors import Fault, UserError
 from data_collect.guest import Guest
+from data_collect.match import Leg
 from data_collect.plan import by_episode
 from data_collect.recorder import seeds
 from data_collect.shards import part_files
@@ -156,23 +157,21 @@ def _replay(dataset: Dataset, numbers: list[int], progress: Progress) -> tuple[s
 
 
 def replay_episode(dataset: Dataset, number: int, env: Any) -> str | None:
-    """Plays the recorded actions again in `env`; the first difference, or nothing."""
+    """Plays the recorded actions again in `env`, a guest; the first difference, or nothing."""
     episode = dataset.episode(number)
-    frame, info = env.reset(seed=episode.meta["seed"])
     last = len(episode.actions) - 1
-    for t in range(last + 2):
-        if not np.array_equal(frame, episode.frames[t]):
-            return f"frames[{t}]"
-        if episode.pose is not None and not np.array_equal(np.asarray(info["pose"], np.float32), episode.pose[t]):
-            return f"pose[{t}]"
-        if t > last:
-            break
-        frame, reward, terminated, truncated, info = env.step(dataset.schema.action(episode.actions[t]))
-        if np.float32(reward) != episode.rewards[t]:
+    played = env.play([Leg(episode.actions)], episode.meta["seed"])
+    for t, (_, reward, terminated, truncated, frame, info) in enumerate(played, -1):
+        if t >= 0 and np.float32(reward) != episode.rewards[t]:
             return f"rewards[{t}]"
-        if terminated != episode.terminated[t]:
+        if t >= 0 and terminated != episode.terminated[t]:
             return f"terminated[{t}]"
         # The recorder itself truncates at the length asked for, where the game would go on.
-        if truncated != episode.truncated[t] and not (t == last and episode.truncated[t]):
+        if t >= 0 and truncated != episode.truncated[t] and not (t == last and episode.truncated[t]):
             return f"truncated[{t}]"
+        if not np.array_equal(frame, episode.frames[t + 1]):
+            return f"frames[{t + 1}]"
+        pose = np.asarray(info.get("pose"), np.float32)
+        if episode.pose is not None and not np.array_equal(pose, episode.pose[t + 1]):
+            return f"pose[{t + 1}]"
     return None

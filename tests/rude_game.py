@@ -171,3 +171,8 @@ class Rude(gymnasium.Env[np.ndarray, int]):
 
 
 gymnasium.register("Rude-v0", entry_point=Rude)
+
+
+def nonsense(frame: np.ndarray, info: dict[str, Any]) -> int:
+    """A policy of another game."""
+    return 77

@@ -14,6 +14,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from played import Played
 from torch import Tensor, nn
 
 from data_collect.errors import UserError
@@ -34,7 +35,7 @@ SIZE = 32
 BUTTONS = ("left", "right", "up", "down")
 
 
-class Toy(gymnasium.Env):
+class Toy(Played, gymnasium.Env):
     """A torus with a texture of its seed's own, seen through a window; the first pixel tells where the window is."""
 
     def __init__(self, ends: bool = False, surface: bool = False) -> None:

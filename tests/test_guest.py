@@ -24,6 +24,7 @@ from tiny_game import GAME as TINY
 from data_collect import games, guest, players
 from data_collect.errors import Fault, UserError
 from data_collect.guest import Guest
+from data_collect.match import LEADER, NOBODY, Leg, Match
 
 LINE = r"fails in .*rude_game\.py, line \d+"
 ENDS = {
@@ -168,7 +169,7 @@ def test_without_shared_memory_frames_come_through_the_pipe(monkeypatch: pytest.
     with Guest(TINY) as env:
         assert env._host is not None and env._host.ring is not None
         expected = frames(env, 20)
-        played = [step[4] for step in env.play("random", 5, 6)]
+        played = [step[4] for step in env.play([Leg("random", 6)], 5)]
 
     def none(*_: object) -> int:
         raise OSError("no more files")
@@ -177,7 +178,7 @@ def test_without_shared_memory_frames_come_through_the_pipe(monkeypatch: pytest.
     with Guest(TINY) as env:
         assert env._host is not None and env._host.ring is None
         assert np.array_equal(frames(env, 20), expected)
-        assert np.array_equal([step[4] for step in env.play("random", 5, 6)], played)
+        assert np.array_equal([step[4] for step in env.play([Leg("random", 6)], 5)], played)
 
 
 def test_a_copy_goes_on_by_itself() -> None:
@@ -203,9 +204,9 @@ def test_a_copy_goes_on_by_itself() -> None:
 def test_an_episode_is_that_of_the_players(player: str) -> None:
     with Guest(TINY) as env, games.make(TINY) as game:
         for seed in (1, 2):
-            told = list(env.play(player, seed, 7))
+            told = list(env.play([Leg(player, 7)], seed))
             assert len(told) > 3
-            for one, other in zip(told, players.play(player, game, seed, 7), strict=True):
+            for one, other in zip(told, Match(game).play([Leg(player, 7)], seed), strict=True):
                 assert one[1:4] == other[1:4] and np.array_equal(one[4], other[4]) and one[5] == other[5]
                 assert (one[0] is other[0] is None) or np.array_equal(one[0], other[0])
 
@@ -213,17 +214,17 @@ def test_an_episode_is_that_of_the_players(player: str) -> None:
 def test_a_player_plays_no_further_than_it_may() -> None:
     """A policy that raises in its sixth step: within five steps nobody hears of it."""
     with Guest(rude("raise", at=6)) as env:
-        steps = env.play("random", 1, 1)
+        steps = env.play([Leg("random", 1)], 1)
         next(steps)
         assert [steps.send(6)[4].shape for _ in range(5)] == [(16, 16, 3)] * 5
         steps.close()
-        steps = env.play("random", 1, 1)
+        steps = env.play([Leg("random", 1)], 1)
         next(steps)
         with pytest.raises(Fault, match="step 6"):
             for played in range(9):
                 steps.send(100 + played)
         assert played == 5
-        assert len(list(zip(env.play("random", 1, 1), range(3)))) == 3  # begun anew, and stopped
+        assert len(list(zip(env.play([Leg("random", 1)], 1), range(3)))) == 3  # begun anew, and stopped
         assert env.reset(seed=1)[0].shape == (16, 16, 3)
 
 
@@ -238,7 +239,7 @@ def test_a_player_that_cannot_play_is_told_before() -> None:
                 env.check(player)
         env.check("random")
         with pytest.raises(players.Quit):
-            list(env.play("policy:tiny_game:tired", 1, 1))
+            list(env.play([Leg("policy:tiny_game:tired")], 1))
         assert env.reset(seed=1)[0].shape == (16, 16, 3)
 
 
@@ -248,7 +249,31 @@ def test_a_policy_is_found_though_the_game_has_gone_elsewhere(tmp_path: Path, mo
     with Guest(rude("chdir", when="init")) as env:
         env.check("policy:my_bot:decide")
         with pytest.raises(Fault, match=r"policy:my_bot:decide' fails in .*my_bot.py, line 2: SystemExit"):
-            list(env.play("policy:my_bot:decide", 1, 1))
+            list(env.play([Leg("policy:my_bot:decide")], 1))
+
+
+def test_an_episode_is_played_by_several_in_turn() -> None:
+    """What lives with the game plays as it would here; a copy of the game has its own player."""
+    forward = np.tile(np.array([1, 0, 0, 0], np.uint8), (5, 1))
+    legs = [Leg(LEADER, 4, 20), Leg(NOBODY, steps=3), Leg(forward), Leg(None, steps=10), Leg("random", 2, 8)]
+    with Guest("maze?size=7&creatures=0") as env, games.make("maze?size=7&creatures=0") as game:
+        match = Match(game)
+        told, expected = list(env.play(legs, 3)), list(match.play(legs, 3))
+        assert len(told) == 1 + 20 + 3 + 5 + 10 + 8 and (told[24][0] == forward[0]).all() and not told[21][0].any()  # type: ignore[union-attr]
+        other, twin = copy.deepcopy(env), copy.deepcopy(match)
+        for more in ([Leg(None, steps=5)], [Leg(forward, steps=2)]):
+            told, expected = told + list(other.play(more)), expected + list(twin.play(more))
+        told, expected = (
+            told + list(env.play([Leg(LEADER, 1, 100)])),
+            expected + list(match.play([Leg(LEADER, 1, 100)])),
+        )
+        assert all(np.array_equal(one[4], two[4]) for one, two in zip(told, expected, strict=True))
+        assert all(np.array_equal(one[0], two[0]) for one, two in zip(told[1:], expected[1:], strict=True))
+        steps = env.play([Leg("random", 1)])
+        next(steps)
+        with pytest.raises(Fault, match="no action of this game"):
+            list(env.play([Leg("policy:rude_game:nonsense", steps=3)], 1))  # the other is over with it
+        assert env.reset(seed=3)[0].shape == (64, 64, 3) and next(steps, None) is None
 
 
 # --- where games are found ------------------------------------------------------------------------------------------

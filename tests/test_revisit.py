@@ -14,6 +14,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from played import Played
 from torch import Tensor
 
 from data_collect.errors import UserError
@@ -32,7 +33,7 @@ BUTTONS = ("forward", "back", "turn_left", "turn_right")
 GEM = (255, 40, 132)
 
 
-class Ring(gymnasium.Env):
+class Ring(Played, gymnasium.Env):
     """A textured torus: turning shifts the view sideways, walking up and down. One gem, taken by walking over its row.
 
     The first pixels of a frame tell where the view is and whether the gem was taken.

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,8 @@ from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
 from data_collect.files import whole
+from data_collect.match import Leg
+from data_collect.schema import ActionSchema
 from game_wm.evaluation.led import Start
 from game_wm.evaluation.rollout import RealGame, Tick, no_tick
 from game_wm.evaluation.trips import Walk, reversed_actions
@@ -56,6 +58,12 @@ def has_gems(game: RealGame) -> bool:
     return "gems" in game.options
 
 
+def raw_actions(schema: ActionSchema, actions: Sequence[np.ndarray]) -> list[Leg]:
+    """Encoded actions as a leg to be played."""
+    rows = [schema.raw(schema.decode(action)) for action in actions]
+    return [Leg(np.array(rows, schema.dtype).reshape(len(rows), schema.width))]
+
+
 class Bare:
     """The same game without gems: `masks` tells where the gems of a play were."""
 
@@ -65,12 +73,8 @@ class Bare:
 
     def masks(self, seed: int, frames: list[np.ndarray], actions: list[np.ndarray]) -> np.ndarray:
         """Bool (T, H, W) for T frames from the episode's first one on; shorter where it ends."""
-        bare, _ = self.env.reset(seed=seed)
-        found = [self.mask(frames[0], bare)]
-        for frame, action in zip(frames[1:], actions, strict=True):
-            bare, *_ = self.env.step(self.schema.decode(action))
-            found.append(self.mask(frame, bare))
-        return np.stack(found)
+        played = self.env.play(raw_actions(self.schema, actions), seed)
+        return np.stack([self.mask(frame, step[4]) for frame, step in zip(frames, played)])
 
     @staticmethod
     def mask(frame: np.ndarray, bare: np.ndarray) -> np.ndarray:
@@ -220,10 +224,8 @@ def find_gem(game: RealGame, bare: Bare, walk: Walk, masks: np.ndarray, taken: b
 def _without(game: RealGame, bare: Bare, walk: Walk, start: int, after: int) -> np.ndarray:
     """The gems (H, W) in view when the walk has gone from one frame to another and the same way back."""
     back = reversed_actions(game.schema, walk.actions[start:after])
-    game.env.reset(seed=walk.seed)
-    bare.env.reset(seed=walk.seed)
-    for action in [*walk.actions[:after], *back]:
-        frame, without = (env.step(game.schema.decode(action))[0] for env in (game.env, bare.env))
+    legs = raw_actions(game.schema, [*walk.actions[:after], *back])
+    frame, without = (list(env.play(legs, walk.seed))[-1][4] for env in (game.env, bare.env))
     return bare.mask(frame, without)
 
 

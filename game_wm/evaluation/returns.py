@@ -22,13 +22,12 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from data_collect import players
+from data_collect.match import LEADER, Leg
+from data_collect.schema import ActionSchema
 from game_wm.evaluation.rollout import ATTEMPTS, RealGame
 
 MOVING, NEVER = 0, 2**30
@@ -110,26 +109,23 @@ def come_back(game: RealGame, seed: int, prompt: int, spare: int | None = None, 
 
 
 def _attempt(game: RealGame, seed: int, attempt: int, prompt: int, spare: int, count: int) -> Visit | None:
-    env, schema = game.env, game.schema
-    generator = np.random.default_rng((seed, attempt))
-    frame, info = env.reset(seed=seed)
-    leader = players.make(game.leader(info), env, int(generator.integers(2**31)))
-    leader.reset(env, frame, info)
-    cuts = {prompt - 1 + round(i * spare / (CUTS - 1)) for i in range(CUTS)}
-    sightings, frames, actions = Sightings(), [frame.copy()], list[np.ndarray]()
+    schema, leader = game.schema, int(np.random.default_rng((seed, attempt)).integers(2**31))
+    cuts = sorted({prompt - 1 + round(i * spare / (CUTS - 1)) for i in range(CUTS)})
+    sightings, frames, actions = Sightings(), list[np.ndarray](), list[np.ndarray]()
     best, most = (0, list[Branch]()), -math.inf
-    for now in range(prompt + spare):
-        sightings.see(info["surface"], now)
-        if now in cuts:
-            branches = _branches(game, leader, frame, info, sightings, now, now - prompt + 1, count)
-            if branches and (worth := _worth(branches, prompt)) > most:
-                best, most = (now, branches), worth
-        action = leader.act(frame, info)
-        frame, _, terminated, truncated, info = env.step(action)
-        if terminated or truncated:
+    for last, cut in zip([None, *cuts], cuts):
+        leg = Leg(LEADER, leader, cut) if last is None else Leg(None, steps=cut - last)
+        for raw, _, terminated, truncated, frame, info in game.env.play([leg], seed if last is None else None):
+            if terminated or truncated:
+                break
+            sightings.see(info["surface"], len(frames))
+            frames.append(frame.copy())
+            actions += [] if raw is None else [schema.encode(raw)]
+        if len(frames) <= cut:
             break
-        frames.append(frame.copy())
-        actions.append(schema.encode(action))
+        branches = _branches(game, sightings, cut, cut - prompt + 1, count)
+        if branches and (worth := _worth(branches, prompt)) > most:
+            best, most = (cut, branches), worth
     cut, branches = best
     if not branches:
         return None
@@ -138,34 +134,28 @@ def _attempt(game: RealGame, seed: int, attempt: int, prompt: int, spare: int, c
     return Visit(seed, np.stack(frames[first : cut + 1]), led, branches)
 
 
-def _branches(
-    game: RealGame, leader: Any, frame: np.ndarray, info: dict[str, Any], sightings: Sightings, now: int, first: int,
-    count: int,
-) -> list[Branch]:  # fmt: skip
+def _branches(game: RealGame, sightings: Sightings, now: int, first: int, count: int) -> list[Branch]:
     """The ways on from here, in copies of the game; [] when it ends in one of them."""
     branches = []
-    for choose in _ways(game, leader):
-        env, picture, told = copy.deepcopy(game.env), frame, info
+    for leg in _ways(game.schema, count):
         actions, frames, ages = [], [], []
-        for n in range(1, count + 1):
-            action = choose(picture, told)
-            picture, _, terminated, truncated, told = env.step(action)
+        for raw, _, terminated, truncated, frame, info in copy.deepcopy(game.env).play([leg]):
             if terminated or truncated:
                 return []
-            actions.append(game.schema.encode(action))
-            frames.append(picture.copy())
-            ages.append(sightings.ages(told["surface"], now + n, first))
+            actions.append(game.schema.encode(raw))
+            frames.append(frame.copy())
+            ages.append(sightings.ages(info["surface"], now + len(frames), first))
         branches.append(Branch(np.stack(actions), np.stack(frames), np.stack(ages)))
     return branches
 
 
-def _ways(game: RealGame, leader: Any) -> list[Callable[[np.ndarray, dict[str, Any]], Any]]:
-    """What chooses the actions of each way on."""
-    ways = [copy.deepcopy(leader).act]
-    for name in game.schema.names:
-        if name.startswith("turn_") and game.schema.kind in ("multibinary", "discrete"):
-            held = game.schema.decode(np.array([n == name for n in game.schema.names], np.float32))
-            ways.append(lambda *_, held=held: held)
+def _ways(schema: ActionSchema, count: int) -> list[Leg]:
+    """What chooses the actions of each way on: the leader, and buttons that are held."""
+    ways = [Leg(None, steps=count)]
+    for name in schema.names:
+        if name.startswith("turn_") and schema.kind in ("multibinary", "discrete"):
+            held = schema.raw(schema.decode(np.array([n == name for n in schema.names], np.float32)))
+            ways.append(Leg(np.tile(held, (count, 1))))
     return ways
 
 

@@ -22,15 +22,16 @@ import statistics
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data_collect import games, players
+from data_collect import games
 from data_collect.errors import UserError
+from data_collect.match import LEADER, NOBODY, Leg, leading
 from game_wm.evaluation.forgiving import Forgiving, Tally
 
 ATTEMPTS = 8  # action seeds tried for one seed
@@ -99,9 +100,8 @@ class Lead:
     """A game left at the end of a prompt."""
 
     play: Play
-    frame: np.ndarray
-    info: dict[str, Any]
-    follower: Any  # the random-sticky player that goes on
+    info: dict[str, Any]  # of its last frame
+    follower: Leg  # random-sticky play that goes on
     seen: np.ndarray | None  # numbers of the surfaces on screen in the last frames of the prompt
 
 
@@ -180,8 +180,7 @@ class RealGame:
 
     def leader(self, info: dict[str, Any]) -> str:
         """The player that leads: the explorer where the game has a map and the buttons to walk it, else `random`."""
-        walks = {"forward", "turn_left", "turn_right"} <= set(self.schema.names)
-        return "explorer" if walks and "map" in info else "random"
+        return leading(self.schema, info)
 
     def settle(self, seeds: Sequence[int], prompt: int) -> None:
         """Shorten the pace where most of the seeds' episodes end before a prompt of so many frames is over."""
@@ -216,32 +215,28 @@ class RealGame:
             idle: how many last steps of the prompt nobody plays.
         """
         generator = np.random.default_rng((seed, action_seed))
-        frame, info = self.env.reset(seed=seed)
-        self.led_by = self.leader(info)
-        if "map" in info:
-            self.maps[seed] = (np.asarray(info["map"]) == 1).tobytes()
-        leader = players.make(self.led_by, self.env, int(generator.integers(2**31)))
-        leader.reset(self.env, frame, info)
-        frames, actions = deque([frame.copy()], maxlen=prompt), deque[np.ndarray](maxlen=prompt - 1)
-        surfaces = deque([info.get("surface")], maxlen=SEEN_FRAMES)
-        poses = deque([info.get("pose")], maxlen=prompt)
-        first, last = self.pace.warm_up
+        leader, (first, last) = int(generator.integers(2**31)), self.pace.warm_up
         steps = int(generator.integers(first, last + 1)) + prompt - 1
-        for step in range(steps):
-            action = self.schema.noop() if step >= steps - idle else leader.act(frame, info)
-            frame, _, terminated, truncated, info = self.env.step(action)
+        legs = [Leg(LEADER, leader, steps - idle), Leg(NOBODY, steps=idle)]
+        frames, actions = deque[np.ndarray](maxlen=prompt), deque[np.ndarray](maxlen=prompt - 1)
+        surfaces, poses = deque[Any](maxlen=SEEN_FRAMES), deque[Any](maxlen=prompt)
+        for step, (raw, _, terminated, truncated, frame, info) in enumerate(self.env.play(legs, seed)):
             if terminated or truncated:
-                self.lasted.append(step + 1)
+                self.lasted.append(step)
                 return None
+            if raw is not None:
+                actions.append(self.schema.encode(raw))
+            else:
+                self.led_by = leading(self.schema, info)
+                if "map" in info:
+                    self.maps[seed] = (np.asarray(info["map"]) == 1).tobytes()
             frames.append(frame.copy())
-            actions.append(self.schema.encode(action))
             surfaces.append(info.get("surface"))
             poses.append(info.get("pose"))
-        follower = players.make("random", self.env, int(generator.integers(2**31)))
-        follower.reset(self.env, frame, info)
+        follower = Leg("random", int(generator.integers(2**31)))
         seen = None if info.get("surface") is None else np.unique([s for s in surfaces if s is not None])
         play = Play(seed, list(frames), list(actions), [np.array(p, np.float32) for p in poses if p is not None])
-        return Lead(play, frame, info, follower, seen)
+        return Lead(play, info, follower, seen)
 
     def play(
         self, seed: int, action_seed: int, prompt: int, frames: int, horizons: Sequence[int] = (), idle: int = 0
@@ -255,20 +250,15 @@ class RealGame:
         lead = self.lead(seed, action_seed, prompt, idle)
         if lead is None:
             return None
-        play, frame, info = lead.play, lead.frame, lead.info
-        for step in range(1, frames + 1):
-            action = self.schema.noop() if idle else lead.follower.act(frame, info)
-            frame, reward, terminated, truncated, info = self.env.step(action)
+        play, legs = lead.play, [Leg(NOBODY, steps=frames) if idle else replace(lead.follower, steps=frames)]
+        for step, (raw, reward, play.terminated, _, frame, info) in enumerate(self.env.play(legs), 1):
             if "fault" in info:
                 break
             play.frames.append(frame.copy())
-            play.actions.append(self.schema.encode(action))
-            play.rewards.append(float(reward))
+            play.actions.append(self.schema.encode(raw))
+            play.rewards.append(reward)
             if lead.seen is not None and step in horizons:
                 play.seen[step] = np.isin(info["surface"], lead.seen[lead.seen >= 0])
-            if terminated or truncated:
-                play.terminated = bool(terminated)
-                break
         return play if play.rewards else None
 
     def find(

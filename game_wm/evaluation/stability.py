@@ -28,14 +28,14 @@ Legend: S dreams, N frames of a dream, P frames of the prompt.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data_collect import players
+from data_collect.match import Leg
 from game_wm.evaluation import metrics
 from game_wm.evaluation.features import FeatureDistance
 from game_wm.evaluation.rollout import ATTEMPTS, RealGame, Tick, TooShort, begin, device_of, no_tick
@@ -81,21 +81,19 @@ def wander(game: RealGame, seed: int, prompt: int, frames: int, tick: Tick) -> W
         return None
     spans = windows(frames)
     looks: dict[str, list[np.ndarray]] = {name: [] for name in spans}
-    actions, frame, info, again = list[np.ndarray](), lead.frame, lead.info, 0
-    for step in range(1, frames + 1):
-        action = lead.follower.act(frame, info)
-        actions.append(game.schema.encode(action))
-        frame, _, terminated, truncated, info = game.env.step(action)
-        for name, span in spans.items():
-            if step in span:
-                looks[name].append(frame.copy())
-        if terminated or truncated:
-            again += 1
-            frame, info = game.env.reset(seed=seed + 1000 * again)
-            lead.follower = players.make("random", game.env, seed + 1000 * again)
-            lead.follower.reset(game.env, frame, info)
-        if step % 100 == 0:
-            tick(100)
+    actions, begins, follower = list[np.ndarray](), None, lead.follower
+    while len(actions) < frames:
+        for raw, *_, frame, _ in game.env.play([replace(follower, steps=frames - len(actions))], begins):
+            if raw is None:
+                continue
+            actions.append(game.schema.encode(raw))
+            for name, span in spans.items():
+                if len(actions) in span:
+                    looks[name].append(frame.copy())
+            if len(actions) % 100 == 0:
+                tick(100)
+        begins = (seed if begins is None else begins) + 1000  # the episode is over
+        follower = Leg("random", begins)
     pictures = {name: torch.from_numpy(np.stack(kept)) for name, kept in looks.items()}
     poses = torch.from_numpy(np.stack(lead.play.poses)) if lead.play.poses else None
     shown = torch.from_numpy(np.stack(lead.play.frames)), torch.from_numpy(np.stack([*lead.play.actions, *actions]))
