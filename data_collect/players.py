@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from data_collect import sdl
 from data_collect.errors import UserError, failed
 from data_collect.places import SCANCODES, resolve
 from data_collect.schema import ActionSchema
@@ -180,8 +181,7 @@ def open_window(width: int, height: int) -> Any:
 
     remedy = "run this where there is a screen (or through `ssh -X`), or use --player explorer or random"
     try:
-        pygame.display.init()
-        if pygame.display.get_driver() in ("offscreen", "dummy") and not os.environ.get("SDL_VIDEODRIVER"):
+        if sdl.connect() in ("offscreen", "dummy") and not os.environ.get("SDL_VIDEODRIVER"):
             pygame.display.quit()
             raise UserError(f"no display was found, so nobody can play: {remedy}")
         sizes = pygame.display.get_desktop_sizes() or [(1280, 720)]

@@ -1,6 +1,6 @@
 """What this machine can play, and what keeps it from more: each finding with its remedy.
 
-    python -m game_wm doctor              # or with --json; --quick measures no checkpoint
+    python -m game_wm doctor              # or with --json; --quick measures no checkpoint, compiles nothing
 
 Exit status 0 when everything can be played, 1 when something keeps a model from being played at all.
 """
@@ -13,11 +13,12 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from data_collect import system
 from data_collect.commandline import Parser
@@ -31,7 +32,9 @@ FRAMES = 120  # of a checkpoint that are measured, after a warm-up
 PLAYING, TRAINING = 2, 8  # GiB of memory that playing and training the maze's model want
 PLAY = "python -m game_wm play"
 DISK = 10  # GiB: a recording, its latents and a run
-PATIENCE = 60  # seconds for a window to open
+PATIENCE = 120  # seconds for a window to open, for one operation to be compiled
+HIDDEN_DRIVERS = ("dummy", "offscreen")  # of SDL
+HOLD_LLVM = ("libLLVM", "libtriton", "libllvmlite", "xla_extension", "libjax_common")  # Mesa, Triton, numba, JAX
 # Distribution, what is wrong with which versions, and what to do about it.
 KNOWN_BAD = {
     ("lightning", "2.6.2"): "carried malware: pip install -U lightning, and change every secret it could read",
@@ -148,22 +151,89 @@ def runs_on(capability: tuple[int, int], built: list[str]) -> bool:
 
 
 def display() -> Iterator[Finding]:
-    """Whether a window can be opened; asked in a process of its own, for SDL may end the one that asks."""
-    code = "import pygame; pygame.display.init(); pygame.display.set_mode((64, 64)); print(pygame.display.get_driver())"
-    remedy = "log in with a desktop, or with ssh -X; without one: python -m game_wm play --headless --video dream.mp4"
-    try:
-        asked = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, errors="replace", timeout=PATIENCE
-        )
-    except subprocess.TimeoutExpired:
-        yield Finding("display", "poor", f"no window has opened within {PATIENCE} s", remedy)
-        return
-    driver = asked.stdout.split()[-1] if asked.stdout.split() else ""
-    if asked.returncode == 0 and driver not in ("dummy", "offscreen"):
+    """Whether a window can be opened."""
+    found, wrong = ask("beside()")
+    driver = found.get("driver", "")
+    if not wrong and driver not in HIDDEN_DRIVERS:
         yield Finding("display", "good", f"a window opens ({driver})")
         return
-    where = "no window can be opened" + (f": SDL has its {driver} driver only" if asked.returncode == 0 else "")
-    yield Finding("display", "poor", where, remedy)
+    remedy = f"log in with a desktop, or with ssh -X; without one: {PLAY} --headless --video dream.mp4"
+    why = wrong.partition(":")[0] or f"SDL has its {driver} driver only"
+    yield Finding("display", "poor", f"no window can be opened: {why}", remedy)
+
+
+def compiled_play() -> Iterator[Finding]:
+    """Whether compiled code can be made, and run beside a window where one opens; one operation stands for a model."""
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        return  # `processor` has said so
+    windowless = ask("beside()")[1] != ""
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder, "one.pt2"))
+        found, wrong = ask(f"compile({path!r})")
+        if not wrong:
+            found, wrong = ask(f"beside({path!r}, window={not windowless})")
+    where = "without a window" if windowless else "beside a window"
+    there = found.get("llvms", [])
+    if wrong:
+        wrong = f"compiled code cannot be made, or not run {where}: {wrong}"
+    elif len(there) > 1:
+        wrong = f"{' and '.join(there)} meet in the process of the window, which may crash"
+    if wrong:
+        yield Finding("compiled play", "poor", wrong, f"{PLAY} --quality balanced")
+        return
+    llvm = f"{there[0]} alone" if there else "none"
+    yield Finding("compiled play", "good", f"compiled code is made, and runs {where}; LLVM in that process: {llvm}")
+
+
+def ask(call: str) -> tuple[dict[str, Any], str]:
+    """Call a function of this file in a process of its own, which it may end: what it gives, and what went wrong."""
+    code = f"import json; from game_wm.doctor import *; print(json.dumps({call}))"
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        return {}, f"nothing within {PATIENCE} s"
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1]), ""
+    if done.returncode < 0:
+        return {}, f"the process was ended by signal {-done.returncode}"
+    return {}, (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1].split("Error: ", 1)[-1]
+
+
+def compile(path: str) -> dict[str, Any]:
+    """Make compiled code of one operation."""
+    import torch
+
+    from game_wm.acceleration.compilation import package
+
+    package(torch.nn.SiLU(), (torch.ones(8),), Path(path))
+    return {}
+
+
+def beside(package: str = "", window: bool = True) -> dict[str, Any]:
+    """Open a window as the player does and run this compiled code beside it: SDL's driver, the LLVMs that are there."""
+    found: dict[str, Any] = {}
+    if window:
+        import pygame
+
+        from game_wm.ui import screen
+
+        screen.open_screen("doctor")
+        pygame.display.flip()
+        found["driver"] = pygame.display.get_driver()
+    if package:
+        import torch
+
+        from game_wm.acceleration.compilation import Package
+
+        Package(Path(package))(torch.ones(8))
+    maps = Path("/proc/self/maps")
+    return {**found, "llvms": llvms(maps.read_text()) if maps.exists() else []}
+
+
+def llvms(maps: str) -> list[str]:
+    """Of the files that a process has mapped (/proc/PID/maps), those that hold an LLVM."""
+    names = {line.rpartition("/")[2] for line in maps.splitlines()}
+    return sorted(name for name in names if name.startswith(HOLD_LLVM))
 
 
 def room(folder: Path = Path()) -> Iterator[Finding]:
@@ -212,7 +282,7 @@ def parser() -> Parser:
     parser.add_argument(
         "--checkpoints", type=Path, metavar="DIR", help="the models of this folder (default: the program's own)"
     )
-    parser.add_argument("--quick", action="store_true", help="measure no checkpoint")
+    parser.add_argument("--quick", action="store_true", help="measure no checkpoint, compile nothing")
     parser.add_argument("--json", action="store_true", help="print the findings as a list of objects")
     return parser
 
@@ -227,7 +297,7 @@ def main(arguments: list[str]) -> int:
     if installed("torch"):
         looks[1:1] = [processor, graphics_card]
     if not options.quick and installed("torch"):
-        looks.append(lambda: checkpoints(folder))
+        looks += [compiled_play, lambda: checkpoints(folder)]
     findings = []
     for look in looks:
         for finding in look():

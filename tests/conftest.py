@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,12 @@ def forbid_skip(report: Any, config: pytest.Config) -> Any:
     if report.skipped and not hasattr(report, "wasxfail") and config.getoption("--no-skip"):
         report.outcome, report.longrepr = "failed", f"skipped, where nothing may be: {report.longrepr[2]}"
     return report
+
+
+@pytest.fixture(scope="session")
+def compiled_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For GAME_WM_CACHE: tests that play the endless `tiny_checkpoint` in 32 bits wait for the compiler once."""
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture

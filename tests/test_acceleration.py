@@ -93,9 +93,10 @@ def test_packed_convolutions_dream_the_same(precision_: str) -> None:
     assert (pictures[0] - pictures[1]).abs().max() <= 1
 
 
-def test_compiled_code_dreams_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GAME_WM_CACHE", str(tmp_path))
-    plain, compiled, said = tiny_world(), tiny_world(), []
+def test_compiled_code_dreams_the_same(compiled_code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAME_WM_CACHE", str(compiled_code))
+    path = tiny_checkpoint(tmp_path / "tiny.safetensors", endless=True)
+    (plain, compiled), said = (load(path).model for _ in range(2)), []
     state, actions = prompted(plain)
     compilation.compile(compiled, tell=said.append)
     before = compiled.step(state.clone(), actions[5])[0].frames  # play does not wait
@@ -110,13 +111,29 @@ def test_compiled_code_dreams_the_same(tmp_path: Path, monkeypatch: pytest.Monke
         torch.testing.assert_close(dream.to_dict()[name], value, atol=1e-3, rtol=0)
     assert before.shape == (1, 64, 64, 3)
     # What has been made once is found again; another number of players is played as before.
-    again = compilation.compile(tiny_world(), tell=said.append)
+    again = compilation.compile(load(path).model, tell=said.append)
     assert again.compiling is not None
     again.compiling.join()
-    assert said[1:] == ["from here on compiled"] and len(list((tmp_path / "compiled").iterdir())) == 1
+    assert said[1:] == ["from here on compiled"] and len(list((compiled_code / "compiled").iterdir())) == 1
     state, actions = prompted(plain, players=2)
     dreams = [model.step(state.clone(), actions[5])[0].frames for model in (again, plain)]
     assert torch.equal(*dreams)
+
+
+def test_a_package_does_what_pytorchs_own_loader_makes_of_it(
+    compiled_code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GAME_WM_CACHE", str(compiled_code))
+    model = load(tiny_checkpoint(tmp_path / "tiny.safetensors", endless=True)).model
+    compilation.compile(model)
+    assert model.compiling is not None
+    model.compiling.join()
+    (folder,) = (compiled_code / "compiled").iterdir()
+    for name, _, arguments in compilation.parts(tiny_world(), 1):
+        path, given = folder / f"{name}.pt2", [compilation.copied(arguments) for _ in range(2)]
+        ours, theirs = compilation.Package(path)(*given[0]), torch._inductor.aoti_load_package(str(path))(*given[1])
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+        torch.testing.assert_close(given[0], given[1], rtol=0, atol=0)  # what it writes in place
 
 
 @pytest.mark.parametrize("obstacles", [False, True])

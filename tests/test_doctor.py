@@ -1,12 +1,14 @@
 """What the doctor finds, and that each finding that is not good has its remedy."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from tiny import tiny_checkpoint
+from xvfb import Xvfb
 
 from data_collect.errors import UserError
 from game_wm import doctor
@@ -52,7 +54,36 @@ def test_a_compiler_and_a_card_that_are_missing(monkeypatch: pytest.MonkeyPatch)
 def test_a_window_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "PATIENCE", 0.01)
     (found,) = doctor.display()
-    assert found.state == "poor" and "within 0.01 s" in found.found and "--headless" in found.remedy
+    assert found.state == "poor" and "nothing within 0.01 s" in found.found and "--headless" in found.remedy
+
+
+def test_compiled_code_runs_beside_a_window_that_gl_draws(x11: Xvfb, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in x11.environment(SDL_FRAMEBUFFER_ACCELERATION="1").items():
+        monkeypatch.setenv(name, value)
+    (window,), (compiled,) = doctor.display(), doctor.compiled_play()
+    assert (window.state, window.found) == ("good", "a window opens (x11)")
+    assert compiled.state == "good" and "runs beside a window" in compiled.found
+    assert re.search(r"LLVM in that process: libLLVM\S+ alone", compiled.found)
+
+
+def test_compiled_code_without_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "no-such-driver")
+    monkeypatch.setenv("CXX", "false")
+    (found,) = doctor.compiled_play()
+    assert found.state == "poor" and "C++ compiler" in found.found and "balanced" in found.remedy
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert list(doctor.compiled_play()) == []  # it has been said that there is none
+
+
+def test_two_llvms_in_one_process_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = "7f00-7f01 r-xp 00000000 08:01 1 {}\n"
+    files = ("/usr/lib/libLLVM-15.so.1", "/a folder/triton/_C/libtriton.so", "/usr/lib/libGL.so.1", "[heap]", "")
+    there = doctor.llvms("".join(maps.format(file) for file in files))
+    assert there == ["libLLVM-15.so.1", "libtriton.so"]
+    monkeypatch.setattr(doctor, "ask", lambda call: ({"driver": "x11", "llvms": there}, ""))
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    (found,) = doctor.compiled_play()
+    assert found.state == "poor" and "libLLVM-15.so.1 and libtriton.so meet" in found.found and found.remedy
 
 
 @pytest.mark.parametrize(
@@ -111,6 +142,7 @@ def test_it_looks_at_its_own_checkpoints_from_anywhere(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     monkeypatch.setattr(doctor, "checkpoints", lambda folder: folders.append(folder) or iter(()))
+    monkeypatch.setattr(doctor, "compiled_play", lambda: iter(()))
     assert doctor.main(["--json"]) == 0 and json.loads(capsys.readouterr().out)
     assert folders == [Path(doctor.__file__).parents[1] / "checkpoints"]
     monkeypatch.setattr(doctor, "SHIPPED", tmp_path / "checkpoints")  # none came with it

@@ -14,6 +14,8 @@ torch = pytest.importorskip("torch")
 from tiny import tiny_checkpoint  # noqa: E402
 from xvfb import ROOT, Xvfb, until  # noqa: E402
 
+from game_wm.doctor import llvms  # noqa: E402
+
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -74,3 +76,45 @@ def test_other_keyboards_walk(layout: str, path: Path, x11: Xvfb, tmp_path: Path
 def walked(folder: Path) -> bool:
     """Whether somebody has walked in an action file that was saved there."""
     return any(np.load(log)["actions"][:, 0].any() for log in folder.glob("recordings/*.npz"))
+
+
+# The player as it is, which says what plays whenever that changes, and what of the compiler has been imported.
+PLAY = """
+import sys
+from game_wm.ui import app, window
+
+class Told(window.Window):
+    label = ""
+    def advance(self):
+        super().advance()
+        if self.session.quality.label != self.label:
+            self.label = self.session.quality.label
+            print("now", self.label, *{"torch._inductor", "torch._dynamo", "triton"} & set(sys.modules), flush=True)
+
+window.Window = Told
+sys.exit(app.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("accelerated", [None, "1"], ids=["as it comes", "GL forced"])
+def test_to_compiled_and_back_ten_times(
+    accelerated: str | None, compiled_code: Path, tmp_path: Path, x11: Xvfb
+) -> None:
+    """Two LLVMs in one process end it: Mesa's, with which GL draws the window, and the one of PyTorch's compiler."""
+    path = tiny_checkpoint(tmp_path / "tiny.safetensors", endless=True)
+    options = ("--quality", "balanced", "--precision", "32", "--threads", torch.get_num_threads())
+    environment = {"SDL_FRAMEBUFFER_ACCELERATION": accelerated, "GAME_WM_CACHE": str(compiled_code)}
+    with x11.start(sys.executable, "-c", PLAY, path, *options, **environment) as playing:
+        playing.wait_for_window()
+        playing.wait_for_words("now balanced")
+        for times in range(1, 11):
+            x11.press("q", "q", "q")  # best, auto, fast
+            playing.wait_for_words("now fast, compiled", times, seconds=240)
+            x11.press("q")
+            playing.wait_for_words("now balanced", times + 1)
+        until(lambda: len(np.unique(x11.screenshot())) > 100, "a picture")
+        assert "triton" not in playing.said and "torch._" not in playing.said
+        there = llvms(playing.mapped())
+        assert [name.partition("-")[0] for name in there] == (["libLLVM"] if accelerated else [])
+        until(lambda: x11.press("Escape") or playing.process.poll() is not None, "the end")
+        assert playing.wait() == 0, playing.said

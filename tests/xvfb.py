@@ -42,12 +42,12 @@ def missing() -> list[str]:
     return [name for name in PROGRAMS if shutil.which(name) is None]
 
 
-def until(true: Callable[[], Any], what: str, seconds: float = SOON) -> Any:
-    """What `true` gives as soon as that is true; fails after `seconds`."""
+def until(true: Callable[[], Any], what: str, seconds: float = SOON, so_far: Callable[[], str] = str) -> Any:
+    """What `true` gives as soon as that is true; fails after `seconds`, with what `so_far` tells."""
     end = time.monotonic() + seconds
     while not (found := true()):
         if time.monotonic() > end:
-            pytest.fail(f"{what}: not within {seconds:g} s")
+            pytest.fail(f"{what}: not within {seconds:g} s\n{so_far()}")
         time.sleep(0.02)
     return found
 
@@ -190,14 +190,14 @@ class Program:
         """Its exit status."""
         return self.process.wait(SOON)
 
-    def wait_for_words(self, words: str, seconds: float = SOON) -> None:
-        """Until it has printed this."""
-        self._until(lambda: words in self.said, f"{words!r}", seconds)
+    def wait_for_words(self, words: str, times: int = 1, seconds: float = SOON) -> None:
+        """Until it has printed this so many times."""
+        self.until(lambda: self.said.count(words) >= times, f"{words!r}", seconds)
 
     def wait_for_window(self) -> str:
         """The number of its window as soon as that is seen; the pointer is put on it, for keys go to where that is."""
         mine = ("search", "--onlyvisible", "--all", "--pid", str(self.process.pid), "--class", ".")
-        window = self._until(lambda: self.display.xdotool(*mine, check=False).split(), "a window")[-1]
+        window = self.until(lambda: self.display.xdotool(*mine, check=False).split(), "a window")[-1]
         self.display.xdotool("mousemove", "--window", window, "2", "2")
         return window
 
@@ -205,9 +205,11 @@ class Program:
         """The files that its memory holds, a line each, as Linux tells."""
         return Path(f"/proc/{self.process.pid}/maps").read_text()
 
-    def _until(self, true: Callable[[], Any], what: str, seconds: float = SOON) -> Any:
+    def until(self, true: Callable[[], Any], what: str, seconds: float = SOON) -> Any:
+        """What `true` gives as soon as that is true; fails, with what the program has said, when it ends first."""
+
         def alive() -> Any:
             status = self.process.poll()
             return true() or (status is not None and pytest.fail(f"{what}: it ended with {status}:\n{self.said}"))
 
-        return until(alive, what, seconds)
+        return until(alive, what, seconds, lambda: self.said)

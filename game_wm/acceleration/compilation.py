@@ -8,6 +8,9 @@ lays the convolutions' weights out once. The parts are `WorldModel.look`, `Dynam
 compiled ahead of time by a process of its own, which does not hold up the one that plays, into a folder where later
 starts find them (`~/.cache/game_wm/compiled`, or below what GAME_WM_CACHE names).
 
+The process that plays loads the code by PyTorch's C++ alone and never imports the compiler (`torch._inductor`): with it
+comes Triton, which holds an LLVM, and a window that GL draws holds Mesa's. Two of them in one process end in a crash.
+
 Frames differ from uncompiled ones by rounding, as 16 bits differ from 32: by less than half a level of 255 on average,
 one frame on. The code is for one number of players; any other is played uncompiled.
 
@@ -19,7 +22,6 @@ from __future__ import annotations
 import atexit
 import hashlib
 import io
-import logging
 import os
 import shutil
 import subprocess
@@ -33,7 +35,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only, tree_unflatten, treespec_loads
 
 from data_collect import system
 from game_wm.dynamics import DynamicsState
@@ -204,10 +206,25 @@ def copied(tensors: Any) -> Any:
     return tree_map_only(Tensor, Tensor.clone, tensors)
 
 
+class Package:
+    """A compiled function: what `torch._inductor.aoti_load_package` gives, without the import of the compiler.
+
+    RuntimeError where the file is no package, or is for another machine.
+    """
+
+    def __init__(self, path: Path) -> None:
+        one_at_a_time, runners, any_device = False, 1, -1  # as `aoti_load_package` has them
+        self._code = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", one_at_a_time, runners, any_device)
+        self._results = treespec_loads(self._code.get_call_spec()[1])
+
+    def __call__(self, *arguments: Any) -> Any:
+        tensors = [x for x in tree_leaves(arguments) if isinstance(x, Tensor)]
+        return tree_unflatten(self._code.boxed_run(tensors), self._results)
+
+
 def _install(model: WorldModel, players: int, folder: Path) -> None:
     """Put the compiled parts in place of the model's own, for this number of players."""
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # "no CUDA", where none is wanted
-    run = {path.stem: torch._inductor.aoti_load_package(str(path)) for path in folder.glob("*.pt2")}
+    run = {path.stem: Package(path) for path in folder.glob("*.pt2")}
     look, denoise, finish = model.look, model.dynamics.denoise, model.finish
 
     def compiled_look(state: WorldState, action_BA: Tensor) -> Any:
@@ -258,9 +275,15 @@ def build(folder: str, players: str, threads: str) -> None:
     config.freezing = True
     with torch.no_grad():
         for name, part, arguments in parts(model, int(players)):
-            program = torch.export.export(part, arguments, strict=False)
-            path = torch._inductor.aoti_compile_and_package(program, package_path=str(Path(folder, f"{name}.pt2")))
-            check(name, torch._inductor.aoti_load_package(path), part, arguments, model.low_precision)
+            check(name, package(part, arguments, Path(folder, f"{name}.pt2")), part, arguments, model.low_precision)
+
+
+def package(part: nn.Module, arguments: tuple[Any, ...], path: Path) -> Package:
+    """Compile a function of tensors into a file; imports the compiler."""
+    from torch import _inductor
+
+    _inductor.aoti_compile_and_package(torch.export.export(part, arguments, strict=False), package_path=str(path))
+    return Package(path)
 
 
 def check(name: str, made: Callable[..., Any], meant: Callable[..., Any], arguments: Any, low_precision: bool) -> None:

@@ -8,6 +8,7 @@ import warnings
 
 import pygame
 
+from data_collect import sdl
 from data_collect.errors import UserError
 from game_wm.ui import paint
 from game_wm.ui.display import scaled_to_fit
@@ -36,10 +37,10 @@ def open_screen(caption: str) -> pygame.Surface:
     """A resizable window's surface; `UserError` without a display."""
     require_display()
     try:
-        pygame.display.init()
+        driver = sdl.connect()
     except pygame.error:
         raise no_display() from None
-    if pygame.display.get_driver() in HIDDEN_DRIVERS and "SDL_VIDEODRIVER" not in os.environ:
+    if driver in HIDDEN_DRIVERS and "SDL_VIDEODRIVER" not in os.environ:
         pygame.display.quit()
         raise no_display()
     pygame.display.set_caption(caption)
