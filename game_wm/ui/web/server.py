@@ -341,7 +341,7 @@ class Server:
                 await line.close(code=code, message=words.encode(), drain=False)
 
     async def _save(self, request: web.Request) -> web.StreamResponse:
-        """A player's dream as a file, which `play.py --load` goes on with."""
+        """A player's dream as a file, which the window goes on with (`--load`)."""
         ticket, connection = request.query.get("ticket"), self.door.of(request)
         found = [number for number, player in self.players.items() if player.ticket == ticket]
         if not found or self.players[found[0]].moment is None:
