@@ -66,6 +66,8 @@ def main_guard(main: Callable[[], int | None]) -> int:
     on stderr), 130 after Ctrl-C, 141 when the reader of our output has left."""
     accept_all_letters()
     allow_many_files()
+    if not _standing():  # libraries end the process when they find that out
+        return _tell("the folder that you are in is gone: change to another one (cd), and run the same command again")
     try:
         status = _run(main)
         if sys.stdout is not None:
@@ -113,8 +115,6 @@ def refusal(error: OSError) -> str | None:
         return "too many files are open at once: raise the limit (`ulimit -n 1024`), or take fewer --workers"
     if error.errno == errno.ENAMETOOLONG:
         return f"{shortened(error.filename)}: the name is too long for the file system; choose a shorter one"
-    if isinstance(error, FileNotFoundError) and not _standing():
-        return "the folder that this was started in is gone: change to another one (cd) and run the same command again"
     if error.filename and (isinstance(error, PATHS) or error.errno == errno.EROFS):
         return f"{error.filename}: {error.strerror}; name another path, or change its permissions"
     return None

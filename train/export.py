@@ -35,7 +35,7 @@ from train.encode import tokenizer_hash
 from train.frames import FrameSource, PooledFrames, recordings_of
 from train.geometry import load_geometry
 from train.machine import describe
-from train.report import say
+from train.report import check_name, say
 from train.tokenizer import load_tokenizer
 from train.windows import LatentStore, Span
 
@@ -221,7 +221,8 @@ def held_out_frames(store: LatentStore, model: WorldModel, held_out: float) -> H
 def main(arguments: list[str]) -> int:
     """`python -m train export`."""
     options = commands.export().parse_args(arguments)
-    latents, name = options.latents or options.run / "latents", options.name or options.run.name
+    latents, name = options.latents or options.run / "latents", options.name or options.run.resolve().name
+    check_name(name)
     counts = options.contexts, options.prompt
     places = options.tokenizer, latents, options.base
     path, figures = export(options.run, name, options.out, *counts, *places, options.share, options.beginnings or ())

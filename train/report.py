@@ -22,13 +22,14 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from data_collect.errors import UserError
+from data_collect.errors import UserError, shortened
 from data_collect.files import save_picture, whole
 from game_wm.ui.video import VideoWriter
 from train.callbacks import EMA, Budget, batch_size_of, budget_of
 from train.machine import attention_backend, describe, parameter_bytes
 from train.wandb_run import WandbRun
 
+LONGEST = 100  # letters of a name: a system has room for 255, of which files take some, and Weights & Biases for 128
 PICTURE_FRAMES = 8  # frames of a sample that its picture shows; the video shows all
 
 
@@ -84,8 +85,12 @@ def read_figures(folder: Path, name: str) -> list[tuple[int, float]]:
 
 def check_name(name: str) -> None:
     """`UserError` for what cannot be the name of a run: a folder's, and that of a project of Weights & Biases."""
-    if not name or set(name) & set("/\\#?%:"):
-        raise UserError(f"--name {name!r} must be a word without any of / \\ # ? % : (its folder lies under --runs)")
+    if not name.isprintable() or not name.strip(". ") or set(name) & set('/\\#?%:*"<>|'):
+        raise UserError(
+            f'--name {shortened(name)!r} must be a word without any of / \\ # ? % : * " < > |, which no folder may have'
+        )
+    if len(name.encode()) > LONGEST:
+        raise UserError(f"--name {shortened(name)!r} is too long: its files' names have room for {LONGEST} letters")
 
 
 class Banner(Callback):
