@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -49,6 +50,17 @@ class Table:
                 await asyncio.sleep(0.01)
 
 
+class Heard(logging.Handler):
+    """What the server would print."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.words: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.words.append(self.format(record))
+
+
 class Page:
     """What the page does, without a browser."""
 
@@ -84,7 +96,9 @@ class Page:
 async def served(
     loaded: Checkpoint, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None, **options: Any
 ) -> AsyncIterator[Table]:
-    """`options`: those of `Server`, at 50 frames a second unless they say otherwise."""
+    """`options`: those of `Server`, at 50 frames a second unless they say otherwise. Nothing may be logged meanwhile."""
+    said = Heard()
+    logging.getLogger().addHandler(said)
     listening, ready = web.listen(host, port), asyncio.Event()
     server = web.Server(loaded, **{"fps": 50.0, **options})
     task = asyncio.create_task(web.serve(server, listening, ready.set, tls))
@@ -97,6 +111,8 @@ async def served(
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        logging.getLogger().removeHandler(said)
+    assert not said.words
 
 
 def run(play: Coroutine[Any, Any, None]) -> None:

@@ -23,14 +23,13 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from game_wm.ui.web.limits import Bucket, Buckets
+from game_wm.ui.web.limits import Bucket
 
 PATIENCE = 8.0  # seconds from the first packet until a connection must be a player's, or have its page
 CLOSING = 2.0  # seconds that one which was kept has for its farewell
 MOST = 256  # connections, where the process may have twice as many file descriptors
 FROM_ONE = 16  # connections that are not kept, from one address
-ARRIVALS = 30.0, 120.0  # connections from one address, a second and at once; a page needs two
-ACCEPTED = 500.0, 250.0  # connections from all, let in or not: the rest wait in the kernel
+ACCEPTED = 250.0, 400.0  # connections, a second and at once: the rest wait in the kernel, and cost nobody anything
 BYTES = 32e3, 128e3  # of one connection: six times what a page sends with both thumbs on it
 
 
@@ -64,7 +63,13 @@ class Connection(asyncio.Protocol):
         elif self.opening is not None:
             self.opening.cancel()
 
-    def gone(self) -> None:
+    def opened(self) -> None:
+        """It has been opened, or could not be, or was cut before anything was tried."""
+        if self.transport is None:
+            self._line.close()
+            self._gone()
+
+    def _gone(self) -> None:
         self._end.cancel()
         self._door.forget(self)
 
@@ -94,7 +99,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
         self._inner.connection_lost(error)
-        self.gone()
+        self._gone()
 
 
 class Door:
@@ -107,7 +112,7 @@ class Door:
         self.known: dict[asyncio.BaseTransport, Connection] = {}
         self._listening, self._protocols, self._tls = listening, protocols, tls
         self._there: dict[Connection, None] = {}  # in the order in which they came
-        self._arrivals, self._accepted = Buckets(*ARRIVALS), Bucket(*ACCEPTED)
+        self._accepted = Bucket(*ACCEPTED)
         listening.setblocking(False)
 
     def of(self, request: web.BaseRequest) -> Connection:
@@ -143,9 +148,6 @@ class Door:
             self.known.pop(connection.transport, None)
 
     def _let_in(self, line: socket.socket, address: str) -> None:
-        if not self._arrivals.of(address).take():
-            line.close()
-            return
         from_there = [c for c in self._there if c.address == address and not c.kept]
         if len(from_there) >= min(FROM_ONE, self.most // 2):
             self._make_room(from_there)
@@ -155,18 +157,13 @@ class Door:
         connection = Connection(self, self._protocols(), line, address)
         self._there[connection] = None
         connection.opening = asyncio.create_task(self._start(connection, line))
+        connection.opening.add_done_callback(lambda _: connection.opened())
 
     async def _start(self, connection: Connection, line: socket.socket) -> None:
         loop, tls = asyncio.get_running_loop(), self._tls
         limit = None if tls is None else PATIENCE
-        try:
+        with suppress(OSError):  # ssl.SSLError and that it took too long among them: it spoke no TLS, or not ours
             await loop.connect_accepted_socket(lambda: connection, line, ssl=tls, ssl_handshake_timeout=limit)
-        except OSError:  # among them ssl.SSLError and that it took too long: it spoke no TLS, or not ours
-            pass
-        finally:
-            if connection.transport is None:
-                line.close()
-                connection.gone()
 
     def _make_room(self, among: dict[Connection, None] | list[Connection]) -> bool:
         """Close the oldest that is not kept, of the address that has most of them; False where all are kept."""

@@ -59,6 +59,7 @@ MESSAGES = 200.0, 1000.0  # of a page, a second and at once: what says more is n
 ARRIVALS = 1.0, 4.0  # of players from one address, a second and at once
 FASTEST = 60.0  # pictures a second to each page, where the model has no rate
 SAVES = 0.1, 2.0  # of dreams by one player, a second and at once
+PART = 1 << 18  # bytes of a saved dream on their way
 DOWNLOAD = 300.0  # seconds for a saved dream to arrive
 OWES = 30.0  # seconds that a page may leave a picture unseen
 AWAY = 120.0  # seconds that a hidden page keeps its seat
@@ -358,10 +359,13 @@ class Server:
                     file = Path(folder) / "saved"
                     await asyncio.to_thread(saved.save, file, dream)
                     disposition = f"attachment; filename*=UTF-8''{quote(name)}"
-                    response = web.FileResponse(file, headers={**HEADERS, "Content-Disposition": disposition})
-                    response.content_type = "application/octet-stream"
+                    response = web.StreamResponse(headers={**HEADERS, "Content-Disposition": disposition})
+                    response.content_length = file.stat().st_size
                     response.force_close()
                     await response.prepare(request)
+                    with file.open("rb") as opened:
+                        while part := await asyncio.to_thread(opened.read, PART):
+                            await response.write(part)
                     await response.write_eof()
                     return response
         except UserError as error:
