@@ -96,7 +96,7 @@ class Page:
 async def served(
     loaded: Checkpoint, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None, **options: Any
 ) -> AsyncIterator[Table]:
-    """`options`: those of `Server`, at 50 frames a second unless they say otherwise. Nothing may be logged meanwhile."""
+    """`options`: those of `Server`, at 50 frames a second unless they say otherwise. Nothing is logged meanwhile."""
     said = Heard()
     logging.getLogger().addHandler(said)
     listening, ready = web.listen(host, port), asyncio.Event()
