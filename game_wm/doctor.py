@@ -157,7 +157,7 @@ def display() -> Iterator[Finding]:
     if not wrong and driver not in HIDDEN_DRIVERS:
         yield Finding("display", "good", f"a window opens ({driver})")
         return
-    remedy = f"log in with a desktop, or with ssh -X; without one: {PLAY} --headless --video dream.mp4"
+    remedy = "log in with a desktop, or with ssh -X; without one: python -m game_wm play --headless --video dream.mp4"
     why = wrong.partition(":")[0] or f"SDL has its {driver} driver only"
     yield Finding("display", "poor", f"no window can be opened: {why}", remedy)
 
@@ -179,7 +179,7 @@ def compiled_play() -> Iterator[Finding]:
     elif len(there) > 1:
         wrong = f"{' and '.join(there)} meet in the process of the window, which may crash"
     if wrong:
-        yield Finding("compiled play", "poor", wrong, f"{PLAY} --quality balanced")
+        yield Finding("compiled play", "poor", wrong, "python -m game_wm play --quality balanced")
         return
     llvm = f"{there[0]} alone" if there else "none"
     yield Finding("compiled play", "good", f"compiled code is made, and runs {where}; LLVM in that process: {llvm}")
