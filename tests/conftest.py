@@ -49,3 +49,19 @@ def x11() -> Iterator[xvfb.Xvfb]:
         pytest.skip(f"no {' and no '.join(missing)}: make packages")
     with xvfb.Xvfb() as display:
         yield display
+
+
+@pytest.fixture
+def in_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For models of fakes.py, which have no layers that could be converted."""
+    from game_wm.acceleration import precision
+
+    monkeypatch.setattr(precision, "supported", lambda device="cpu": False)
+
+
+@pytest.fixture(scope="session")
+def features() -> Any:
+    """The network of the perceptual measures."""
+    from game_wm.evaluation.features import FeatureDistance
+
+    return FeatureDistance()

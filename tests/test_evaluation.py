@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,13 +13,13 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from fakes import SIZE, TrueGame
 from played import Played
-from torch import Tensor, nn
+from torch import Tensor
 
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 from game_wm import evaluation
-from game_wm.acceleration import precision
 from game_wm.evaluation import card as cards
 from game_wm.evaluation import metrics, rollout, stability, suites
 from game_wm.evaluation.control import InverseDynamics, groups, named, right, triples
@@ -28,11 +27,11 @@ from game_wm.evaluation.control import loss as inverse_loss
 from game_wm.evaluation.features import FeatureDistance
 from game_wm.evaluation.options import Options
 from game_wm.evaluation.outcomes import Outcomes
-from game_wm.world import Outcome
 
 COMMITTED = Path(__file__).parents[1] / "checkpoints"
-SIZE = 32
 BUTTONS = ("left", "right", "up", "down")
+
+pytestmark = pytest.mark.usefixtures("in_32_bits")
 
 
 class Toy(Played, gymnasium.Env):
@@ -70,56 +69,18 @@ class Toy(Played, gymnasium.Env):
         return self.frame(), reward, self.ends and self.x == 16, False, self._info()
 
 
-@dataclass
-class State:
-    """Players of a fake model."""
-
-    games: list[Toy]
-    frames: Tensor
-
-
-@pytest.fixture(autouse=True)
-def in_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fakes have no layers that could be converted."""
-    monkeypatch.setattr(precision, "supported", lambda device="cpu": False)
-
-
-class Fake(nn.Module):
-    """Dreams the true game ("perfect") or shows the last frame for ever ("frozen"). Its tokenizer loses nothing."""
-
-    height = width = SIZE
-    window, steps, low_precision, quantised, compiled = 4, 1, False, False, False
-    config = SimpleNamespace(dynamics=SimpleNamespace(tokens=7))
+class Fake(TrueGame):
+    """Dreams the torus ("perfect") or shows the last frame for ever ("frozen")."""
 
     def __init__(self, frozen: bool, ends: bool = False) -> None:
         super().__init__()
         self.frozen, self.ends = frozen, ends
 
-    def encode(self, frames: Tensor, before: Tensor | None = None) -> Tensor:
-        return frames.permute(0, 3, 1, 2).float()
-
-    def decode(self, latents: Tensor, before: Tensor | None = None) -> Tensor:
-        return latents.permute(0, 2, 3, 1).to(torch.uint8)
-
-    def start(self, frames: Tensor, actions: Tensor, seeds: Tensor, poses: Tensor | None = None) -> State:
-        assert actions.shape[:2] == (frames.shape[0], frames.shape[1] - 1)
-        games = []
-        for seed, last in zip(seeds.tolist(), frames[:, -1], strict=True):
-            game = Toy(self.ends)
-            game.reset(seed=seed)
-            game.x, game.y = int(last[0, 0, 0]), int(last[0, 0, 1])
-            assert np.array_equal(game.frame(), last.numpy())
-            games.append(game)
-        return State(games, frames[:, -1])
-
-    def step(self, state: State, action: Tensor, steps: int | None = None) -> tuple[Outcome, State]:
-        if self.frozen:
-            return Outcome(state.frames, torch.zeros(len(action)), torch.zeros(len(action))), state
-        results = [game.step(a) for game, a in zip(state.games, action.numpy(), strict=True)]
-        state.frames = torch.from_numpy(np.stack([r[0] for r in results]))
-        return Outcome(
-            state.frames, torch.tensor([r[1] for r in results]), torch.tensor([float(r[2]) for r in results])
-        ), state
+    def game(self, seed: int, last: np.ndarray) -> Toy:
+        game = Toy(self.ends)
+        game.reset(seed=seed)
+        game.x, game.y = int(last[0, 0, 0]), int(last[0, 0, 1])
+        return game
 
 
 @pytest.fixture
@@ -128,11 +89,6 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         rollout, "Forgiving", lambda game_id, tally, frame, **options: Toy("ends" in game_id, **options)
     )
-
-
-@pytest.fixture(scope="module")
-def features() -> FeatureDistance:
-    return FeatureDistance()
 
 
 def checkpoint(model: Fake, path: Path | None = None) -> Any:

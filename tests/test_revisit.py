@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,23 +12,25 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from fakes import SIZE, Playing, TrueGame
 from played import Played
 from torch import Tensor
 
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 from game_wm import evaluation
-from game_wm.acceleration import precision
 from game_wm.evaluation import dream as dreams
 from game_wm.evaluation import gems, led, metrics, plot, returns, revisit, rollout, suites, trips
 from game_wm.evaluation.features import FeatureDistance
 from game_wm.evaluation.returns import MOVING, NEVER
 from game_wm.world import Outcome
 
-SIZE, WORLD, STEP = 32, 96, 4  # 24 turns are 360 degrees
+WORLD, STEP = 96, 4  # 24 turns are 360 degrees
 WALL = 12  # rows from one wall to the next
 BUTTONS = ("forward", "back", "turn_left", "turn_right")
 GEM = (255, 40, 132)
+
+pytestmark = pytest.mark.usefixtures("in_32_bits")
 
 
 class Ring(Played, gymnasium.Env):
@@ -83,61 +83,27 @@ class Ring(Played, gymnasium.Env):
         return self.frame(), float(took), False, False, self.info()
 
 
-@pytest.fixture(autouse=True)
-def in_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fakes have no layers that could be converted."""
-    monkeypatch.setattr(precision, "supported", lambda device="cpu": False)
-
-
-@dataclass
-class Playing:
-    """The fakes' state."""
-
-    games: list[Ring]
-    frames: Tensor
-
-    def clone(self) -> Playing:
-        return copy.deepcopy(self)
-
-
-class Fake(torch.nn.Module):
-    """Dreams the true game ("perfect"), with a wall across it ("walled"), shows the last frame for ever ("frozen"). Its
-    tokenizer loses nothing."""
-
-    height = width = SIZE
-    window, steps, low_precision, quantised, compiled = 4, 1, False, False, False
-    config = SimpleNamespace(dynamics=SimpleNamespace(tokens=7))
+class Fake(TrueGame):
+    """Dreams the ring ("perfect"), with a wall across it ("walled"), or shows the last frame for ever ("frozen")."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
-        self.kind = kind
+        self.kind, self.frozen = kind, kind == "frozen"
 
-    def encode(self, frames: Tensor, before: Tensor | None = None) -> Tensor:
-        return frames.permute(0, 3, 1, 2).float()
+    def game(self, seed: int, last: np.ndarray) -> Ring:
+        game = Ring()
+        game.reset(seed=seed)
+        game.x, game.y, game.taken = (int(v) for v in last[0, 0])
+        return game
 
-    def decode(self, latents: Tensor, before: Tensor | None = None) -> Tensor:
-        return latents.permute(0, 2, 3, 1).to(torch.uint8)
-
-    def start(self, frames: Tensor, actions: Tensor, seeds: Tensor, poses: Tensor | None = None) -> Any:
-        assert actions.shape[:2] == (frames.shape[0], frames.shape[1] - 1)
-        games = []
-        for seed, last in zip(seeds.tolist(), frames[:, -1].numpy(), strict=True):
-            game = Ring()
-            game.reset(seed=seed)
-            game.x, game.y, game.taken = (int(v) for v in last[0, 0])
-            assert np.array_equal(game.frame(), last)
-            games.append(game)
-        return Playing(games, frames[:, -1].clone())
-
-    def step(self, state: Any, action: Tensor, steps: int | None = None) -> tuple[Outcome, Any]:
+    def step(self, state: Playing, action: Tensor, steps: int | None = None) -> tuple[Outcome, Playing]:
         if self.kind == "walled":
             held = torch.tensor([game.y % WALL == 5 for game in state.games])
             action = action.clone()
             action[held, 0] = 0  # nobody walks ahead from these rows
-        if self.kind != "frozen":
-            frames = [game.step(a)[0] for game, a in zip(state.games, action.numpy(), strict=True)]
-            state.frames = torch.from_numpy(np.stack(frames))
-        return Outcome(state.frames, torch.zeros(len(action)), torch.zeros(len(action))), state
+        outcome, state = super().step(state, action, steps)
+        nothing = torch.zeros(len(action))
+        return Outcome(outcome.frames, nothing, nothing), state
 
 
 class Namer:
@@ -157,11 +123,6 @@ def ring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollout, "Forgiving", lambda game_id, tally, frame, **options: Ring(**options))
     monkeypatch.setattr(returns, "CUTS", 5)  # fewer copies of the game than in earnest
     monkeypatch.setattr(returns, "SPARE", 128)
-
-
-@pytest.fixture(scope="module")
-def features() -> FeatureDistance:
-    return FeatureDistance()
 
 
 # --- ages -------------------------------------------------------------------------------------------------------------
