@@ -65,3 +65,19 @@ def features() -> Any:
     from game_wm.evaluation.features import FeatureDistance
 
     return FeatureDistance()
+
+
+@pytest.fixture(scope="session")
+def web_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint that tests of the page play, see web_table.py."""
+    from web_table import web_checkpoint
+
+    return web_checkpoint(tmp_path_factory.mktemp("web"))
+
+
+@pytest.fixture
+def loaded(web_path: Path) -> Any:
+    """The same, read anew for each test."""
+    from game_wm.checkpoint import load
+
+    return load(web_path)

@@ -22,7 +22,7 @@ torch = pytest.importorskip("torch")
 aiohttp = pytest.importorskip("aiohttp")
 
 from tiny import tiny_checkpoint  # noqa: E402
-from web_table import SOON, Page, car, run, served, web_checkpoint  # noqa: E402
+from web_table import SOON, Page, car, run, served  # noqa: E402
 
 from data_collect.errors import UserError, main_guard  # noqa: E402
 from game_wm.checkpoint import Checkpoint, load  # noqa: E402
@@ -32,16 +32,6 @@ from game_wm.ui.web import addresses, dreams, server  # noqa: E402
 from game_wm.ui.web.player import UNSEEN  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return web_checkpoint(tmp_path_factory.mktemp("web"))
-
-
-@pytest.fixture
-def loaded(path: Path) -> Checkpoint:
-    return load(path)
 
 
 # --- one player -------------------------------------------------------------------------------------------------
@@ -125,8 +115,8 @@ def test_another_place_the_same_again_and_a_pause(loaded: Checkpoint) -> None:
     run(play())
 
 
-def test_after_the_end_comes_the_next_place(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ending = load(path)
+def test_after_the_end_comes_the_next_place(web_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ending = load(web_path)
     ending.model.dynamics.context.outcome.bias[0] = 50
     monkeypatch.setattr(server, "NOTICE", 0.05)
 
@@ -140,11 +130,11 @@ def test_after_the_end_comes_the_next_place(path: Path, tmp_path: Path, monkeypa
     run(play())
 
 
-def test_axes_go_part_of_the_way(path: Path) -> None:
+def test_axes_go_part_of_the_way(web_path: Path) -> None:
     seen = []
 
     async def play() -> None:
-        async with served(car(path)) as table:
+        async with served(car(web_path)) as table:
             page = await table.sit()
             assert (await page.about())["axes"]
             await page.until(lambda status: status["frame"] >= 1)
@@ -448,8 +438,8 @@ def test_time_runs_back_and_the_same_way_again(loaded: Checkpoint) -> None:
     run(play())
 
 
-def test_time_runs_back_from_the_end_of_an_episode(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ending = load(path)
+def test_time_runs_back_from_the_end_of_an_episode(web_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ending = load(web_path)
     ending.model.dynamics.context.outcome.bias[0] = 50
     monkeypatch.setattr(server, "NOTICE", 0.5)
 
@@ -580,22 +570,22 @@ def sentence(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
     return err
 
 
-def test_a_taken_port_is_one_sentence(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_taken_port_is_one_sentence(web_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with web.listen("127.0.0.1", 0) as listening:
         port = listening.getsockname()[1]
-        said = sentence(capsys, path, "--web", "--port", port)
+        said = sentence(capsys, web_path, "--web", "--port", port)
     assert f"port {port} of 127.0.0.1 is taken" in said and "--port" in said
 
 
-def test_bad_options(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--host" in sentence(capsys, path, "--web", "--host", "192.0.2.1.example.invalid")
-    assert "--host" in sentence(capsys, path, "--web", "--host", "192.0.2.1")
-    assert "--web" in sentence(capsys, path, "--port", 8080)
-    assert "--headless" in sentence(capsys, path, "--web", "--headless")
-    assert "--record" in sentence(capsys, path, "--web", "--record", "a.mp4")
-    assert "--view" in sentence(capsys, path, "--web", "--view", "both")
-    assert "0 to 2" in sentence(capsys, path, "--web", "--port", 0, "--context", 3)
-    assert "missing.safetensors" in sentence(capsys, path.with_name("missing.safetensors"), "--web", "--port", 0)
+def test_bad_options(web_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--host" in sentence(capsys, web_path, "--web", "--host", "192.0.2.1.example.invalid")
+    assert "--host" in sentence(capsys, web_path, "--web", "--host", "192.0.2.1")
+    assert "--web" in sentence(capsys, web_path, "--port", 8080)
+    assert "--headless" in sentence(capsys, web_path, "--web", "--headless")
+    assert "--record" in sentence(capsys, web_path, "--web", "--record", "a.mp4")
+    assert "--view" in sentence(capsys, web_path, "--web", "--view", "both")
+    assert "0 to 2" in sentence(capsys, web_path, "--web", "--port", 0, "--context", 3)
+    assert "missing.safetensors" in sentence(capsys, web_path.with_name("missing.safetensors"), "--web", "--port", 0)
 
 
 def test_a_memory_that_grows_is_for_one(tmp_path: Path) -> None:
@@ -643,7 +633,7 @@ def test_an_encrypted_line(loaded: Checkpoint, authority: Any, tmp_path: Path) -
 
 
 def test_certificates_that_are_none(
-    path: Path, authority: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    web_path: Path, authority: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from cryptography.hazmat.primitives import serialization as forms
 
@@ -660,7 +650,7 @@ def test_certificates_that_are_none(
     (tmp_path / "locked.key").write_bytes(locked)
 
     def said(*arguments: Any) -> str:
-        return sentence(capsys, path, "--web", "--port", 0, *arguments)
+        return sentence(capsys, web_path, "--web", "--port", 0, *arguments)
 
     assert "--certificate" in said("--key", tmp_path / "a.key")
     assert "missing.pem is no file" in said("--certificate", tmp_path / "missing.pem")
@@ -669,7 +659,7 @@ def test_certificates_that_are_none(
     assert "b.key is not the key of" in said("--certificate", tmp_path / "a.pem", "--key", tmp_path / "b.key")
     assert "locked by a password" in said("--certificate", tmp_path / "a.pem", "--key", tmp_path / "locked.key")
     assert "a.pem cannot be used" in said("--certificate", tmp_path / "a.pem")
-    assert "--web" in sentence(capsys, path, "--certificate", tmp_path / "a.pem")
+    assert "--web" in sentence(capsys, web_path, "--certificate", tmp_path / "a.pem")
 
 
 def test_the_address_as_a_qr_code() -> None:
@@ -688,11 +678,11 @@ def test_the_address_as_a_qr_code() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="terminals of POSIX")
-def test_the_qr_code_is_for_terminals(path: Path) -> None:
+def test_the_qr_code_is_for_terminals(web_path: Path) -> None:
     import pty
 
     ours, theirs = pty.openpty()
-    process = start_play(path, "--host", "0.0.0.0", stderr=theirs)
+    process = start_play(web_path, "--host", "0.0.0.0", stderr=theirs)
     os.close(theirs)
     try:
         assert process.stdout is not None
@@ -713,8 +703,8 @@ def start_play(path: Path, *arguments: str, stderr: int = subprocess.PIPE) -> su
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_ctrl_c_ends_it_and_tells_the_pages(path: Path) -> None:
-    process = start_play(path, "--host", "0.0.0.0", "--players", "1")
+def test_ctrl_c_ends_it_and_tells_the_pages(web_path: Path) -> None:
+    process = start_play(web_path, "--host", "0.0.0.0", "--players", "1")
     try:
         assert process.stdout is not None
         address = process.stdout.readline().strip()

@@ -19,9 +19,9 @@ import pytest
 torch = pytest.importorskip("torch")
 aiohttp = pytest.importorskip("aiohttp")
 
-from web_table import SOON, Page, Table, run, served, web_checkpoint  # noqa: E402
+from web_table import SOON, Page, Table, run, served  # noqa: E402
 
-from game_wm.checkpoint import Checkpoint, load  # noqa: E402
+from game_wm.checkpoint import Checkpoint  # noqa: E402
 from game_wm.ui.web import door, dreams, server  # noqa: E402
 from game_wm.ui.web.limits import MANY, Bucket, Buckets  # noqa: E402
 
@@ -31,16 +31,6 @@ HANDSHAKE = (
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 )
 TLS_HELLO = bytes.fromhex("16030100c8010000c40303") + bytes(200)
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return web_checkpoint(tmp_path_factory.mktemp("web"))
-
-
-@pytest.fixture
-def loaded(path: Path) -> Checkpoint:
-    return load(path)
 
 
 def frame(opcode: int, payload: bytes, final: bool = True) -> bytes:
@@ -232,9 +222,9 @@ def test_addresses_that_are_quiet_are_forgotten() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="file descriptors of POSIX")
-def test_silent_sockets_beyond_the_file_descriptors(path: Path) -> None:
+def test_silent_sockets_beyond_the_file_descriptors(web_path: Path) -> None:
     options = "--web --port 0 --precision 32 --players 1"
-    command = f"ulimit -n 256; exec {sys.executable} play.py {path} {options}"
+    command = f"ulimit -n 256; exec {sys.executable} play.py {web_path} {options}"
     process = subprocess.Popen(
         ["bash", "-c", command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -303,6 +293,47 @@ def test_what_no_page_says_ends_its_line_alone(
             await table.seats(1)
 
     run(play())
+
+
+def test_who_is_sent_away_hears_why_though_he_is_slow(loaded: Checkpoint, capfd: pytest.CaptureFixture[str]) -> None:
+    """A page that hears no reason comes back by itself, and would take the dream from the one that has it now."""
+
+    async def play() -> None:
+        async with served(loaded) as table, beside(table, capfd):
+            reader, writer = await asyncio.open_connection("127.0.0.1", table.port)
+            writer.write(HANDSHAKE)
+            await table.seats(2)
+            await table.until(lambda: table.server.players[1].moment is not None)
+            ticket = table.server.players[1].ticket
+            taking = asyncio.create_task(table.sit(ticket))
+            for _ in range(20):  # what it says while it has not read the farewell
+                writer.write(frame(1, b'{"seen": 1}'))
+                await asyncio.sleep(0.01)
+            said = b""
+            while code_of(said) is None:
+                said += await asyncio.wait_for(reader.read(1 << 16), SOON)
+            assert code_of(said) == server.ELSEWHERE
+            writer.write(frame(8, server.ELSEWHERE.to_bytes(2, "big")))
+            there = await taking
+            assert (await there.about())["ticket"] == ticket
+            await there.line.close()
+            writer.close()
+
+    run(play())
+
+
+def code_of(said: bytes) -> int | None:
+    """The code of the farewell that a server's words end with, None where they end with none."""
+    said = said.partition(b"\r\n\r\n")[2]
+    while len(said) > 1:
+        length, head = said[1], 2
+        if length > 125:
+            head += 2 if length == 126 else 8
+            length = int.from_bytes(said[2:head], "big")
+        if said[0] == 0x88:
+            return int.from_bytes(said[head : head + 2], "big")
+        said = said[head + length :]
+    return None
 
 
 def test_who_does_not_read_loses_his_seat(
@@ -418,7 +449,9 @@ class Clock:
     perf_counter = monotonic
 
 
-def test_prompts_are_read_at_a_tenth_of_the_others_time(loaded: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_are_read_at_a_twentieth_of_the_others_time(
+    loaded: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock, begin = Clock(), loaded.model.begin
 
     def slow(*arguments: Any) -> Any:
@@ -435,12 +468,12 @@ def test_prompts_are_read_at_a_tenth_of_the_others_time(loaded: Checkpoint, monk
         shown = play.turn({0: idle} | {int(name[1:]): wish for name, wish in wishes.items()})
         return {player for player, what in shown.items() if player and what.began}
 
-    assert turn(p1=place(1, 1), p2=place(2, 2)) == set()  # 18 seconds, nine times as long, for player 0
+    assert turn(p1=place(1, 1), p2=place(2, 2)) == set()  # 38 seconds, nineteen times as long, for player 0
     assert turn(p1=place(0, 7), p2=place(2, 2)) == {1}  # what has been read costs nothing
-    clock.now = 20.0
-    assert turn(p1=place(1, 1), p2=place(2, 2)) == {2}  # who has waited for longer comes first
-    assert clock.now == 22.0 and turn(p1=place(1, 1), p2=idle) == set()
     clock.now = 40.0
+    assert turn(p1=place(1, 1), p2=place(2, 2)) == {2}  # who has waited for longer comes first
+    assert clock.now == 42.0 and turn(p1=place(1, 1), p2=idle) == set()
+    clock.now = 80.0
     assert turn(p1=place(1, 1), p2=idle) == {1} and not play.read_ahead()
 
 

@@ -16,24 +16,14 @@ aiohttp = pytest.importorskip("aiohttp")
 
 from browser import chromium, needs_chromium  # noqa: E402
 from PIL import Image  # noqa: E402
-from web_table import SOON, Table, car, run, served, web_checkpoint  # noqa: E402
+from web_table import SOON, Table, car, run, served  # noqa: E402
 
-from game_wm.checkpoint import Checkpoint, load  # noqa: E402
+from game_wm.checkpoint import Checkpoint  # noqa: E402
 from game_wm.ui import keymap, saved  # noqa: E402
 from game_wm.ui.session import Session  # noqa: E402
 from game_wm.ui.web import dreams, server  # noqa: E402
 
 pytestmark = needs_chromium
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return web_checkpoint(tmp_path_factory.mktemp("web"))
-
-
-@pytest.fixture
-def loaded(path: Path) -> Checkpoint:
-    return load(path)
 
 
 FIGURES = """(() => {
@@ -98,9 +88,9 @@ def test_loading_the_page_anew_in_a_full_game(
     run(play())
 
 
-def test_dragging_on_the_picture(path: Path, tmp_path: Path) -> None:
+def test_dragging_on_the_picture(web_path: Path, tmp_path: Path) -> None:
     async def play() -> None:
-        async with served(car(path)) as table, chromium(table.session, tmp_path / "profile") as browser:
+        async with served(car(web_path)) as table, chromium(table.session, tmp_path / "profile") as browser:
             ann = await browser.open(table.http)
             await ann.until("+document.body?.dataset.frame > 3")
             left, top, width, height = await ann.box("canvas")

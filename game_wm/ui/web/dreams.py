@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 PROMPTS = 512 << 20  # bytes of states in which dreams begin: fifteen places of the maze or of Doom
 REWIND = 64 << 20  # bytes of what each player can take back: twenty seconds of them
-SHARE = 0.1  # of the time of those who play, for prompts that have not been read yet
+SHARE = 0.05  # of the time of those who play, for prompts that have not been read yet
 
 
 class Begin(NamedTuple):

@@ -110,7 +110,8 @@ class Server:
         self._places = asyncio.Semaphore(players)
         self._arrivals = Buckets(*ARRIVALS)
         self._saves: dict[int, Bucket] = {}
-        self.lines: dict[int, tuple[web.WebSocketResponse, Connection]] = {}
+        self.lines: dict[int, tuple[web.WebSocketResponse, Connection, asyncio.Task[None]]] = {}  # and who listens
+        self._farewells: dict[web.WebSocketResponse, asyncio.Task[None]] = {}  # of lines that are being closed
         self._wake = asyncio.Event()
         self.about = _about(checkpoint, commands) | {"limit": players, "places": self._contexts}
 
@@ -236,6 +237,8 @@ class Server:
         finally:
             self._places.release()
             connection.release()
+        if (farewell := self._farewells.pop(line, None)) is not None:
+            await farewell  # with the handler ends the connection, and what the page has not read yet is lost
         return line
 
     def _player(self, ticket: str | None) -> tuple[int, Player]:
@@ -253,15 +256,19 @@ class Server:
 
     async def _seat(self, line: web.WebSocketResponse, connection: Connection, number: int, player: Player) -> None:
         """Let the page at the other end of the line play, until it is closed or lost."""
-        self.players[number], self.lines[number] = player, (line, connection)
+        listener = asyncio.create_task(self._listen(player, line, connection))
+        self.players[number], self.lines[number] = player, (line, connection, listener)
         player.connect(connection.address)
         self._wake.set()
         sender = asyncio.create_task(self._send(player, line))
         try:
-            await self._listen(player, line, connection)
+            await asyncio.wait([listener])
+            if not listener.cancelled():
+                listener.result()
         finally:
             del self.players[number], self.lines[number]
             self._leave(number, player)
+            listener.cancel()
             sender.cancel()
             with suppress(asyncio.CancelledError, ConnectionError):
                 await sender
@@ -335,11 +342,11 @@ class Server:
 
     async def _send_away(self, number: int, code: int, words: str) -> None:
         """Close a player's line, whether the other end listens or not."""
-        line, connection = self.lines[number]
+        line, connection, listener = self.lines[number]
         connection.release()
-        with suppress(TimeoutError, ConnectionError):
-            async with asyncio.timeout(CLOSING):
-                await line.close(code=code, message=words.encode(), drain=False)
+        if line not in self._farewells:
+            self._farewells[line] = asyncio.create_task(_close(line, listener, code, words))
+        await asyncio.shield(self._farewells[line])
 
     async def _save(self, request: web.Request) -> web.StreamResponse:
         """A player's dream as a file, which the window goes on with (`--load`)."""
@@ -379,6 +386,18 @@ class Server:
     async def _dismiss(self, app: web.Application) -> None:
         for number in list(self.players):
             await self._send_away(number, WSCloseCode.GOING_AWAY, "play.py has ended")
+
+
+async def _close(line: web.WebSocketResponse, listener: asyncio.Task[None], code: int, words: str) -> None:
+    """Say farewell, and wait until the other end has heard it, or has not for too long.
+
+    aiohttp waits for that only where nobody else reads the line.
+    """
+    listener.cancel()
+    await asyncio.wait([listener])
+    with suppress(TimeoutError, ConnectionError):
+        async with asyncio.timeout(CLOSING):
+            await line.close(code=code, message=words.encode(), drain=False)
 
 
 def pack(status: dict[str, Any], picture: np.ndarray) -> bytes:
