@@ -45,6 +45,7 @@ SECONDS = 60.0  # for a step or a reset, unless GAME_SECONDS says otherwise
 MAKING = 5  # times as long for a game to be made
 LEAVING = 2.0  # seconds that it has to close
 SLOTS, MEMORY = 64, 32 << 20  # frames, and bytes of them, that a playing game may be ahead of who listens
+MOST = 1 << 28  # bytes of what it says at once
 LOOK = 1.0  # seconds between looks at whether a process that says nothing still runs
 POSE_SIZE = 16  # more numbers are no pose
 
@@ -222,7 +223,11 @@ class Host:
     def hear(self, where: str, seconds: float | None = None) -> Any:
         """What it says next."""
         try:
-            kind, value = pickle.loads(self._receive(where, seconds or self.seconds))
+            said = self._receive(where, seconds or self.seconds)
+            try:
+                kind, value = pickle.loads(said)
+            except Exception:  # words of its own in our pipe
+                raise Fault(f"the game {self.game!r} has written into what is not its own ({where})") from None
         except BaseException:
             self.end()
             raise
@@ -268,7 +273,7 @@ class Host:
                         f"the game {self.game!r} did not answer within {seconds:g} seconds ({where}); "
                         f"set GAME_SECONDS to wait longer than {self.seconds:g}"
                     )
-            return pipe.recv_bytes()
+            return pipe.recv_bytes(MOST)
         except (EOFError, OSError):
             raise Fault(f"the game {self.game!r} {self.child.died()} ({where})") from None
 

@@ -10,11 +10,14 @@ import atexit
 import os
 import random
 import signal
+import stat
+import struct
 import subprocess
 import sys
 import threading
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +104,13 @@ class Rude(gymnasium.Env[np.ndarray, int]):
 
     def _crash(self) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
+
+    def _babble(self) -> None:
+        """Writes into whatever is open: a message that is none."""
+        for number in range(3, 32):
+            with suppress(OSError):
+                if stat.S_ISSOCK(os.fstat(number).st_mode) or stat.S_ISFIFO(os.fstat(number).st_mode):
+                    os.write(number, struct.pack("!i", 8) + b"nonsense")
 
     def _endless(self) -> None:
         while True:

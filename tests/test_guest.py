@@ -36,6 +36,7 @@ ENDS = {
     "quit": "ended its process with exit status 3",
     "kill": "was ended by SIGKILL",
     "crash": "was ended by SIGSEGV",
+    "babble": "has written into what is not its own",
     "fork": "ended its process with exit status 4",
 }
 GOES_ON = ("chdir", "pygame", "doubles", "state", "print", "threads", "start", "info", "thread")
