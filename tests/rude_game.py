@@ -107,7 +107,9 @@ class Rude(gymnasium.Env[np.ndarray, int]):
 
     def _babble(self) -> None:
         """Writes into whatever is open: a message that is none."""
-        for number in range(3, 32):
+        for number in map(int, os.listdir("/proc/self/fd")):  # the pipe keeps the number that it has in the host
+            if number < 3:
+                continue
             with suppress(OSError):
                 if stat.S_ISSOCK(os.fstat(number).st_mode) or stat.S_ISFIFO(os.fstat(number).st_mode):
                     os.write(number, struct.pack("!i", 8) + b"nonsense")
