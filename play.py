@@ -3,7 +3,7 @@
 import sys
 
 from data_collect.errors import main_guard
-from game_wm.ui.app import main
+from game_wm.play.app import main
 
 if __name__ == "__main__":
     sys.exit(main_guard(main))

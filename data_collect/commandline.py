@@ -1,7 +1,7 @@
 """Command lines: a program's commands in groups with a line each, a command's flags in groups, and the nearest right
 word for a mistyped one.
 
-    PROGRAM = Program("python -m train", "Training.", [Command("views", "one stage", "The views.", "train.views:main")])
+    PROGRAM = Program("python -m train", "Training.", [Command("export", "one stage", "A file.", "train.export:main")])
     sys.exit(main_guard(lambda: PROGRAM.run(sys.argv[1:])))
 
 Functions are named as "module:function" and imported when they are called, so that no `--help` waits for PyTorch.

@@ -58,8 +58,8 @@ def record_parser() -> Parser:
 
 def record(words: list[str]) -> int:
     """Record, and say what the folder then holds."""
-    from data_collect.inspect import size
-    from data_collect.record import record
+    from data_collect.recording.record import record
+    from data_collect.shards.inspect import size
 
     arguments = record_parser().parse_args(words)
     started = time.monotonic()
@@ -91,7 +91,7 @@ def verify_parser() -> Parser:
 
 def verify(words: list[str]) -> int:
     """Verify, and say what was found."""
-    from data_collect.verify import verify
+    from data_collect.shards.verify import verify
 
     arguments = verify_parser().parse_args(words)
     print(verify(arguments.folder, arguments.replay))
@@ -110,7 +110,7 @@ def inspect_parser() -> Parser:
 
 def inspect(words: list[str]) -> int:
     """Show the card."""
-    from data_collect.inspect import inspect
+    from data_collect.shards.inspect import inspect
 
     arguments = inspect_parser().parse_args(words)
     inspect(arguments.folder, arguments.sheet, arguments.json)

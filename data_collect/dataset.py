@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from data_collect.chunk import Chunk, ChunkRef, scan, unpack
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
+from data_collect.shards.chunk import Chunk, ChunkRef, scan, unpack
 
 INDEX, CARD = "index.json", "dataset.json"
 # What identifies a recording: every chunk carries it, and `record` continues a folder only with the same.

@@ -36,8 +36,8 @@ from data_collect.files import whole
 from data_collect.schema import ActionSchema
 from game_wm.device import usable
 from game_wm.finite import diverged, unsound
-from game_wm.memory.atlas import NAMES, Atlas
-from game_wm.memory.geometry import FARTHEST, FINER, NEAREST
+from game_wm.memory.first_person.atlas import NAMES, Atlas
+from game_wm.memory.first_person.geometry import FARTHEST, FINER, NEAREST
 from game_wm.world import WorldConfig, WorldModel
 
 FORMAT = "game_wm/1"

@@ -215,7 +215,7 @@ def beside(package: str = "", window: bool = True) -> dict[str, Any]:
     if window:
         import pygame
 
-        from game_wm.ui import screen
+        from game_wm.play.window import screen
 
         screen.open_screen("doctor")
         pygame.display.flip()
@@ -255,7 +255,7 @@ def room(folder: Path = Path()) -> Iterator[Finding]:
 def checkpoints(folder: Path, frames: int = FRAMES) -> Iterator[Finding]:
     """How fast each model plays here, measured."""
     from game_wm.checkpoint import load
-    from game_wm.ui.headless import measure
+    from game_wm.play.headless import measure
 
     files = playable(folder)
     if not files:

@@ -15,20 +15,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_collect.errors import UserError
-from game_wm.config import DynamicsConfig
-from game_wm.context import ContextMemory
-from game_wm.denoiser import Denoiser
-from game_wm.dynamics import Dynamics, DynamicsState
-from game_wm.memory.camera import Sources, draw_pair
-from game_wm.memory.episodic import EpisodicMemory, Places
-from game_wm.memory.geometry import Geometry, MemoryConfig
-from game_wm.memory.pose import move, relative
-from game_wm.memory.recent import RecentFrames, steady
-from game_wm.memory.recollection import as_latents, at_rest, unmoved
+from game_wm.memory.first_person.camera import Sources, draw_pair
+from game_wm.memory.first_person.episodic import EpisodicMemory, Places
+from game_wm.memory.first_person.geometry import Geometry, MemoryConfig
+from game_wm.memory.first_person.pose import move, relative
+from game_wm.memory.first_person.recent import RecentFrames, steady
+from game_wm.memory.first_person.views import as_latents, at_rest, unmoved
 from game_wm.memory.recurrent import RecurrentMemory
 from game_wm.memory.working import WorkingMemory
+from game_wm.model.config import DynamicsConfig
+from game_wm.model.context import ContextMemory
+from game_wm.model.denoiser import Denoiser
+from game_wm.model.dynamics import Dynamics, DynamicsState
+from game_wm.model.tokenizer import Tokenizer, TokenizerConfig, earlier
 from game_wm.objectives import FlowMatching, Objective, make_objective, objective_entries
-from game_wm.tokenizer import Tokenizer, TokenizerConfig, earlier
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def in_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def features() -> Any:
     """The network of the perceptual measures."""
-    from game_wm.evaluation.features import FeatureDistance
+    from game_wm.evaluation.feature_distance import FeatureDistance
 
     return FeatureDistance()
 

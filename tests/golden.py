@@ -59,7 +59,7 @@ def play(path: Path, frames: int) -> dict[str, Any]:
     from PIL import Image
 
     from game_wm.checkpoint import load
-    from game_wm.ui.session import Session
+    from game_wm.play.session import Session
 
     torch.set_num_threads(1)
     session = Session(load(path, "cpu"), seed=0, context=0, fps=0, rewind=0)
@@ -81,13 +81,13 @@ def play(path: Path, frames: int) -> dict[str, Any]:
 
 def train(folder: Path) -> dict[str, list[float]]:
     """Losses of the first steps of each stage, by a tiny network on a tiny recording of the maze."""
-    from data_collect.record import record
-    from train.encode import encode
-    from train.geometry import load_geometry
-    from train.report import read_figures
-    from train.stage import run_stage
-    from train.tokenizer import load_tokenizer
-    from train.views import draw_views
+    from data_collect.recording.record import record
+    from train.data.encode import encode
+    from train.first_person.draw_views import draw_views
+    from train.first_person.geometry import load_geometry
+    from train.stages.cli import run_stage
+    from train.stages.report import read_figures
+    from train.stages.tokenizer import load_tokenizer
 
     record(folder / "data", "maze?size=7", "random", 360, seed=3, episode_frames=60)
     runs, config = str(folder / "runs"), ROOT / "configs" / "maze"

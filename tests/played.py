@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from data_collect.match import Leg, Match, Steps
+from data_collect.guest.match import Leg, Match, Steps
 
 
 class Played:

@@ -17,11 +17,11 @@ from tiny import assert_goes_on_as_cut, tiny_checkpoint, tiny_world
 from data_collect import games
 from data_collect.errors import UserError
 from game_wm.checkpoint import load, save
-from game_wm.memory.atlas import ASTRAY, NAMES, Atlas
-from game_wm.memory.episodic import NEVER, EpisodicMemory, Places
+from game_wm.memory.first_person.atlas import ASTRAY, NAMES, Atlas
+from game_wm.memory.first_person.episodic import NEVER, EpisodicMemory, Places
 from game_wm.world import WorldModel
-from train.atlas import candidates, check_level, main, most_shown, stops, thinned
-from train.windows import Span
+from train.data.windows import Span
+from train.first_person.atlas import candidates, check_level, main, most_shown, stops, thinned
 
 PLACES = Places(side=2.0, headings=8)
 

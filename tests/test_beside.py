@@ -22,11 +22,13 @@ from tiny import tiny_world  # noqa: E402
 from data_collect.errors import UserError  # noqa: E402
 from data_collect.schema import ActionSchema  # noqa: E402
 from data_collect.shards import Dataset  # noqa: E402
-from data_collect.verify import verify  # noqa: E402
+from data_collect.shards.verify import verify  # noqa: E402
 from game_wm.checkpoint import Checkpoint  # noqa: E402
-from game_wm.ui import commands, headless, real  # noqa: E402
-from game_wm.ui.session import Session  # noqa: E402
-from game_wm.ui.window import Window  # noqa: E402
+from game_wm.play import headless  # noqa: E402
+from game_wm.play import live_game as real  # noqa: E402
+from game_wm.play.session import Session  # noqa: E402
+from game_wm.play.window import commands  # noqa: E402
+from game_wm.play.window.window import Window  # noqa: E402
 
 PROMPT = 6
 SCHEMA = ActionSchema("discrete", ("noop", "left", "right"), keys={"left": "left", "right": "right"}, fps=10)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from data_collect.errors import UserError
 from game_wm.acceleration import caching, compilation, export
-from game_wm.dynamics import Dynamics
+from game_wm.model.dynamics import Dynamics
+from game_wm.model.tokenizer import Tokenizer
 from game_wm.objectives.cascade import COARSE, Cascade, double, halve
-from game_wm.tokenizer import Tokenizer
-from train.tokenizer import TokenizerModule
+from train.stages.tokenizer import TokenizerModule
 
 
 @pytest.mark.parametrize(("coarse", "fine"), [(1, 1), (3, 2), (2, 0)])

@@ -16,20 +16,20 @@ from PIL import Image
 from tiny import tiny_checkpoint, tiny_world
 
 from data_collect.errors import UserError
-from data_collect.record import record
+from data_collect.recording.record import record
 from game_wm.__main__ import main
 from game_wm.checkpoint import load
-from train import compare as comparison
-from train import trial
 from train.__main__ import main as train
-from train.compare_table import ratios
-from train.encode import encode
-from train.pareto import frontier
-from train.report import read_figures
-from train.row_trial import changed
-from train.rows import FAMILIES, read_rows
-from train.speed import cores_in_use, in_turn
-from train.tokenizer import load_tokenizer
+from train.data.encode import encode
+from train.lab import compare as comparison
+from train.lab import trial
+from train.lab.compare_table import ratios
+from train.lab.pareto import frontier
+from train.lab.row_trial import changed
+from train.lab.rows import FAMILIES, read_rows
+from train.lab.speed import cores_in_use, in_turn
+from train.stages.report import read_figures
+from train.stages.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"encoder_widths": [16, 16, 16], "decoder_widths": [16, 16, 16], "decoder_blocks": 1}

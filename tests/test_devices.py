@@ -20,16 +20,16 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 
 from data_collect.errors import UserError  # noqa: E402
-from game_wm.attention import FINE, rotate, turns  # noqa: E402
 from game_wm.checkpoint import load  # noqa: E402
 from game_wm.device import usable  # noqa: E402
 from game_wm.env import DreamEnv  # noqa: E402
 from game_wm.evaluation import main as evaluate  # noqa: E402
 from game_wm.evaluation import metrics  # noqa: E402
-from game_wm.ui.app import main as play  # noqa: E402
-from game_wm.ui.session import Session  # noqa: E402
-from train import stage  # noqa: E402
+from game_wm.model.attention import FINE, rotate, turns  # noqa: E402
+from game_wm.play.app import main as play  # noqa: E402
+from game_wm.play.session import Session  # noqa: E402
 from train.__main__ import main as train  # noqa: E402
+from train.stages import cli as stage  # noqa: E402
 
 
 class NoFloat64(TorchDispatchMode):

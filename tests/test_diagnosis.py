@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from game_wm.checkpoint import load, save
-from game_wm.ui.app import main as play
+from game_wm.play.app import main as play
 from tests.tiny import tiny_checkpoint, tiny_world
 from train.diagnosis import Figures, HeldOut, measure, told
 

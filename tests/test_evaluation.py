@@ -20,13 +20,13 @@ from torch import Tensor
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 from game_wm import evaluation
-from game_wm.evaluation import card as cards
 from game_wm.evaluation import metrics, rollout, stability, suites
 from game_wm.evaluation.control import InverseDynamics, groups, named, right, triples
 from game_wm.evaluation.control import loss as inverse_loss
-from game_wm.evaluation.features import FeatureDistance
+from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.options import Options
 from game_wm.evaluation.outcomes import Outcomes
+from game_wm.evaluation.report import card as cards
 
 COMMITTED = Path(__file__).parents[1] / "checkpoints"
 BUTTONS = ("left", "right", "up", "down")

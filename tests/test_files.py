@@ -19,19 +19,19 @@ from PIL import Image  # noqa: E402
 from tiny import tiny_checkpoint  # noqa: E402
 
 from data_collect import files, shards  # noqa: E402
-from data_collect.chunk import Chunk  # noqa: E402
 from data_collect.dataset import Dataset  # noqa: E402
 from data_collect.errors import UserError  # noqa: E402
 from data_collect.files import Part, append_line, save_picture, whole  # noqa: E402
-from data_collect.inspect import contact_sheet  # noqa: E402
-from data_collect.record import record  # noqa: E402
+from data_collect.recording.record import record  # noqa: E402
+from data_collect.shards.chunk import Chunk  # noqa: E402
+from data_collect.shards.inspect import contact_sheet  # noqa: E402
 from game_wm import checkpoint as checkpoints  # noqa: E402
-from game_wm.evaluation import card  # noqa: E402
-from game_wm.ui import saved  # noqa: E402
-from game_wm.ui.session import Session  # noqa: E402
-from game_wm.ui.shards import ShardRecording  # noqa: E402
-from game_wm.ui.video import VideoWriter  # noqa: E402
-from train.encode import write_shard  # noqa: E402
+from game_wm.evaluation.report import card  # noqa: E402
+from game_wm.play.files import saved_dream as saved  # noqa: E402
+from game_wm.play.files.recording import ShardRecording  # noqa: E402
+from game_wm.play.files.video import VideoWriter  # noqa: E402
+from game_wm.play.session import Session  # noqa: E402
+from train.data.encode import write_shard  # noqa: E402
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), np.uint8)  # no codec makes it small
 

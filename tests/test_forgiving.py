@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 from rude_game import rude
 
 from data_collect.errors import UserError
-from game_wm.evaluation.card import section
+from game_wm.evaluation.report.card import section
 from game_wm.evaluation.rollout import Pace, RealGame
 
 BRIEF = Pace((1, 3), 4, 16)  # steps before the prompt, its frames, those after it

@@ -24,7 +24,7 @@ from tiny_game import GAME as TINY
 from data_collect import games, guest, players
 from data_collect.errors import Fault, UserError
 from data_collect.guest import Guest
-from data_collect.match import LEADER, NOBODY, Leg, Match
+from data_collect.guest.match import LEADER, NOBODY, Leg, Match
 
 LINE = r"fails in .*rude_game\.py, line \d+"
 ENDS = {

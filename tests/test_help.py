@@ -11,8 +11,8 @@ from data_collect.commands import PROGRAM as COLLECT
 from data_collect.errors import UserError, nearest
 from game_wm.commands import PROGRAM as MODELS
 from game_wm.library import SHIPPED, playable
-from game_wm.ui.app import checkpoint_path
-from game_wm.ui.app import parser as play_parser
+from game_wm.play.app import checkpoint_path
+from game_wm.play.app import parser as play_parser
 from train.commands import PAGE, STAGES
 from train.commands import PROGRAM as TRAIN
 
@@ -28,7 +28,7 @@ def test_no_help_imports_torch(name: str) -> None:
         "import sys, runpy\n"
         "from importlib import import_module\n"
         f"if {name!r} == 'play.py':\n"
-        "    from game_wm.ui.app import main\n"
+        "    from game_wm.play.app import main\n"
         "    run, asked = main, []\n"
         "else:\n"
         f"    run = import_module({name + '.__main__'!r}).main\n"

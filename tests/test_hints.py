@@ -17,7 +17,7 @@ from data_collect.commandline import load
 from data_collect.commands import PROGRAM as COLLECT
 from game_wm.commands import PROGRAM as MODELS
 from game_wm.objectives import KINDS
-from game_wm.ui.app import parser as play_parser
+from game_wm.play.app import parser as play_parser
 from train.commands import PROGRAM as TRAIN
 from train.commands import STAGES
 
@@ -49,7 +49,7 @@ def flags_of(prog: str, name: str) -> frozenset[str]:
 
 @functools.cache
 def stage_flags(stage: str) -> frozenset[str]:
-    from train.stage import Reading
+    from train.stages.cli import Reading
 
     parser = Reading(stage, ["--config", str(ROOT / "configs" / "maze" / f"{stage}.yaml")]).parser
     kinds = {each.name for kind in KINDS.values() for each in fields(kind)}
@@ -60,7 +60,7 @@ def stage_flags(stage: str) -> frozenset[str]:
 def pipeline_flags() -> frozenset[str]:
     from jsonargparse import ArgumentParser
 
-    from train.plan import Pipeline
+    from train.pipeline.plan import Pipeline
 
     parser = ArgumentParser()
     parser.add_class_arguments(Pipeline)
@@ -149,14 +149,18 @@ PRINTS = {
     "game_wm": [("python -m game_wm", each.name) for each in MODELS.commands],
     "game_wm/doctor.py": [("python -m game_wm", "doctor"), ("python -m train", "pipeline")],
     "game_wm/evaluation": [("python -m game_wm", "evaluate")],
-    "game_wm/ui": [("python play.py", "play")],
+    "game_wm/play": [("python play.py", "play")],
     "train": [("python -m train", each.name) for each in TRAIN.commands],
-    "train/compare.py": [("python -m game_wm", "compare")],
-    "train/row": [("python -m game_wm", "compare")],
-    **{f"train/{name}.py": [("python -m train", "pipeline")] for name in ("pipeline", "outlook", "clock")},
-    "train/plan.py": [("python -m train", "pipeline"), ("python -m data_collect", "record")],  # puts one for the other
-    **{f"train/{name}.py": [("python -m train", name)]
-       for name in ("atlas", "depth", "encode", "export", "motion", "obstacles", "odometry", "trial", "views")},
+    "train/lab/compare.py": [("python -m game_wm", "compare")],
+    "train/lab/row": [("python -m game_wm", "compare")],
+    "train/pipeline/": [("python -m train", "pipeline")],
+    "train/pipeline/plan.py": [("python -m train", "pipeline"), ("python -m data_collect", "record")],
+    "train/data/encode.py": [("python -m train", "encode")],
+    "train/export.py": [("python -m train", "export")],
+    "train/first_person/draw_views.py": [("python -m train", "views")],
+    "train/lab/trial.py": [("python -m train", "trial")],
+    **{f"train/first_person/{name}.py": [("python -m train", name)]
+       for name in ("atlas", "depth", "motion", "obstacles", "odometry")},
 }  # fmt: skip
 
 

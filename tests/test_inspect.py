@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from data_collect import __main__ as cli
-from data_collect.check import findings, measure
 from data_collect.dataset import Dataset
 from data_collect.errors import main_guard
-from data_collect.inspect import duration, number, size
-from data_collect.record import record
+from data_collect.recording.record import record
+from data_collect.shards.check import findings, measure
+from data_collect.shards.inspect import duration, number, size
 
 
 def look(folder: Path, game: str, frames: int = 600, **settings: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_collect.schema import ActionSchema
-from game_wm.ui import keymap
+from game_wm.play import keymap
 
 pygame = pytest.importorskip("pygame")
 

@@ -18,9 +18,10 @@ pygame = pytest.importorskip("pygame")
 from tiny import tiny_checkpoint  # noqa: E402
 
 from game_wm.checkpoint import Checkpoint, load  # noqa: E402
-from game_wm.memory.episodic import NEVER  # noqa: E402
-from game_wm.ui import chooser, commands, display, help, paint, views, window  # noqa: E402
-from game_wm.ui.session import Session  # noqa: E402
+from game_wm.memory.first_person.episodic import NEVER  # noqa: E402
+from game_wm.play.session import Session  # noqa: E402
+from game_wm.play.window import chooser, commands, display, help, paint, window  # noqa: E402
+from game_wm.play.window import overlays as views  # noqa: E402
 
 SIZES = [
     (1920, 1080),

@@ -12,7 +12,7 @@ import pytest
 
 from data_collect import system
 from data_collect.errors import refusal
-from data_collect.record import record
+from data_collect.recording.record import record
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = {

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from data_collect.errors import UserError
-from data_collect.explorer import Explorer
 from data_collect.games.maze import CREATURE_CELL, GEM_CELL, HEADINGS, RADIUS, WALL_CELL, Maze
+from data_collect.players.explorer import Explorer
 
 
 def play(game, seed, actions):

@@ -17,25 +17,25 @@ from tiny import assert_goes_on_as_cut, tiny_config, tiny_world
 from data_collect.errors import UserError
 from data_collect.games import make
 from data_collect.lock import folder_lock
-from data_collect.record import record
-from game_wm.dynamics import Dynamics
-from game_wm.memory import episodic
-from game_wm.memory.camera import Sources, align, carry, draw, draw_pair, rays, surround
-from game_wm.memory.episodic import WAYS, EpisodicMemory, Places
-from game_wm.memory.geometry import Geometry, MemoryConfig, Motion
-from game_wm.memory.pose import move, relative
-from game_wm.memory.recent import KEPT, RecentFrames
-from game_wm.memory.recollection import COVER, RESTING, at_rest, unmoved
+from data_collect.recording.record import record
+from game_wm.memory.first_person import episodic
+from game_wm.memory.first_person.camera import Sources, align, carry, draw, draw_pair, rays, surround
+from game_wm.memory.first_person.episodic import WAYS, EpisodicMemory, Places
+from game_wm.memory.first_person.geometry import Geometry, MemoryConfig, Motion
+from game_wm.memory.first_person.pose import move, relative
+from game_wm.memory.first_person.recent import KEPT, RecentFrames
+from game_wm.memory.first_person.views import COVER, RESTING, at_rest, unmoved
+from game_wm.model.dynamics import Dynamics
 from game_wm.objectives.flow import FlowMatching
 from game_wm.world import WorldModel
-from train import encode
-from train import views as drawing
 from train.checkpoints import grown
-from train.depth import fit as fit_depth
-from train.depth import known_disparity, off_by
-from train.dynamics import DynamicsModule
-from train.motion import Recorded, fit, fit_heads
-from train.windows import LatentStore, Span
+from train.data import encode
+from train.data.windows import LatentStore, Span
+from train.first_person import draw_views as drawing
+from train.first_person.depth import fit as fit_depth
+from train.first_person.depth import known_disparity, off_by
+from train.first_person.motion import Recorded, fit, fit_heads
+from train.stages.dynamics import DynamicsModule
 
 PLACES = Places(0.75, 12)
 

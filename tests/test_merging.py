@@ -7,7 +7,7 @@ from torch import Tensor
 
 from data_collect.errors import UserError
 from game_wm.acceleration.merging import Merging, groups, means, merge
-from game_wm.denoiser import RingReader
+from game_wm.model.denoiser import RingReader
 from game_wm.objectives import Autoregressive, Masked
 from game_wm.world import WorldModel, WorldState
 

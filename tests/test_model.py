@@ -8,15 +8,15 @@ import pytest
 import torch
 from tiny import tiny_config
 
-from game_wm import context
-from game_wm.attention import attend, attend_in_window, rotate, window_mask
 from game_wm.checkpoint import load
-from game_wm.context import expected_reward, two_hot
-from game_wm.dynamics import Dynamics
 from game_wm.memory.compressed import compress
 from game_wm.memory.recurrent import CHUNK, GatedDelta, scan
+from game_wm.model import context
+from game_wm.model.attention import attend, attend_in_window, rotate, window_mask
+from game_wm.model.context import expected_reward, two_hot
+from game_wm.model.dynamics import Dynamics
+from game_wm.model.tokenizer import Tokenizer, TokenizerConfig
 from game_wm.objectives.flow import FlowMatching, advance, mix
-from game_wm.tokenizer import Tokenizer, TokenizerConfig
 
 KINDS: dict[str, dict[str, Any]] = {
     "window": {},

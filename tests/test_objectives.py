@@ -12,12 +12,12 @@ from tiny import tiny_checkpoint, tiny_config
 from torch import Tensor, nn
 
 from data_collect.errors import UserError
-from data_collect.record import record
+from data_collect.recording.record import record
 from game_wm.checkpoint import load
-from game_wm.denoiser import embed_level
-from game_wm.dynamics import Dynamics
-from game_wm.fsq import Codebook
-from game_wm.memory.recollection import COVER
+from game_wm.memory.first_person.views import COVER
+from game_wm.model.denoiser import embed_level
+from game_wm.model.dynamics import Dynamics
+from game_wm.model.fsq import Codebook
 from game_wm.objectives import (
     Autoregressive,
     Diffusion,
@@ -29,11 +29,11 @@ from game_wm.objectives import (
 )
 from game_wm.objectives.diffusion import SAMPLERS
 from game_wm.objectives.samplers import dpmpp_2m, euler, heun, intervals, karras_sigmas
-from game_wm.ui.app import main
+from game_wm.play.app import main
 from game_wm.world import WorldConfig
-from train import encode
 from train.__main__ import main as run_command
-from train.distill import DistillModule, distribution_loss
+from train.data import encode
+from train.stages.distill import DistillModule, distribution_loss
 
 MEANS, DEVIATION, SHARES = (-1.5, 1.0), 0.3, (0.25, 0.75)
 LEVELS = (4, 3, 3, 3)

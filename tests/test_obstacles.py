@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from tiny import assert_goes_on_as_cut, tiny_world
 
 from data_collect.errors import UserError
-from game_wm.memory.atlas import Atlas
-from game_wm.memory.episodic import EpisodicMemory, Places
-from game_wm.memory.obstacles import (
+from game_wm.memory.first_person.atlas import Atlas
+from game_wm.memory.first_person.episodic import EpisodicMemory, Places
+from game_wm.memory.first_person.obstacles import (
     CLOSEST,
     DIRECTIONS,
     GAPS,
@@ -28,8 +28,8 @@ from game_wm.memory.obstacles import (
     turned,
 )
 from game_wm.world import WorldModel
-from train.obstacles import Hindered, astray, fit, hindered_steps, main, off_by
-from train.windows import Span
+from train.data.windows import Span
+from train.first_person.obstacles import Hindered, astray, fit, hindered_steps, main, off_by
 
 PLACES = Places(side=2.0, headings=8)
 RADIUS = 0.3  # of the player, in places

@@ -14,18 +14,19 @@ from tiny import tiny_world
 from tiny_game import PLACELESS
 
 from data_collect.errors import UserError
-from data_collect.record import record
-from game_wm.memory.geometry import Geometry, MemoryConfig
-from game_wm.memory.odometry import measured
-from game_wm.memory.pose import move, trace
-from game_wm.tokenizer import TokenizerConfig
-from train import encode, graphs
-from train import geometry as training
-from train.geometry import GeometryModule, load_geometry
-from train.odometry import compare, measure
-from train.stage import run_stage
-from train.views import draw_views
-from train.windows import LatentStore, Span
+from data_collect.recording.record import record
+from game_wm.memory.first_person.geometry import Geometry, MemoryConfig
+from game_wm.memory.first_person.odometry import measured
+from game_wm.memory.first_person.pose import move, trace
+from game_wm.model.tokenizer import TokenizerConfig
+from train.data import encode
+from train.data.windows import LatentStore, Span
+from train.first_person import geometry as training
+from train.first_person.draw_views import draw_views
+from train.first_person.geometry import GeometryModule, load_geometry
+from train.first_person.odometry import compare, measure
+from train.stages import cuda_graphs as graphs
+from train.stages.cli import run_stage
 
 CONFIG = Path(__file__).parent.parent / "configs" / "own" / "geometry.yaml"
 

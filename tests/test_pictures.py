@@ -13,14 +13,14 @@ import pytest
 
 from data_collect import __main__ as cli
 from data_collect import games
-from data_collect.check import findings, measure
 from data_collect.dataset import Dataset
 from data_collect.errors import UserError
 from data_collect.games.actions import Actions
 from data_collect.games.resize import default_size, resize
 from data_collect.keys import is_key, right_key
-from data_collect.record import record
-from data_collect.verify import verify
+from data_collect.recording.record import record
+from data_collect.shards.check import findings, measure
+from data_collect.shards.verify import verify
 
 
 def make(name: str, **options: Any) -> Any:

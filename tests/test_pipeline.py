@@ -14,16 +14,16 @@ import torch
 from data_collect import games
 from data_collect.dataset import Dataset
 from data_collect.errors import UserError
-from data_collect.record import record
+from data_collect.recording.record import record
 from game_wm.checkpoint import load
-from game_wm.ui.shards import ShardRecording
+from game_wm.play.files.recording import ShardRecording
 from tests.tiny_game import PLACELESS
 from train.__main__ import main
-from train.frames import open_recordings, recordings_of
-from train.outlook import _longer
+from train.data.frames import open_recordings, recordings_of
+from train.data.windows import LatentStore
 from train.pipeline import Runner
-from train.plan import parse
-from train.windows import LatentStore
+from train.pipeline.outlook import _longer
+from train.pipeline.plan import parse
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "maze"
 SMALL = {
@@ -294,7 +294,7 @@ def test_minutes_of_all_go_where_they_are_needed(
 ) -> None:
     """The tokenizer takes rounds until it is better than repeating, or has had its most; the rest is shared."""
     now, got, alone = [0.0], list[tuple[str, float]](), [25.0, 28.0, 33.0]
-    monkeypatch.setattr("train.clock.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("train.pipeline.clock.time.monotonic", lambda: now[0])
     plan = parse(own(tmp_path, "shared", "--minutes", "18", "--record.game", "maze")[1:])
     for stage, minutes in (("tokenizer", 5), ("dynamics", 10), ("distill", 2)):
         plan.stage(stage).minutes = minutes

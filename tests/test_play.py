@@ -29,12 +29,13 @@ import av  # noqa: E402
 from data_collect.errors import UserError  # noqa: E402
 from data_collect.schema import ActionSchema  # noqa: E402
 from data_collect.system import resident_bytes  # noqa: E402
-from game_wm.ui import app, commands, headless, keymap, paint, window  # noqa: E402
-from game_wm.ui.actions import ActionLog, read_actions  # noqa: E402
-from game_wm.ui.display import scaled_to_fit  # noqa: E402
-from game_wm.ui.session import Session  # noqa: E402
-from game_wm.ui.timing import Pacer, process_age  # noqa: E402
-from game_wm.ui.video import VideoWriter, fitted  # noqa: E402
+from game_wm.play import app, headless, keymap  # noqa: E402
+from game_wm.play.files.actions import ActionLog, read_actions  # noqa: E402
+from game_wm.play.files.video import VideoWriter, fitted  # noqa: E402
+from game_wm.play.session import Session  # noqa: E402
+from game_wm.play.timing import Pacer, process_age  # noqa: E402
+from game_wm.play.window import commands, paint, window  # noqa: E402
+from game_wm.play.window.display import scaled_to_fit  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 MAZE = ActionSchema(
@@ -673,7 +674,7 @@ def test_another_model_does_not_cost_the_dream(opened: Any, tiny: Path, tmp_path
 
 def test_a_mark_in_a_dream_of_the_real_game_is_the_dream(opened: Any, tiny: Path, tmp_path: Path) -> None:
     from game_wm.checkpoint import load
-    from game_wm.ui import saved
+    from game_wm.play.files import saved_dream as saved
 
     w = opened(load(tiny))
     key("c")
@@ -718,7 +719,7 @@ def test_coming_back_to_a_dream_finishes_what_was_recorded_of_the_real_game(
 
 def test_a_recording_of_the_real_game_says_that_it_waits_after_going_back(opened: Any, tiny: Path) -> None:
     from game_wm.checkpoint import load
-    from game_wm.ui import display
+    from game_wm.play.window import display
 
     w = opened(load(tiny))
     key("g", "k")
@@ -763,7 +764,7 @@ def test_rewinding_a_replay_hands_over_to_the_keyboard(tiny: Path) -> None:
 
 
 def test_data_is_recorded_by_a_key(opened: Any, tmp_path: Path) -> None:
-    from data_collect.verify import verify
+    from data_collect.shards.verify import verify
 
     w = opened()
     key("k")
@@ -1291,8 +1292,8 @@ def test_this_process_has_an_age_and_a_size() -> None:
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random model as a real checkpoint."""
     from game_wm.checkpoint import Checkpoint, save
-    from game_wm.config import DynamicsConfig
-    from game_wm.tokenizer import TokenizerConfig
+    from game_wm.model.config import DynamicsConfig
+    from game_wm.model.tokenizer import TokenizerConfig
     from game_wm.world import WorldConfig, WorldModel
 
     torch.manual_seed(0)

@@ -16,10 +16,10 @@ from tiny_game import GAME, LONG
 from data_collect import games, players
 from data_collect.errors import UserError
 from data_collect.players import Human, Random, open_window
-from data_collect.record import record
+from data_collect.recording.record import record
 from data_collect.schema import ActionSchema
 from data_collect.shards import Dataset
-from data_collect.verify import verify
+from data_collect.shards.verify import verify
 
 SPACES = [
     spaces.MultiBinary(4),

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from game_wm.denoiser import embed_level
+from game_wm.model.denoiser import embed_level
 from game_wm.objectives.flow import FlowMatching, advance
-from train.distill import progressive_loss
+from train.stages.distill import progressive_loss
 
 MEAN, DEVIATION = 0.5, 0.4
 

@@ -23,8 +23,9 @@ from game_wm.acceleration import precision, quality  # noqa: E402
 from game_wm.acceleration.controller import MOST_PATIENCE, PATIENCE, SETTLING, WINDOW, Controller  # noqa: E402
 from game_wm.acceleration.quality import LEVELS, Quality  # noqa: E402
 from game_wm.checkpoint import load  # noqa: E402
-from game_wm.ui import app, commands, window  # noqa: E402
-from game_wm.ui.session import Session  # noqa: E402
+from game_wm.play import app  # noqa: E402
+from game_wm.play.session import Session  # noqa: E402
+from game_wm.play.window import commands, window  # noqa: E402
 
 ONE = WINDOW + SETTLING  # frames after which a rung that does not hold has been left
 
@@ -220,7 +221,7 @@ def test_the_real_game_costs_no_quality(path: Path) -> None:
 def test_players_in_browsers_share_one_quality(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from game_wm.ui.web.dreams import Begin, Dreams
+    from game_wm.play.web.dreams import Begin, Dreams
 
     checkpoint = load(path)
     play = Quality(checkpoint.model, "auto", 20)

@@ -74,7 +74,7 @@ def test_keys_of_the_game_are_those_of_every_model() -> None:
 
 def test_every_command_has_its_key_there() -> None:
     pytest.importorskip("pygame")
-    from game_wm.ui import keymap
+    from game_wm.play import keymap
 
     told = {key for keys in ROWS for key in keys}
     for schema in shipped().values():

@@ -18,14 +18,14 @@ from tiny import tiny_checkpoint  # noqa: E402
 
 from data_collect import games  # noqa: E402
 from data_collect.errors import UserError, main_guard  # noqa: E402
-from data_collect.record import record  # noqa: E402
-from data_collect.recorder import seeds  # noqa: E402
+from data_collect.recording.record import record  # noqa: E402
+from data_collect.recording.recorder import seeds  # noqa: E402
 from data_collect.shards import Dataset, ShardWriter  # noqa: E402
-from data_collect.verify import verify  # noqa: E402
+from data_collect.shards.verify import verify  # noqa: E402
 from game_wm.checkpoint import load  # noqa: E402
-from game_wm.ui import app, starts  # noqa: E402
-from game_wm.ui.real import LiveGame  # noqa: E402
-from game_wm.ui.session import ELSEWHERE, Session  # noqa: E402
+from game_wm.play import app, starts  # noqa: E402
+from game_wm.play.live_game import LiveGame  # noqa: E402
+from game_wm.play.session import ELSEWHERE, Session  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -23,17 +23,17 @@ from tiny_game import GAME, LONG, record_without_end
 
 from data_collect import __main__ as cli
 from data_collect import lock as lock_module
-from data_collect import record as record_module
 from data_collect import shards as shards_module
-from data_collect.chunk import pack
 from data_collect.errors import UserError, main_guard
-from data_collect.plan import Plan
-from data_collect.record import record
-from data_collect.recorder import seeds
+from data_collect.recording import record as record_module
+from data_collect.recording.plan import Plan
+from data_collect.recording.record import record
+from data_collect.recording.recorder import seeds
+from data_collect.recording.workers import Pool
 from data_collect.schema import ActionSchema
 from data_collect.shards import Dataset, ShardWriter, part_files
-from data_collect.verify import verify
-from data_collect.workers import Pool
+from data_collect.shards.chunk import pack
+from data_collect.shards.verify import verify
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +155,7 @@ def test_a_lost_shard_is_recorded_anew(tmp_path: Path, monkeypatch: pytest.Monke
 def test_killed_at_any_moment(tmp_path: Path) -> None:
     """kill -9 at 20 random moments leaves a folder that verifies, continues, and holds what one run would have."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["data_collect.record", "data_collect.games.gym"])
+    context.set_forkserver_preload(["data_collect.recording.record", "data_collect.games.gym"])
     folder, rng = tmp_path / "killed", random.Random(0)
     frames = 0
     for _ in range(18):
@@ -407,7 +407,7 @@ def test_what_no_shard_can_hold_ends_its_episode(tmp_path: Path, wrong: str, sen
 
 
 def test_play_that_no_shard_can_hold_ends_its_recording(tmp_path: Path) -> None:
-    from game_wm.ui.shards import ShardRecording
+    from game_wm.play.files.recording import ShardRecording
 
     data = ShardRecording(tmp_path / "data", GAME, ActionSchema("discrete", ("noop", "left"), fps=10), seed=0)
     picture, action = np.zeros((16, 16, 3), np.uint8), np.zeros(1, np.int64)
@@ -449,7 +449,7 @@ def shift_actions(path: Path) -> None:
 def make_again(dataset: Dataset, number: int) -> Any:
     """Chunks of an episode of the random player, before they were packed."""
     from data_collect import games
-    from data_collect.recorder import EpisodeRecorder
+    from data_collect.recording.recorder import EpisodeRecorder
 
     chunks: list[Any] = []
     EpisodeRecorder(games.make(dataset.game), dataset.settings, chunks.append).record(number, (100, True))

@@ -19,10 +19,12 @@ from torch import Tensor
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 from game_wm import evaluation
-from game_wm.evaluation import dream as dreams
-from game_wm.evaluation import gems, led, metrics, plot, returns, revisit, rollout, suites, trips
-from game_wm.evaluation.features import FeatureDistance
-from game_wm.evaluation.returns import MOVING, NEVER
+from game_wm.evaluation import metrics, rollout, suites
+from game_wm.evaluation.feature_distance import FeatureDistance
+from game_wm.evaluation.first_person import dream as dreams
+from game_wm.evaluation.first_person import dream_walk as led
+from game_wm.evaluation.first_person import gems, plot, returns, revisit, trips
+from game_wm.evaluation.first_person.returns import MOVING, NEVER
 from game_wm.world import Outcome
 
 WORLD, STEP = 96, 4  # 24 turns are 360 degrees
@@ -369,7 +371,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dic
 
     monkeypatch.setattr("game_wm.checkpoint.load", load)
     monkeypatch.setattr(suites, "_namer", lambda *_: Namer())
-    monkeypatch.setattr("game_wm.evaluation.dream.LENGTHS", (40,))
+    monkeypatch.setattr("game_wm.evaluation.first_person.dream.LENGTHS", (40,))
     monkeypatch.setattr(gems, "gem_detector", lambda *_: gems.Detector())
     monkeypatch.chdir(tmp_path)
     assert evaluation.main([str(path), *arguments]) == 0

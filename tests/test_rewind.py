@@ -17,9 +17,10 @@ from data_collect.errors import UserError, main_guard  # noqa: E402
 from game_wm.acceleration import prepare  # noqa: E402
 from game_wm.checkpoint import load  # noqa: E402
 from game_wm.evaluation.metrics import psnr  # noqa: E402
-from game_wm.ui import app, saved  # noqa: E402
-from game_wm.ui.rewind import Undo  # noqa: E402
-from game_wm.ui.session import Session  # noqa: E402
+from game_wm.play import app  # noqa: E402
+from game_wm.play.files import saved_dream as saved  # noqa: E402
+from game_wm.play.rewind import Undo  # noqa: E402
+from game_wm.play.session import Session  # noqa: E402
 from game_wm.world import WorldState  # noqa: E402
 
 

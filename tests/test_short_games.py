@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from data_collect import games
 from data_collect.errors import UserError
-from game_wm.evaluation import card as cards
 from game_wm.evaluation import suites
 from game_wm.evaluation.options import Options
+from game_wm.evaluation.report import card as cards
 from game_wm.evaluation.rollout import Pace
 from game_wm.world import Outcome
 from tests.test_evaluation import measured

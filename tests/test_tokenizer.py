@@ -12,16 +12,17 @@ from tiny import tiny_config
 from torch import Tensor
 
 from data_collect.errors import UserError
-from data_collect.record import record
+from data_collect.recording.record import record
 from game_wm.evaluation import metrics
-from game_wm.evaluation.features import FeatureDistance
+from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.rollout import in_threes
-from game_wm.tokenizer import Shortcut, Tokenizer, TokenizerConfig, earlier
+from game_wm.model.tokenizer import Shortcut, Tokenizer, TokenizerConfig, earlier
 from game_wm.world import WorldConfig, WorldModel
-from train import encode, reconstruction
 from train.__main__ import main
-from train.frames import CachedFrames, PooledFrames, Recording
-from train.tokenizer import TokenizerModule, load_tokenizer
+from train.data import encode
+from train.data.frames import CachedFrames, PooledFrames, Recording
+from train.lab import reconstruction
+from train.stages.tokenizer import TokenizerModule, load_tokenizer
 
 SMALL = (16, 16, 32, 32, 32)
 KINDS: dict[str, dict[str, Any]] = {

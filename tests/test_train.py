@@ -24,27 +24,35 @@ from safetensors.torch import load_file, save_file
 
 from data_collect.errors import UserError, main_guard
 from data_collect.lock import folder_lock
-from data_collect.record import record
+from data_collect.recording.record import record
 from game_wm.acceleration import pruning
 from game_wm.checkpoint import load, save
-from game_wm.evaluation import context_cost
 from game_wm.finite import descend
-from game_wm.tokenizer import Tokenizer, TokenizerConfig
+from game_wm.model.tokenizer import Tokenizer, TokenizerConfig
 from game_wm.world import WorldModel
 from tests.tiny import tiny_checkpoint
-from train import bench, encode, pipeline
+from train import pipeline
 from train.__main__ import main
-from train.callbacks import Budget, Saver, Schedule
 from train.checkpoints import check_card
-from train.data import FrameDataModule, LatentDataModule
-from train.distill import DistillModule
-from train.dynamics import DynamicsModule, load_dynamics, read_objective
-from train.frames import open_frames, recordings_of
-from train.machine import MatrixRate, count_flops
+from train.data import encode
+from train.data.frames import open_frames, recordings_of
+from train.data.modules import FrameDataModule, LatentDataModule
+from train.data.windows import (
+    LatentStore,
+    SequenceDataset,
+    fitting_length,
+    random_below,
+    split_episodes,
+    split_recordings,
+)
+from train.lab import bench, context_cost
 from train.pipeline import read_yaml
-from train.report import read_figures
-from train.stage import STAGES, StageCLI, run_stage
-from train.windows import LatentStore, SequenceDataset, fitting_length, random_below, split_episodes, split_recordings
+from train.stages.callbacks import Budget, Saver, Schedule
+from train.stages.cli import STAGES, StageCLI, run_stage
+from train.stages.distill import DistillModule
+from train.stages.dynamics import DynamicsModule, load_dynamics, read_objective
+from train.stages.machine import MatrixRate, count_flops
+from train.stages.report import read_figures
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--model.dynamics.widths", "[16,32]", "--model.dynamics.blocks", "[1,1]", "--model.dynamics.heads", "2",
@@ -411,7 +419,7 @@ def test_a_signal_saves_and_stops(latents: Path, tmp_path: Path, monkeypatch: py
                 os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("train.stage.Bar", lambda *_: Signal())
+    monkeypatch.setattr("train.stages.cli.Bar", lambda *_: Signal())
     flags = stage_flags(latents, tmp_path, "stopped")
     assert run_stage("dynamics", [*flags, "--steps", "9"]) == 128 + signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == before

@@ -16,10 +16,10 @@ from tiny import MAZE_BUTTONS, tiny_world
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 from game_wm.checkpoint import load
-from game_wm.evaluation import sheet
-from train import trial
+from game_wm.evaluation.report import sheet
 from train.__main__ import main
-from train.encode import tokenizer_hash, write_synthetic
+from train.data.encode import tokenizer_hash, write_synthetic
+from train.lab import trial
 
 ROOT = Path(__file__).parent.parent
 

@@ -26,10 +26,11 @@ from web_table import SOON, Page, car, run, served  # noqa: E402
 
 from data_collect.errors import UserError, main_guard  # noqa: E402
 from game_wm.checkpoint import Checkpoint, load  # noqa: E402
-from game_wm.ui import app, keymap, saved, web  # noqa: E402
-from game_wm.ui.session import Session  # noqa: E402
-from game_wm.ui.web import addresses, dreams, server  # noqa: E402
-from game_wm.ui.web.player import UNSEEN  # noqa: E402
+from game_wm.play import app, keymap, web  # noqa: E402
+from game_wm.play.files import saved_dream as saved  # noqa: E402
+from game_wm.play.session import Session  # noqa: E402
+from game_wm.play.web import addresses, dreams, server  # noqa: E402
+from game_wm.play.web.player import UNSEEN  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -22,8 +22,8 @@ aiohttp = pytest.importorskip("aiohttp")
 from web_table import SOON, Page, Table, run, served  # noqa: E402
 
 from game_wm.checkpoint import Checkpoint  # noqa: E402
-from game_wm.ui.web import door, dreams, server  # noqa: E402
-from game_wm.ui.web.limits import MANY, Bucket, Buckets  # noqa: E402
+from game_wm.play.web import door, dreams, server  # noqa: E402
+from game_wm.play.web.limits import MANY, Bucket, Buckets  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 HANDSHAKE = (

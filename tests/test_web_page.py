@@ -19,9 +19,10 @@ from PIL import Image  # noqa: E402
 from web_table import SOON, Table, car, run, served  # noqa: E402
 
 from game_wm.checkpoint import Checkpoint  # noqa: E402
-from game_wm.ui import keymap, saved  # noqa: E402
-from game_wm.ui.session import Session  # noqa: E402
-from game_wm.ui.web import dreams, server  # noqa: E402
+from game_wm.play import keymap  # noqa: E402
+from game_wm.play.files import saved_dream as saved  # noqa: E402
+from game_wm.play.session import Session  # noqa: E402
+from game_wm.play.web import dreams, server  # noqa: E402
 
 pytestmark = needs_chromium
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_collect.record import record
+from data_collect.recording.record import record
 from data_collect.shards import Dataset
 
 

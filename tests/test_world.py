@@ -16,7 +16,7 @@ from game_wm import checkpoint
 from game_wm.checkpoint import load, save
 from game_wm.env import DreamEnv
 from game_wm.evaluation.metrics import psnr
-from game_wm.ui import chooser
+from game_wm.play.window import chooser
 from game_wm.world import WorldModel, WorldState, frame_noise
 
 

@@ -7,10 +7,10 @@ import torch
 
 from data_collect.schema import ActionSchema
 from game_wm.checkpoint import Checkpoint, save
-from game_wm.config import DynamicsConfig
-from game_wm.memory.geometry import MemoryConfig
+from game_wm.memory.first_person.geometry import MemoryConfig
+from game_wm.model.config import DynamicsConfig
+from game_wm.model.tokenizer import TokenizerConfig
 from game_wm.objectives import FlowMatching, Objective
-from game_wm.tokenizer import TokenizerConfig
 from game_wm.world import WorldConfig, WorldModel, WorldState
 
 MAZE_BUTTONS = ("forward", "back", "turn_left", "turn_right")

@@ -20,7 +20,7 @@ from tiny import tiny_checkpoint
 
 from data_collect.schema import ActionSchema
 from game_wm.checkpoint import Checkpoint, load
-from game_wm.ui import web
+from game_wm.play import web
 
 SOON = 20.0  # seconds for whatever must happen; a tenth of one is usual
 

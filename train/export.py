@@ -29,15 +29,15 @@ from game_wm.checkpoint import RAW_BYTES, Checkpoint, load, pack_frames, save
 from game_wm.world import WorldConfig, WorldModel
 from train import commands
 from train.checkpoints import check_card
+from train.data.encode import tokenizer_hash
+from train.data.frames import FrameSource, PooledFrames, recordings_of
+from train.data.windows import LatentStore, Span
 from train.diagnosis import PROMPT, Figures, HeldOut, measure, told
-from train.dynamics import load_dynamics
-from train.encode import tokenizer_hash
-from train.frames import FrameSource, PooledFrames, recordings_of
-from train.geometry import load_geometry
-from train.machine import describe
-from train.report import check_name, say
-from train.tokenizer import load_tokenizer
-from train.windows import LatentStore, Span
+from train.first_person.geometry import load_geometry
+from train.stages.dynamics import load_dynamics
+from train.stages.machine import describe
+from train.stages.report import check_name, say
+from train.stages.tokenizer import load_tokenizer
 
 HELD_OUT = 0.04  # share of the episodes, where no stage of the run says it
 JUDGED = 64  # held-out frames that the next frame is judged by

@@ -1,6 +1,6 @@
 """Work by one process a core, where much of it is no matrix product: results in the order of the jobs.
 
-    with spread("train.views:worker", (folder, network), [0, 1, 2], processes=2) as results:
+    with spread("train.first_person.draw_views:worker", (folder, network), [0, 1, 2], processes=2) as results:
         for views in results: ...          # worker(folder, network) gives there what maps a job to its result
 
 Over pipes alone: a machine without shared memory has no locks for multiprocessing's pools.
@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from data_collect.child import Child
 from data_collect.commandline import load
 from data_collect.errors import UserError
+from data_collect.guest.child import Child
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from data_collect.errors import UserError
-from game_wm.denoiser import ContextReader, Denoiser
+from game_wm.model.denoiser import ContextReader, Denoiser
 from game_wm.world import WorldModel, unet
 
 

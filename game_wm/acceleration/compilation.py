@@ -38,8 +38,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only, tree_unflatten, treespec_loads
 
 from data_collect import system
-from game_wm.dynamics import DynamicsState
 from game_wm.memory.working import WorkingMemory
+from game_wm.model.dynamics import DynamicsState
 from game_wm.world import WorldModel, WorldState
 
 

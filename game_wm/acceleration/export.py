@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from data_collect.errors import UserError
 from data_collect.files import whole
 from game_wm.acceleration.compilation import Denoise, contiguous, copied, read_by_denoiser
-from game_wm.dynamics import DynamicsState
+from game_wm.model.dynamics import DynamicsState
 from game_wm.world import WorldModel, WorldState, unet
 
 RING = [f"dynamics.bottleneck.{part}" for part in ("keys", "values", "sums", "count")]

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data_collect.errors import UserError
-from game_wm.denoiser import ContextReader
+from game_wm.model.denoiser import ContextReader
+from game_wm.model.transformer import FrameTransformer
 from game_wm.objectives.masked import Masked
-from game_wm.transformer import FrameTransformer
 from game_wm.world import WorldModel
 
 MOST = 0.75  # where all of two by two cells are one

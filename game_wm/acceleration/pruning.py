@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_collect.errors import UserError
-from game_wm.convolution import ResidualBlock
-from game_wm.tokenizer import earlier
+from game_wm.model.convolution import ResidualBlock
+from game_wm.model.tokenizer import earlier
 from game_wm.world import WorldModel, unet
 
 GROUP = 16  # channels that are normalised together, see `convolution.py`

@@ -67,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = options_of(arguments)
 
     from game_wm.checkpoint import load
-    from game_wm.evaluation.card import file_hash, merge, read, section, writable, write
-    from game_wm.evaluation.publish import make_card, path_of, publish
+    from game_wm.evaluation.report.card import file_hash, merge, read, section, writable, write
+    from game_wm.evaluation.report.publish import make_card, path_of, publish
     from game_wm.evaluation.suites import measure, window_only
 
     checkpoint = prepared(arguments.checkpoint, options)

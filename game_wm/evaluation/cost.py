@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from game_wm.ui.headless import measure
+from game_wm.play.headless import measure
 
 FRAMES = 10_000
 

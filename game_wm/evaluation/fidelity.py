@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from game_wm.evaluation import metrics
-from game_wm.evaluation.features import FeatureDistance
+from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.rollout import Dream, Truth, round_trip
 
 HORIZONS = (1, 4, 16, 64, 256)

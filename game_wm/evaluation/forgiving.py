@@ -15,8 +15,8 @@ import numpy as np
 
 from data_collect.errors import Fault, UserError
 from data_collect.guest import Guest
-from data_collect.match import Leg, Steps
-from data_collect.plan import FAULTS, FAULTY
+from data_collect.guest.match import Leg, Steps
+from data_collect.recording.plan import FAULTS, FAULTY
 
 NAMED = 5  # faults that get a line each
 ELSEWHERE = 1_000_003  # added to a seed of which nothing can be played

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from data_collect import games
 from data_collect.errors import UserError
-from data_collect.match import LEADER, NOBODY, Leg, leading
+from data_collect.guest.match import LEADER, NOBODY, Leg, leading
 from game_wm.evaluation.forgiving import Forgiving, Tally
 
 ATTEMPTS = 8  # action seeds tried for one seed

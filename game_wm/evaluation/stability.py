@@ -35,9 +35,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_collect.match import Leg
+from data_collect.guest.match import Leg
 from game_wm.evaluation import metrics
-from game_wm.evaluation.features import FeatureDistance
+from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.rollout import ATTEMPTS, RealGame, Tick, TooShort, begin, device_of, no_tick
 
 DREAMS, FRAMES = 16, 10_000

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from data_collect import games
 from data_collect.errors import UserError
 from game_wm.evaluation.options import Options
-from game_wm.evaluation.progress import progress
+from game_wm.evaluation.report.progress import progress
 from game_wm.evaluation.rollout import ATTEMPTS, BATCH, RealGame, TooShort, device_of, roll, stack
 
 if TYPE_CHECKING:
@@ -107,10 +107,10 @@ def _paced(
 def _rollouts(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int) -> Iterator[Found]:
     """Fidelity with reward and termination, then control: of the same free rollouts."""
     from game_wm.evaluation.control import lacking
-    from game_wm.evaluation.features import FeatureDistance
+    from game_wm.evaluation.feature_distance import FeatureDistance
     from game_wm.evaluation.fidelity import HORIZONS, Fidelity
     from game_wm.evaluation.outcomes import Outcomes
-    from game_wm.evaluation.sheet import draw
+    from game_wm.evaluation.report.sheet import draw
 
     model = checkpoint.model
     prompt, frames = game.pace.cut(prompt, HORIZONS[-1])
@@ -187,7 +187,7 @@ def _namer(checkpoint: Checkpoint, options: Options, game: RealGame) -> Namer:
 
 
 def _stability(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int) -> Iterator[Found]:
-    from game_wm.evaluation.features import FeatureDistance
+    from game_wm.evaluation.feature_distance import FeatureDistance
     from game_wm.evaluation.stability import budget, stability
 
     features = FeatureDistance(device_of(checkpoint.model))
@@ -209,9 +209,9 @@ def window_only(checkpoint: Checkpoint, options: Options) -> Path | None:
 def _revisit(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int) -> Iterator[Found]:
     from game_wm.acceleration import prepare
     from game_wm.checkpoint import load
-    from game_wm.evaluation.features import FeatureDistance
-    from game_wm.evaluation.plot import plot, sheet
-    from game_wm.evaluation.revisit import PROMPTS, budget, revisit
+    from game_wm.evaluation.feature_distance import FeatureDistance
+    from game_wm.evaluation.first_person.plot import plot, sheet
+    from game_wm.evaluation.first_person.revisit import PROMPTS, budget, revisit
 
     if "surface" not in game.env.reset(seed=options.seeds(1)[0])[1]:
         print(
@@ -236,10 +236,10 @@ def _revisit(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: i
 
 
 def _dream(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int) -> Iterator[Found]:
-    from game_wm.evaluation.dream import budget, dream
-    from game_wm.evaluation.gems import UPDATES, WALKS, Bare, gem_detector, has_gems
-    from game_wm.evaluation.plot import ways
-    from game_wm.evaluation.trips import lacking
+    from game_wm.evaluation.first_person.dream import budget, dream
+    from game_wm.evaluation.first_person.gems import UPDATES, WALKS, Bare, gem_detector, has_gems
+    from game_wm.evaluation.first_person.plot import ways
+    from game_wm.evaluation.first_person.trips import lacking
 
     if reason := lacking(game):
         print(f"dream: left out, for {checkpoint.game}: {reason}", file=sys.stderr)

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from game_wm.attention import Norm
+from game_wm.model.attention import Norm
 
 CHUNK = 32  # frames whose products are taken at once
 SHORTEST, LONGEST = 16.0, 4096.0  # half-lives of the heads at first, in frames

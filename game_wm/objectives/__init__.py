@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from game_wm.config import Trunk
+from game_wm.model.config import Trunk
 from game_wm.objectives.autoregressive import Autoregressive
 from game_wm.objectives.cascade import Cascade
 from game_wm.objectives.diffusion import Diffusion

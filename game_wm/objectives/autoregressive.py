@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from game_wm.config import Trunk
+from game_wm.model.config import Trunk
 from game_wm.objectives.tokens import TokenPredict, draw, uniform
 
 

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from game_wm.config import Trunk
+from game_wm.model.config import Trunk
 from game_wm.objectives.flow import Predict, advance, mix
 
 COARSE, FINE = 0.0, 1.0  # what is told in place of the stride

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from game_wm.config import Trunk
+from game_wm.model.config import Trunk
 from game_wm.objectives.flow import Predict, expand
 from game_wm.objectives.samplers import intervals, karras_sigmas, solve
 

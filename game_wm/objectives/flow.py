@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from game_wm.config import Trunk
+from game_wm.model.config import Trunk
 
 Predict = Callable[[Tensor, Tensor, Tensor, slice], Tensor]
 """(noisy (B, K, C, h, w), level (B, K), stride (B, K), which of the K targets) -> clean (B, K, C, h, w)."""

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from game_wm.fsq import Codebook
+from game_wm.model.fsq import Codebook
 
 GOLDEN = 0.6180339887498949
 

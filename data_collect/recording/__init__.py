@@ -1,0 +1,1 @@
+"""Recording gameplay into shards."""

@@ -1,0 +1,159 @@
+"""Worker processes of the recorder: each takes an episode by number and writes shards of its own; its game is a guest.
+
+    Pool(dataset, plan, settings, workers=4, on_frames=print).run()
+
+A worker that loses its parent ends at once; the lock on the folder keeps a new recorder waiting until it has.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from typing import Any
+
+from data_collect.dataset import Dataset
+from data_collect.errors import UserError
+from data_collect.guest import Guest
+from data_collect.guest.child import Child
+from data_collect.lock import folder_lock
+from data_collect.recording.plan import Plan
+from data_collect.recording.recorder import Differs, EpisodeRecorder, Stopped, cut, ended
+from data_collect.shards import ShardWriter
+from data_collect.shards.chunk import Chunk
+
+# Threads of a numerical library would only fight the other workers for the cores.
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+LEAVING = 20.0  # seconds that a worker has to finish its shard
+
+
+class Pool:
+    """Runs a plan on worker processes. `run` returns when it is done, or raises what stopped a worker.
+
+    `on_frames(count)` is called for every chunk, `on_shard()` for every shard that is whole, `on_line(text)` to tell.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        plan: Plan,
+        settings: dict[str, Any],
+        workers: int,
+        on_frames: Callable[[int], None],
+        on_shard: Callable[[], Any],
+        on_line: Callable[[str], None],
+    ) -> None:
+        self.dataset, self.plan, self.settings, self.workers = dataset, plan, settings, workers
+        self.on_frames, self.on_shard, self.on_line = on_frames, on_shard, on_line
+        self.episodes: dict[Any, int | None] = {}  # which one each worker is at, by its pipe
+        self.asking: dict[Any, int] = {}  # the limit that a waiting worker knows
+
+    def run(self) -> None:
+        """Start the workers, hand out episodes, send the workers home."""
+        workers = [Child("data_collect.recording.workers:work", ONE_THREAD) for _ in range(self.workers)]
+        try:
+            for worker in workers:
+                self.episodes[worker.pipe] = None
+                self._send(worker.pipe, (self.dataset, self.settings))
+            self._hand_out()
+            while self.episodes:
+                for pipe in connection.wait(list(self.episodes)):
+                    self._hear(pipe)
+                self._hand_out()
+        finally:
+            for worker in workers:
+                worker.pipe.close()  # whoever is still at work sees it, finishes its shard and leaves
+            for worker in workers:
+                worker.end(LEAVING)
+
+    def _hand_out(self) -> None:
+        for pipe, number in list(self.episodes.items()):
+            if number is None and (number := self.plan.take()) is not None:
+                self.episodes[pipe] = number
+                self._send(pipe, (number, self.plan.kept.get(number, []), self.plan.limit(number)))
+        for pipe, known in list(self.asking.items()):
+            number = self.episodes[pipe]
+            assert number is not None
+            limit, final = self.plan.limit(number)
+            if final or limit > known:
+                del self.asking[pipe]
+                self._send(pipe, (limit, final))
+        if not self.plan.running:
+            for pipe in self.episodes:
+                self._send(pipe, None)
+            while self.episodes:
+                self._hear(next(iter(self.episodes)))
+
+    def _send(self, pipe: Connection, message: Any) -> None:
+        try:
+            pipe.send(message)
+        except ConnectionError:
+            while True:  # the worker has ended: raises what it said last, or that it was killed
+                self._hear(pipe)
+
+    def _hear(self, pipe: Any) -> None:
+        try:
+            what, value = pipe.recv()
+        except (EOFError, ConnectionError):
+            raise UserError("a worker process was killed; run the same command again, it continues") from None
+        if what == "frames":
+            self.on_frames(value)
+        elif what == "shard":
+            self.on_shard()
+        elif what == "limit":
+            self.asking[pipe] = value
+        elif what == "done":
+            self.plan.finish(*value)
+            self.episodes[pipe] = None
+        elif what == "line":
+            self.on_line(value)
+        elif what == "bye":
+            del self.episodes[pipe]
+            pipe.close()
+        elif what == "user":
+            raise UserError(value)
+        else:
+            raise RuntimeError(f"a worker process failed:\n{value}")
+
+
+def work(pipe: Connection) -> None:
+    """A worker's life: messages in (number, kept chunks, limit), out (what, value)."""
+    try:
+        dataset, settings = pipe.recv()
+        shared, game = folder_lock(dataset.folder, shared=True), Guest(settings["game"], frame=dataset.frame_size)
+        with shared, game as env, ShardWriter(dataset.folder) as writer:
+            _serve(pipe, env, writer, dataset, settings)
+        pipe.send(("bye", None))
+    except (EOFError, ConnectionError, Stopped):
+        pass  # the parent has left, or wants to
+    except Exception as error:
+        known = isinstance(error, UserError)
+        with suppress(OSError):
+            pipe.send(("user" if known else "bug", str(error) if known else traceback.format_exc()))
+
+
+def _serve(pipe: Connection, env: Guest, writer: ShardWriter, dataset: Dataset, settings: dict[str, Any]) -> None:
+    def add(chunk: Chunk) -> None:
+        before = len(writer.closed)
+        pipe.send(("frames", writer.add(chunk).frames))
+        if len(writer.closed) > before:
+            pipe.send(("shard", None))
+
+    recorder = EpisodeRecorder(env, settings, add, dataset.read, stop=pipe.poll)
+    while (task := pipe.recv()) is not None:
+        number, kept, limit = task
+
+        def more(known: int) -> tuple[int, bool]:
+            pipe.send(("limit", known))
+            return pipe.recv()
+
+        try:
+            frames, fault = recorder.record(number, limit, more, kept)
+        except Differs:
+            pipe.send(("line", cut(number)))
+            frames, fault = sum(ref.frames for ref in kept), ""
+        if fault:
+            pipe.send(("line", ended(settings, number, frames, fault)))
+        pipe.send(("done", (number, frames, fault)))

@@ -1,0 +1,280 @@
+"""In the dream alone: what was dreamt is left, come back to, and compared with what it was before.
+
+    python -m game_wm evaluate checkpoints/maze.safetensors --suite dream
+    python -m game_wm evaluate checkpoints/maze.safetensors --suite dream --episodes 4      # a quick look
+
+*Turn round once*: after a prompt, `turn_left` is held until the real game has turned by 360°. `turn_round_psnr`
+compares the dream's last frame with the frame before the turn, the last of the prompt, sent through the tokenizer.
+*There and back* over 50, 200 and 1,000 frames: half of them on a way that is led in the dream itself, where nothing is
+in the way, one button at a time (see led.py), the other half the opposite buttons in reverse order; compared in the
+same way, all but what moves by itself before it sets out.
+
+PSNR is that of the mean squared error over all pixels of the runs that count; turning, without those that move by
+themselves (that differ in the real game before and after).
+
+A run counts only if the dream went where it was led. At 90°, 180° and 270° its frame differs from the frame before
+(root mean square) by 0.6 to 1.67 times as much as in the real game; a quarter, a half and three quarters of the way
+there and back, by as much as a turn in the real game must (see trips.py). And the inverse-dynamics network of the suite
+control, asked which one button or none was held, names at least 90 % of the actions from the third dreamt frame on.
+`…_counted` is the share of runs that count, `…_runs` how many there were. So a frozen dream has no PSNR and a share of
+0.
+
+*Taken stays taken*, *untouched stays*: the share of counted runs after which a gem is gone that was taken in the dream
+300 frames before, and one is there that was left alone (see gems.py), on ways that are led in the same way.
+`detector`: the gem detector's accuracy on real frames that it was not trained on; `detector_tokenised`: on the same
+sent through the tokenizer.
+
+Legend: E runs, P frames of the prompt, N of the trip, H, W pixels, A length of an encoded action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from game_wm.evaluation import metrics
+from game_wm.evaluation.control import Namer
+from game_wm.evaluation.first_person.dream_walk import Start, Way, lead, share_named
+from game_wm.evaluation.first_person.gems import (
+    HALF,
+    LEAST,
+    Bare,
+    Detector,
+    Gem,
+    around,
+    close_ahead,
+    find_gem,
+    out_of_view,
+    still_there,
+    was_taken,
+)
+from game_wm.evaluation.first_person.trips import AWAY, Trip, Walk, difference, lacking, turn_round
+from game_wm.evaluation.report.sheet import ROWS
+from game_wm.evaluation.rollout import ATTEMPTS, BATCH, RealGame, Tick, begin, device_of, no_tick, round_trip
+
+LENGTHS = (50, 200, 1000)
+RUNS = 32
+WALK_FRAMES, WALKS = 1500, 3  # of real play to find a gem in; walks of a seed
+AS_MUCH = 0.6  # least and (its inverse) greatest ratio of differences, dream over real
+NAMED = 0.9
+
+
+@torch.no_grad()
+def roll(model: Any, trips: Sequence[Trip], steps: int | None = None) -> Tensor:
+    """The dream of several trips of the same length: uint8 (E, N, H, W, 3)."""
+    prompts, led, actions = (
+        torch.from_numpy(np.stack([getattr(t, k) for t in trips])) for k in ("prompt", "led", "actions")
+    )
+    poses = [trip.poses for trip in trips if trip.poses is not None]
+    placed = torch.from_numpy(np.stack(poses)) if len(poses) == len(trips) else None
+    state, device = begin(model, prompts, led, [trip.seed for trip in trips], placed), device_of(model)
+    frames = []
+    for n in range(actions.shape[1]):
+        outcome, state = model.step(state, actions[:, n].to(device), steps)
+        frames.append(outcome.frames.cpu())
+    return torch.stack(frames, 1)
+
+
+def counts(trip: Trip, dream_NHWC: Tensor, before_HWC: Tensor, namer: Namer) -> bool:
+    """Whether the dream went where it was led; `before` is the frame before it as the tokenizer shows it."""
+    for mark in trip.marks:
+        ratio = difference(dream_NHWC[mark - 1].numpy(), before_HWC.numpy())
+        ratio /= difference(trip.frames[mark - 1], trip.prompt[-1])
+        if not AS_MUCH <= ratio <= 1 / AS_MUCH:
+            return False
+    return share_named(namer, dream_NHWC, torch.from_numpy(trip.actions)) >= NAMED
+
+
+def go(model: Any, namer: Namer, start: Start, half: int, steps: int | None, **led: Any) -> tuple[Way | None, Tensor]:
+    """The way from here if it counts, and the frame (H, W, 3) before it as the tokenizer shows it."""
+    before = round_trip(model, torch.from_numpy(start.frames[None, -3:]))[0]
+    way = lead(model, namer, start, half, steps, **led)
+    if way is None or share_named(namer, way.frames, torch.from_numpy(way.actions)) < NAMED:
+        return None, before
+    marks = (half // 2, half, half + half // 2)
+    away = min(difference(way.frames[mark - 1].numpy(), before.numpy()) for mark in marks)
+    return way if away >= AWAY else None, before
+
+
+class Runs:
+    """Collects runs of one kind: whether each counts, and its squared error."""
+
+    def __init__(self) -> None:
+        self.counted: list[float] = []
+        self.errors: list[np.ndarray] = []  # (2,) each, NaN where the run does not count
+        self.ways: list[tuple[int, np.ndarray, np.ndarray]] = []  # for the sheet: seed, frame before, frames
+
+    def add(self, model: Any, trips: Sequence[Trip], namer: Namer, steps: int | None) -> None:
+        """Dream a batch."""
+        dreams = roll(model, trips, steps)
+        before = round_trip(model, torch.from_numpy(np.stack([trip.prompt[-3:] for trip in trips])))
+        still = torch.from_numpy(np.stack([trip.still for trip in trips]))
+        errors = metrics.squared_error(before, dreams[:, -1], still)
+        for trip, frames, frame, error in zip(trips, dreams, before, errors, strict=True):
+            self._note(counts(trip, frames, frame, namer), error)
+
+    def lead(
+        self, model: Any, game: RealGame, namer: Namer, seed: int, prompt: int, half: int, steps: int | None
+    ) -> None:
+        """Dream a way there and back, if the game has a prompt for it."""
+        starts = (game.lead(seed, attempt, prompt) for attempt in range(ATTEMPTS))
+        if (found := next(filter(None, starts), None)) is None:
+            return
+        poses = np.stack(found.play.poses) if found.play.poses else None
+        start = Start(seed, np.stack(found.play.frames), np.stack(found.play.actions), poses=poses)
+        way, before = go(model, namer, start, half, steps)
+        if way is None:
+            self._note(False, np.full(2, np.nan))
+            return
+        if len(self.ways) < ROWS:
+            self.ways.append((seed, before.numpy(), way.frames.numpy()))
+        surface = found.info.get("surface")
+        still = np.ones(before.shape[:2], bool) if surface is None else np.asarray(surface) >= 0
+        self._note(True, metrics.squared_error(before[None], way.frames[-1:], torch.from_numpy(still)[None])[0])
+
+    def _note(self, counts: bool, error: np.ndarray) -> None:
+        self.counted.append(float(counts))
+        self.errors.append(error if counts else np.full(2, np.nan))
+
+    def result(self) -> dict[str, Any]:
+        """psnr (absent when no run counts), counted, runs."""
+        if not self.counted:
+            return {}
+        errors, share = np.stack(self.errors), np.array(self.counted)
+        card: dict[str, Any] = {"counted": metrics.mean(share), "counted_interval": list(metrics.bootstrap(share))}
+        card["runs"] = len(share)
+        if share.any():
+            card["psnr"] = metrics.pooled_psnr(errors)
+            card["psnr_interval"] = list(metrics.bootstrap(errors, metrics.pooled_psnr))
+        return card
+
+
+class Walks:
+    """The walks of the seeds at hand and where their gems were, each made once."""
+
+    def __init__(self, game: RealGame, bare: Bare | None, prompt: int, frames: int) -> None:
+        self.game, self.bare, self.prompt, self.frames = game, bare, prompt, frames
+        self.walks: dict[tuple[int, int], Walk] = {}
+        self.gems: dict[tuple[int, int], np.ndarray] = {}
+
+    def of(self, seed: int, attempt: int) -> Walk:
+        if (seed, attempt) not in self.walks:
+            self.walks[seed, attempt] = Walk.record(self.game, seed, attempt, self.prompt, self.prompt + self.frames)
+        return self.walks[seed, attempt]
+
+    def gem(self, seed: int, taken: bool) -> Gem | None:
+        """A gem to set out from."""
+        assert self.bare is not None
+        for attempt in range(WALKS):
+            walk = self.of(seed, attempt)
+            if (seed, attempt) not in self.gems:
+                self.gems[seed, attempt] = self.bare.masks(seed, walk.frames, walk.actions)
+            if found := find_gem(self.game, self.bare, walk, self.gems[seed, attempt], taken):
+                return found
+        return None
+
+
+def dream(
+    model: Any,
+    game: RealGame,
+    namer: Namer,
+    seeds: Sequence[int],
+    prompt: int,
+    gems: tuple[Bare, Detector] | None = None,
+    lengths: Sequence[int] = LENGTHS,
+    steps: int | None = None,
+    tick: Tick = no_tick,
+) -> tuple[dict[str, Any], list[str], list[tuple[int, np.ndarray, np.ndarray]]]:
+    """The card's `dream` object, {} where the game allows none of it, sentences that say what is absent and why, and
+    for the sheet some of the longest ways there and back.
+
+    Args:
+        gems: the game without gems and the detector, where the game has any.
+        tick: told of runs prepared and dreamt; `budget` says how many to expect.
+    """
+    if reason := lacking(game):
+        return {}, [f"absent, for {reason}"], []
+    turns, trips = Runs(), {length: Runs() for length in lengths}
+    found: dict[bool, list[bool]] = {True: [], False: []}  # taken? -> whether the gem is there after each counted run
+    tried = {True: 0, False: 0}
+
+    def gather(make: Callable[..., Any], *arguments: Any) -> list[Any]:
+        made = []
+        for seed in part:
+            if run := make(seed, *arguments):
+                made.append(run)
+            tick(1)
+        return made
+
+    for first in range(0, len(seeds), BATCH):
+        part = seeds[first : first + BATCH]
+        if batch := gather(partial(turn_round, game), prompt):
+            turns.add(model, batch, namer, steps)
+        walks = Walks(game, gems[0] if gems else None, prompt, WALK_FRAMES)
+        for length, runs in trips.items():
+            for seed in part:
+                runs.lead(model, game, namer, seed, prompt, length // 2, steps)
+                tick(1)
+        if gems is None:
+            continue
+        for taken in (True, False):
+            for gem in gather(walks.gem, taken):
+                tried[taken] += 1
+                there = _is_there(model, namer, gem, gems[1], taken, steps)
+                found[taken] += [] if there is None else [there]
+    return *_card(model, turns, trips, found, tried, gems), trips[max(lengths)].ways
+
+
+def _is_there(model: Any, namer: Namer, gem: Gem, detector: Detector, taken: bool, steps: int | None) -> bool | None:
+    """Whether the gem is there after a way that was led from it; None where the way does not count."""
+    shuns: Callable[[Tensor], bool] = lambda frame: not taken and close_ahead(detector(frame[None])[0].numpy())  # noqa: E731
+    way, before = go(model, namer, gem.start, HALF, steps, shuns=shuns)
+    pixels = detector(before[None])[0].numpy() & around(gem.pixels)
+    if way is None or pixels.mean() < LEAST:
+        return None
+    seen = detector(way.frames).numpy()
+    judged = was_taken(seen[len(gem.start.given) - 1], gem) if taken else out_of_view(seen)
+    return still_there(seen[-1], pixels) if judged else None
+
+
+def _card(
+    model: Any, turns: Runs, trips: dict[int, Runs], found: dict[bool, list[bool]], tried: dict[bool, int],
+    gems: tuple[Bare, Detector] | None,
+) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
+    card, notes = {f"turn_round_{key}": value for key, value in turns.result().items()}, list[str]()
+    if "turn_round_psnr" not in card:
+        notes.append(f"turn_round_psnr is absent: {_why(len(turns.counted))}")
+    for length, runs in trips.items():
+        result = runs.result()
+        for key, value in result.items():
+            card.setdefault(f"there_and_back_{key}", {})[str(length)] = value
+        if "psnr" not in result:
+            notes.append(f"there_and_back_psnr over {length} frames is absent: {_why(len(runs.counted))}")
+    if gems is None:
+        return card, [*notes, "taken_stays_taken and untouched_stays are absent: the game has no option `gems`"]
+    for key, taken in (("taken_stays_taken", True), ("untouched_stays", False)):
+        if found[taken]:
+            values = np.array([there != taken for there in found[taken]], float)
+            card[key], card[f"{key}_interval"] = metrics.mean(values), list(metrics.bootstrap(values))
+        else:
+            notes.append(f"{key} is absent: {_why(tried[taken])}")
+        if tried[taken]:
+            card[f"{key}_counted"], card[f"{key}_runs"] = len(found[taken]) / tried[taken], tried[taken]
+    frames, masks = gems[1].held_out
+    card["detector"] = gems[1].right(frames, masks)
+    card["detector_tokenised"] = gems[1].right(round_trip(model, frames[:, None]), masks)
+    return card, notes
+
+
+def _why(runs: int) -> str:
+    return f"none of {runs} runs counts" if runs else "the real game allows no such run"
+
+
+def budget(seeds: int, lengths: Sequence[int] = LENGTHS, gems: bool = True) -> int:
+    """What `dream` tells `tick` in all."""
+    return seeds * (1 + len(lengths) + 2 * gems)

@@ -1,0 +1,161 @@
+"""There and back on a way that is led in the dream, where it is the dream's own walls that must not be in the way.
+
+    way = lead(model, namer, Start(90000, frames, actions), half=100)        # None where it does not get so far
+
+A player walks ahead and turns, one button at a time, for as long as chance says. A step ahead or back is taken only if
+the dream shows it: the inverse-dynamics network of the suite control names its button, and a model that reckons where
+it is has moved as far as that button mostly does. Where it is held up, the step is undone, and the player backs off and
+turns. Half of the way is led so, the other half is the opposite buttons in reverse order.
+
+Legend: P frames of the prompt, K given steps, N of the way, H, W pixels, A length of an encoded action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data_collect.schema import ActionSchema
+from game_wm.evaluation.control import Namer, triples
+from game_wm.evaluation.first_person.trips import reversed_actions
+from game_wm.evaluation.rollout import begin, device_of
+
+AHEAD, BACK, TURN = (8, 40), (6, 12), (6, 30)  # steps of a leg, the least and less than the most
+TURNS = 0.4  # share of the legs that follow a leg ahead
+PATIENCE = 3  # steps tried for one that is wanted
+HELD_UP = 0.05  # by what share a step may be shorter or longer than that button's
+
+
+class Start(NamedTuple):
+    """What a way begins with: the seed of its noise and its turns, real frames uint8 (P, H, W, 3), the actions
+    (P-1, A) between them, steps (K, A) that are given, which it is led on from, and the frames' poses (P, 3)."""
+
+    seed: int
+    frames: np.ndarray
+    actions: np.ndarray
+    given: Sequence[np.ndarray] = ()
+    poses: np.ndarray | None = None
+
+
+class Way(NamedTuple):
+    """Dreamt frames uint8 (N, H, W, 3) and the actions (N, A) that led to them."""
+
+    frames: Tensor
+    actions: np.ndarray
+
+
+class Leader:
+    """Which button is held: legs ahead with turns between them, and some steps back from where there is no way."""
+
+    def __init__(self, schema: ActionSchema, generator: np.random.Generator) -> None:
+        self.schema, self.generator, self.name = schema, generator, ""
+        self.begin()
+
+    def begin(self) -> None:
+        """The next leg."""
+        if self.name == "back" or self.generator.random() < TURNS:
+            self.turn()
+        else:
+            self._hold("forward", AHEAD)
+
+    def held_up(self) -> None:
+        """There is no way: away from it, or at least another way round."""
+        if self.name == "forward":
+            self._hold("back", BACK)
+        else:
+            self.turn()
+
+    def turn(self) -> None:
+        """A leg that turns."""
+        self._hold(("turn_left", "turn_right")[int(self.generator.integers(2))], TURN)
+
+    def _hold(self, name: str, steps: tuple[int, int]) -> None:
+        self.name, self.left = name, int(self.generator.integers(*steps))
+
+    def button(self) -> np.ndarray:
+        """The encoded action (A,)."""
+        return np.array([name == self.name for name in self.schema.names], np.float32)
+
+    def taken(self) -> None:
+        """The step is made."""
+        self.left -= 1
+        if not self.left:
+            self.begin()
+
+
+@torch.no_grad()
+def share_named(namer: Namer, frames_NHWC: Tensor, actions_NA: Tensor) -> float:
+    """Share of the actions, of one button or none, that are named rightly from the third frame on."""
+    choices = torch.cat([torch.zeros(1, actions_NA.shape[1]), torch.eye(actions_NA.shape[1])])
+    output = torch.cat([namer.network(view) for view in triples(frames_NHWC[None])[0].split(128)])
+    likelihood = F.logsigmoid(output) @ choices.T + F.logsigmoid(-output) @ (1 - choices).T
+    return float((choices[likelihood.argmax(1)] == actions_NA[2:]).all(1).float().mean())
+
+
+def usual(model: Any, state: Any, action_1A: Tensor) -> float | None:
+    """How far this button mostly leads; None in a model that does not reckon."""
+    geometry = getattr(model, "geometry", None)
+    if geometry is None or geometry.motion.free is None:
+        return None
+    return float(state.recent.unhindered(geometry, action_1A)[0, :2].norm())
+
+
+@torch.inference_mode()
+def lead(
+    model: Any,
+    namer: Namer,
+    start: Start,
+    half: int,
+    steps: int | None = None,
+    shuns: Callable[[Tensor], bool] = lambda _: False,
+) -> Way | None:
+    """The way, `half` steps there and as many back; None where the player is held up everywhere.
+
+    Args:
+        steps: denoiser calls a frame (the model's own number when None).
+        shuns: whether a frame (H, W, 3) shows what he must not walk into: there he turns at once.
+    """
+    prompt, device = torch.from_numpy(start.frames), device_of(model)
+    poses = None if start.poses is None else torch.from_numpy(start.poses)[None]
+    state = begin(model, prompt[None], torch.from_numpy(start.actions)[None], [start.seed], poses)
+    leader = Leader(namer.schema, np.random.default_rng((start.seed, half)))
+    frames, actions, tried = [prompt[-2], prompt[-1]], list[np.ndarray](), 0
+
+    def step(button: np.ndarray) -> Tensor:
+        nonlocal state
+        outcome, state = model.step(state, torch.from_numpy(button)[None].to(device), steps)
+        return outcome.frames[0].cpu()
+
+    for button in start.given:
+        frames.append(step(button))
+        actions.append(button)
+    while len(actions) < half:
+        if tried == PATIENCE * half:
+            return None
+        tried += 1
+        if leader.name == "forward" and shuns(frames[-1]):
+            leader.turn()
+        button = leader.button()
+        action = torch.from_numpy(button)
+        walks = not leader.name.startswith("turn_")
+        before = state.clone() if walks else state  # a turn is never taken back
+        wanted = usual(model, state, action[None].to(device)) if walks else None
+        frame = step(button)
+        free = not walks or share_named(namer, torch.stack([*frames[-2:], frame]), action.expand(3, -1)) == 1
+        if wanted is not None:
+            free &= abs(float(state.recent.steps[0, -1, :2].norm()) - wanted) <= HELD_UP * wanted
+        if not free:
+            state = before
+            leader.held_up()
+            continue
+        frames.append(frame)
+        actions.append(button)
+        leader.taken()
+    back = reversed_actions(namer.schema, actions)
+    frames += [step(button) for button in back]
+    return Way(torch.stack(frames[2:]), np.stack([*actions, *back]))

@@ -1,0 +1,191 @@
+"""Revisit: does what has left the picture look the same when it comes back? Quality by the age of what is seen.
+
+    python -m game_wm evaluate checkpoints/maze.safetensors --suite revisit
+    python -m game_wm evaluate checkpoints/maze.safetensors --suite revisit --episodes 8 --prompts 1024   # a quick look
+
+Prompts of 256, 1,024 and 4,096 real frames led by the explorer, then free rollouts of 32 frames: both turns held all
+the time, and the explorer's own way on. What the age of a pixel is and how the moment to begin is chosen stands in
+returns.py. Figures are of one prompt length ("1024") and one span of the rollout ("1-8", "9-32"), so that ages are
+compared at equal rollout positions; each has its 95 % bootstrap interval over mazes beside it (KEY_interval).
+
+`psnr`: of the mean squared error over all pixels of an age in all mazes. `feature_distance`: a frame's feature distance
+is a mean over its positions; here the mean goes over the pixels of an age (`FeatureDistance.local`), on every fourth
+frame of the rollout. So it needs no frames that are all of one age, of which the first eight have none. A maze in whose
+rollouts less than 1 % of the pixels of a span are of an age is left out of that age; `mazes` counts those that are in.
+An age without a maze is absent. `ceiling_psnr`: the truth sent through the tokenizer. `window_only`: the same prompts
+and actions dreamt by a model of the same size and training time without long memory.
+
+Legend: E episodes (mazes), R rollouts of each, P frames of the prompt, N frames of a rollout, H, W pixels, A length of
+an encoded action.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from game_wm.evaluation import metrics
+from game_wm.evaluation.feature_distance import FeatureDistance
+from game_wm.evaluation.first_person.returns import SPANS, Visit, buckets, come_back, of_age
+from game_wm.evaluation.rollout import RealGame, Tick, begin, device_of, in_threes, no_tick, round_trip
+
+PROMPTS = (256, 1024, 4096)
+LEAST = 0.01  # share of a span's pixels that must be of an age for a maze to count
+FEATURE_STRIDE = 4
+PLAYERS, PROMPT_FRAMES = 16, 16_384  # at most, in one batch: they bound the memory
+
+
+class ByAge:
+    """Collects the errors of one model's pictures by span and age, one row a maze."""
+
+    def __init__(self, names: Sequence[str], features: FeatureDistance | None) -> None:
+        self.names, self.features, self.seen = names, features, 0  # seen: mazes
+        self.errors: dict[str, list[np.ndarray]] = {span: [] for span in SPANS}  # (ages, 2): squared error, values
+        self.distances: dict[str, list[np.ndarray]] = {span: [] for span in SPANS}  # (ages, 2): distance, pixels
+
+    def add(self, truth_RNHWC: Tensor, made_RNHWC: Tensor, ages_RNHW: np.ndarray) -> None:
+        """Score one maze."""
+        self.seen += 1
+        masks = {name: torch.from_numpy(of_age(ages_RNHW, name)) for name in self.names}
+        for span, part in SPANS.items():
+            truth, made = truth_RNHWC[:, part], made_RNHWC[:, part]
+            shown = {name: mask[:, part] if _share(mask[:, part]) >= LEAST else None for name, mask in masks.items()}
+            rows = [[math.nan, math.nan]] * len(shown)
+            for i, mask in enumerate(shown.values()):
+                if mask is not None:
+                    error = metrics.squared_error(*(x.flatten(0, 1) for x in (truth, made, mask)))
+                    rows[i] = error.sum(0).tolist()
+            self.errors[span].append(np.array(rows))
+            if self.features is not None:
+                some = slice(FEATURE_STRIDE - 1, None, FEATURE_STRIDE)
+                local = self.features.local(truth[:, some].flatten(0, 1), made[:, some].flatten(0, 1)).numpy()
+                rows = [[math.nan, math.nan]] * len(shown)
+                for i, mask in enumerate(shown.values()):
+                    if mask is not None and (there := mask[:, some].flatten(0, 1)).any():
+                        rows[i] = [float(local[there.numpy()].sum(dtype=np.float64)), float(there.sum())]
+                self.distances[span].append(np.array(rows))
+
+    def result(self, span: str) -> dict[str, Any]:
+        """`psnr`, `feature_distance` and their intervals, by age."""
+        card: dict[str, Any] = {}
+        kinds = (("psnr", self.errors, metrics.pooled_psnr), ("feature_distance", self.distances, metrics.ratio))
+        for key, table, statistic in kinds:
+            if not table[span]:
+                continue
+            rows = np.stack(table[span])  # (E, ages, 2)
+            for i, name in enumerate(self.names):
+                if not math.isnan(value := statistic(rows[:, i])):
+                    card.setdefault(key, {})[name] = value
+                    card.setdefault(f"{key}_interval", {})[name] = list(metrics.bootstrap(rows[:, i], statistic))
+        return card
+
+    def mazes(self, span: str) -> dict[str, int]:
+        """How many mazes each age has; ages without one are absent."""
+        counts = (~np.isnan(np.stack(self.errors[span])[..., 0])).sum(0)
+        return {name: int(count) for name, count in zip(self.names, counts, strict=True) if count}
+
+
+def _share(mask: Tensor) -> float:
+    return int(mask.sum()) / mask.numel()
+
+
+@torch.no_grad()
+def dream(model: Any, visits: Sequence[Visit], steps: int | None = None) -> Tensor:
+    """The rollouts of several visits, each a player: uint8 (E, R, N, H, W, 3). A prompt is read once."""
+    prompts = torch.from_numpy(np.stack([visit.frames for visit in visits]))
+    led = torch.from_numpy(np.stack([visit.actions for visit in visits]))
+    state, device = begin(model, prompts, led, [visit.seed for visit in visits]), device_of(model)
+    actions = torch.from_numpy(np.stack([[branch.actions for branch in visit.branches] for visit in visits]))
+    rollouts = []
+    for r in range(actions.shape[1]):
+        branch, frames = copy.deepcopy(state), []
+        for n in range(actions.shape[2]):
+            outcome, branch = model.step(branch, actions[:, r, n].to(device), steps)
+            frames.append(outcome.frames.cpu())
+        rollouts.append(torch.stack(frames, 1))
+    return torch.stack(rollouts, 1)
+
+
+def visits(game: RealGame, seeds: Sequence[int], prompt: int, tick: Tick) -> Iterator[list[Visit]]:
+    """Visits in batches small enough for their prompts to fit into memory; none of seeds that end before."""
+    players = max(1, min(PLAYERS, PROMPT_FRAMES // prompt))
+    for first in range(0, len(seeds), players):
+        batch = []
+        for seed in seeds[first : first + players]:
+            batch += [visit] if (visit := come_back(game, seed, prompt)) else []
+            tick(1)
+        if batch:
+            yield batch
+
+
+def revisit(
+    model: Any,
+    game: RealGame,
+    features: FeatureDistance,
+    seeds: Sequence[int],
+    prompts: Sequence[int] = PROMPTS,
+    window: Any = None,
+    steps: int | None = None,
+    tick: Tick = no_tick,
+    kept: dict[int, list[list[Visit]]] | None = None,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The card's `revisit` object (without prompts that no seed's game lasts for) and, for the sheet, some returns from
+    the longest prompt of at most 1,024 frames.
+
+    Args:
+        window: the model without long memory to compare with, if there is one.
+        tick: told of visits and of mazes dreamt; `budget` says how many to expect.
+        kept: visits by prompt that have been played, for who measures several models; those that are not are added.
+
+    A return is {"seed", "prompt", "ages" (N, H, W), "before" (H, W, 3), "truth", "dream" and, with a window-only model,
+    "window" (N, H, W, 3)}.
+    """
+    card, returns = dict[str, Any](), list[dict[str, Any]]()
+    shown = max((p for p in prompts if p <= 1024), default=min(prompts))
+    for prompt in prompts:
+        names = buckets(prompt)
+        ours, theirs, ceiling = ByAge(names, features), ByAge(names, features), ByAge(names, None)
+        if kept is not None and prompt not in kept:
+            kept[prompt] = list(visits(game, seeds, prompt, tick))
+        for batch in kept[prompt] if kept else visits(game, seeds, prompt, tick):
+            made = dream(model, batch, steps)
+            other = dream(window, batch) if window is not None else None
+            for i, visit in enumerate(batch):
+                truth = torch.from_numpy(np.stack([branch.frames for branch in visit.branches]))
+                ages = np.stack([branch.ages for branch in visit.branches])
+                ours.add(truth, made[i], ages)
+                ceiling.add(truth, round_trip(model, in_threes(truth)).unflatten(0, truth.shape[:2]), ages)
+                if other is not None:
+                    theirs.add(truth, other[i], ages)
+                if prompt == shown:
+                    r = int(np.argmax([of_return(branch.ages) for branch in visit.branches]))
+                    returns.append(
+                        {"seed": visit.seed, "prompt": prompt, "ages": ages[r], "before": visit.frames[-1],
+                         "truth": truth[r].numpy(), "dream": made[i, r].numpy()}
+                        | ({"window": other[i, r].numpy()} if other is not None else {})
+                    )  # fmt: skip
+                tick(1)
+        for span in SPANS if ours.seen else ():
+            entry = ours.result(span)
+            if window is not None:
+                entry["window_only"] = theirs.result(span)
+            entry["ceiling_psnr"] = ceiling.result(span).get("psnr", {})
+            card[f"{prompt}/{span}"] = entry | {"mazes": ours.mazes(span)}
+    returns.sort(key=lambda found: -of_return(found["ages"]))
+    return card, returns
+
+
+def of_return(ages: np.ndarray) -> float:
+    """Share of pixels that come back after more than 64 frames."""
+    return float(sum(of_age(ages, name).mean() for name in ("65-256", "257-1024", ">1024")))
+
+
+def budget(episodes: int, prompts: Sequence[int]) -> int:
+    """What `revisit` tells `tick` in all."""
+    return 2 * episodes * len(prompts)

@@ -1,0 +1,228 @@
+"""What a camera that moves over a plane sees of pictures it took before: projection, and drawing a remembered view.
+
+The camera stands upright and turns about its vertical axis, as a first-person player's does. A picture with its
+disparity (one over the depth along the view) can then be drawn as seen from any other pose:
+disparities are carried over first, nearest surface foremost; then every pixel of the new view is looked up where it
+lies in each source, and kept where the source's own disparity agrees (so what was hidden there stays empty here).
+
+Lengths are in one unit throughout, a place's side. `focal` is the focal length in halves of the picture's width,
+negative where `aside` of a pose points to the left of the picture.
+
+Legend: B views, R sources of each, H, W pixels, h, w grid of disparities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from game_wm.memory.first_person.pose import relative
+
+BEHIND = 0.05  # what lies nearer to the camera's plane than this, against its depth before, is not seen
+STANDS = 1e-5  # in places and radians: who moves less in a frame stands still
+THROUGH, GONE = 1.1, 0.4  # times as near as what was just seen, and of 2: by how much its colour differs from that
+EMPTY = 2.5e-4  # disparities below this are nothing; the sky has a little more
+MOST = 64.0  # no disparity is larger
+AGREE, AGREE_ABOUT = 0.12, 0.015  # how far disparities may differ: relative and absolute
+COARSER, FINER = 2.0, 0.5  # cost of a source that was farther from a surface than the view is, and of a nearer one
+FLAT = 0.01  # below this disparity all is seen as finely
+SHARPNESS = 4.0  # of the choice among sources
+NUDGE, LARGEST = 0.04, 0.15  # in aligning: the step that shows the slope, and the largest that is taken
+DAMPING, ENOUGH = 0.005, 0.15  # what slopes of less than its root count for, and the share of pixels that must be shown
+ORDER = 0.05  # cost of coming one later among the sources of a memory
+
+
+class Sources(NamedTuple):
+    """Pictures that views are drawn from, best first: uint8 (B, R, 3, H, W), their `disparity` (B, R, h, w), their
+    `poses` as seen from the view (B, R, 3) and whether there is one (B, R). `order`: what it costs to come one later;
+    `agree`: by what share a disparity may differ from the view's."""
+
+    pictures: Tensor
+    disparity: Tensor
+    poses: Tensor
+    there: Tensor
+    order: float = ORDER
+    agree: float = AGREE
+
+
+@cache
+@torch.inference_mode(False)  # what play has kept, training can use
+def rays(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Columns and rows (h, w) of the pixels' middles, from -1 to 1."""
+    u, v = ((torch.arange(n, device=device) + 0.5) / n * 2 - 1 for n in (width, height))
+    rows, columns = torch.meshgrid(v, u, indexing="ij")
+    return columns, rows
+
+
+def project(disparity_BHW: Tensor, other_B3: Tensor, focal: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the pixels of views lie in other pictures, taken from `other` (the pose as seen from the view).
+
+    Returns places (B, H, W, 2) from -1 to 1, disparities there (B, H, W), and whether it lies in front (B, H, W).
+    """
+    u, v = rays(disparity_BHW.shape[-2], disparity_BHW.shape[-1], disparity_BHW.device)
+    ahead, aside, turn = other_B3[..., None, None].unbind(1)
+    x, y, cos, sin = 1 - disparity_BHW * ahead, u / focal - disparity_BHW * aside, turn.cos(), turn.sin()
+    depth = cos * x + sin * y
+    seen = depth > BEHIND
+    depth = depth.clamp_min(BEHIND)
+    across = focal * (cos * y - sin * x) / depth
+    return torch.stack((across, v / depth), -1), disparity_BHW / depth, seen
+
+
+def carry(disparity_BRhw: Tensor, to_BR3: Tensor, focal: Tensor | float) -> Tensor:
+    """Disparity (B, h, w) of a view by its sources, which see its pose at `to`; zero where they have none.
+
+    The first source that has any prevails, and of what it has the nearest surface; a hole one cell wide takes its
+    nearest neighbour.
+    """
+    batch, count, h, w = disparity_BRhw.shape
+    place, disparity, seen = project(disparity_BRhw.flatten(0, 1), to_BR3.flatten(0, 1), focal)
+    there = seen & (disparity_BRhw.flatten(0, 1) > EMPTY)
+    # One number ranks by source first and by disparity then.
+    rank = MOST * torch.arange(count, 0, -1, device=place.device).repeat(batch)[:, None, None]
+    ranked = (disparity.clamp_max(MOST - 1) + rank) * there
+    # It falls on four cells: the first of them is marked, and every cell looks at those before it. What falls outside
+    # lies on a border.
+    column, row = ((((place[..., i] + 1) * n / 2 - 0.5).floor().clamp(-2, n) + 2).long() for i, n in ((0, w), (1, h)))
+    found = ranked.new_zeros(batch, (h + 3) * (w + 3))
+    found.scatter_reduce_(1, (row * (w + 3) + column).view(batch, -1), ranked.view(batch, -1), "amax")
+    found = F.max_pool2d(found.view(batch, 1, h + 3, w + 3), 2, 1)[:, 0, 1:-1, 1:-1] % MOST
+    return torch.where(found > EMPTY, found, F.max_pool2d(found[:, None], 3, 1, 1)[:, 0])
+
+
+def fine(disparity_Bhw: Tensor, height: int, width: int) -> Tensor:
+    """Disparity (B, H, W) of every pixel: interpolated where the surface is smooth, not over its edges."""
+    d = disparity_Bhw[:, None]
+    low, high = -F.max_pool2d(-d, 3, 1, 1), F.max_pool2d(d, 3, 1, 1)
+    smooth = F.interpolate(((high - low < 0.25 * high) & (low > EMPTY)).float(), size=(height, width))
+    near = F.interpolate(d, size=(height, width))
+    return torch.where(smooth > 0, F.interpolate(d, size=(height, width), mode="bilinear"), near)[:, 0]
+
+
+def draw(each: Sequence[Sources], focal: Tensor | float) -> list[tuple[Tensor, Tensor]]:
+    """Views (B, C, H, W) in [-1, 1] from their sources, and where they are drawn (B, H, W): several at once."""
+    return [(picture, drawn) for picture, drawn, _ in draw_deep(each, focal)]
+
+
+def draw_deep(each: Sequence[Sources], focal: Tensor | float) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """The same with disparities (B, H, W).
+
+    Of the sources that show a surface, the one that saw it as finely as the view does prevails. Where nothing is known
+    the picture holds what surrounds it.
+    """
+    count = max(sources.there.shape[1] for sources in each)
+    pictures, disparities, poses, there = (
+        torch.cat([F.pad(x, (0, 0) * (x.ndim - 2) + (0, count - x.shape[1])) for x in parts])
+        for parts in zip(*(sources[:4] for sources in each), strict=True)
+    )
+    order, agree = (
+        torch.cat(
+            [poses.new_full((len(sources.there), 1, 1, 1), value) for value, sources in zip(values, each, strict=True)]
+        )
+        for values in zip(*(sources[4:] for sources in each), strict=True)
+    )
+    batch, height, width = len(there), *pictures.shape[-2:]
+    known = disparities * there[..., None, None]
+    view = fine(carry(known, relative(poses, torch.zeros_like(poses)), focal), height, width)
+    at = view[:, None].expand(-1, count, -1, -1).flatten(0, 1)
+    place, disparity, seen = project(at, poses.flatten(0, 1), focal)
+    depths = F.interpolate(disparities.flatten(0, 1)[:, None], size=(height, width), mode="bilinear")
+    found = F.grid_sample(
+        torch.cat((pictures.flatten(0, 1).float(), depths), 1),
+        place,
+        mode="bicubic",  # or every frame of a dream would be a little more blurred
+        padding_mode="border",
+        align_corners=False,
+    )
+    found, disparity = found.unflatten(0, (batch, count)), disparity.unflatten(0, (batch, count))
+    own = found[:, :, -1]
+    same = (disparity - own).abs() < agree * torch.maximum(disparity, own) + AGREE_ABOUT
+    shown = (
+        (seen & (place.abs() < 1).all(-1) & (at > EMPTY)).unflatten(0, (batch, count)) & same & there[..., None, None]
+    )
+    finer = (disparity.clamp_min(FLAT) / view[:, None].clamp_min(FLAT)).log()
+    cost = torch.where(finer < 0, -COARSER * finer, FINER * finer)
+    cost = cost + order * torch.arange(count, device=cost.device)[:, None, None]
+    weight = (-SHARPNESS * cost).exp() * shown
+    total = weight.sum(1)
+    picture = (found[:, :, :-1] * weight[:, :, None]).sum(1) / total.clamp_min(1e-9)[:, None] / 127.5 - 1
+    picture, drawn = surround(picture, total > 0), total > 0
+    return list(zip(*(x.chunk(len(each)) for x in (picture, drawn, view)), strict=True))
+
+
+def draw_pair(recalled: Sources | None, recent: Sources | None, focal: Tensor | float) -> list[tuple[Tensor, Tensor]]:
+    """What memory and the last frames give of a view, as `draw` does, of those of the two that are there.
+
+    What the last frames look through to something else has gone since (a gem that was taken, somebody who stood there)
+    and must not come back out of an old picture. Who stands still sees no further than before.
+    """
+    drawn = draw_deep([sources for sources in (recalled, recent) if sources is not None], focal)
+    if recalled is None or recent is None:
+        return [drawn[0][:2]]
+    moved = recent.poses[:, 0].abs().amax(1) > STANDS
+    (picture, known, near), (shown, seen, far) = drawn
+    apart = F.avg_pool2d((picture - shown).abs().amax(1, keepdim=True), 3, 1, 1, count_include_pad=False)[:, 0]
+    through = (apart > GONE) & (near > THROUGH * far) & seen & moved[:, None, None]
+    known = known & ~(F.max_pool2d(through.float()[:, None], 5, 1, 2)[:, 0].bool() & seen)
+    return [(surround(picture, known), known), (shown, seen)]
+
+
+def surround(picture_BCHW: Tensor, known_BHW: Tensor) -> Tensor:
+    """Fill what is unknown with the mean of what is known around it, from coarser and coarser grids (pull and push,
+    Grossman and Dally, 1998)."""
+    known = known_BHW[:, None].to(picture_BCHW)
+    levels = [(picture_BCHW * known, known)]
+    while min(levels[-1][1].shape[-2:]) > 8:
+        levels.append((F.avg_pool2d(levels[-1][0], 2), F.avg_pool2d(levels[-1][1], 2)))
+    total, weight = (x.mean((2, 3), keepdim=True) for x in levels[-1])
+    filled = total / weight.clamp_min(1e-6)
+    for total, weight in reversed(levels):
+        if filled.shape[-1] > 1:
+            filled = F.interpolate(filled, size=weight.shape[-2:])
+        filled = torch.where(weight > 0, total / weight.clamp_min(1e-6), filled)
+    return filled
+
+
+def align(
+    picture_BCHW: Tensor,
+    disparity_Bhw: Tensor,
+    pictures_BRCHW: Tensor,
+    disparity_BRhw: Tensor,
+    sources_BR3: Tensor,
+    there_BR: Tensor,
+    focal: Tensor | float,
+) -> Tensor:
+    """How far ahead and aside (B, 2) of where it is thought to be a picture was taken, by what its sources show.
+
+    One damped Gauss-Newton step, half of it, on the difference between the picture and what the sources give for it,
+    at the disparities' resolution: where dead reckoning alone would drift, a position is pulled back to what is known.
+    """
+    batch, count, _, h, w = *pictures_BRCHW.shape[:3], *disparity_Bhw.shape[-2:]
+    now = F.interpolate(picture_BCHW, size=(h, w), mode="area")
+    then = F.interpolate(pictures_BRCHW.flatten(0, 1), size=(h, w), mode="area")
+    then = torch.cat((then, disparity_BRhw.flatten(0, 1)[:, None]), 1).unflatten(0, (batch, 1, count))
+    nudged = torch.tensor([[0.0, 0, 0], [NUDGE, 0, 0], [0, NUDGE, 0]], device=now.device)
+    away = relative(nudged[None, :, None].expand(batch, -1, count, -1), sources_BR3[:, None].expand(-1, 3, -1, -1))
+    each = disparity_Bhw[:, None, None].expand(-1, 3, count, -1, -1).flatten(0, 2)
+    place, disparity, seen = project(each, away.flatten(0, 2), focal)
+    then = then.expand(-1, 3, -1, -1, -1, -1).flatten(0, 2)
+    found = F.grid_sample(then, place, padding_mode="border", align_corners=False).unflatten(0, (batch, 3, count))
+    place, disparity, seen = (x.unflatten(0, (batch, 3, count))[:, 0] for x in (place, disparity, seen))
+    own = found[:, 0, :, -1]
+    agree = (disparity - own).abs() < 2 * AGREE * torch.maximum(disparity, own) + 2 * AGREE_ABOUT
+    shown = seen & agree & (place.abs() < 1).all(-1) & there_BR[..., None, None]
+    error = found[:, :, :, :-1] - now[:, None, None]
+    slope = (error[:, 1:] - error[:, :1]) / NUDGE  # (B, 2, R, C, h, w)
+    weight = shown / (error[:, 0].abs().mean(2) + 0.1)
+    total = weight.sum((1, 2, 3)).clamp_min(1e-6)
+    square = torch.einsum("birchw,bjrchw,brhw->bij", slope, slope, weight) / total[:, None, None]
+    force = torch.einsum("birchw,brchw,brhw->bi", slope, error[:, 0], weight) / total[:, None]
+    square = square + DAMPING * torch.eye(2, device=now.device)
+    step = -torch.linalg.solve(square, force[..., None])[..., 0]
+    enough = shown.float().mean((1, 2, 3)) > ENOUGH
+    return 0.5 * step.clamp(-LARGEST, LARGEST) * enough[:, None]

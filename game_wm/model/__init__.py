@@ -1,0 +1,1 @@
+"""The networks, and nothing else: tokenizer, context stream, denoiser, and the dynamics that joins the two."""

@@ -1,0 +1,200 @@
+"""The dynamics in two streams: what has happened is read once, what comes next may be refined several times.
+
+The context stream (`context.py`) reads every finished frame once and is the only writer of memory; the denoiser
+(`denoiser.py`) is called once per denoising step. Here they meet: the state that ties frame to frame in play, and the
+training form over whole sequences.
+
+Legend: B batch or players, T time, K target frames of a sequence, C channels, h, w latent grid, A action vector,
+P history frames, S frames kept for it, M channels of the views that are drawn for a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from game_wm.memory.compressed import compress
+from game_wm.memory.recurrent import RecurrentMemory
+from game_wm.memory.working import WorkingMemory
+from game_wm.model.attention import rotate
+from game_wm.model.config import DynamicsConfig
+from game_wm.model.context import ContextMemory, ContextStream, expected_reward
+from game_wm.model.denoiser import Denoiser, RingReader, SequenceReader
+from game_wm.model.transformer import FrameTransformer
+from game_wm.objectives import Objective
+
+
+class Reading(NamedTuple):
+    """What training gets of a batch of sequences: the function that the objective calls, the goals (B, K, C, h, w), the
+    context's tokens (B, T, N, C), and the function with another denoiser in place of this one, from which the context
+    does not learn."""
+
+    predict: Any
+    goals: Tensor
+    tokens: Tensor
+    predict_with: Callable[[Denoiser | FrameTransformer], Any]
+
+
+@dataclass
+class DynamicsState:
+    """All that is remembered between two frames; the player is the first axis of every tensor.
+
+    `latents` (B, S, C, h, w), oldest first; `actions` (B, P, A), `actions[:, -1]` led to `latents[:, -1]`; `context`:
+    the context stream's own memory; `bottleneck`: the ring that the denoiser reads.
+    """
+
+    latents: Tensor
+    actions: Tensor
+    context: ContextMemory
+    bottleneck: WorkingMemory
+
+
+class Dynamics(nn.Module):
+    """Context stream and denoiser, and the state that ties frame to frame in play."""
+
+    def __init__(self, config: DynamicsConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.context = ContextStream(config)
+        self.denoiser = Denoiser(config) if config.trunk == "unet" else FrameTransformer(config)
+        self.cache: Any = None  # see `acceleration/caching.py`
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def start(self, latents_BTCHW: Tensor, actions_BTA: Tensor) -> DynamicsState:
+        """State after a prompt of T >= 1 frames; `actions[:, t]` led from frame t to t + 1, T - 1 of them."""
+        config = self.config
+        batch, time = latents_BTCHW.shape[:2]
+        led = torch.cat((actions_BTA.new_zeros(batch, 1, config.actions), actions_BTA), dim=1)
+        like = latents_BTCHW.float()
+        layers, width = config.context_blocks, config.context_width
+        frames = config.window if config.attention != "linear" else 1
+        blocks = config.window // config.block if config.attention == "sparse" else 0
+        size = (config.tokens, config.kv_heads or config.heads, width // config.heads)
+        context = ContextMemory(WorkingMemory.start(batch, layers, frames, *size, like, blocks))
+        if config.has_recurrent:
+            context.recurrent = RecurrentMemory.start(
+                batch, config.context_blocks, config.tokens, config.heads, config.context_width // config.heads, like
+            )
+        size = (config.tokens, config.heads, config.widths[-1] // config.heads)
+        bottleneck = WorkingMemory.start(batch, 1, config.glance or config.window, *size, like)
+        tokens = self.context.read(like, led, context)
+        k, v = self.denoiser.keys_values(tokens)
+        bottleneck.fill(0, rotate(k, torch.arange(time, device=k.device)[:, None, None]), v)
+        bottleneck.advance(time)
+        return DynamicsState(
+            pad_front(like, config.span)[:, -config.span :].clone(),
+            F.pad(led, (0, 0, config.history, 0))[:, -config.history :].clone(),
+            context,
+            bottleneck,
+        )
+
+    def encode_context(self, state: DynamicsState, latents_BCHW: Tensor, actions_BA: Tensor) -> tuple[Tensor, Tensor]:
+        """Read one finished frame into the state, in place; rewards (B,) and termination probabilities (B,)."""
+        tokens = self.context.step(latents_BCHW, actions_BA, state.context)
+        k, v = self.denoiser.keys_values(tokens)
+        state.bottleneck.write(0, rotate(k, state.bottleneck.count[:, None, None]), v)
+        state.bottleneck.advance()
+        state.latents = torch.cat((state.latents[:, 1:], latents_BCHW[:, None]), 1)
+        state.actions = torch.cat((state.actions[:, 1:], actions_BA[:, None]), 1)
+        termination, reward = self.context.outcomes(tokens)
+        return expected_reward(reward), termination.float().sigmoid()
+
+    def denoise(
+        self,
+        state: DynamicsState,
+        action_BA: Tensor,
+        noisy_BCHW: Tensor,
+        level_B: Tensor,
+        stride_B: Tensor,
+        drawn_BMhw: Tensor | None = None,
+    ) -> Tensor:
+        """The next clean latent (B, C, h, w) by one call of the denoiser; the state is read, not written.
+
+        `drawn` holds the views that the denoiser reads (`denoiser.py`), if there are any.
+        """
+        actions = torch.cat((state.actions[:, 1:], action_BA[:, None]), dim=1)
+        quiet = torch.zeros(len(action_BA), device=action_BA.device)
+        history = compress(state.latents, self.config.history, self.config.compressed)
+        reader = RingReader(state.bottleneck)
+        return self.denoiser(noisy_BCHW, history, actions, level_B, stride_B, quiet, reader, drawn_BMhw)
+
+    def generate(
+        self,
+        state: DynamicsState,
+        action_BA: Tensor,
+        noise_BCHW: Tensor,
+        steps: int,
+        objective: Objective,
+        drawn_BMhw: Tensor | None = None,
+    ) -> Tensor:
+        """The same by a walk of `steps` calls from pure noise."""
+        if self.config.trunk == "unet":
+
+            def predict(noisy: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
+                return self.denoise(state, action_BA, noisy[:, 0], level[:, 0], stride[:, 0], drawn_BMhw)[:, None]
+
+            return objective.sample(predict, noise_BCHW[:, None], steps)[:, 0]
+        actions = torch.cat((state.actions[:, 1:], action_BA[:, None]), dim=1)
+        quiet = torch.zeros(len(action_BA), 1, device=action_BA.device)
+        history = compress(state.latents, self.config.history, self.config.compressed)
+        reader = RingReader(state.bottleneck)
+        predictor = self.denoiser.predictor(history[:, None], actions[:, None], quiet, reader)
+        return objective.sample(predictor, noise_BCHW[:, None], steps)[:, 0]
+
+    def forward(
+        self,
+        latents_BTCHW: Tensor,
+        actions_BTA: Tensor,
+        targets: Tensor,
+        context_noise_B: Tensor,
+        goals_BTCHW: Tensor,
+        drawn_BKMhw: Tensor | None = None,
+    ) -> Reading:
+        """Training form: `read` of the sequences with context noise of these levels put on all that is seen."""
+        amount = context_noise_B[:, None, None, None, None]
+        noised = latents_BTCHW + amount * torch.randn_like(latents_BTCHW)
+        return self.read(noised, actions_BTA, targets, context_noise_B, goals_BTCHW, drawn_BKMhw)
+
+    def read(
+        self,
+        seen: Tensor,
+        actions_BTA: Tensor,
+        targets: Tensor,
+        context_noise_B: Tensor,
+        goals_BTCHW: Tensor,
+        drawn_BKMhw: Tensor | None = None,
+    ) -> Reading:
+        """See `Reading`.
+
+        `seen` (B, T, C, h, w) is what is read, as noised; `actions[:, t]` led from frame t to t + 1; `targets` (K,) are
+        frame numbers >= 1, the same in every sequence; `goals_BTCHW` holds what should have come; `drawn`
+        (B, K, M, h, w) the views of each target.
+        """
+        config = self.config
+        led = F.pad(actions_BTA, (0, 0, 1, 0))[:, :-1]
+        tokens = self.context(seen, led)
+        # Frame t is predicted from the frames before it; before the first frame, it repeats.
+        padded = pad_front(seen, config.span - 1)
+        near = targets[:, None] - 1 + torch.arange(config.span, device=targets.device)
+        spans = padded[:, near]
+        history = compress(spans.flatten(0, 1), config.history, config.compressed).unflatten(0, spans.shape[:2])
+        acts = F.pad(led, (0, 0, config.history - 1, 0))
+        acts = acts[:, targets[:, None] + torch.arange(config.history, device=targets.device)]
+        noise = context_noise_B[:, None].expand(-1, len(targets))
+
+        def predictor(denoiser: Denoiser | FrameTransformer, tokens: Tensor) -> Any:
+            reader = SequenceReader(denoiser, tokens, targets, config.glance or config.window)
+            return denoiser.predictor(history, acts, noise, reader, drawn_BKMhw)
+
+        goals, detached = goals_BTCHW[:, targets], tokens.detach()
+        return Reading(predictor(self.denoiser, tokens), goals, tokens, lambda denoiser: predictor(denoiser, detached))
+
+
+def pad_front(latents_BTCHW: Tensor, frames: int) -> Tensor:
+    """Repeat the first latent `frames` times before the sequence: what lies before an episode's first frame."""
+    return torch.cat((latents_BTCHW[:, :1].expand(-1, frames, -1, -1, -1), latents_BTCHW), dim=1)

@@ -1,0 +1,189 @@
+"""Convolutional auto-encoder: a frame of uint8 pixels to a small grid of latents, and back.
+
+The latent is noise-regularised: in training, noise of a fixed deviation is added to it and its scale is
+penalised (a variational auto-encoder with a constant posterior variance), so that neighbouring latents decode
+to neighbouring pictures and the dynamics may be a little wrong without being seen. With `levels` it is discrete
+instead: finite scalar quantisation (`fsq.py`) to one of a few thousand codes a cell.
+
+What may be coded otherwise: a frame beside the one before it (`temporal`), at a lower resolution than it is drawn in
+(`decoder_widths` longer than `encoder_widths`), and with ways past the layers that shrink and grow (`shortcuts`).
+
+Legend: B batch, T time, H height, W width in pixels; h, w of the latent grid; C latent channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from game_wm.model.convolution import LightBlock
+from game_wm.model.fsq import Codebook
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Sizes of the auto-encoder. One width a halving: three widths make 8 pixels a latent, four make 16, five 32.
+
+    `levels`: to how many levels each channel is rounded; none where latents are continuous, with noise of `noise`.
+    `decoder_widths`: where they are more than `encoder_widths`, the encoder sees the frame at that much less
+    resolution, and the decoder adds the detail. `shortcuts`: what goes into a layer that halves or doubles the grid is
+    added to what comes out, cells folded into channels (for 16 and 32 pixels a latent). `temporal`: the encoder sees
+    the frame before as well, and the decoder its latent, so that fewer channels tell as much.
+    """
+
+    height: int = 64
+    width: int = 64
+    channels: int = 8
+    encoder_widths: tuple[int, ...] = (48, 96, 192)
+    decoder_widths: tuple[int, ...] = (48, 96, 192)
+    decoder_blocks: int = 2
+    noise: float = 0.1
+    levels: tuple[int, ...] = ()
+    shortcuts: bool = False
+    temporal: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.encoder_widths) <= len(self.decoder_widths):
+            raise ValueError("decoder_widths must have as many levels as encoder_widths, or more to add detail")
+        steps = [(4 * a, b) for a, b in pairwise(self.encoder_widths)]
+        steps += [(b, 4 * a) for a, b in pairwise(self.decoder_widths)]
+        if self.shortcuts and any(max(step) % min(step) for step in steps):
+            raise ValueError("with shortcuts, four times a width must be a multiple of the next one: take 32, 64, 128")
+        if self.levels and (len(self.levels) != self.channels or min(self.levels) < 3):
+            raise ValueError(f"levels {list(self.levels)} must be three or more for each of {self.channels} channels")
+        if self.height % self.factor or self.width % self.factor:
+            raise ValueError(f"frames of {self.width}x{self.height} are no multiple of {self.factor} pixels a latent")
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent and side."""
+        return 2 ** len(self.decoder_widths)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the latent grid."""
+        return self.height // self.factor, self.width // self.factor
+
+
+class Shortcut(nn.Module):
+    """A convolution that keeps or halves the grid, and beside it what goes in, without weights: cells folded into
+    channels, averaged or repeated to as many as come out (residual autoencoding; DC-AE, Chen et al., 2025)."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        y = self.layer(x_BCHW)
+        x, wanted = F.pixel_unshuffle(x_BCHW, x_BCHW.shape[-1] // y.shape[-1]), y.shape[1]
+        if x.shape[1] < wanted:
+            return y + x.repeat_interleave(wanted // x.shape[1], 1)
+        return y + x.unflatten(1, (wanted, -1)).mean(2)
+
+
+class Tokenizer(nn.Module):
+    """`encode` gives normalised latents (zero mean, unit variance a channel as tracked in training), or codes.
+
+    `before`, where it is taken, is the frame or latent before each, of an episode's first the same (None); only a
+    `temporal` tokenizer looks at it.
+    """
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.codebook = Codebook(config.levels) if config.levels else None
+        enc, dec, seen = config.encoder_widths, config.decoder_widths, 1 + config.temporal
+
+        def around(layer: nn.Conv2d) -> nn.Module:
+            return Shortcut(layer) if config.shortcuts else layer
+
+        coarser = len(dec) - len(enc)
+        down: list[nn.Module] = [nn.AvgPool2d(2**coarser)] if coarser else []
+        down += [nn.PixelUnshuffle(2), nn.Conv2d(12 * seen, enc[0], 3, padding=1), LightBlock(enc[0])]
+        for a, b in pairwise(enc):
+            down += [around(nn.Conv2d(a, b, 4, stride=2, padding=1)), LightBlock(b)]
+        down += [nn.GroupNorm(enc[-1] // 16, enc[-1]), nn.SiLU(), nn.Conv2d(enc[-1], config.channels, 3, padding=1)]
+        self.encoder = nn.Sequential(*down)
+        up: list[nn.Module] = [nn.Conv2d(config.channels * seen, dec[-1], 3, padding=1)]
+        up += [LightBlock(dec[-1]) for _ in range(config.decoder_blocks)]
+        for a, b in pairwise(reversed(dec)):
+            up += [around(nn.Conv2d(a, 4 * b, 1)), nn.PixelShuffle(2)]
+            up += [LightBlock(b) for _ in range(config.decoder_blocks)]
+        up += [nn.SiLU(), nn.Conv2d(dec[0], 12, 3, padding=1), nn.PixelShuffle(2)]
+        self.decoder = nn.Sequential(*up)
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", torch.zeros(config.channels, 1, 1))
+        self.register_buffer("deviation", torch.ones(config.channels, 1, 1))
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @staticmethod
+    def to_unit(frames_BHWC: Tensor) -> Tensor:
+        """uint8 (..., H, W, 3) -> float (..., 3, H, W) in [-1, 1], channels last in memory."""
+        return frames_BHWC.movedim(-1, -3).float().div_(127.5).sub_(1)
+
+    @staticmethod
+    def to_frames(images_BCHW: Tensor) -> Tensor:
+        """float (B, 3, H, W) in [-1, 1] -> uint8 (B, H, W, 3)."""
+        pixels = images_BCHW.float().add(1).mul(127.5).round().clamp(0, 255)
+        return pixels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+    def beside(self, now_BCHW: Tensor, before_BCHW: Tensor | None) -> Tensor:
+        """What encoder and decoder are shown: channels of now, and, where the tokenizer is temporal, of before."""
+        if not self.config.temporal:
+            return now_BCHW
+        return torch.cat((now_BCHW, now_BCHW if before_BCHW is None else before_BCHW), 1)
+
+    def encode(self, frames_BHWC: Tensor, before_BHWC: Tensor | None = None) -> Tensor:
+        """uint8 (B, H, W, 3) -> normalised latents (B, C, h, w)."""
+        before = self.to_unit(before_BHWC) if before_BHWC is not None and self.config.temporal else None
+        return self.encode_images(self.to_unit(frames_BHWC), before)
+
+    def encode_images(self, images_BCHW: Tensor, before_BCHW: Tensor | None = None) -> Tensor:
+        """Float images (B, 3, H, W) in [-1, 1] -> normalised latents (B, C, h, w)."""
+        images = self.beside(images_BCHW, before_BCHW).contiguous(memory_format=torch.channels_last)
+        return (self.quantise(self.encoder(images).float()) - self.mean) / self.deviation
+
+    def quantise(self, raw_BCHW: Tensor) -> Tensor:
+        """Raw latents as they are, or the codes next to them."""
+        return raw_BCHW if self.codebook is None else self.codebook.quantise(raw_BCHW)
+
+    def decode_images(self, latents_BCHW: Tensor, before_BCHW: Tensor | None = None) -> Tensor:
+        """Normalised latents (B, C, h, w) -> float images (B, 3, H, W) in [-1, 1], differentiable."""
+        before = before_BCHW if before_BCHW is None else before_BCHW * self.deviation + self.mean
+        return self.decoder(self.beside(latents_BCHW * self.deviation + self.mean, before))
+
+    def decode(self, latents_BCHW: Tensor, before_BCHW: Tensor | None = None) -> Tensor:
+        """Normalised latents (B, C, h, w) -> uint8 (B, H, W, 3)."""
+        return self.to_frames(self.decode_images(latents_BCHW, before_BCHW))
+
+    def raw(self, images_BTCHW: Tensor) -> Tensor:
+        """Images (B, T, 3, H, W) in [-1, 1] of T frames in a row -> raw latents (B, T, C, h, w) of as many, or, where
+        the tokenizer is temporal, of all but the first, which is only looked at."""
+        now, before = (images_BTCHW[:, 1:], images_BTCHW[:, :-1]) if self.config.temporal else (images_BTCHW, None)
+        seen = self.beside(now.flatten(0, 1), None if before is None else before.flatten(0, 1))
+        return self.encoder(seen.contiguous(memory_format=torch.channels_last)).unflatten(0, now.shape[:2])
+
+    def draw(self, raw_BTCHW: Tensor) -> Tensor:
+        """Raw latents as `raw` gives them -> the last of the frames (B, 3, H, W)."""
+        return self.decoder(self.beside(raw_BTCHW[:, -1], raw_BTCHW[:, -2] if self.config.temporal else None))
+
+    def forward(self, images_BTCHW: Tensor) -> Tensor:
+        """Frames in a row (B, T, 3, H, W) in [-1, 1], three where the tokenizer is temporal and one where it is not ->
+        the last one's reconstruction."""
+        return self.draw(self.quantise(self.raw(images_BTCHW)))
+
+    @torch.no_grad()
+    def track(self, latents_BCHW: Tensor, momentum: float = 0.01) -> None:
+        """Move mean and deviation of the raw latents, a channel, towards those of a training batch."""
+        self.mean.lerp_(latents_BCHW.mean(dim=(0, 2, 3))[:, None, None], momentum)
+        self.deviation.lerp_(latents_BCHW.std(dim=(0, 2, 3)).clamp_min(1e-3)[:, None, None], momentum)
+
+
+def earlier(frames_BT: Tensor) -> Tensor:
+    """Of frames or latents in a row (B, T, ...) the one before each; of an episode's first the same."""
+    return torch.cat((frames_BT[:, :1], frames_BT[:, :-1]), 1)

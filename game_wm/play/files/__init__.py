@@ -1,0 +1,1 @@
+"""The files that play reads and writes: action files, saved dreams, shards, videos."""

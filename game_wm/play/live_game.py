@@ -1,0 +1,193 @@
+"""The real game that a model has learnt, to be played in place of the dream or beside it.
+
+    real = LiveGame(checkpoint, seed=0)
+    real.begin(number=0)                    # an explorer plays the prompt: as many frames as a seed context has
+    frames, actions, poses = real.prompt()  # the dream that starts from these stands where the real game stands
+    real.step(raw); real.back()
+
+Going back shows the pictures that were kept; the game itself is played again from its seed when it goes on. It is a
+guest (`data_collect/guest.py`): what it does to its process is not done to the player's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_collect import players
+from data_collect.errors import Fault, UserError
+from data_collect.guest import Guest
+from data_collect.recording.recorder import seeds
+
+if TYPE_CHECKING:
+    from game_wm.checkpoint import Checkpoint
+    from game_wm.play.files.recording import ShardRecording
+
+KEPT = 1800  # frames that can be taken back
+PATIENCE = 5.0  # seconds that a player waits for a step, unless GAME_SECONDS says otherwise
+
+
+class Lost(UserError):
+    """The real game has failed; another episode begins it anew."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A frame of an episode, real or dreamt: the raw action (D,) that led to the picture, uint8 (H, W, 3), the score,
+    how many frames were played, whether the episode has ended with it, and the pose (3,), where the game tells it."""
+
+    picture: np.ndarray
+    action: np.ndarray
+    score: float = 0.0
+    frames: int = 0
+    ended: bool = False
+    pose: np.ndarray | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return self.picture.nbytes + self.action.nbytes
+
+
+def pose_of(info: dict[str, Any]) -> np.ndarray | None:
+    """Where the player stands (3,), if the game tells."""
+    pose = info.get("pose")
+    return None if pose is None else np.array(pose, np.float32)
+
+
+class LiveGame:
+    """One player in the game of a checkpoint. `UserError` where it is not installed, or is not what was learnt.
+
+    Whatever plays raises `Lost` where the game fails.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, seed: int = 0) -> None:
+        self.schema, self.game, self.seed = checkpoint.schema, checkpoint.game, abs(seed)
+        self.length = checkpoint.contexts_frames.shape[1]
+        height, width = checkpoint.contexts_frames.shape[2:4]
+        seconds = None if os.environ.get("GAME_SECONDS") else PATIENCE
+        self.env: Guest = _known(Guest, checkpoint.game, seconds, frame=(width, height))
+        try:
+            self._check(checkpoint)
+        except UserError:
+            self.env.close()
+            raise
+        self.number = -1
+        self._kept: deque[Moment] = deque(maxlen=KEPT)
+        self.data: ShardRecording | None = None  # what is played goes there as well
+        self.moment: Moment
+        self.reward = 0.0
+        self.info: dict[str, Any] = {}
+
+    def _check(self, checkpoint: Checkpoint) -> None:
+        schema, size = self.env.action_schema, self.env.render().shape
+        learnt = tuple(checkpoint.contexts_frames.shape[2:])
+        if (schema.kind, schema.names) != (self.schema.kind, self.schema.names) or size != learnt:
+            raise UserError(
+                f"the game {checkpoint.game} that is installed here is not what {checkpoint.name} has learnt: it has "
+                f"{', '.join(schema.names)} at {size[1]}x{size[0]}, not {', '.join(self.schema.names)} at "
+                f"{learnt[1]}x{learnt[0]}; install the version that it was recorded with"
+            )
+
+    @property
+    def replayable(self) -> bool:
+        """Whether it can go back in time: the same actions give the same frames again."""
+        return self.env.replayable
+
+    def begin(self, number: int) -> None:
+        """Episode `number` of the recording with this seed, its first frames played by an explorer where the game has a
+        map, else at random."""
+        self.number = number
+        env_seed, player_seed = seeds(self.seed, number)
+        self._reset(env_seed)
+        if self.data is not None:
+            self.data.begin(self.moment.picture, self.info)
+        player: Any = players.make("random", self.env, player_seed)
+        if "map" in self.info and {"forward", "turn_left", "turn_right"} <= set(self.schema.names):
+            player = players.make("explorer", self.env, player_seed)
+        player.reset(self.env, self.moment.picture, self.info)
+        ended = False
+        while self.moment.frames < self.length - 1 and not ended:
+            try:
+                ended = self.step(self.schema.raw(player.act(self.moment.picture, self.info))).ended
+            except Lost:
+                if not self.moment.frames:
+                    raise
+                ended = True
+        if ended:
+            # An episode shorter than a prompt: stand where it can still go on.
+            self.seek(max(0, self.moment.frames - 1))
+
+    def step(self, raw: np.ndarray) -> Moment:
+        """One frame of a raw action (D,)."""
+        if self._behind:
+            self.seek(self.moment.frames)
+        self._step(raw)
+        if self.data is not None:
+            self.data.step(raw, self.reward, self.moment.ended, self.moment.picture, self.info)
+        return self.moment
+
+    def _step(self, raw: np.ndarray) -> None:
+        picture, reward, terminated, truncated, self.info = _known(self.env.step, self.schema.action(raw))
+        self.reward = float(reward)
+        before = self.moment
+        score, ended = before.score + self.reward, bool(terminated or truncated)
+        self._actions.append(raw)
+        self._show(Moment(picture.copy(), raw, score, before.frames + 1, ended, pose_of(self.info)))
+
+    def back(self) -> bool:
+        """One frame back; False where no earlier one is kept, or the game cannot be played again."""
+        if len(self._kept) < 2 or not self.replayable:
+            return False
+        if self.data is not None:
+            self.data.end()
+        self._kept.pop()
+        self.moment, self._behind = self._kept[-1], True
+        del self._actions[self.moment.frames :]
+        return True
+
+    def seek(self, frames: int) -> None:
+        """The moment after so many of the frames played: they are played again."""
+        actions = self._actions[:frames]
+        self._reset(seeds(self.seed, self.number)[0])
+        for raw in actions:
+            self._step(raw)
+
+    def prompt(self, frames: int | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The last frames uint8 (P, H, W, 3), by default as many as a seed context has, the encoded actions float32
+        (P - 1, A) between them, and poses float32 (P, 3), where the game tells them."""
+        last = list(self._kept)[-(frames or self.length) :]
+        pictures = torch.from_numpy(np.stack([moment.picture for moment in last]))
+        raw = np.stack([moment.action for moment in last])[1:]
+        actions = torch.from_numpy(self.schema.encode(raw).reshape(len(raw), self.schema.size))
+        poses = [moment.pose for moment in last if moment.pose is not None]
+        return pictures, actions, torch.from_numpy(np.stack(poses)) if len(poses) == len(last) else None
+
+    def close(self) -> None:
+        """Let the game go."""
+        self.env.close()
+
+    def _reset(self, env_seed: int) -> None:
+        picture, self.info = _known(self.env.reset, seed=env_seed)
+        self.reward, self._behind = 0.0, False
+        self._actions: list[np.ndarray] = []
+        self._kept.clear()
+        self._show(Moment(picture.copy(), self.schema.raw(self.schema.noop()), pose=pose_of(self.info)))
+
+    def _show(self, moment: Moment) -> None:
+        self._kept.append(moment)
+        self.moment = moment
+
+
+def _known(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """What the game gives; `Lost` where it fails."""
+    try:
+        return function(*arguments, **options)
+    except Fault as fault:
+        raise Lost(str(fault)) from fault

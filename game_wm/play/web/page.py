@@ -1,0 +1,44 @@
+"""The page: one answer that needs no other, `page.html` with the style and the scripts beside it written into it.
+
+A browser runs these scripts and no others: the header names their hashes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+from functools import cache
+from importlib import resources
+
+FULL = "<!-- full -->"  # where page.html has room for the words that a full game is told in
+STYLE, SCRIPTS = "page.css", ("page.js", "line.js", "keys.js", "touch.js", "gamepad.js", "files.js", "screen.js")
+COMMON = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",  # the address holds the token
+    "X-Content-Type-Options": "nosniff",
+}
+HEADERS = {**COMMON, "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}  # of all that is no page
+
+
+@cache
+def page() -> tuple[str, dict[str, str]]:
+    """Its HTML, and its headers."""
+    folder = resources.files("game_wm.play.web") / "page"
+    text = (folder / "page.html").read_text("utf-8")
+    hashes: dict[str, list[str]] = {"style": [], "script": []}
+    for kind, name in (("style", STYLE), *(("script", name) for name in SCRIPTS)):
+        content = f"\n{(folder / name).read_text('utf-8')}"
+        text = text.replace(f"<!-- {name} -->", f"<{kind}>{content}</{kind}>")
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        hashes[kind].append(f"'sha256-{digest}'")
+    policy = (
+        f"default-src 'none'; script-src {' '.join(hashes['script'])}; style-src {' '.join(hashes['style'])}; "
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return text, {**COMMON, "Content-Security-Policy": policy}
+
+
+def full_page(words: str) -> str:
+    """The same for whom there is no place, with words for those without scripts."""
+    return page()[0].replace(FULL, html.escape(words))

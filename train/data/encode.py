@@ -1,0 +1,253 @@
+"""A recording through the tokenizer, once: latent shards that dynamics and distillation train on.
+
+    python -m train encode --data runs/maze/data --tokenizer runs/maze/tokenizer/last.ckpt --out runs/maze/latents
+
+Writes `latents-00000.npy` (float16, F x C x h x w, whole episodes one after another) and beside it `actions-`,
+`rewards-`, `terminated-` and, where the game tells, `pose-00000.npy`, row for row; `index.json` says which episode lies
+where. A run that is stopped continues at its last whole shard, as does one with recordings added behind those that it
+knows; one that has nothing to do says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_collect.errors import UserError
+from data_collect.files import whole
+from data_collect.lock import folder_lock
+from data_collect.schema import ActionSchema
+from data_collect.shards import write_atomic
+from data_collect.shards.chunk import ChunkRef
+from game_wm.device import usable
+from game_wm.model.fsq import Codebook
+from game_wm.model.tokenizer import Tokenizer
+from train import commands
+from train.data.frames import Recording, open_recordings
+from train.data.windows import shard_path
+from train.stages.machine import use_all_cores
+from train.stages.report import Task, say
+from train.stages.tokenizer import load_tokenizer
+
+SHARD_FRAMES = 16384
+BATCH = 128
+
+
+def tokenizer_hash(tokenizer: Tokenizer) -> str:
+    """Changes when any weight does."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tokenizer.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def encode(data: list[str], tokenizer: Tokenizer, out: str | Path, device: str = "cpu") -> bool:
+    """Encode recordings into `out`; returns False when that had been done. Raises `UserError` for unfit recordings."""
+    recordings, folder = open_recordings(data), Path(out)
+    for recording in recordings:
+        size, wanted = (recording.width, recording.height), (tokenizer.config.width, tokenizer.config.height)
+        if size != wanted:
+            raise UserError(
+                f"{recording.dataset.folder} has frames of {size[0]}x{size[1]}, "
+                f"the tokenizer takes {wanted[0]}x{wanted[1]}"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder_lock(folder):
+        return _encode(recordings, tokenizer, folder, device)
+
+
+def _encode(recordings: list[Recording], tokenizer: Tokenizer, folder: Path, device: str) -> bool:
+    """Encode recordings that fit into a folder that nobody else writes to."""
+    first, own = recordings[0], tokenizer_hash(tokenizer)
+    key = "-".join([own, *(recording.key for recording in recordings)])
+    index = _begin(folder, key)
+    plan = _plan(recordings)
+    if index.get("complete"):
+        say(f"{folder} is up to date: {sum(index['shards'])} frames")
+        return False
+    schema = first.dataset.schema
+    index |= {
+        "key": key, "tokenizer": own, "game": first.dataset.game, "schema": schema.to_json(),
+        "latent_shape": [tokenizer.config.channels, *tokenizer.config.grid], "levels": list(tokenizer.config.levels),
+        "data": [_place(recording.dataset.folder, folder) for recording in recordings],
+    }  # fmt: skip
+    encoder = Encoder(tokenizer, device)
+    with Task("encode", sum(recording.frames for recording in recordings), "frames") as task:
+        task.advance(sum(index["shards"]))
+        for number in range(len(index["shards"]), len(plan)):
+            rows = []
+            for place in plan[number]:
+                recording = recordings[place[0]]
+                refs = recording.dataset.by_episode[place[1]]
+                rows.append(_encode_episode(recording, refs, encoder, task))
+                index["episodes"].append(
+                    {"recording": place[0], "episode": place[1], "seed": refs[0].seed, "shard": number,
+                     "offset": sum(len(row["latents"]) for row in rows[:-1]), "frames": len(rows[-1]["latents"])}
+                )  # fmt: skip
+            index["shards"].append(write_shard(folder, number, rows))
+            index["pose"] = (number == 0 or index["pose"]) and all("pose" in row for row in rows)
+            write_atomic(folder / "index.json", json.dumps(index))
+    index["complete"] = True
+    write_atomic(folder / "index.json", json.dumps(index))
+    say(f"{folder}: {sum(index['shards'])} frames of {len(index['episodes'])} episodes")
+    return True
+
+
+def _begin(folder: Path, key: str) -> dict[str, Any]:
+    """The index to go on with: that of the same work or of its beginning, or an empty one in an emptied folder."""
+    try:
+        index = json.loads((folder / "index.json").read_text())
+        if index["key"] == key:
+            return index
+        if key.startswith(index["key"] + "-"):  # recordings were added: the last shard has room for more episodes
+            last = len(index["shards"]) - 1
+            episodes = [episode for episode in index["episodes"] if episode["shard"] < last]
+            return index | {"complete": False, "shards": index["shards"][:last], "episodes": episodes}
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    except FileNotFoundError:
+        pass
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{folder}/index.json is no index of encoded frames: choose another --out") from None
+    return {"version": 1, "complete": False, "shards": [], "episodes": [], "pose": False}
+
+
+def _place(recording: Path, latents: Path) -> dict[str, str]:
+    """Where a recording lies, so that it is found again (`train.data.frames.recordings_of`)."""
+    absolute = recording.resolve()
+    try:
+        return {"from_latents": os.path.relpath(absolute, latents.resolve()), "absolute": str(absolute)}
+    except ValueError:  # on another drive
+        return {"from_latents": str(absolute), "absolute": str(absolute)}
+
+
+def _plan(recordings: list[Recording]) -> list[list[tuple[int, int]]]:
+    """Episodes, as (recording, number), of each shard."""
+    plan: list[list[tuple[int, int]]] = []
+    room = 0
+    for i, recording in enumerate(recordings):
+        for number, frames in zip(recording.dataset.by_episode, recording.lengths):
+            if room <= 0:
+                plan.append([])
+                room = SHARD_FRAMES
+            plan[-1].append((i, number))
+            room -= frames
+    return plan
+
+
+class Encoder:
+    """Frames to float16 latents, in bf16 where that is clearly faster on this machine."""
+
+    def __init__(self, tokenizer: Tokenizer, device: str) -> None:
+        self.tokenizer, self.device = tokenizer.to(device).eval(), torch.device(device)
+        trial = torch.zeros(32, tokenizer.config.height, tokenizer.config.width, 3, dtype=torch.uint8)
+        seconds = {}
+        for half in (False, True):
+            self.half = half
+            self(trial)
+            start = time.perf_counter()
+            self(trial)
+            seconds[half] = time.perf_counter() - start
+        self.half = seconds[True] < 0.85 * seconds[False]
+
+    @torch.inference_mode()
+    def __call__(self, frames: Tensor, last: Tensor | None = None) -> Tensor:
+        """uint8 (F, H, W, 3) in a row, behind the frame `last` (H, W, 3) if there is one -> float16 (F, C, h, w) on the
+        CPU."""
+        before = torch.cat((frames[:1] if last is None else last[None], frames[:-1]))
+        parts = zip(frames.split(BATCH), before.split(BATCH))
+        with torch.autocast(self.device.type, torch.bfloat16) if self.half else nullcontext():
+            latents = [self.tokenizer.encode(*(x.to(self.device) for x in part)) for part in parts]
+        coded = torch.cat(latents).to("cpu", torch.float16)
+        if not bool(coded.isfinite().all()):
+            raise UserError(
+                "the tokenizer gives latents that are not finite: train it again, with a lower learning rate"
+            )
+        return coded
+
+
+def _encode_episode(recording: Recording, refs: list[ChunkRef], encoder: Encoder, task: Task) -> dict[str, np.ndarray]:
+    """Arrays of one episode with a row a frame; what follows its last frame (no action) is zero."""
+    columns: dict[str, list[np.ndarray]] = {}
+    last: Tensor | None = None
+    with ThreadPoolExecutor(1) as thread:
+        coming = [thread.submit(recording.dataset.read, ref) for ref in refs[:2]]
+        for i in range(len(refs)):
+            chunk = coming.pop(0).result()
+            if i + 2 < len(refs):
+                coming.append(thread.submit(recording.dataset.read, refs[i + 2]))
+            frames = torch.from_numpy(chunk.frames)
+            columns.setdefault("latents", []).append(encoder(frames, last).numpy())
+            last = frames[-1]
+            columns.setdefault("actions", []).append(recording.dataset.schema.encode(chunk.actions))
+            columns.setdefault("rewards", []).append(chunk.rewards)
+            columns.setdefault("terminated", []).append(chunk.terminated)
+            if chunk.pose is not None:
+                columns.setdefault("pose", []).append(chunk.pose)
+            task.advance(len(chunk.frames))
+    arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
+    count = len(arrays["latents"])
+    for name in ("actions", "rewards", "terminated"):
+        # The step after the last frame, if its result was never recorded, is dropped with the same stroke.
+        rows = np.zeros((count, *arrays[name].shape[1:]), np.float32)
+        rows[:-1] = arrays[name][: count - 1]
+        arrays[name] = rows
+    return arrays
+
+
+def write_shard(folder: Path, number: int, episodes: list[dict[str, np.ndarray]]) -> int:
+    """Write one shard's arrays, synced and renamed; returns its frames."""
+    shared = set.intersection(*(set(rows) for rows in episodes))
+    for name in sorted(shared):
+        path = shard_path(folder, name, number)
+        with whole(path) as file:
+            np.save(file, np.concatenate([rows[name] for rows in episodes]), allow_pickle=False)
+    return sum(len(rows["latents"]) for rows in episodes)
+
+
+def write_synthetic(
+    folder: Path, shape: tuple[int, int, int], actions: int, episodes: int, frames: int, levels: tuple[int, ...] = ()
+) -> None:
+    """Random latents in the format of `encode`, or codes of so many levels: what needs no recording."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    schema = ActionSchema("multibinary", tuple(f"button{i}" for i in range(actions)))
+    rows: list[dict[str, np.ndarray]] = []
+    entries = []
+    for number in range(episodes):
+        done = np.zeros(frames, np.float32)
+        done[-2] = 1
+        latents = torch.from_numpy(random.standard_normal((frames, *shape)))
+        latents = Codebook(levels).quantise(latents) if levels else latents
+        rows.append(
+            {"latents": latents.numpy().astype(np.float16),
+             "actions": (random.random((frames, actions)) < 0.3).astype(np.float32),
+             "rewards": (random.random(frames) < 0.01).astype(np.float32), "terminated": done}
+        )  # fmt: skip
+        entries.append({"recording": 0, "episode": number, "seed": number, "shard": 0, "offset": number * frames,
+                        "frames": frames})  # fmt: skip
+    total = write_shard(folder, 0, rows)
+    index = {"version": 1, "complete": True, "shards": [total], "episodes": entries, "pose": False, "key": "synthetic",
+             "tokenizer": "synthetic", "game": "synthetic", "schema": schema.to_json(), "latent_shape": list(shape),
+             "levels": list(levels), "data": []}  # fmt: skip
+    write_atomic(folder / "index.json", json.dumps(index))
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m train encode`."""
+    options = commands.encode().parse_args(arguments)
+    use_all_cores()
+    device = usable(options.device)
+    encode(options.data, load_tokenizer(options.tokenizer, device), options.out, device)
+    return 0

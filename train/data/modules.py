@@ -1,0 +1,205 @@
+"""The data modules: endless streams of batches that resume at a sample, in the middle of anything.
+
+    FrameDataModule(data=["runs/maze/data"], batch_size=64)              # uint8 frames_BHWC, for the tokenizer
+    LatentDataModule(latents="runs/maze/latents", length=64, batch_size=24)   # windows, for dynamics and distillation
+
+Batch number n holds items n·B .. n·B + B - 1, and item i is a pure function of (seed, i). The checkpoint holds one
+number, the cursor: items that training has taken. No worker processes: a batch is put together in a few milliseconds.
+
+Legend: B batch, H height, W width, L frames of a window, C channels, h w latent grid, A length of an action.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from data_collect.errors import UserError
+from data_collect.schema import ActionSchema
+from train.data.frames import FrameSource, mixed, open_frames
+from train.data.windows import LatentStore, SequenceDataset
+
+Batch = Tensor | dict[str, Tensor]
+
+
+class Stream(IterableDataset):
+    """Batches without end: `make(first, size)` for first = start, start + stride, ..."""
+
+    def __init__(self, make: Callable[[int, int], Batch], size: int, start: int, stride: int) -> None:
+        self.make, self.size, self.start, self.stride = make, size, start, stride
+
+    def __iter__(self) -> Iterator[Batch]:
+        first = self.start
+        while True:
+            yield self.make(first, self.size)
+            first += self.stride
+
+
+class StreamDataModule(pl.LightningDataModule):
+    """What both data modules share: the stream and its cursor."""
+
+    game: str
+    schema: ActionSchema
+
+    def __init__(self, batch_size: int, seed: int) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise UserError(f"--data.batch_size must be at least 1, got {batch_size}")
+        self.batch_size, self.seed, self.cursor = batch_size, seed, 0
+
+    def batch(self, first: int, size: int) -> Batch:
+        """Items first .. first + size - 1 of training."""
+        raise NotImplementedError
+
+    def train_dataloader(self) -> DataLoader:
+        """An endless stream from the cursor on; with several processes each takes its own slice of every batch."""
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        stream = Stream(self.batch, self.batch_size, self.cursor + rank * self.batch_size, world * self.batch_size)
+        return DataLoader(stream, batch_size=None)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Moves the cursor. Called when a batch is about to be trained on, while fetching runs one batch ahead."""
+        if self.trainer and self.trainer.training:
+            self.cursor += self.batch_size * self.trainer.world_size
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The cursor; the seed is there to be compared."""
+        return {"cursor": self.cursor, "seed": self.seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where the checkpoint was."""
+        if state_dict["seed"] != self.seed:
+            raise UserError(f"this run began with --data.seed {state_dict['seed']}, it cannot go on with {self.seed}")
+        self.cursor = state_dict["cursor"]
+
+
+class FrameDataModule(StreamDataModule):
+    """Frames for the tokenizer: uint8 (B, H, W, 3), well shuffled out of the shards.
+
+    Args:
+        data: folder or folders that `python -m data_collect record` wrote.
+        batch_size: B.
+        seed: of the order.
+        held_out: fraction of the episodes of each recording kept from training, the last by number.
+        cache_gib: decoded frames are kept on disk beside the shards (`.cache/`, memory-mapped) while they take no more
+            than this; larger recordings are decoded pool by pool in a thread, again and again.
+        pool_frames: frames of a pool.
+        validation_frames: held-out frames to validate on, evenly spread.
+        game: refuse a recording of another game (its id without options).
+        row: of the model: frames come in rows of so many, (B, row, H, W, 3), where that is more than one.
+
+    Raises `UserError` when a recording is missing, damaged, or its frames differ in size from the others'.
+    """
+
+    def __init__(
+        self,
+        data: list[str] | str,
+        batch_size: int = 64,
+        seed: int = 0,
+        held_out: float = 0.04,
+        cache_gib: float = 16.0,
+        pool_frames: int = 16384,
+        validation_frames: int = 512,
+        game: str | None = None,
+        row: int = 1,
+    ) -> None:
+        super().__init__(batch_size, seed)
+        self.source: FrameSource = open_frames(
+            [data] if isinstance(data, str) else list(data), seed, held_out, cache_gib, pool_frames
+        )
+        self.source.row = row
+        self.game, self.schema = self.source.game, self.source.schema
+        self.height, self.width = self.source.height, self.source.width
+        self.validation_frames = validation_frames
+        check_game(self.game, game, str(data))
+
+    def batch(self, first: int, size: int) -> Tensor:
+        """Frames uint8 (size, [row,] H, W, 3) of these items."""
+        return torch.from_numpy(self.source.items(np.arange(first, first + size, dtype=np.int64)))
+
+    def val_dataloader(self) -> DataLoader | list[Any]:
+        """The held-out frames, batch by batch."""
+        frames = self.source.validation(self.validation_frames)
+        return DataLoader(torch.from_numpy(frames).split(self.batch_size), batch_size=None) if len(frames) else []  # type: ignore[arg-type]
+
+
+class LatentDataModule(StreamDataModule):
+    """Windows of encoded episodes for dynamics and distillation; a batch is a dict of tensors with (B, L, ...) first.
+
+    Args:
+        latents: folder that `python -m train encode` wrote.
+        length: L, frames of a window.
+        batch_size: B, windows of a batch.
+        seed: of the choice of windows.
+        held_out: fraction of the episodes of each recording kept from training, the last by number.
+        event_factor: draw windows with a reward or a termination this many times as often.
+        validation_windows: held-out windows to validate on, evenly spread.
+        game: refuse a recording of another game (its id without options).
+        views, aligned: of the model: windows have the views that it is shown of each frame (`python -m train views`).
+    """
+
+    def __init__(
+        self,
+        latents: str,
+        length: int = 64,
+        batch_size: int = 24,
+        seed: int = 0,
+        held_out: float = 0.04,
+        event_factor: float = 1.0,
+        validation_windows: int = 48,
+        game: str | None = None,
+        views: bool = False,
+        aligned: bool = False,
+    ) -> None:
+        super().__init__(batch_size, seed)
+        if length < 2:
+            raise UserError(f"--data.length must be at least 2 frames, got {length}")
+        self.latents, self.length, self.held_out = Path(latents), length, held_out
+        self.store = LatentStore(latents)
+        self.game, self.schema, self.latent_shape = self.store.game, self.store.schema, self.store.latent_shape
+        self.levels = self.store.levels
+        self.dataset = SequenceDataset(self.store, length, seed, held_out, event_factor=event_factor)
+        self.validation_windows = validation_windows
+        check_game(self.game, game, latents)
+        if views and not self.store.open_views(aligned):
+            kind, flag = ("aligned views", " --aligned") if aligned else ("views", "")
+            run, given = Path(latents).parent, shlex.quote(latents)
+            geometry, tokenizer = (shlex.quote(str(run / stage / "last.ckpt")) for stage in ("geometry", "tokenizer"))
+            raise UserError(
+                f"{latents} has no {kind}: run `python -m train views --latents {given} --geometry {geometry} "
+                f"--tokenizer {tokenizer}{flag}` first"
+            )
+
+    @property
+    def actions(self) -> int:
+        """A, the length of an encoded action."""
+        return self.schema.size
+
+    def batch(self, first: int, size: int) -> dict[str, Tensor]:
+        """Windows of these items."""
+        return self.dataset.batch(first, size)
+
+    def val_dataloader(self) -> DataLoader | list[Any]:
+        """The held-out windows, batch by batch; none when the held-out part is shorter than a window."""
+        spans = self.store.split(self.held_out, validation=True)
+        if self.validation_windows < 1 or max((span.frames for span in spans), default=0) < self.length:
+            return []
+        held_out = SequenceDataset(self.store, self.length, self.seed, self.held_out, validation=True)
+        numbers = mixed(held_out.windows, self.validation_windows)
+        chunks = [numbers[i : i + self.batch_size] for i in range(0, len(numbers), self.batch_size)]
+        return DataLoader([held_out.gather(chunk) for chunk in chunks], batch_size=None)  # type: ignore[arg-type]
+
+
+def check_game(found: str, wanted: str | None, where: str) -> None:
+    """`UserError` when a recording is of another game; options behind "?" do not count."""
+    if wanted is not None and found.split("?")[0] != wanted.split("?")[0]:
+        raise UserError(f"{where} is a recording of {found}, not of {wanted}: name another folder or configuration")

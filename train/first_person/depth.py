@@ -1,0 +1,121 @@
+"""Depth of a game that knows how deep its world looks, learnt from that instead of from how frames give each other.
+
+    python -m train depth --latents runs/doom/latents --geometry runs/doom/geometry/last.ckpt \\
+        --out runs/depth/geometry/last.ckpt
+
+The game is asked for the depth at recorded poses (its `depth`; Doom has it from its level's lines); nothing of it is
+stored, and the model plays without. `train geometry` learns depth without labels, of any game, but not as exactly
+(docs/decisions.md).
+
+Legend: B frames, C channels, h, w latent grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_collect.errors import UserError
+from data_collect.guest import Guest
+from game_wm.finite import descend
+from game_wm.memory.first_person.geometry import FARTHEST, FINER, NEAREST, Depth
+from train import commands
+from train.checkpoints import check_card, save_part
+from train.data.windows import LatentStore, Span
+from train.first_person.geometry import load_geometry
+from train.stages.machine import use_all_cores
+from train.stages.report import say
+
+BATCH, RATE, DECAY, AVERAGE = 64, 1e-3, 0.01, 0.005  # frames a step, learning rate, weight decay, of averaged weights
+NOISE = 0.3  # most that is put on latents: dreamt ones are not as clean
+SLOPES = 0.5  # weight of how far slopes of the logarithm are off: edges
+JUDGED = 512  # held-out frames
+
+Known = Callable[[np.ndarray], Tensor]  # poses (B, 3) -> disparity (B, 4h, 4w), of one over a place's side
+
+
+def known_disparity(game: object, place: float, height: int, width: int) -> Known:
+    """What a game knows, as `Depth` tells it. `UserError`: it knows nothing."""
+    depth = getattr(game, "depth", None)
+    if depth is None:
+        raise UserError("this game does not know how deep its world looks: learn it from frames, with train geometry")
+
+    def known(poses: np.ndarray) -> Tensor:
+        found = torch.from_numpy(depth(poses, FINER * height, FINER * width))
+        return (place / found).clamp(FARTHEST, FARTHEST + NEAREST)
+
+    return known
+
+
+class Frames:
+    """Frames (B, C, h, w) of some episodes, drawn by chance, with what the game knows of their poses."""
+
+    def __init__(self, store: LatentStore, spans: Sequence[Span], known: Known) -> None:
+        self.store, self.known = store, known
+        self.rows = [(span, t) for span in spans for t in range(span.frames)]
+        self.chance = np.random.default_rng(0)
+
+    def batch(self, size: int) -> tuple[Tensor, Tensor]:
+        """Latents and disparities."""
+        at = [self.rows[i] for i in self.chance.integers(len(self.rows), size=size)]
+        ones = [Span(span.episode, span.start + t, 1) for span, t in at]
+        latents, poses = (np.concatenate([self.store.read(name, one) for one in ones]) for name in ("latents", "pose"))
+        return torch.from_numpy(latents.astype(np.float32)), self.known(poses)
+
+
+def fit(depth: Depth, frames: Frames, steps: int) -> Depth:
+    """Train on the logarithm's error, and return averaged weights. A mean of it would round edges off; the median
+    does not."""
+    depth.train().requires_grad_(True)
+    averaged = deepcopy(depth).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(depth.parameters(), RATE, (0.9, 0.99), weight_decay=DECAY)
+    for i in range(steps):
+        optimizer.param_groups[0]["lr"] = RATE * min(1.0, (i + 1) / 50, (1 - i / steps) / 0.6)
+        latents, truth = frames.batch(BATCH)
+        latents = latents + NOISE * torch.rand(len(latents), 1, 1, 1).square() * torch.randn_like(latents)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = depth(latents)
+        off = found.log() - truth.log()
+        loss = off.abs().mean() + SLOPES * (off.diff(dim=-1).abs().mean() + off.diff(dim=-2).abs().mean())
+        descend(optimizer, loss, f"depth: step {i + 1}", clip=1.0)
+        with torch.no_grad():
+            for mean, now in zip(averaged.parameters(), depth.parameters(), strict=True):
+                mean.lerp_(now, max(AVERAGE, 1 / (i + 1)))
+        if (i + 1) % 500 == 0:
+            say(f"depth: step {i + 1} of {steps}, loss {float(loss.detach()):.3f}")
+    return averaged
+
+
+@torch.no_grad()
+def off_by(depth: Depth, frames: Frames) -> list[float]:
+    """By what share half, three quarters and nine in ten of the depths are off at most."""
+    latents, truth = frames.batch(JUDGED)
+    off = (depth(latents).log() - truth.log()).abs().flatten().numpy()
+    return [float(x) for x in np.expm1(np.quantile(off, [0.5, 0.75, 0.9]))]
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m train depth`."""
+    options = commands.depth().parse_args(arguments)
+    use_all_cores()
+    torch.manual_seed(0)
+    geometry, store = load_geometry(options.geometry), LatentStore(options.latents)
+    if not store.index["pose"]:
+        raise UserError(f"{options.latents} has no poses: depth is asked for where the player stood")
+    state, config = check_card(options.geometry), geometry.config
+    with Guest(store.game) as game:
+        known = known_disparity(game, config.place, config.height, config.width)
+        learnt, held_out = (Frames(store, store.split(options.held_out, held), known) for held in (False, True))
+        before = off_by(geometry.depth, held_out)
+        depth = fit(geometry.depth, learnt, options.steps)
+        after = off_by(depth, held_out)
+    for when, off in (("before", before), ("now", after)):
+        half, more, most = (f"{100 * x:.1f} %" for x in off)
+        say(f"depth, held-out episodes, {when}: half within {half}, three quarters {more}, nine in ten {most}")
+    save_part(state, "geometry.depth", depth.state_dict(), options.out)
+    say(f"wrote {options.out}")
+    return 0

@@ -1,0 +1,1 @@
+"""Experiments: candidates and methods side by side, benchmarks."""

@@ -1,0 +1,113 @@
+"""How fast a stage trains, against the machine's own bf16 matrix rate, and how much faster its data comes.
+
+    python -m train bench dynamics --config configs/maze/dynamics.yaml [--steps 30]
+    python -m train bench dynamics --config configs/maze/dynamics.yaml --synthetic       # no recording needed
+    python -m train bench attention [--json] [--plot docs/attention.png]     # a frame's cost by context, in play
+
+Trains for `--steps` steps exactly as training would (the same callbacks, loader and optimiser; nothing is written),
+then asks the loader alone for batches. Leave the machine to itself meanwhile. The last lines are the figures.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from data_collect.errors import UserError
+from data_collect.files import save_picture
+from train import commands
+from train.data.encode import write_synthetic
+from train.lab import context_cost
+from train.stages.callbacks import Throughput, batch_size_of, log_interval
+from train.stages.cli import StageCLI
+from train.stages.machine import use_all_cores
+from train.stages.report import Banner, say
+
+LOADER_SECONDS = 3.0
+SHAPE, ACTIONS = (8, 8, 8), 4  # of the synthetic latents: those of the maze
+
+
+class Collect(Callback):
+    """Keeps what `Throughput` logs."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """After every logging step."""
+        found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if "matrix_fraction" in found and trainer.global_step % log_interval(trainer) == 0:
+            self.rows.append(found)
+
+
+def bench(stage: str, arguments: list[str]) -> int:
+    """Print the figures; exit status 0. `UserError` as in training."""
+    use_all_cores()
+    with tempfile.TemporaryDirectory() as folder:
+        if "--synthetic" in arguments:
+            if stage == "tokenizer":
+                raise UserError("the tokenizer has no --synthetic: name a recording with --data.data")
+            arguments = [flag for flag in arguments if flag != "--synthetic"]
+            write_synthetic(Path(folder), SHAPE, ACTIONS, episodes=32, frames=1024)
+            arguments += ["--data.latents", folder, "--data.game", "null", "--model.tokenizer", "null"]
+        given = any(flag == "--steps" or flag.startswith("--steps=") for flag in arguments)
+        steps = [] if given else ["--steps", "40"]
+        flags = ["--minutes", "null", *steps, "--wandb", "off", "--trainer.log_every_n_steps", "5"]
+        cli = StageCLI(stage, [*arguments, *flags, "--trainer.limit_val_batches", "0"])
+        if stage == "distill":
+            cli.model.freeze_teacher()  # type: ignore[operator]
+        collect = Collect()
+        # Throughput logs before Collect reads, being earlier in the list.
+        trainer = cli.make_trainer([*cli.core_callbacks(), collect, Banner()])
+        trainer.fit(cli.model, datamodule=cli.datamodule)
+        loader = loader_rate(cli.datamodule)
+    if not collect.rows:
+        raise UserError(f"--steps {cli.config.steps} are too few to time anything: give at least 10")
+    last = collect.rows[len(collect.rows) // 2 :]
+    figures = {name: sorted(row[name] for row in last)[len(last) // 2] for name in last[0]}
+    counted = next(callback for callback in trainer.callbacks if isinstance(callback, Throughput))  # type: ignore[attr-defined]
+    say(
+        f"training:          {figures['frames_per_second']:.0f} frames/s, {figures['samples_per_second']:.1f} samples/s"
+    )
+    say(f"arithmetic a step: {(counted.flops or 0) / 1e9:.1f} GFLOP, forward and backward")
+    say(f"reached:           {figures['gflops']:.0f} GFLOP/s of {figures['machine_gflops']:.0f} (4096x384x1536, bf16)")
+    say(f"matrix fraction:   {figures['matrix_fraction']:.1%}")
+    say(f"loader alone:      {loader:.0f} frames/s, {loader / figures['frames_per_second']:.1f} x training")
+    return 0
+
+
+tokenizer, dynamics, distill = (partial(bench, stage) for stage in ("tokenizer", "dynamics", "distill"))
+
+
+def bench_attention(arguments: list[str]) -> int:
+    """Print what a frame costs the context stream with every kind of attention; exit status 0."""
+    options = commands.bench_attention().parse_args(arguments)
+    use_all_cores()
+    table = context_cost.context_cost(context_cost.CONTEXTS)
+    if options.plot:
+        save_picture(options.plot, context_cost.plot(table))
+    if options.json:
+        print(json.dumps(table, indent=1))
+        return 0
+    contexts = list(next(iter(table.values())))
+    say(f"{'ms a frame, context of':26}" + "".join(f"{int(c):>9,}" for c in contexts))
+    for kind, row in table.items():
+        say(f"{kind:26}" + "".join(f"{row[c]:9.2f}" for c in contexts))
+    return 0
+
+
+def loader_rate(data: Any) -> float:
+    """Frames/s of the loader with nothing else going on."""
+    batches = iter(data.train_dataloader())
+    next(batches)
+    frames, began = 0, time.perf_counter()
+    while time.perf_counter() - began < LOADER_SECONDS:
+        frames += batch_size_of(next(batches))[1]
+    return frames / (time.perf_counter() - began)

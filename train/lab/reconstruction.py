@@ -1,0 +1,91 @@
+"""Tokenizers side by side: what is left of a frame, in how many tokens, and how long it takes to see it.
+
+    python -m train bench reconstruction runs/*/tokenizer/last.ckpt --data runs/maze/data [--frames 256] [--json]
+
+PSNR (all pixels of all frames), sharpness (mean gradient over that of the frame) and feature distance of held-out
+frames, coded and decoded in 32 bits, behind the frames and latents before them. The time is the median of decoding one
+frame, as play has it: weights laid out once (`packing.py`); each tokenizer's in turn with the first one's.
+
+Legend: B frames, E episodes, T frames in a row, H, W pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_collect.errors import UserError
+from game_wm.acceleration import pack
+from game_wm.evaluation import metrics
+from game_wm.evaluation.feature_distance import FeatureDistance
+from game_wm.evaluation.rollout import round_trip
+from game_wm.model.tokenizer import Tokenizer
+from train import commands
+from train.data.frames import PooledFrames, Recording
+from train.lab.speed import Tick, in_turn
+from train.stages.machine import use_all_cores
+from train.stages.report import say
+from train.stages.tokenizer import load_tokenizer
+
+HELD_OUT = 0.04  # as the tokenizer's training has it
+TIMED, SECONDS = 100, 15.0  # frames decoded by each, at most
+COLUMNS = {"reconstruction_psnr": 2, "sharpness": 2, "feature_distance": 3, "tokens_per_frame": 0, "channels": 0,
+           "decoder_parameters": 0, "ms_to_decode": 2}  # decimals  # fmt: skip
+
+
+def reconstruction(tokenizer: Tokenizer, frames_BTHWC: Tensor, features: FeatureDistance) -> dict[str, float]:
+    """The figures of a tokenizer on the last of each row of three frames, uint8 (B, 3, H, W, 3)."""
+    now, shown = frames_BTHWC[:, -1], round_trip(tokenizer, frames_BTHWC)
+    slopes = torch.stack((metrics.gradient(shown), metrics.gradient(now)), 1)
+    height, width = tokenizer.config.grid
+    return {
+        "reconstruction_psnr": metrics.pooled_psnr(metrics.squared_error(now, shown)),
+        "sharpness": metrics.ratio(np.asarray(slopes, np.float64)),
+        "feature_distance": float(features.distance(now, shown).mean()),
+        "tokens_per_frame": height * width,
+        "channels": tokenizer.config.channels,
+        "decoder_parameters": sum(p.numel() for p in tokenizer.decoder.parameters()),
+    }
+
+
+def seeing(tokenizer: Tokenizer) -> Tick:
+    """What decodes one frame, to be timed. The tokenizer is packed in place."""
+    pack(tokenizer)
+    latent = torch.randn(1, tokenizer.config.channels, *tokenizer.config.grid)
+
+    @torch.inference_mode()
+    def tick() -> None:
+        tokenizer.decode(latent, latent)
+
+    return tick
+
+
+def main(arguments: list[str]) -> int:
+    """Print a row a tokenizer; exit status 0. Raises `UserError` for what is no tokenizer or no recording."""
+    options = commands.bench_reconstruction().parse_args(arguments)
+    use_all_cores()
+    source = PooledFrames([Recording(folder) for folder in options.data], 0, HELD_OUT, 1)
+    source.row = 3
+    frames = torch.from_numpy(source.validation(options.frames))
+    if not len(frames):
+        raise UserError(f"{options.data[0]} has no held-out frames to measure on: record more episodes")
+    table, ticks, features = dict[str, dict[str, Any]](), dict[str, Tick](), FeatureDistance()
+    for path in options.tokenizers:
+        tokenizer = load_tokenizer(path)
+        if frames.shape[2:4] != (tokenizer.config.height, tokenizer.config.width):
+            raise UserError(f"{path} codes frames of another size than those of {options.data[0]}: name another --data")
+        table[path], ticks[path] = reconstruction(tokenizer, frames, features), seeing(tokenizer)
+    for path, tick in ticks.items():
+        table[path]["ms_to_decode"], _ = in_turn(tick, ticks[options.tokenizers[0]], frames=TIMED, seconds=SECONDS)
+    if options.json:
+        print(json.dumps(table, indent=1))
+        return 0
+    longest = max(len(path) for path in table)
+    say(f"{'':{longest}}" + "".join(f"{name.replace('_', ' '):>21}" for name in COLUMNS))
+    for path, row in table.items():
+        say(f"{path:{longest}}" + "".join(f"{row[name]:>21,.{digits}f}" for name, digits in COLUMNS.items()))
+    return 0

@@ -1,0 +1,1 @@
+"""The stages of training: tokenizer, dynamics, distillation, and what runs around each."""

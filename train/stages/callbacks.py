@@ -1,0 +1,350 @@
+"""What happens around a training step: its seed, its rate, its average, its clock, and the checkpoint.
+
+    callbacks = [StepSeed(0), Budget(minutes=40), Schedule(), Clip(), EMA(), Throughput(), Saver(folder)]  # this order
+
+The checkpoint's `state_dict` is the averaged (EMA) copy, which is what is played; the weights in training lie beside
+it as `current_model_state`, and resuming takes those. The noise of a step is a function of (seed, step), so that a run
+that is killed and resumed has the losses of one that was not (where its length is given in steps, not in minutes).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, WeightAveraging
+from torch import Tensor, nn
+
+from data_collect.errors import UserError
+from game_wm.finite import diverged, unsound
+from train.data.windows import random_integers
+from train.stages.machine import MatrixRate, count_flops
+
+KEPT = "what was saved before stays as it is"
+
+
+class StepSeed(Callback):
+    """Seeds PyTorch anew at every step with a function of (seed, step, process)."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
+        """Everything random inside the step follows from this."""
+        number = np.array([trainer.fit_loop.epoch_loop.total_batch_idx * trainer.world_size + trainer.global_rank])
+        torch.manual_seed(int(random_integers(self.seed, number, 3)[0] >> np.uint64(1)))
+
+
+class Budget(Callback):
+    """How long training lasts: `minutes` of wall time, added up over resumes, and/or `steps`, whichever ends first."""
+
+    def __init__(self, minutes: float | None = None, steps: int | None = None) -> None:
+        self.minutes, self.steps = minutes, steps
+        self.before, self.started = 0.0, 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far."""
+        return self.before + (time.monotonic() - self.started if self.started else 0.0)
+
+    def progress(self, trainer: pl.Trainer) -> float:
+        """Fraction of the budget that is spent, 0 to 1."""
+        spent = [trainer.global_step / self.steps] if self.steps else []
+        spent += [self.seconds / (60 * self.minutes)] if self.minutes else []
+        return min(1.0, max(spent, default=0.0))
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The clock runs from here; a run that had already spent its time stops at once."""
+        self.started = time.monotonic()
+        trainer.should_stop = self.progress(trainer) >= 1
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Ends training when the budget is spent."""
+        if agreed(trainer, self.progress(trainer) >= 1):
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Time spent."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.before = state_dict["seconds"]
+
+
+class Schedule(Callback):
+    """Learning rate: up over `warmup` steps, level, down to `final` of it over the last `decay` of the budget.
+
+    Left alone when the module brings a scheduler of its own. A resumed run has the rates of its configuration.
+    """
+
+    def __init__(self, warmup: int = 100, decay: float = 0.4, final: float = 0.02) -> None:
+        self.warmup, self.decay, self.final = warmup, decay, final
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Notes the configured rates: those of the checkpoint come next."""
+        self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in trainer.optimizers]
+
+    def factor(self, step: int, progress: float) -> float:
+        """What the learning rate is multiplied by."""
+        down = min(1.0, (1 - progress) / self.decay) if self.decay > 0 else 1.0
+        return min(1.0, (step + 1) / max(1, self.warmup)) * (self.final + (1 - self.final) * down)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
+        """Sets the rate of every parameter group."""
+        if trainer.lr_scheduler_configs:
+            return
+        factor = self.factor(trainer.global_step, budget_of(trainer).progress(trainer))
+        for optimizer, rates in zip(trainer.optimizers, self.rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+
+
+class Clip(Callback):
+    """Clips the gradient's norm and logs it. Not Lightning's own clipping, which refuses fused optimisers.
+
+    A loss or a gradient that is not finite ends the run with a `UserError` before it reaches the weights; on a GPU,
+    which must not be waited for, at the next line of figures.
+    """
+
+    def __init__(self, norm: float = 1.0) -> None:
+        self.norm = norm
+        self.loss: Tensor | None = None
+        self.sound: Tensor | None = None  # whether all has been finite so far
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        """Keeps the loss."""
+        self.loss = loss.detach()
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
+        """Between backward and step."""
+        weights = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(weights, self.norm, foreach=True)
+        logs = trainer.global_step % log_interval(trainer) == 0
+        if logs:
+            pl_module.log("gradient_norm", norm)
+        assert self.loss is not None
+        sound = self.loss.isfinite()
+        if getattr(trainer.precision_plugin, "scaler", None) is None:  # a scaler leaves such steps out itself
+            sound = sound & norm.isfinite()
+        self.sound = sound if self.sound is None else self.sound & sound
+        if (logs or norm.device.type == "cpu") and agreed(trainer, not bool(self.sound)):
+            lower = float(getattr(pl_module, "lr", 0.0)) / 4
+            raise UserError(
+                f"training diverged: at step {trainer.global_step} the loss is {float(self.loss):g}, the norm of its "
+                f"gradient {float(norm):g}. Train with a lower rate, such as --model.lr {lower:g}; {KEPT}"
+            )
+
+
+class EMA(WeightAveraging):
+    """Exponential moving average of the weights: decay min(`decay`, (1 + n) / (10 + n)) after n updates."""
+
+    def __init__(self, decay: float = 0.999) -> None:
+        super().__init__(multi_avg_fn=self._average)
+        self.decay = decay
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """The copy lies where the module will train: Lightning makes it before it moves that one."""
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+
+    def rate(self, count: int) -> float:
+        """Decay of the next update, after `count` of them."""
+        return min(self.decay, (1 + count) / (10 + count))
+
+    @torch.no_grad()
+    def _average(self, averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        decay = self.rate(int(count))
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, 1 - decay)
+        else:
+            torch._foreach_copy_(averaged, current)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Unlike the parent, leave the weights in training alone: a finished run can be continued exactly."""
+
+    @property
+    def average(self) -> nn.Module | None:
+        """The module with the averaged weights, while it trains."""
+        return self._average_model and self._average_model.module
+
+    @contextlib.contextmanager
+    def averaged(self, pl_module: pl.LightningModule) -> Iterator[None]:
+        """Inside the block the module has the averaged weights."""
+        if self._average_model is None:
+            yield
+            return
+        self._swap_models(pl_module)
+        try:
+            yield
+        finally:
+            self._swap_models(pl_module)
+
+
+class Throughput(Callback):
+    """Logs frames/s and samples/s of training (median step) and the fraction of the machine's bf16 matrix rate.
+
+    The arithmetic of a step, forward and backward once, is counted on the first step of a run; the machine's rate is
+    timed at the start and again at every log, in the same process.
+    """
+
+    def __init__(self) -> None:
+        self.flops: int | None = None
+        self.counter: contextlib.ExitStack | None = None
+        self.rate: MatrixRate | None = None
+        self.intervals: list[float] = []
+        self.previous: float | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """First timing of the machine."""
+        self.rate = MatrixRate(pl_module.device).sample(5)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
+        """Counts the arithmetic of the first step; notes the time between the starts of the others."""
+        now = time.perf_counter()
+        if self.previous is not None:
+            self.intervals.append(now - self.previous)
+        self.previous = now
+        if self.flops is None:
+            self.counter = contextlib.ExitStack()
+            self._counted = self.counter.enter_context(count_flops())
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Logs at every logging step."""
+        if self.counter is not None:
+            self.counter.close()
+            self.counter, self.previous = None, None
+            self.flops = self._counted.get_total_flops()
+        if trainer.global_step % log_interval(trainer) or not self.intervals:
+            return
+        assert self.rate is not None
+        self.rate.sample()
+        self.previous = None  # the next interval would hold this timing and the logging
+        seconds = statistics.median(self.intervals)
+        self.intervals.clear()
+        samples, frames = batch_size_of(batch)
+        # The machine's median wanders with what else runs on it; both are timed under the same conditions.
+        figures = {
+            "frames_per_second": frames * trainer.world_size / seconds,
+            "samples_per_second": samples * trainer.world_size / seconds,
+            "gflops": (self.flops or 0) / seconds / 1e9,
+            "machine_gflops": self.rate.median / 1e9,
+            "matrix_fraction": (self.flops or 0) / seconds / self.rate.median,
+        }
+        pl_module.log_dict(figures)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Do not go on counting what is no training."""
+        if self.counter is not None:
+            self.counter.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The arithmetic of a step, so that a resumed run need not count it again."""
+        return {"flops": self.flops}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See `state_dict`."""
+        self.flops = state_dict["flops"]
+
+
+def log_interval(trainer: pl.Trainer) -> int:
+    """Steps between two lines of figures."""
+    return max(1, int(trainer.log_every_n_steps))  # type: ignore[attr-defined]
+
+
+def batch_size_of(batch: Any) -> tuple[int, int]:
+    """(samples, frames) of a batch of either data module."""
+    if isinstance(batch, Tensor):
+        return len(batch), len(batch)
+    windows, length = batch["latents"].shape[:2]
+    return windows, windows * length
+
+
+class Saver(Callback):
+    """Writes `last.ckpt` every `minutes`, at the end, and on SIGTERM or Ctrl-C (a second Ctrl-C stops at once).
+
+    Always after a finished step, under a temporary name, synced and renamed. `card` (the game, the action schema, the
+    stage, its configuration) goes along under the key `game_wm`.
+    """
+
+    def __init__(self, folder: Path, card: dict[str, Any] | None = None, minutes: float = 5.0) -> None:
+        self.path, self.card, self.minutes = folder / "last.ckpt", card or {}, minutes
+        self.signal: int | None = None
+        self.saved = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes the signals over from Lightning, which would leave in the middle; it gives them back at the end."""
+        self.saved = time.monotonic()
+        with contextlib.suppress(ValueError):  # not in the main thread: there are no signals to take
+            self.handlers = {s: signal.signal(s, self._stop) for s in (signal.SIGTERM, signal.SIGINT)}
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Saves when it is time; a signal also ends training."""
+        if agreed(trainer, self.signal is not None):
+            trainer.should_stop = True
+        ends = trainer.should_stop or (0 < trainer.max_steps <= trainer.global_step)
+        if agreed(trainer, ends or time.monotonic() - self.saved > 60 * self.minutes):
+            self.save(trainer)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write the checkpoint so that the file under its name is whole at any moment."""
+        temporary = self.path.with_suffix(".tmp")
+        try:
+            trainer.save_checkpoint(temporary, weights_only=False)
+        except OSError as error:  # a full disk, which half a file would keep full
+            temporary.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        if trainer.is_global_zero:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path)
+        self.saved = time.monotonic()
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        """Adds the card with what was trained so far. `UserError` where weights are not finite: the file stays."""
+        averaged, current = checkpoint["state_dict"], checkpoint.get("current_model_state", {})
+        if broken := unsound(averaged) or unsound(current):
+            raise UserError(f"step {trainer.global_step} is not saved: {diverged(broken)}; {KEPT}")
+        frames = getattr(trainer.datamodule, "cursor", 0) * getattr(trainer.datamodule, "length", 1)  # type: ignore[attr-defined]
+        trained = {"frames": frames, "hours": budget_of(trainer).seconds / 3600, "steps": trainer.global_step}
+        trained = {name: value + self.card.get("before", {}).get(name, 0) for name, value in trained.items()}
+        checkpoint["game_wm"] = {**self.card, "trained": trained}
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Gives the signals back, unless Lightning has."""
+        for number, handler in getattr(self, "handlers", {}).items():
+            if signal.getsignal(number) == self._stop:
+                signal.signal(number, handler)
+
+
+def agreed(trainer: pl.Trainer, wish: bool) -> bool:
+    """Whether any of the processes that train together wishes it: they must stop and save at the same step."""
+    return trainer.strategy.reduce_boolean_decision(wish, all=False)
+
+
+def average_of(trainer: pl.Trainer) -> nn.Module | None:
+    """The module in training with averaged weights; None where none are kept."""
+    found = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)  # type: ignore[attr-defined]
+    return found.average if found else None
+
+
+def budget_of(trainer: pl.Trainer) -> Budget:
+    """The run's budget; modules ask it how far training has come: `budget_of(self.trainer).progress(self.trainer)`."""
+    return next((callback for callback in trainer.callbacks if isinstance(callback, Budget)), Budget())  # type: ignore[attr-defined]

@@ -1,0 +1,196 @@
+"""Training on a CUDA device whose every step is one CUDA graph: a small network's kernels take less time than Python
+needs to launch them, and a graph launches all of them at once.
+
+    python -m train dynamics --config configs/doom/dynamics.yaml --graphs true --data.batch_size 64
+
+The step is captured once: forward, backward, clipping, AdamW and the average of the weights; what chance decides for
+all of a batch (whether it is on own rollouts) is a graph each. Windows are kept in the device's memory. The checkpoint
+is that of any other run, but cannot be resumed; there is no validation on the way.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from data_collect.errors import UserError
+from data_collect.files import whole
+from game_wm.finite import unsound
+from train.data.modules import LatentDataModule, StreamDataModule
+from train.data.windows import random_integers
+from train.first_person.geometry import GeometryModule
+from train.stages.callbacks import EMA, Budget, Clip, Schedule, StepSeed, batch_size_of
+from train.stages.report import Figures, say
+
+EVERY = 5.0  # seconds between two lines of figures
+DIVERGED = (
+    "training diverged: a loss or its gradient is not finite, and nothing was saved. Train with a lower --model.lr, or "
+    "without --graphs to see at which step"
+)
+WARM = 3  # steps without a graph, in which kernels are chosen and the optimiser's state is made
+
+
+def fit(
+    module: pl.LightningModule,
+    data: StreamDataModule,
+    trainer: pl.Trainer,
+    path: Path,
+    card: dict[str, Any],
+    figures: Figures,
+) -> int:
+    """Train until the budget is spent, and write the checkpoint; returns the steps taken. `UserError` without CUDA."""
+    device = trainer.strategy.root_device
+    if device.type != "cuda":
+        raise UserError("graphs are for CUDA devices: leave --graphs out")
+    if getattr(module, "progressive", False):
+        raise UserError("progressive distillation changes its step on the way: leave --graphs out")
+    if isinstance(module, GeometryModule) and not module.poses:
+        raise UserError("geometry without poses changes its step on the way: leave --graphs out")
+    find = lambda kind: next(each for each in trainer.callbacks if isinstance(each, kind))  # type: ignore[attr-defined]  # noqa: E731
+    budget, schedule, seeds, average = find(Budget), find(Schedule), find(StepSeed), find(EMA)
+    module.to(device)
+    if isinstance(data, LatentDataModule):
+        data.dataset.hold(device)
+    if isinstance(module, GeometryModule):
+        module.prepare(data)
+    module.train()
+    average._average_model = AveragedModel(module, device=device)
+    module.trainer = trainer
+    graphs = Graphs(module, find(Clip).norm, average._average_model.module, trainer.precision == "bf16-mixed")
+    budget.started = told = time.monotonic()
+    steps, since = 0, 0
+    while (progress := max(budget.progress(trainer), steps / budget.steps if budget.steps else 0.0)) < 1:
+        torch.manual_seed(int(random_integers(seeds.seed, np.array([steps]), 3)[0] >> np.uint64(1)))
+        batch = data.batch(steps * data.batch_size, data.batch_size)
+        share = getattr(module, "dream_share", 0.0)
+        kind = bool(share and float(torch.rand(())) < share) if hasattr(module, "decided") else None
+        graphs.step(batch, kind, schedule.factor(steps, progress), average.rate(steps))
+        steps += 1
+        if (now := time.monotonic()) - told > EVERY:
+            frames = batch_size_of(batch)[1] * (steps - since)
+            values = {name: float(value) for name, value in graphs.logged(kind).items()}
+            figures.log_metrics({**values, "frames_per_second": frames / (now - told)}, steps)
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+            if not bool(graphs.sound):
+                raise UserError(DIVERGED)
+            say(f"{progress:4.0%}  step {steps}  {frames / (now - told):,.0f} frames/s  {shown}")
+            told, since = now, steps
+    data.cursor = steps * data.batch_size
+    torch.cuda.synchronize()
+    trained = {
+        "frames": data.cursor * getattr(data, "length", 1), "hours": budget.seconds / 3600, "steps": steps,
+    }  # fmt: skip
+    trained = {name: value + card.get("before", {}).get(name, 0) for name, value in trained.items()}
+    state: dict[str, Any] = {
+        "state_dict": {name: value.cpu() for name, value in average._average_model.module.state_dict().items()},
+        "game_wm": {**card, "trained": trained}, "global_step": steps,
+    }  # fmt: skip
+    module.on_save_checkpoint(state)
+    if not bool(graphs.sound) or unsound(state["state_dict"]):
+        raise UserError(DIVERGED)
+    with whole(path) as file:
+        torch.save(state, file)
+    return steps
+
+
+def to_device(batch: Tensor | dict[str, Tensor], device: torch.device, copy: bool = False) -> Any:
+    if isinstance(batch, Tensor):
+        return batch.to(device, copy=copy)
+    return {name: x.to(device, copy=copy) for name, x in batch.items()}
+
+
+@dataclass
+class Captured:
+    """A step's graph and the figures that it leaves behind."""
+
+    graph: torch.cuda.CUDAGraph
+    logged: dict[str, Tensor]
+
+
+class Graphs:
+    """A module's training steps, one graph for each `kind` that is asked for; all share weights and memory."""
+
+    def __init__(self, module: Any, clip: float, average: Any, half: bool) -> None:
+        self.module, self.clip, self.half = module, clip, half
+        self.optimizer = module.configure_optimizers()
+        if not isinstance(self.optimizer, torch.optim.AdamW):
+            raise UserError("graphs are for AdamW: set --model.optimizer to adamw, or leave --graphs out")
+        device = module.device
+        for group in self.optimizer.param_groups:
+            group["initial_lr"], group["capturable"] = group["lr"], True
+            group["lr"] = torch.tensor(group["lr"], device=device)
+        self.weights = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for weight in self.weights:
+            weight.grad = torch.zeros_like(weight)
+        trained = {name: x for name, x in module.state_dict().items() if not name.startswith("teacher.")}
+        trained = {name: x for name, x in trained.items() if x.is_floating_point()}
+        self.current = list(trained.values())
+        self.averaged = [average.state_dict()[name] for name in trained]
+        self.rate = torch.zeros((), device=device)
+        self.sound = torch.ones((), dtype=torch.bool, device=device)  # whether all has been finite so far
+        self.batch: Any = None
+        self.captured: dict[bool | None, Captured] = {}
+        self.pool = torch.cuda.graph_pool_handle()
+        self.figures: dict[str, Tensor] = {}
+        module.log = lambda name, value, **_: self.figures.__setitem__(name, value.detach())
+        module.log_dict = lambda values, **_: self.figures.update({k: v.detach() for k, v in values.items()})
+
+    def logged(self, kind: bool | None) -> dict[str, Tensor]:
+        """The last figures of steps of this kind."""
+        return self.captured[kind].logged
+
+    def step(self, batch: Tensor | dict[str, Tensor], kind: bool | None, factor: float, decay: float) -> None:
+        """One step on this batch, at this factor of the learning rate and decay of the average."""
+        self._load(batch)
+        for group in self.optimizer.param_groups:
+            group["lr"].fill_(group["initial_lr"] * factor)
+        self.rate.fill_(1 - decay)
+        if kind not in self.captured:
+            self._capture(kind)
+        self.captured[kind].graph.replay()
+
+    def _load(self, batch: Tensor | dict[str, Tensor]) -> None:
+        if self.batch is None:
+            self.batch = to_device(batch, self.module.device, copy=True)
+        elif isinstance(batch, Tensor):
+            self.batch.copy_(batch, non_blocking=True)
+        else:
+            for name, value in batch.items():
+                self.batch[name].copy_(value, non_blocking=True)
+
+    def _capture(self, kind: bool | None) -> None:
+        if hasattr(self.module, "decided"):
+            self.module.decided = kind
+        self.figures = {}  # another kind's graph keeps its own
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM):
+                self._run()
+        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool):
+            self._run()
+        self.captured[kind] = Captured(graph, self.figures)
+
+    def _run(self) -> None:
+        torch._foreach_zero_([weight.grad for weight in self.weights])
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.half):
+            loss = self.module.training_step(self.batch, 0)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.weights, self.clip, foreach=True)
+        self.sound.logical_and_(norm.isfinite() & loss.detach().isfinite())
+        self.optimizer.step()
+        with torch.no_grad():
+            change = torch._foreach_sub(self.current, self.averaged)
+            torch._foreach_mul_(change, self.rate)
+            torch._foreach_add_(self.averaged, change)

@@ -1,0 +1,293 @@
+"""Distillation: a student that calls the denoiser once or twice a frame learns, on its own rollouts, to agree with a
+teacher that calls it many times.
+
+    python -m train distill --config configs/maze/distill.yaml
+
+Student and teacher begin as the same weights, unless `--teacher` names others: many calls of a student that is trained
+on are worse than its one. The student plays on from real frames (self-forcing, Huang et al., 2025); for frames of what
+it then remembers, the teacher walks from the same noise to a clean latent in many steps, and the student must reach it
+in its few (consistency of endpoints). Where the teacher's latent lies near the real one, the student has but drifted,
+and where what memory draws does, it could have known: there the real one is its goal. So it learns to come back and to
+look into its memory, and where a view was lost it is not asked to guess it. A discriminator on pairs of latents and
+the action between them may be added, which holds the student's frames to the sharpness of real ones, and to what was
+pressed; or distribution matching (Yin et al., 2024), which moves what the student draws from where its own frames are
+dense to where the teacher's are.
+
+Or the steps are halved, again and again (`progressive`; Salimans & Ho, 2022): a student of half as many steps learns to
+do in one what its teacher does in two, and becomes the teacher of the next.
+
+Legend: B windows, K targets, C channels, h, w latent grid.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data_collect.errors import UserError
+from game_wm.memory.first_person.views import COVER
+from game_wm.model.convolution import ResidualBlock
+from game_wm.model.dynamics import Dynamics
+from game_wm.objectives.flow import FlowMatching, Predict, advance, mix
+from train.stages.callbacks import average_of, budget_of
+from train.stages.dynamics import Batch, DynamicsModule
+from train.stages.optimizer import configure
+
+
+class Discriminator(nn.Module):
+    """Two latents that follow each other (B, 2C, h, w) and the action between them (B, A) -> realness of every cell
+    (B, 1, h, w)."""
+
+    def __init__(self, channels: int, actions: int, width: int = 128) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(2 * channels + actions, width, 3, padding=1),
+            ResidualBlock(width, width),
+            ResidualBlock(width, width),
+            nn.SiLU(),
+            nn.Conv2d(width, 1, 1),
+        )
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, pair_BCHW: Tensor, action_BA: Tensor) -> Tensor:
+        action = action_BA[:, :, None, None].expand(-1, -1, *pair_BCHW.shape[2:])
+        return self.net(torch.cat((pair_BCHW, action), 1)).float()
+
+
+def distribution_loss(made_BKCHW: Tensor, teach: Predict, fake: Predict, finest: int) -> tuple[Tensor, Tensor]:
+    """Distribution matching distillation (Yin et al., 2024, equations 7 and 8): the student's loss and the fake's.
+
+    What the student made is noised; teacher and `fake`, which learns the student's own frames, each tell the clean
+    latent. Their difference is that of the two densities' slopes, and the student follows it.
+    """
+    level = torch.rand(made_BKCHW.shape[:2], device=made_BKCHW.device).mul(finest).floor() / finest
+    stride, part = torch.full_like(level, 1 / finest), slice(0, made_BKCHW.shape[1])
+    made = made_BKCHW.detach()
+    noisy = mix(torch.randn_like(made), made, level)
+    told = fake(noisy, level, stride, part)
+    with torch.no_grad():
+        real = teach(noisy, level, stride, part)
+        scale = (made - real).abs().mean((2, 3, 4), keepdim=True).clamp_min(1e-3)
+        goal = made - (told - real) / scale
+    return 0.5 * (made_BKCHW - goal).square().mean(), (told - made).square().mean()
+
+
+def progressive_loss(clean_BKCHW: Tensor, student: Predict, teach: Predict, flow: FlowMatching, steps: int) -> Tensor:
+    """Progressive distillation (Salimans & Ho, 2022, algorithm 2): the loss of a student that takes so many steps, and
+    learns from a teacher that takes twice as many.
+
+    From where noised data lies on the student's own walk, two steps of the teacher end somewhere; the clean latent that
+    one step must point at to end there as well is the student's goal. Late steps weigh more, as in the flow's own loss.
+    """
+    batch, targets = clean_BKCHW.shape[:2]
+    level = torch.randint(steps, (batch, targets), device=clean_BKCHW.device) / steps
+    told, half = (torch.full_like(level, x) for x in (flow.told(2 * steps), 0.5 / steps))
+    part = slice(0, targets)
+    noisy = mix(torch.randn_like(clean_BKCHW), clean_BKCHW, level)
+    with torch.no_grad():
+        goal = flow.two_steps(lambda x, at, _, part: teach(x, at, told, part), noisy, level, half, part)
+    made = student(noisy, level, torch.full_like(level, flow.told(steps)), part)
+    weight = 1 - flow.ramp * (1 - level)
+    return (weight * (made - goal).float().square().mean((2, 3, 4))).mean()
+
+
+class DistillModule(DynamicsModule):
+    """Trains the student in place of the network that it started from (`--init`, required).
+
+    Args beyond the dynamics' own:
+        teacher_steps: denoiser calls a frame of the teacher.
+        student_steps: denoiser calls a frame of the student, 1 or 2.
+        own: share of the steps on own rollouts; the others are on real frames, where the history can be trusted.
+        near: mean squared distance (latents have unit variance) of the teacher's latent or of what memory draws to
+            the truth, below which a cell takes the truth for its goal; 0 never does.
+        anchor: weight of the flow-matching loss on the same targets, which keeps the network serving other step counts.
+        adversarial: weight of the discriminator's judgement.
+        unseen: what is added to it in cells for which nothing is drawn, where there is something to invent and nothing
+            to copy. Where both are 0 there is no discriminator.
+        distribution: weight of distribution matching; 0 builds no network that learns the student's frames.
+        consistency: weight of the distance to the teacher's endpoint.
+        progressive: halve the steps from `teacher_steps` to `student_steps` instead, in rounds of equal parts of the
+            budget; both must be powers of two. The network then serves that one number of steps: there is no anchor.
+    """
+
+    def __init__(
+        self,
+        latent_shape: tuple[int, int, int] = (8, 8, 8),
+        lr: float = 2e-4,
+        context_noise: float = 0.1,
+        rollout: int = 16,
+        teacher_steps: int = 8,
+        student_steps: int = 1,
+        own: float = 1.0,
+        near: float = 0.3,
+        anchor: float = 0.5,
+        adversarial: float = 0.0,
+        unseen: float = 0.0,
+        distribution: float = 0.0,
+        consistency: float = 1.0,
+        progressive: bool = False,
+        **dynamics: Any,
+    ) -> None:
+        super().__init__(latent_shape, lr=lr, context_noise=context_noise, rollout=rollout, **dynamics)
+        if not isinstance(self.objective, FlowMatching):
+            raise UserError(f"distillation is of flow matching alone, not of {self.objective.kind}")
+        if distribution and self.objective.finest == 1:
+            raise UserError("distribution matching compares noise levels: set --model.objective.finest to 2 or more")
+        if not 1 <= student_steps <= teacher_steps:
+            raise UserError(f"student_steps must lie between 1 and teacher_steps {teacher_steps}, not {student_steps}")
+        self.teacher_steps, self.student_steps = teacher_steps, student_steps
+        self.own, self.near, self.anchor, self.adversarial, self.unseen = own, near, anchor, adversarial, unseen
+        self.distribution, self.consistency, self.progressive = distribution, consistency, progressive
+        if progressive and (student_steps == teacher_steps or any(n & (n - 1) for n in (student_steps, teacher_steps))):
+            raise UserError("to halve the steps, teacher_steps and student_steps must be different powers of two")
+        judged = adversarial or unseen
+        if progressive and (judged or distribution):
+            raise UserError(
+                "progressive distillation has a loss of its own: leave adversarial, unseen, distribution at 0"
+            )
+        if progressive:  # how often the student has become the teacher
+            self.halvings: Tensor
+            self.register_buffer("halvings", torch.zeros((), dtype=torch.long))
+        # The student's own step is taught by the teacher, and, with bootstrap, by the teacher's half steps.
+        self.flow = replace(self.objective, one_call=0.0)
+        self.teacher: Dynamics | None = None
+        self.discriminator = Discriminator(latent_shape[0], self.config.actions) if judged else None
+        self.fake = copy.deepcopy(self.dynamics.denoiser) if distribution else None
+
+    @property
+    def dream_share(self) -> float:
+        return self.own
+
+    def freeze_teacher(self) -> None:
+        """The weights as they are now become the teacher; it is part of the checkpoint, so that resuming is exact."""
+        self.teacher = copy.deepcopy(self.dynamics).eval().requires_grad_(False)
+        if self.fake is not None:
+            self.fake.load_state_dict(self.dynamics.denoiser.state_dict())
+
+    @property
+    def steps(self) -> int:
+        """The student's steps as of now: half of the teacher's in a round of progressive distillation."""
+        return self.teacher_steps >> int(self.halvings) + 1 if self.progressive else self.student_steps
+
+    def halve(self) -> None:
+        """Begin the next round where the budget says so: what the student has learnt is the teacher from then on."""
+        assert self.teacher is not None
+        rounds = (self.teacher_steps // self.student_steps).bit_length() - 1
+        if int(self.halvings) < min(rounds - 1, int(budget_of(self.trainer).progress(self.trainer) * rounds)):
+            self.halvings += 1
+            average = average_of(self.trainer)
+            learnt = average.dynamics if isinstance(average, DistillModule) else self.dynamics
+            self.teacher.load_state_dict(learnt.state_dict())
+            self.dynamics.load_state_dict(learnt.state_dict())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        optimizer = configure(self.dynamics, self.optimizer_kind, self.lr, self.weight_decay)
+        for network in (self.discriminator, self.fake):
+            if network is not None:
+                optimizer.add_param_group({"params": list(network.parameters()), "weight_decay": 0.0})
+        return optimizer
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        if self.teacher is None:
+            raise UserError("distillation needs a teacher: name a dynamics checkpoint with --init")
+        if self.progressive:
+            self.halve()
+        latents, actions = batch["latents"], batch["actions"]
+        time = latents.shape[1]
+        seen, first, views = latents, self.config.history, self.views(batch)
+        if self.dreams():
+            seen, views = self.roll_out(latents, actions, self.rollout, self.steps, views, batch.get("pose"))
+            first = time - self.rollout
+        targets = first + self.some(time - first)
+        drawn = None if views is None else views[:, targets]
+        noise = self.context_noise * torch.rand(len(latents), device=self.device)
+        start = torch.randn_like(latents[:, targets])
+        # Student and teacher must read the same noised past: the noise is drawn here, once.
+        noised = seen + noise[:, None, None, None, None] * torch.randn_like(seen)
+        reading = self.dynamics.read(noised, actions, targets, noise, latents, drawn)
+        goals = reading.goals
+        outcome = self.outcome_loss(self.dynamics.context.outcomes(reading.tokens), batch)
+        with torch.no_grad():
+            teach = self.teacher.read(noised, actions, targets, noise, latents, drawn).predict
+        if self.progressive:
+            halved = progressive_loss(goals, reading.predict, teach, self.flow, self.steps)
+            loss = halved + self.outcome * outcome
+            self.log_dict({"halved": halved.detach(), "calls": float(self.steps)}, prog_bar=True)
+            self.log("loss", loss.detach())
+            return loss
+        with torch.no_grad():
+            taught = self.objective.sample(teach, start, self.teacher_steps)
+            known = (taught - goals).square().mean(2, keepdim=True) < self.near
+            for view in [] if drawn is None else drawn.split(goals.shape[2] + COVER, 2):
+                known |= (view[:, :, :-COVER] - goals).square().mean(2, keepdim=True) < self.near
+            taught = torch.where(known, goals, taught)
+        self.log("near", known.float().mean())
+        made = self.student(reading.predict, start)
+        distance = (made - taught).square().mean()
+        self.log("distance", distance.detach(), prog_bar=True)
+        loss = self.consistency * distance + self.outcome * outcome
+        if self.decodes:
+            loss = loss + self.pixel_loss(made, taught)
+        if self.anchor:
+            flow = self.flow.loss(reading.predict, goals, teach)[0].mean()
+            self.log("flow", flow.detach(), prog_bar=True)
+            loss = loss + self.anchor * flow
+        if self.discriminator is not None:
+            loss = loss + self.judge(latents, seen, actions, targets, made, drawn)
+        if self.fake is not None:
+            fake = reading.predict_with(self.fake)
+            matched, learnt = distribution_loss(made, teach, fake, self.flow.finest)
+            self.log_dict({"matched": matched.detach(), "fake": learnt.detach()}, prog_bar=True)
+            loss = loss + self.distribution * matched + learnt
+        self.log("loss", loss.detach())
+        return loss
+
+    def student(self, predict: Predict, noise: Tensor) -> Tensor:
+        """The student's clean latents from this noise; the gradient passes through the last of its calls."""
+        x, size = noise, 1 / self.student_steps
+        stride, told = (x.new_full(x.shape[:2], value) for value in (size, self.flow.told(self.student_steps)))
+        for i in range(self.student_steps - 1):
+            with torch.no_grad():
+                level = x.new_full(x.shape[:2], i * size)
+                x = advance(x, predict(x, level, told, slice(0, x.shape[1])), level, stride)
+        return predict(x, x.new_full(x.shape[:2], 1 - size), told, slice(0, x.shape[1]))
+
+    def judge(
+        self, latents: Tensor, seen: Tensor, actions: Tensor, targets: Tensor, made: Tensor, drawn: Tensor | None
+    ) -> Tensor:
+        """Hinge losses of discriminator and student in one pass: a pair is a frame and the one before it. Cells weigh
+        as `unseen` says, for both alike."""
+        assert self.discriminator is not None
+        real = torch.cat((latents[:, targets - 1], latents[:, targets]), dim=2).flatten(0, 1)
+        fake = torch.cat((seen[:, targets - 1], made), dim=2).flatten(0, 1)
+        led = actions[:, targets - 1].flatten(0, 1)
+        weight = self.adversarial + self.unseen * self.hidden(made, drawn)
+        each = weight / weight.mean().clamp_min(1e-6)
+        seen_real, seen_fake = self.discriminator(real, led), self.discriminator(fake.detach(), led)
+        critic = (each * F.relu(1 - seen_real)).mean() + (each * F.relu(1 + seen_fake)).mean()
+        self.log("critic", critic.detach(), prog_bar=True)
+        weights = list(self.discriminator.parameters())
+        for p in weights:
+            p.requires_grad_(False)
+        fooled = -(weight * self.discriminator(fake, led)).mean()
+        for p in weights:
+            p.requires_grad_(True)
+        return critic + fooled
+
+    @staticmethod
+    def hidden(made: Tensor, drawn: Tensor | None) -> Tensor:
+        """Share of each cell (B * K, 1, h, w) that no view shows."""
+        shown = made.new_zeros(len(made) * made.shape[1], 1, *made.shape[3:])
+        for view in [] if drawn is None else drawn.flatten(0, 1).split(made.shape[2] + COVER, 1):
+            shown = torch.maximum(shown, view[:, -COVER:].mean(1, keepdim=True))
+        return 1 - shown
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        if self.teacher is None and any(k.startswith("teacher.") for k in state_dict):
+            self.freeze_teacher()
+        return super().load_state_dict(state_dict, strict, assign)

@@ -1,0 +1,371 @@
+"""The dynamics' training: an objective on finished frames, then, in a late stage, on the model's own rollouts.
+
+    python -m train dynamics --config configs/maze/dynamics.yaml
+
+Legend: B windows, L frames of a window, N tokens, K targets, R rollout frames, M channels of the views that are shown,
+C channels, h, w latent grid, A action vector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data_collect.errors import UserError
+from game_wm.memory.first_person.camera import draw
+from game_wm.memory.first_person.geometry import Geometry
+from game_wm.memory.first_person.pose import relative
+from game_wm.memory.first_person.recent import KEPT, RecentFrames
+from game_wm.memory.first_person.views import COVER, as_latents, at_rest, unmoved
+from game_wm.model.config import DynamicsConfig
+from game_wm.model.context import two_hot
+from game_wm.model.dynamics import Dynamics, Reading
+from game_wm.model.features import Features
+from game_wm.model.tokenizer import Tokenizer, earlier
+from game_wm.objectives import FlowMatching, Objective, make_objective, objective_entries
+from game_wm.world import build
+from train.data.windows import random_below
+from train.first_person.geometry import load_geometry
+from train.stages.callbacks import average_of, budget_of
+from train.stages.optimizer import Kind, configure
+from train.stages.tokenizer import load_tokenizer, perceptual_distance, psnr
+
+Batch = dict[str, Tensor]
+
+
+class Rollout(NamedTuple):
+    """Windows that end in the model's own frames (B, L, C, h, w), and the views (B, L, M, h, w) that it was shown."""
+
+    frames: Tensor
+    views: Tensor | None
+
+
+class DynamicsModule(pl.LightningModule):
+    """Trains `Dynamics` on windows of latents.
+
+    Args:
+        latent_shape, levels, actions: given by the data; `levels` of a discrete tokenizer's channels.
+        tokenizer: the checkpoint whose latents these are; shows pictures, and gives the loss through the decoder.
+        geometry: the checkpoint that the last frame is warped by, with `dynamics.warp`.
+        dynamics: sizes of the network.
+        objective: how a frame is generated: its `kind`, and its options as its file in game_wm/objectives has them.
+        lr, weight_decay, optimizer: of the optimiser.
+        targets: K, frames of a window that the denoiser is trained on; the context stream reads all of them.
+        context_noise: largest noise put on what is read; its level is an input (GameNGen, Valevski et al., 2024).
+        outcome: weight of the reward's and the termination's losses.
+        pixels: weight of the L1 distance of decoded prediction and decoded truth, on `pixel_share` of the targets.
+        perceptual: weight of their EfficientNet-Lite0 feature distance, on the same ones: where latents tell textures
+            apart by where they stand, their mean is a blur, which pixels forgive and features do not.
+        rollout: R, frames at a window's end that the model generates itself before it is trained on them; 0 is off.
+        rollout_from: part of the run's budget after which they begin: the late stage.
+        rollout_share: share of the steps that have them then.
+    """
+
+    def __init__(
+        self,
+        latent_shape: tuple[int, int, int] = (8, 8, 8),
+        levels: tuple[int, ...] = (),
+        actions: int = 4,
+        tokenizer: str | None = None,
+        geometry: str | None = None,
+        dynamics: DynamicsConfig = DynamicsConfig(),
+        objective: dict[str, int | float | str] | None = None,
+        lr: float = 1e-3,
+        weight_decay: float = 0.05,
+        optimizer: Kind = "adamw",
+        targets: int = 12,
+        context_noise: float = 0.3,
+        outcome: float = 0.02,
+        pixels: float = 0.0,
+        perceptual: float = 0.0,
+        pixel_share: float = 0.25,
+        rollout: int = 0,
+        rollout_from: float = 0.7,
+        rollout_share: float = 0.5,
+    ) -> None:
+        super().__init__()
+        channels, height, width = latent_shape
+        self.objective = read_objective(objective or {})
+        shape: Any = {"channels": channels, "height": height, "width": width, "levels": levels, "actions": actions}
+        try:
+            self.config = replace(dynamics, **shape, trunk=self.objective.trunks[0])
+        except ValueError as error:
+            raise UserError(f"{self.objective.kind}: {error}") from None
+        if self.objective.kind == "cascade" and (height % 2 or width % 2):
+            raise UserError(
+                f"a cascade halves the grid, which {width}x{height} latents have not: take another objective"
+            )
+        self.dynamics = Dynamics(self.config)
+        self.lr, self.weight_decay, self.optimizer_kind = lr, weight_decay, optimizer
+        self.targets, self.context_noise, self.outcome = targets, context_noise, outcome
+        self.pixels, self.perceptual, self.pixel_share = pixels, perceptual, pixel_share
+        self.rollout, self.rollout_from, self.rollout_share = rollout, rollout_from, rollout_share
+        self.decided: bool | None = None
+        # In lists, so that frozen networks are no part of the checkpoint.
+        self.frozen = [load_tokenizer(tokenizer)] if tokenizer else []
+        self.frozen_geometry = [load_geometry(geometry)] if geometry and self.config.warp else []
+        self.features = [Features()] if perceptual else []
+        if self.decodes and not tokenizer:
+            raise UserError("a loss on pixels needs the decoder: set --model.tokenizer")
+        if self.decodes and not isinstance(self.objective, FlowMatching):
+            raise UserError(
+                "a loss on pixels is flow matching's alone: leave --model.pixels and --model.perceptual at 0"
+            )
+        if self.config.warp and not (tokenizer and geometry):
+            raise UserError("to warp the last frame, set --model.tokenizer and --model.geometry")
+        if self.frozen and self.frozen[0].config.temporal and (self.decodes or self.config.views):
+            raise UserError(
+                "a temporal tokenizer decodes no single frames: set pixels, perceptual to 0, recall, warp to false"
+            )
+
+    @property
+    def decodes(self) -> bool:
+        """Whether a loss goes through the decoder."""
+        return bool(self.pixels or self.perceptual)
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The frozen tokenizer, on this module's device."""
+        return self.frozen[0].to(self.device) if self.frozen else None
+
+    @property
+    def decoder(self) -> Tokenizer:
+        """The same where there must be one."""
+        assert self.tokenizer is not None
+        return self.tokenizer
+
+    def decode(self, latents_BCHW: Tensor) -> Tensor:
+        """Latents (B, C, h, w) -> uint8 (B, H, W, 3)."""
+        return self.decoder.decode(latents_BCHW)
+
+    @property
+    def geometry(self) -> Geometry:
+        """The frozen geometry, on this module's device."""
+        return self.frozen_geometry[0].to(self.device)
+
+    def check_length(self, length: int) -> None:
+        """`UserError` when windows of so many frames hold no targets, or nothing real before own rollouts."""
+        least = max(self.config.history, self.rollout) + 1
+        if length < least:
+            raise UserError(
+                f"--data.length {length} is too short for a history of {self.config.history} frames and rollouts of "
+                f"{self.rollout}: give at least {least}"
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = {"dynamics": asdict(self.config), "objective": objective_entries(self.objective)}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return configure(self.dynamics, self.optimizer_kind, self.lr, self.weight_decay)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        latents, actions = batch["latents"], batch["actions"]
+        time = latents.shape[1]
+        seen, first, views = latents, self.config.history, self.views(batch)
+        noise = self.context_noise * torch.rand(len(latents), device=self.device)
+        dreamt = self.dreams()
+        if dreamt:
+            first = time - self.rollout
+            seen, views = self.roll_out(latents, actions, self.rollout, views=views, poses=batch.get("pose"))
+            noise = noise * 0.25
+        targets = first + self.some(time - first)
+        drawn = None if views is None else views[:, targets]
+        if drawn is not None and self.config.warp and not dreamt:  # a dreamt frame will not be as clean as a real one
+            picture = slice(-self.config.channels - COVER, -COVER)
+            drawn[:, :, picture] += noise[:, None, None, None, None] * torch.randn_like(drawn[:, :, picture])
+        reading = self.dynamics(seen, actions, targets, noise, latents, drawn)
+        errors, predicted = self.objective_loss(reading)
+        loss = errors.mean()
+        self.log(self.objective.kind, loss.detach(), prog_bar=True)
+        outcome = self.outcome_loss(self.dynamics.context.outcomes(reading.tokens), batch)
+        self.log("outcome", outcome.detach())
+        loss = loss + self.outcome * outcome
+        if self.decodes and predicted is not None:
+            loss = loss + self.pixel_loss(predicted, reading.goals)
+        self.log("loss", loss.detach())
+        return loss
+
+    @property
+    def dream_share(self) -> float:
+        """Share of the steps, as of now, that are on own rollouts."""
+        return self.rollout_share if self.rollout and self.late else 0.0
+
+    def dreams(self) -> bool:
+        """Whether this step is on own rollouts: by chance, or as `decided` says (`graphs.py`). All processes of a run
+        do the same: a rollout takes several times as long, and each step waits for the slowest."""
+        chance = random_below(2**32, 0, np.array([self.global_step]), 4)[0] / 2**32
+        return self.decided if self.decided is not None else bool(chance < self.dream_share)
+
+    def some(self, frames: int) -> Tensor:
+        """Numbers (K,) below `frames` of the targets of a step, in any order: the first of them are those of the single
+        call and of the decoder, which must not learn the first frames of a window alone."""
+        return torch.rand(frames, device=self.device).argsort()[: self.targets]
+
+    def objective_loss(self, reading: Reading) -> tuple[Tensor, Tensor | None]:
+        """The objective's loss; half steps of flow matching are taken by the averaged weights."""
+        average = average_of(self.trainer)
+        if not isinstance(self.objective, FlowMatching) or not self.objective.bootstrap or average is None:
+            return self.objective.loss(reading.predict, reading.goals)
+        assert isinstance(average, DynamicsModule)
+        with torch.no_grad():
+            slow = reading.predict_with(average.dynamics.denoiser.to(self.device))
+        return self.objective.loss(reading.predict, reading.goals, slow)
+
+    @property
+    def late(self) -> bool:
+        """Whether the stage of own rollouts has begun."""
+        return budget_of(self.trainer).progress(self.trainer) >= self.rollout_from
+
+    @torch.no_grad()
+    def roll_out(
+        self,
+        latents_BLCHW: Tensor,
+        actions_BLA: Tensor,
+        frames: int,
+        steps: int | None = None,
+        views: Tensor | None = None,
+        poses: Tensor | None = None,
+    ) -> Rollout:
+        """The window with its last `frames` replaced by the model's own, under the true actions. What memory drew
+        stays, whose past is longer; warped are the model's own frames: an `aligned` network's from where the steps led,
+        of which `poses` (B, L, 3) are the recorded ones, if any.
+        """
+        start = latents_BLCHW.shape[1] - frames
+        steps = steps or self.objective.calls(latents_BLCHW[0, 0, 0].numel())
+        state = self.dynamics.start(latents_BLCHW[:, :start], actions_BLA[:, : start - 1])
+        made = [*latents_BLCHW[:, :start].unbind(1)]
+        shown = [] if views is None else [*views.unbind(1)]
+        recent = led = None
+        if self.config.warp:
+            first = max(0, start - KEPT - 1)
+            part = slice(first, None if self.config.aligned and poses is None else start)
+            if self.config.aligned and poses is not None:
+                led = F.pad(relative(poses[:, first:-1], poses[:, first + 1 :]), (0, 0, 1, 0))
+            known = None if led is None else led[:, : start - first]
+            real = RecentFrames.read(
+                self.geometry, self.decode, latents_BLCHW[:, part], actions_BLA[:, part], steps_BT3=known
+            )
+            recent = real.before(start - first)
+            led = real.steps if self.config.aligned and led is None else led
+        for t in range(start, start + frames):
+            action, noise = actions_BLA[:, t - 1], torch.randn_like(latents_BLCHW[:, 0])
+            if recent is not None:
+                step = recent.to_come(self.geometry, action) if led is None else led[:, t - first]
+                warped = as_latents(self.decoder, draw([recent.sources(self.geometry, step)], self.geometry.focal))
+                if led is not None:
+                    warped = unmoved(warped, made[-1], step)
+                shown[t] = torch.cat((shown[t][:, : -warped.shape[1]], warped), 1)
+            drawn = shown[t] if shown else None
+            latent = self.dynamics.generate(state, action, noise, steps, self.objective, drawn)
+            if self.config.aligned:
+                latent = at_rest(latent, made[-1], drawn)
+            self.dynamics.encode_context(state, latent, action)
+            if recent is not None:
+                sure = torch.full_like(step[:, :1], self.config.aligned, dtype=torch.bool)
+                picture = self.decode(latent).permute(0, 3, 1, 2)
+                recent.push(self.geometry, made[-1], latent, action, picture, (step, sure))
+            made.append(latent)
+        return Rollout(torch.stack(made, 1), torch.stack(shown, 1) if shown else None)
+
+    def views(self, batch: Batch) -> Tensor | None:
+        """What this network is shown of real frames (B, L, M, h, w), of all that was drawn for them."""
+        if not self.config.views:
+            return None
+        recalled, warped = batch["views"].chunk(2, 2)
+        return torch.cat([recalled] * self.config.recall + [warped] * self.config.warp, 2)
+
+    @staticmethod
+    def outcome_loss(outcomes: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
+        """Cross-entropy of termination and two-hot reward; what step t - 1 gave is read off frame t."""
+        termination, reward = (x[:, 1:].float() for x in outcomes)
+        ended = F.binary_cross_entropy_with_logits(termination, batch["terminated"][:, :-1])
+        goal = two_hot(batch["rewards"][:, :-1])
+        return ended - (goal * reward.log_softmax(-1)).sum(-1).mean()
+
+    def pixel_loss(self, predicted_BKCHW: Tensor, goals_BKCHW: Tensor) -> Tensor:
+        """L1 and feature distance of decoded pictures, weighted, on targets of the single call that plays."""
+        targets = predicted_BKCHW.shape[1]
+        assert isinstance(self.objective, FlowMatching)
+        first = self.objective.single(targets).start
+        part = slice(first, first + max(1, round(self.pixel_share * targets)))
+        with torch.no_grad():
+            truth = self.decoder.decode_images(goals_BKCHW[:, part].flatten(0, 1)).float()
+        decoded = self.decoder.decode_images(predicted_BKCHW[:, part].flatten(0, 1)).float()
+        distance = (decoded - truth).abs().mean()
+        self.log("pixels", distance.detach(), prog_bar=True)
+        loss = self.pixels * distance
+        if self.features:
+            distance = perceptual_distance(self.features[0].to(self.device), decoded, truth)
+            self.log("feature_distance", distance.detach(), prog_bar=True)
+            loss = loss + self.perceptual * distance
+        return loss
+
+    @torch.no_grad()
+    def validation_step(self, batch: Batch, index: int) -> None:
+        latents, actions = batch["latents"], batch["actions"]
+        frames = min(16, latents.shape[1] - self.config.history)
+        made = self.roll_out(latents, actions, frames, views=self.views(batch), poses=batch.get("pose")).frames
+        began = latents.shape[1] - frames
+        for frame in sorted({1, min(4, frames), frames}):
+            at = [(made, began + frame - 1), (latents, began + frame - 1), (latents, began - 1)]
+            self._compare(f"val_{frame}", [(x[:, t], x[:, max(0, t - 1)]) for x, t in at])
+
+    def _compare(self, name: str, pairs: list[tuple[Tensor, Tensor]]) -> None:
+        """Log PSNR and sharpness against the tokenised truth, and the PSNR of repeating the last frame.
+
+        `pairs`: latents of what was made, of the truth and of the last frame, each with those before it.
+        """
+        made, truth = pairs[0][0], pairs[1][0]
+        if self.tokenizer is None:
+            self.log(f"{name}_latent", (made - truth).square().mean(), batch_size=len(truth))
+            return
+        images = [self.tokenizer.decode_images(*(x.float() for x in pair)).float().clamp(-1, 1) for pair in pairs]
+        error, repeat = ((x - images[1]).square().mean((1, 2, 3)) for x in (images[0], images[2]))
+        slope = [(x[..., 1:] - x[..., :-1]).abs().mean() for x in images[:2]]
+        values = {"psnr": psnr(error).mean(), "repeat": psnr(repeat).mean(), "sharpness": slope[0] / slope[1]}
+        self.log_dict({f"{name}_{k}": v for k, v in values.items()}, batch_size=len(truth))
+
+    def sample(self, batch: Batch) -> Tensor:
+        """uint8 (rows, T, H, W, 3): truth and rollout in turn, of four windows; black without a tokenizer."""
+        latents, actions = batch["latents"][:4], batch["actions"][:4]
+        if self.tokenizer is None:
+            return torch.zeros(2, 1, 16, 16, 3, dtype=torch.uint8)
+        views = self.views({name: value[:4] for name, value in batch.items()})
+        count, poses = min(16, latents.shape[1] - self.config.history), batch.get("pose")
+        made = self.roll_out(latents, actions, count, views=views, poses=poses if poses is None else poses[:4]).frames
+        shown = [[part[:, -16:].flatten(0, 1) for part in (x, earlier(x))] for x in (latents, made)]
+        rows = [self.tokenizer.decode(*each).unflatten(0, (len(latents), -1)) for each in shown]
+        return torch.stack(rows, dim=1).flatten(0, 1)
+
+
+def read_objective(entries: dict[str, int | float | str]) -> Objective:
+    """`make_objective` of what a user wrote: `UserError` instead of ValueError."""
+    try:
+        return make_objective(entries)
+    except ValueError as error:
+        raise UserError(f"--model.objective: {error}") from None
+
+
+def load_dynamics(path: str | Path, device: str = "cpu") -> tuple[Dynamics, Objective]:
+    """Network and objective out of a training checkpoint of dynamics or of distillation, frozen.
+
+    Raises UserError when the file is missing or not one.
+    """
+    from train.stages.cli import check_card
+
+    checkpoint = check_card(Path(path))
+    stage = checkpoint["game_wm"]["stage"]
+    if stage not in ("dynamics", "distill"):
+        raise UserError(f"{path} is a checkpoint of {stage}; name one of dynamics or distill")
+    dynamics, prefix = Dynamics(build(DynamicsConfig, checkpoint["config"]["dynamics"])), "dynamics."
+    weights = {k[len(prefix) :]: v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    dynamics.load_state_dict(weights)
+    dynamics.to(device).eval().requires_grad_(False)
+    return dynamics, make_objective(checkpoint["config"]["objective"])

@@ -1,0 +1,271 @@
+"""What a run tells: one banner, one progress bar, figures in `metrics.jsonl`, sample pictures and videos.
+
+All of it also goes to Weights & Biases where that is on (`wandb_run.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from data_collect.errors import UserError, shortened
+from data_collect.files import save_picture, whole
+from game_wm.play.files.video import VideoWriter
+from train.stages.callbacks import EMA, Budget, batch_size_of, budget_of
+from train.stages.machine import attention_backend, describe, parameter_bytes
+from train.stages.wandb_run import WandbRun
+
+LONGEST = 100  # letters of a name: a system has room for 255, of which files take some, and Weights & Biases for 128
+PICTURE_FRAMES = 8  # frames of a sample that its picture shows; the video shows all
+
+
+class Figures(Logger):
+    """`metrics.jsonl`: one JSON object a logging step, `{"step": 120, "loss": 0.31, ...}`.
+
+    A resumed run drops the lines behind its checkpoint, so that every step stands there once.
+    """
+
+    def __init__(self, folder: Path, from_step: int = 0) -> None:
+        super().__init__()
+        self.path = folder / "metrics.jsonl"
+        lines = self.path.read_text(errors="replace").splitlines() if self.path.exists() else []
+        kept = [line for line in lines if (step := step_of(line)) is not None and step < from_step]
+        with whole(self.path) as file:
+            file.write("".join(f"{line}\n" for line in kept).encode())
+
+    @property
+    def name(self) -> str:
+        """See `Logger`."""
+        return self.path.parent.name
+
+    @property
+    def version(self) -> str:
+        """See `Logger`."""
+        return "0"
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Appends a line."""
+        figures = {name: float(value) for name, value in metrics.items() if name != "epoch"}
+        with open(self.path, "a") as file:
+            file.write(json.dumps({"step": step, **figures}) + "\n")
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The configuration lies beside, in `config.yaml`."""
+
+
+def step_of(line: str) -> int | None:
+    """The step that a line of `metrics.jsonl` is of; None of one that was cut off or damaged by a crash."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def read_figures(folder: Path, name: str) -> list[tuple[int, float]]:
+    """(step, value) of one figure of a run."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line[name]) for line in lines if name in line]
+
+
+def check_name(name: str) -> None:
+    """`UserError` for what cannot be the name of a run: a folder's, and that of a project of Weights & Biases."""
+    if not name.isprintable() or not name.strip(". ") or set(name) & set('/\\#?%:*"<>|'):
+        raise UserError(
+            f'--name {shortened(name)!r} must be a word without any of / \\ # ? % : * " < > |, which no folder may have'
+        )
+    if len(name.encode()) > LONGEST:
+        raise UserError(f"--name {shortened(name)!r} is too long: its files' names have room for {LONGEST} letters")
+
+
+class Banner(Callback):
+    """Says at the start what runs where: device, dtype, attention backend, parameters, tokens, memory."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Prints it, before anything is measured."""
+        if not trainer.is_global_zero:
+            return
+        averaged = any(isinstance(callback, EMA) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        trainable, held = parameter_bytes(pl_module, averaged)
+        rows = {
+            "device": describe(pl_module.device) + (f" x {trainer.world_size}" if trainer.world_size > 1 else ""),
+            "dtype": str(trainer.precision),
+            "attention": attention_backend(pl_module.device),
+            "parameters": f"{trainable / 1e6:.2f} M trained",
+            "tokens": f"{tokens} a frame" if (tokens := getattr(pl_module, "tokens_per_frame", 0)) else "none",
+            "memory": f"{held / 2**30:.2f} GiB for weights and optimiser, activations apart",
+            "data": f"seed {trainer.datamodule.seed}, from item {trainer.datamodule.cursor}",  # type: ignore[attr-defined]
+        }
+        say("  ".join(f"{name} {value};" for name, value in rows.items()).rstrip(";"))
+
+
+def say(text: str) -> None:
+    """One line for the person who waits (standard error stays for warnings and the bar)."""
+    print(text, flush=True)
+
+
+def progress_bar() -> Progress:
+    """A rich bar on standard error, disabled where that is no terminal; its tasks have a field `figures`."""
+    console = Console(stderr=True)
+    columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()]
+    return Progress(*columns, TextColumn("{task.fields[figures]}"), console=console, disable=not console.is_terminal)
+
+
+class Bar(Callback):
+    """Progress by the budget, with loss, frames/s and time left; where there is no terminal, a line now and then."""
+
+    def __init__(self, name: str, every: float = 30.0) -> None:
+        self.name, self.every = name, every
+        self.bar: Progress | None = None
+        self.loss, self.began, self.told = 0.0, 0.0, 0.0
+        self.frames = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Opens the bar."""
+        self.began = self.told = time.monotonic()
+        self.frames, self.loss = 0, float("nan")
+        if trainer.is_global_zero and not progress_bar().disable:
+            self.bar = progress_bar()
+            self.task = self.bar.add_task(self.name, total=1.0, figures="")
+            self.bar.start()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Moves it, at most a few times a second."""
+        self.frames += batch_size_of(batch)[1] * trainer.world_size
+        loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
+        now = time.monotonic()
+        if not trainer.is_global_zero or now - self.told < (0.5 if self.bar else self.every):
+            return
+        self.loss = float(loss) if self.loss != self.loss else 0.9 * self.loss + 0.1 * float(loss)
+        budget = budget_of(trainer)
+        done, rate = budget.progress(trainer), self.frames / (now - self.began)
+        figures = f"step {trainer.global_step}  loss {self.loss:.4f}  {rate:.0f} frames/s  {time_left(budget, done)}"
+        self.told = now
+        if self.bar:
+            self.bar.update(self.task, completed=done, figures=figures)
+        else:
+            print(f"{self.name} {done:4.0%}  {figures}", file=sys.stderr, flush=True)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Closes it, after an error too."""
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
+
+
+def time_left(budget: Budget, done: float) -> str:
+    """ "3:20 left", from the time that the work so far has taken."""
+    if not 0 < done <= 1:
+        return ""
+    seconds = int(budget.seconds * (1 / done - 1))
+    return f"{seconds // 60}:{seconds % 60:02d} left"
+
+
+class Task:
+    """A bar for work that is counted: `with Task("encode", 60000, "frames") as task: task.advance(256)`."""
+
+    def __init__(self, name: str, total: int, unit: str) -> None:
+        self.name, self.total, self.unit = name, total, unit
+        self.done, self.told, self.began = 0, time.monotonic(), time.monotonic()
+        console = Console(stderr=True)
+        columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()]
+        self.bar = Progress(
+            *columns, TextColumn("{task.fields[figures]}"), console=console, disable=not console.is_terminal
+        )
+        self.task = self.bar.add_task(name, total=total, figures="")
+
+    def advance(self, amount: int) -> None:
+        """So much more is done."""
+        self.done += amount
+        now = time.monotonic()
+        figures = f"{self.done / max(now - self.began, 1e-3):.0f} {self.unit}/s"
+        self.bar.update(self.task, completed=self.done, figures=figures)
+        if self.bar.disable and now - self.told > 30:
+            self.told = now
+            print(f"{self.name} {self.done / self.total:4.0%}  {figures}", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Task:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+
+class Samples(Callback):
+    """Every `minutes` and at the end: what the averaged model makes of a held-out batch, as picture and video.
+
+    Asks the module: `sample(batch) -> uint8 (rows, T, H, W, 3)`; rows come in pairs, truth above, model below.
+    """
+
+    def __init__(self, folder: Path, minutes: float, fps: float) -> None:
+        self.folder, self.minutes, self.fps = folder / "samples", minutes, fps
+        self.batch: Any = None
+        self.shown = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Picks the batch that will be shown each time."""
+        self.shown = time.monotonic()
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self.batch = next(iter(data.val_dataloader()), None)
+        if self.batch is None:
+            self.batch = data.batch(0, data.batch_size)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Shows when it is time."""
+        if time.monotonic() - self.shown > 60 * self.minutes:
+            self.show(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Shows the finished model."""
+        self.show(trainer, pl_module)
+
+    @rank_zero_only
+    def show(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes `samples/step-00001200.png` and, of moving ones, `.mp4`."""
+        average = next(callback for callback in trainer.callbacks if isinstance(callback, EMA))  # type: ignore[attr-defined]
+        batch = pl_module.transfer_batch_to_device(self.batch, pl_module.device, 0)
+        training = pl_module.training
+        with average.averaged(pl_module), torch.no_grad(), trainer.precision_plugin.forward_context():
+            pl_module.eval()
+            rows = pl_module.sample(batch).cpu().numpy()  # type: ignore[operator]
+            pl_module.train(training)
+        path = self.folder / f"step-{trainer.global_step:08d}.png"
+        picture = contact_sheet(rows)
+        save_picture(path, Image.fromarray(picture))
+        if rows.shape[1] > 1:
+            with VideoWriter(path.with_suffix(".mp4"), self.fps) as video:
+                for frame in range(rows.shape[1]):
+                    video.write(contact_sheet(rows[:, frame : frame + 1]))
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbRun):
+                film = path.with_suffix(".mp4") if rows.shape[1] > 1 else None
+                logger.log_samples(picture, film, trainer.global_step)
+        self.shown = time.monotonic()
+
+
+def contact_sheet(rows: np.ndarray) -> np.ndarray:
+    """uint8 (rows, T, H, W, 3), pairs of rows -> one picture: single frames side by side, truth above, model below;
+    sequences one below the other, eight frames of each spread evenly, the first and the last among them."""
+    if rows.shape[1] == 1:
+        return np.concatenate([np.concatenate(list(rows[half::2, 0]), axis=1) for half in (0, 1)], axis=0)
+    count = min(rows.shape[1], PICTURE_FRAMES)
+    shown = rows[:, np.linspace(0, rows.shape[1] - 1, count).round().astype(int)]
+    return np.concatenate([np.concatenate(list(row), axis=1) for row in shown], axis=0)

@@ -1,0 +1,176 @@
+"""The tokenizer's training: reconstruction, perceptual and edge losses on noise-regularised latents.
+
+python -m train tokenizer --config configs/maze/tokenizer.yaml
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data_collect.errors import UserError
+from game_wm.checkpoint import load
+from game_wm.model.features import Features, feature_distance
+from game_wm.model.tokenizer import Tokenizer, TokenizerConfig
+from game_wm.objectives.cascade import halve
+from game_wm.world import build
+from train.stages.optimizer import Kind, configure
+
+
+class TokenizerModule(pl.LightningModule):
+    """Trains a `Tokenizer` on batches of uint8 frames (B, H, W, 3), of a temporal one in rows of three (B, 3, H, W, 3).
+
+    Args:
+        tokenizer: sizes of the network; set height and width to those of the recording.
+        lr, weight_decay, optimizer: of the optimiser.
+        perceptual: weight of the EfficientNet-Lite0 feature distance, on `perceptual_share` of every batch.
+        edges: weight of the L1 distance between picture gradients.
+        scale_penalty: weight of the latents' mean square, which keeps them near unit scale against the noise.
+        equivariance: share of every batch whose latents and target are shifted together by a part of a latent cell.
+        halved: share of every batch whose latents, two by two cells averaged, must decode to the frame at half its
+            resolution (EQ-VAE, Kouzelis et al., 2025), as the coarse stage of a cascade asks for.
+    """
+
+    def __init__(
+        self,
+        tokenizer: TokenizerConfig = TokenizerConfig(),
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        optimizer: Kind = "adamw",
+        perceptual: float = 0.1,
+        perceptual_share: float = 0.25,
+        edges: float = 0.5,
+        scale_penalty: float = 1e-3,
+        equivariance: float = 0.0,
+        halved: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.lr, self.weight_decay, self.optimizer_kind = lr, weight_decay, optimizer
+        self.perceptual, self.perceptual_share, self.edges = perceptual, perceptual_share, edges
+        self.scale_penalty, self.equivariance, self.halved = scale_penalty, equivariance, halved
+        if tokenizer.levels and (equivariance or halved):
+            raise UserError("between cells there are no codes: with levels, leave equivariance and halved at 0")
+        if halved and any(cells % 2 for cells in tokenizer.grid):
+            raise UserError(f"two by two cells do not divide a grid of {tokenizer.grid}: leave --model.halved at 0")
+        self.tokenizer = Tokenizer(tokenizer)
+        # In a list, so that the frozen network, which comes from its package, is no part of the checkpoint.
+        self.features = [Features()] if perceptual else []
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = asdict(self.tokenizer.config)
+
+    def configure_optimizers(self) -> Any:
+        return configure(self.tokenizer, self.optimizer_kind, self.lr, self.weight_decay)
+
+    def training_step(self, frames_BHWC: Tensor, index: int) -> Tensor:
+        images, latents = self.coded(frames_BHWC)
+        scale = latents.float().square().mean()
+        shifted = round(self.equivariance * len(images))
+        if self.tokenizer.codebook:
+            noisy = self.tokenizer.quantise(latents)
+        else:
+            self.tokenizer.track(latents.detach().float().flatten(0, 1))
+            noisy = latents + self.tokenizer.config.noise * torch.randn_like(latents)
+        if shifted:
+            factor = self.tokenizer.config.factor
+            dy, dx = torch.randint(-2 * factor, 2 * factor + 1, (2,)).tolist()
+            moved = shift(noisy[:shifted].float().flatten(1, 2), dy / factor, dx / factor).to(noisy.dtype)
+            noisy = torch.cat((moved.unflatten(1, noisy.shape[1:3]), noisy[shifted:]))
+            images = torch.cat((shift(images[:shifted], float(dy), float(dx)), images[shifted:]))
+        decoded = self.tokenizer.draw(noisy).float()
+        reconstruction = (decoded - images).abs().mean()
+        edges = sum((d(decoded) - d(images)).abs().mean() for d in (_across, _down))
+        loss = reconstruction + self.edges * edges + self.scale_penalty * scale
+        if self.features:
+            part = slice(len(images) - max(1, int(self.perceptual_share * len(images))), None)
+            distance = perceptual_distance(self.features[0].to(self.device), decoded[part], images[part])
+            loss = loss + self.perceptual * distance
+            self.log("feature_distance", distance)
+        if count := round(self.halved * len(images)):
+            small = self.tokenizer.draw(halve(noisy[:count])).float()
+            distance = (small - halve(images[:count])).abs().mean()
+            loss = loss + self.halved * distance
+            self.log("halved", distance.detach())
+        mse = (decoded - images).detach().square().mean()
+        self.log_dict({"loss": loss, "psnr": psnr(mse), "latent_scale": scale.sqrt()}, prog_bar=True)
+        return loss
+
+    def coded(self, frames_BHWC: Tensor) -> tuple[Tensor, Tensor]:
+        """The images (B, 3, H, W) that are to be drawn, and their raw latents (B, T, C, h, w) with those before."""
+        row = Tokenizer.to_unit(frames_BHWC if frames_BHWC.ndim == 5 else frames_BHWC[:, None])
+        still = len(row) // 8 * self.tokenizer.config.temporal
+        if still:  # as at an episode's beginning, where a frame is its own past
+            row = torch.cat((row[:still, -1:].expand_as(row[:still]), row[still:]))
+        return row[:, -1].contiguous(memory_format=torch.channels_last), self.tokenizer.raw(row)
+
+    def drawn(self, frames_BHWC: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) and their reconstruction, in [-1, 1]."""
+        row = Tokenizer.to_unit(frames_BHWC if frames_BHWC.ndim == 5 else frames_BHWC[:, None])
+        return row[:, -1], self.tokenizer(row).float().clamp(-1, 1)
+
+    def sample(self, frames_BHWC: Tensor) -> Tensor:
+        """uint8 (2 B, 1, H, W, 3): truth and reconstruction in turn, of eight frames."""
+        pairs = self.drawn(frames_BHWC[:: max(1, len(frames_BHWC) // 8)][:8])
+        return torch.stack([Tokenizer.to_frames(x) for x in pairs], dim=1).flatten(0, 1)[:, None]
+
+    def validation_step(self, frames_BHWC: Tensor, index: int) -> None:
+        truth, decoded = self.drawn(frames_BHWC)
+        error = (decoded - truth).square().mean((1, 2, 3))
+        self.log("val_psnr", psnr(error).mean(), prog_bar=True, batch_size=len(frames_BHWC))
+
+
+def psnr(squared_error: Tensor) -> Tensor:
+    """Decibels of a mean squared error between images in [-1, 1]."""
+    return 10 * torch.log10(4 / squared_error.clamp_min(1e-10))
+
+
+def perceptual_distance(features: Features, decoded_BCHW: Tensor, truth_BCHW: Tensor) -> Tensor:
+    """Mean feature distance of pictures in [-1, 1]; gradients flow to the first."""
+    # In 32 bits: the bf16 backward of a strided depthwise convolution is fifteen times slower on a CPU.
+    with torch.autocast(decoded_BCHW.device.type, enabled=False):
+        with torch.no_grad():
+            truth = features(truth_BCHW / 2 + 0.5)
+        return feature_distance(features(decoded_BCHW / 2 + 0.5), truth).mean()
+
+
+def shift(images_BCHW: Tensor, dy: float, dx: float) -> Tensor:
+    """Pictures or latents moved down and right by `dy`, `dx` cells (bilinear), edges repeated."""
+    height, width = images_BCHW.shape[-2:]
+    theta = torch.tensor([[1, 0, -2 * dx / width], [0, 1, -2 * dy / height]], device=images_BCHW.device)
+    grid = F.affine_grid(theta[None].expand(len(images_BCHW), -1, -1), list(images_BCHW.shape), align_corners=False)
+    moved = F.grid_sample(images_BCHW, grid, padding_mode="border", align_corners=False)
+    return moved.contiguous(memory_format=torch.channels_last)
+
+
+def _across(x: Tensor) -> Tensor:
+    return x[..., 1:] - x[..., :-1]
+
+
+def _down(x: Tensor) -> Tensor:
+    return x[..., 1:, :] - x[..., :-1, :]
+
+
+def load_tokenizer(path: str | Path, device: str = "cpu") -> Tokenizer:
+    """The tokenizer out of a training checkpoint (.ckpt) of this stage or of a playable one (.safetensors), frozen.
+
+    Raises UserError when the file is missing or not one.
+    """
+    from train.stages.cli import check_card
+
+    if Path(path).suffix == ".safetensors":
+        return load(path, device).model.tokenizer
+    checkpoint = check_card(Path(path))
+    if checkpoint["game_wm"]["stage"] != "tokenizer":
+        raise UserError(f"{path} is a checkpoint of {checkpoint['game_wm']['stage']}; name a tokenizer's")
+    tokenizer = Tokenizer(build(TokenizerConfig, checkpoint["config"]))
+    prefix = "tokenizer."
+    tokenizer.load_state_dict(
+        {k[len(prefix) :]: v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    )
+    return tokenizer.to(device).eval().requires_grad_(False)
