@@ -21,8 +21,8 @@ from tiny import tiny_world  # noqa: E402
 
 from data_collect.errors import UserError  # noqa: E402
 from data_collect.schema import ActionSchema  # noqa: E402
-from data_collect.shards import Dataset  # noqa: E402
 from data_collect.shards.verify import verify  # noqa: E402
+from data_collect.shards.writer import Dataset  # noqa: E402
 from game_wm.checkpoint import Checkpoint  # noqa: E402
 from game_wm.play import headless  # noqa: E402
 from game_wm.play import live_game as real  # noqa: E402

@@ -18,8 +18,8 @@ from data_collect.errors import UserError
 from data_collect.players import Human, Random, open_window
 from data_collect.recording.record import record
 from data_collect.schema import ActionSchema
-from data_collect.shards import Dataset
 from data_collect.shards.verify import verify
+from data_collect.shards.writer import Dataset
 
 SPACES = [
     spaces.MultiBinary(4),

@@ -23,7 +23,6 @@ from tiny_game import GAME, LONG, record_without_end
 
 from data_collect import __main__ as cli
 from data_collect import lock as lock_module
-from data_collect import shards as shards_module
 from data_collect.errors import UserError, main_guard
 from data_collect.recording import record as record_module
 from data_collect.recording.plan import Plan
@@ -31,9 +30,10 @@ from data_collect.recording.record import record
 from data_collect.recording.recorder import seeds
 from data_collect.recording.workers import Pool
 from data_collect.schema import ActionSchema
-from data_collect.shards import Dataset, ShardWriter, part_files
+from data_collect.shards import writer as shards_module
 from data_collect.shards.chunk import pack
 from data_collect.shards.verify import verify
+from data_collect.shards.writer import Dataset, ShardWriter, part_files
 
 
 @pytest.fixture(autouse=True)

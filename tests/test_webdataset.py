@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data_collect.recording.record import record
-from data_collect.shards import Dataset
+from data_collect.shards.writer import Dataset
 
 
 def test_webdataset_reads_a_recording(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ gymnasium.register("Still-v0", entry_point=Still)
 def record_without_end(folder: Path, begun: Any) -> None:
     """Records small shards until it is killed; sets the event `begun` first."""
     from data_collect.recording import record as module
-    from data_collect.shards import ShardWriter
+    from data_collect.shards.writer import ShardWriter
 
     module.ShardWriter = functools.partial(ShardWriter, shard_chunks=3)  # type: ignore[misc, assignment]
     begun.set()

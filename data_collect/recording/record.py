@@ -26,8 +26,8 @@ from data_collect.lock import folder_lock
 from data_collect.recording.plan import Plan, by_episode
 from data_collect.recording.recorder import Differs, EpisodeRecorder, cut, ended, seeds
 from data_collect.recording.workers import Pool
-from data_collect.shards import ShardWriter, salvage, write_atomic
 from data_collect.shards.chunk import Chunk
+from data_collect.shards.writer import ShardWriter, salvage, write_atomic
 
 EPISODE_FRAMES = 2048
 

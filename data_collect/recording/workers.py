@@ -21,8 +21,8 @@ from data_collect.guest.child import Child
 from data_collect.lock import folder_lock
 from data_collect.recording.plan import Plan
 from data_collect.recording.recorder import Differs, EpisodeRecorder, Stopped, cut, ended
-from data_collect.shards import ShardWriter
 from data_collect.shards.chunk import Chunk
+from data_collect.shards.writer import ShardWriter
 
 # Threads of a numerical library would only fight the other workers for the cores.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

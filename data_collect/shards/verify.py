@@ -18,8 +18,8 @@ from data_collect.guest import Guest
 from data_collect.guest.match import Leg
 from data_collect.recording.plan import by_episode
 from data_collect.recording.recorder import seeds
-from data_collect.shards import part_files
 from data_collect.shards.chunk import MAX_STEPS, VERSION, Chunk, ChunkRef
+from data_collect.shards.writer import part_files
 
 
 def verify(folder: str | Path, replay: str = "3") -> str:

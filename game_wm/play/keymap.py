@@ -23,7 +23,9 @@ import numpy as np
 
 from data_collect.errors import UserError
 from data_collect.keys import is_key, right_key
-from data_collect.places import resolve
+from data_collect.places import CODES as CODES
+from data_collect.places import SCANCODES as SCANCODES
+from data_collect.places import resolve as resolve
 from data_collect.schema import ActionSchema
 
 ARROWS = ("up", "down", "left", "right")

@@ -28,8 +28,8 @@ from data_collect.errors import UserError
 from data_collect.files import whole
 from data_collect.lock import folder_lock
 from data_collect.schema import ActionSchema
-from data_collect.shards import write_atomic
 from data_collect.shards.chunk import ChunkRef
+from data_collect.shards.writer import write_atomic
 from game_wm.device import usable
 from game_wm.model.fsq import Codebook
 from game_wm.model.tokenizer import Tokenizer

@@ -23,8 +23,8 @@ import numpy as np
 
 from data_collect.dataset import CARD
 from data_collect.errors import UserError
-from data_collect.shards import Dataset
 from data_collect.shards.chunk import ChunkRef
+from data_collect.shards.writer import Dataset
 from data_collect.system import reserve
 from train.data.windows import LatentStore, Span, random_below, split_recordings
 

@@ -33,7 +33,7 @@ from torch import Tensor
 from data_collect.errors import UserError
 from data_collect.files import whole
 from data_collect.lock import folder_lock
-from data_collect.shards import write_atomic
+from data_collect.shards.writer import write_atomic
 from game_wm.device import usable
 from game_wm.memory.first_person.camera import Sources, draw_pair
 from game_wm.memory.first_person.episodic import YOUNG, EpisodicMemory, Places

@@ -24,7 +24,7 @@ import torch
 
 from data_collect.errors import UserError
 from data_collect.files import save_picture
-from data_collect.shards import write_atomic
+from data_collect.shards.writer import write_atomic
 from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.report.card import tidy
 from train import commands

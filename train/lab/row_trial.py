@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from data_collect.errors import UserError
-from data_collect.shards import write_atomic
+from data_collect.shards.writer import write_atomic
 from game_wm.acceleration import caching, compilation, export, merging, pack, pipelining, precision, pruning
 from game_wm.checkpoint import Checkpoint, first_line, load, save
 from game_wm.evaluation.feature_distance import FeatureDistance

@@ -31,7 +31,7 @@ from PIL import Image
 import data_collect
 from data_collect.errors import UserError
 from data_collect.files import save_picture, whole
-from data_collect.shards import write_atomic
+from data_collect.shards.writer import write_atomic
 from game_wm.checkpoint import Checkpoint, load, save
 from game_wm.evaluation import rollout
 from game_wm.evaluation.feature_distance import FeatureDistance

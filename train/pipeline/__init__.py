@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from data_collect.errors import UserError
-from data_collect.shards import write_atomic
+from data_collect.shards.writer import write_atomic
 from game_wm.device import usable
 from train import locate
 from train.pipeline.clock import LEAST, Clock

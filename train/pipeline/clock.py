@@ -11,7 +11,7 @@ import json
 import time
 from pathlib import Path
 
-from data_collect.shards import write_atomic
+from data_collect.shards.writer import write_atomic
 
 RESERVE = 1.0  # minutes that export and the look at the result take
 RECORDING = 0.25  # of all minutes, at most: of a slow game there are fewer frames then

@@ -22,8 +22,8 @@ from data_collect.files import cannot_write
 from data_collect.recording.record import EPISODE_FRAMES, publish
 from data_collect.recording.recorder import EpisodeWriter, seeds
 from data_collect.schema import ActionSchema
-from data_collect.shards import ShardWriter, write_atomic
 from data_collect.shards.chunk import Chunk
+from data_collect.shards.writer import ShardWriter, write_atomic
 
 
 class ShardRecording:
