@@ -82,12 +82,11 @@ def play(path: Path, frames: int) -> dict[str, Any]:
 def train(folder: Path) -> dict[str, list[float]]:
     """Losses of the first steps of each stage, by a tiny network on a tiny recording of the maze."""
     from data_collect.recording.record import record
+    from train.checkpoints import load_geometry, load_tokenizer
     from train.data.encode import encode
     from train.first_person.draw_views import draw_views
-    from train.first_person.geometry import load_geometry
     from train.stages.cli import run_stage
     from train.stages.report import read_figures
-    from train.stages.tokenizer import load_tokenizer
 
     record(folder / "data", "maze?size=7", "random", 360, seed=3, episode_frames=60)
     runs, config = str(folder / "runs"), ROOT / "configs" / "maze"

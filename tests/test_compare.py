@@ -20,6 +20,7 @@ from data_collect.recording.record import record
 from game_wm.__main__ import main
 from game_wm.checkpoint import load
 from train.__main__ import main as train
+from train.checkpoints import load_tokenizer
 from train.data.encode import encode
 from train.lab import compare as comparison
 from train.lab import trial
@@ -29,7 +30,6 @@ from train.lab.row_trial import changed
 from train.lab.rows import FAMILIES, read_rows
 from train.lab.speed import cores_in_use, in_turn
 from train.stages.report import read_figures
-from train.stages.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"encoder_widths": [16, 16, 16], "decoder_widths": [16, 16, 16], "decoder_blocks": 1}

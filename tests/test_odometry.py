@@ -19,11 +19,12 @@ from game_wm.memory.first_person.geometry import Geometry, MemoryConfig
 from game_wm.memory.first_person.odometry import measured
 from game_wm.memory.first_person.pose import move, trace
 from game_wm.model.tokenizer import TokenizerConfig
+from train.checkpoints import load_geometry
 from train.data import encode
 from train.data.windows import LatentStore, Span
 from train.first_person import geometry as training
 from train.first_person.draw_views import draw_views
-from train.first_person.geometry import GeometryModule, load_geometry
+from train.first_person.geometry import GeometryModule
 from train.first_person.odometry import compare, measure
 from train.stages import cuda_graphs as graphs
 from train.stages.cli import run_stage

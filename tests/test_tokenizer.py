@@ -19,10 +19,11 @@ from game_wm.evaluation.rollout import in_threes
 from game_wm.model.tokenizer import Shortcut, Tokenizer, TokenizerConfig, earlier
 from game_wm.world import WorldConfig, WorldModel
 from train.__main__ import main
+from train.checkpoints import load_tokenizer
 from train.data import encode
 from train.data.frames import CachedFrames, PooledFrames, Recording
 from train.lab import reconstruction
-from train.stages.tokenizer import TokenizerModule, load_tokenizer
+from train.stages.tokenizer import TokenizerModule
 
 SMALL = (16, 16, 32, 32, 32)
 KINDS: dict[str, dict[str, Any]] = {

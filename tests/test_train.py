@@ -33,7 +33,7 @@ from game_wm.world import WorldModel
 from tests.tiny import tiny_checkpoint
 from train import pipeline
 from train.__main__ import main
-from train.checkpoints import check_card
+from train.checkpoints import load_dynamics, read_checkpoint
 from train.data import encode
 from train.data.frames import open_frames, recordings_of
 from train.data.modules import FrameDataModule, LatentDataModule
@@ -50,7 +50,7 @@ from train.pipeline import read_yaml
 from train.stages.callbacks import Budget, Saver, Schedule
 from train.stages.cli import STAGES, StageCLI, run_stage
 from train.stages.distill import DistillModule
-from train.stages.dynamics import DynamicsModule, load_dynamics, read_objective
+from train.stages.dynamics import DynamicsModule, read_objective
 from train.stages.machine import MatrixRate, count_flops
 from train.stages.report import read_figures
 
@@ -168,7 +168,7 @@ def test_short_episodes_shorten_windows_and_what_depends_on_them(
         flags += ["--init", str(tmp_path / "short" / "dynamics" / "last.ckpt")] if stage == "distill" else []
         assert run_stage(stage, flags) == 0
         assert f"{stage}: windows of {frames} frames instead of 64" in capsys.readouterr().out
-        settings = check_card(tmp_path / "short" / stage / "last.ckpt")["game_wm"]["settings"]
+        settings = read_checkpoint(tmp_path / "short" / stage / "last.ckpt")["game_wm"]["settings"]
         assert settings["data"]["length"] == frames and settings["model"]["rollout"] == min(8, frames // 2)
         network, _ = load_dynamics(tmp_path / "short" / stage / "last.ckpt")
         assert (network.config.window, network.config.history) == (min(32, frames), history)
@@ -407,7 +407,7 @@ def test_a_step_is_one_graph_on_a_cuda_device(latents: Path, tmp_path: Path) -> 
             run_stage("dynamics", flags)
         return
     assert run_stage("dynamics", [*flags, "--trainer.accelerator", "cuda"]) == 0
-    assert check_card(tmp_path / "graphs" / "dynamics" / "last.ckpt")["global_step"] == 6
+    assert read_checkpoint(tmp_path / "graphs" / "dynamics" / "last.ckpt")["global_step"] == 6
     with pytest.raises(UserError, match="cannot be resumed"):
         run_stage("dynamics", [*flags, "--resume"])
 
@@ -423,7 +423,7 @@ def test_a_signal_saves_and_stops(latents: Path, tmp_path: Path, monkeypatch: py
     flags = stage_flags(latents, tmp_path, "stopped")
     assert run_stage("dynamics", [*flags, "--steps", "9"]) == 128 + signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == before
-    assert check_card(tmp_path / "stopped" / "dynamics" / "last.ckpt")["global_step"] == 4
+    assert read_checkpoint(tmp_path / "stopped" / "dynamics" / "last.ckpt")["global_step"] == 4
 
     with pytest.raises(UserError, match="add --resume"):
         run_stage("dynamics", [*flags, "--steps", "9"])
@@ -451,12 +451,12 @@ def test_start_from_other_weights(latents: Path, tmp_path: Path, capsys: pytest.
     flags = [*mine, "--steps", "1", "--model.lr", "0", "--init", str(playable)]
     assert run_stage("dynamics", flags) == 0
     last = tmp_path / "tuned" / "dynamics" / "last.ckpt"
-    weights = check_card(last)["state_dict"]
+    weights = read_checkpoint(last)["state_dict"]
     again = [*mine, "--steps", "2", "--init", str(last), "--name", "again", "--model.tokenizer", str(playable)]
     assert run_stage("dynamics", again) == 0
     assert "was not encoded with" in capsys.readouterr().err  # the latents are chance
-    trained = check_card(tmp_path / "again" / "dynamics" / "last.ckpt")["game_wm"]["trained"]
-    assert trained["steps"] == 3 and trained["frames"] == 3 * check_card(last)["game_wm"]["trained"]["frames"]
+    trained = read_checkpoint(tmp_path / "again" / "dynamics" / "last.ckpt")["game_wm"]["trained"]
+    assert trained["steps"] == 3 and trained["frames"] == 3 * read_checkpoint(last)["game_wm"]["trained"]["frames"]
     for name, value in load(playable).model.dynamics.state_dict().items():
         assert torch.allclose(weights[f"dynamics.{name}"], value, atol=1e-6)
     with pytest.raises(UserError, match="does not fit this configuration"):
@@ -479,7 +479,7 @@ def test_a_pruned_model_is_healed(tmp_path: Path) -> None:
         flags = stage_flags(tmp_path / "latents", tmp_path, "healed", stage)
         mine = [flag for i, flag in enumerate(flags) if "--model.dynamics." not in flag + flags[i - 1]]
         assert run_stage(stage, [*mine, "--steps", "1", "--init", str(pruned)]) == 0
-        last = check_card(tmp_path / "healed" / stage / "last.ckpt")
+        last = read_checkpoint(tmp_path / "healed" / stage / "last.ckpt")
         before = load(pruned).model.dynamics.state_dict()
         assert tuple(last["config"]["dynamics"]["hidden"]) == (16, 16)
         trained = {k.removeprefix("dynamics."): v for k, v in last["current_model_state"].items()}
@@ -564,14 +564,14 @@ def test_a_run_goes_on_only_as_what_it_was(latents: Path, tmp_path: Path) -> Non
         file.write(b"\0\xff}\n{}\n")  # as a power cut may leave it
     assert run_stage("dynamics", [*flags, "--resume", "--steps", "3"]) == 0
     assert [step for step, _ in read_figures(folder, "loss")] == [0, 1, 2]
-    state = check_card(folder / "last.ckpt")
+    state = read_checkpoint(folder / "last.ckpt")
     torch.save({k: v for k, v in state.items() if k != "current_model_state"}, folder / "graphs.ckpt")
     (folder / "graphs.ckpt").replace(folder / "last.ckpt")
     with pytest.raises(UserError, match="trained by graphs"):
         run_stage("dynamics", [*flags, "--resume"])
     torch.save({"game_wm": {}}, folder / "last.ckpt")
     with pytest.raises(UserError, match="damaged"):
-        check_card(folder / "last.ckpt")
+        read_checkpoint(folder / "last.ckpt")
 
 
 def test_a_run_on_other_latents_is_not_exported(latents: Path, tmp_path: Path) -> None:
@@ -598,7 +598,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(latents: Path, tmp_path: Path, c
     assert main_guard(lambda: run_stage("dynamics", wild)) == 2
     assert "such as --model.lr 2.5e+17" in capsys.readouterr().err and last.read_bytes() == kept
     assert run_stage("dynamics", [*flags, "--steps", "6", "--resume", "--model.lr", "1e-4"]) == 0
-    assert check_card(last)["optimizer_states"][0]["param_groups"][0]["lr"] < 1e-4  # not what the checkpoint had
+    assert read_checkpoint(last)["optimizer_states"][0]["param_groups"][0]["lr"] < 1e-4  # not what the checkpoint had
 
 
 @pytest.mark.parametrize("gradient", [float("nan"), float("inf")])

@@ -1,6 +1,9 @@
-"""Training checkpoints (`last.ckpt`): reading them with care, and starting from their weights.
+"""Training checkpoints (`last.ckpt`): checked reading, the networks in them, starting from their weights.
 
-state = check_card(Path("runs/maze/tokenizer/last.ckpt"))["state_dict"]     # the averaged weights
+    state = read_checkpoint(Path("runs/maze/tokenizer/last.ckpt"))["state_dict"]     # the averaged weights
+    tokenizer = load_tokenizer("runs/maze/tokenizer/last.ckpt")                      # or a playable file
+
+Run metadata is the entry `game_wm`: stage, game, action schema, settings, and what it took to train.
 """
 
 from __future__ import annotations
@@ -21,10 +24,17 @@ from data_collect.errors import UserError, refusal
 from data_collect.files import whole
 from game_wm import checkpoint
 from game_wm.finite import diverged, unsound
+from game_wm.memory.first_person.geometry import Geometry, MemoryConfig
+from game_wm.model.config import DynamicsConfig
+from game_wm.model.dynamics import Dynamics
+from game_wm.model.tokenizer import Tokenizer, TokenizerConfig
+from game_wm.objectives import Objective, make_objective
+from game_wm.world import build
 
 
-def check_card(path: Path, card: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A training checkpoint, checked to be of this stage, game and action schema. `UserError` when it is not."""
+def read_checkpoint(path: Path, metadata: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A training checkpoint. `UserError` when it is damaged, or of another stage, game or schema than
+    `metadata` says."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         found, stage, _ = state["game_wm"], state["game_wm"]["stage"], state["state_dict"]
@@ -36,21 +46,67 @@ def check_card(path: Path, card: dict[str, Any] | None = None) -> dict[str, Any]
         raise UserError(f"{path} is damaged or no training checkpoint: name another, or train it again") from None
     if broken := unsound(state["state_dict"]):
         raise UserError(f"{path}: {diverged(broken)}")
-    if card is None:
+    if metadata is None:
         return state
-    if stage != card["stage"]:
-        raise UserError(f"{path} is a checkpoint of {stage}, not of {card['stage']}")
-    if card["game"] is not None and found["game"].split("?")[0] != card["game"].split("?")[0]:
-        raise UserError(f"{path} was trained on {found['game']}, the recording is of {card['game']}: name another")
-    if card["stage"] != "tokenizer" and found["schema"]["names"] != card["schema"]["names"]:
-        raise UserError(f"{path} knows the actions {found['schema']['names']}, the recording {card['schema']['names']}")
+    if stage != metadata["stage"]:
+        raise UserError(f"{path} is a checkpoint of {stage}, not of {metadata['stage']}")
+    if metadata["game"] is not None and found["game"].split("?")[0] != metadata["game"].split("?")[0]:
+        raise UserError(f"{path} was trained on {found['game']}, the recording is of {metadata['game']}: name another")
+    if metadata["stage"] != "tokenizer" and found["schema"]["names"] != metadata["schema"]["names"]:
+        raise UserError(
+            f"{path} knows the actions {found['schema']['names']}, the recording {metadata['schema']['names']}"
+        )
+    return state
+
+
+def weights_of(state: dict[str, Any], part: str) -> dict[str, Tensor]:
+    """The averaged weights of one network in a training checkpoint, under the network's own names."""
+    prefix = f"{part}."
+    return {name.removeprefix(prefix): w for name, w in state["state_dict"].items() if name.startswith(prefix)}
+
+
+def load_tokenizer(path: str | Path, device: str = "cpu") -> Tokenizer:
+    """The frozen tokenizer of a training checkpoint (.ckpt) or a playable one (.safetensors). Raises `UserError`."""
+    if Path(path).suffix == ".safetensors":
+        return checkpoint.load(path, device).model.tokenizer
+    state = _of_stage(path, "name a tokenizer's", "tokenizer")
+    tokenizer = Tokenizer(build(TokenizerConfig, state["config"]))
+    tokenizer.load_state_dict(weights_of(state, "tokenizer"))
+    return tokenizer.to(device).eval().requires_grad_(False)
+
+
+def load_dynamics(path: str | Path, device: str = "cpu") -> tuple[Dynamics, Objective]:
+    """The frozen network and the objective of a training checkpoint. Raises `UserError`."""
+    state = _of_stage(path, "name one of dynamics or distill", "dynamics", "distill")
+    dynamics = Dynamics(build(DynamicsConfig, state["config"]["dynamics"]))
+    dynamics.load_state_dict(weights_of(state, "dynamics"))
+    return dynamics.to(device).eval().requires_grad_(False), make_objective(state["config"]["objective"])
+
+
+def load_geometry(path: str | Path, device: str = "cpu") -> Geometry:
+    """The frozen geometry of a training checkpoint (.ckpt) or a playable one (.safetensors). Raises `UserError`."""
+    if Path(path).suffix == ".safetensors":
+        found = checkpoint.load(path, device).model.geometry
+        if found is None:
+            raise UserError(f"{path} has no geometry: name a model with episodic memory, or train it")
+        return found
+    state = _of_stage(path, "name one of geometry", "geometry")
+    geometry = Geometry(build(MemoryConfig, state["config"]["geometry"]))
+    geometry.load_state_dict(weights_of(state, "geometry"))
+    return geometry.to(device).eval().requires_grad_(False)
+
+
+def _of_stage(path: str | Path, remedy: str, *stages: str) -> dict[str, Any]:
+    state = read_checkpoint(Path(path))
+    if (stage := state["game_wm"]["stage"]) not in stages:
+        raise UserError(f"{path} is a checkpoint of {stage}; {remedy}")
     return state
 
 
 def weights_hash(path: Path) -> str:
     """Of the averaged weights in a training checkpoint: changes when any does."""
     digest = hashlib.sha256()
-    for name, value in sorted(check_card(path)["state_dict"].items()):
+    for name, value in sorted(read_checkpoint(path)["state_dict"].items()):
         digest.update(name.encode() + value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
@@ -59,12 +115,12 @@ def trained_minutes(path: Path) -> float:
     """Minutes that a run has trained so far, over all resumes; 0 without a checkpoint."""
     if not path.exists():
         return 0.0
-    card = check_card(path)["game_wm"]
-    return 60 * (card["trained"]["hours"] - card.get("before", {}).get("hours", 0.0))
+    metadata = read_checkpoint(path)["game_wm"]
+    return 60 * (metadata["trained"]["hours"] - metadata.get("before", {}).get("hours", 0.0))
 
 
 def check_network(
-    model: pl.LightningModule, part: str, path: Path, state: dict[str, Any], card: dict[str, Any]
+    model: pl.LightningModule, part: str, path: Path, state: dict[str, Any], metadata: dict[str, Any]
 ) -> None:
     """`UserError` when a run cannot go on from its own checkpoint: network, objective or optimiser is another one now,
     or there is nothing in it to go on with."""
@@ -77,7 +133,7 @@ def check_network(
     configured: dict[str, Any] = {}
     model.on_save_checkpoint(configured)
     kinds = [each["config"].get("objective", {}).get("kind", "flow") for each in (configured, state)]
-    optimizers = [each["settings"]["model"].get("optimizer", "adamw") for each in (card, state["game_wm"])]
+    optimizers = [each["settings"]["model"].get("optimizer", "adamw") for each in (metadata, state["game_wm"])]
     if own != found or kinds[0] != kinds[1] or optimizers[0] != optimizers[1]:
         raise UserError(
             f"{path} was trained with another network, objective or optimizer than is configured now: resume with what "
@@ -91,7 +147,7 @@ SHAPES = ("channels", "height", "width", "actions", "trunk", "levels")
 OF_THE_DATA = {"tokenizer": ("height", "width"), "geometry": SHAPES, "dynamics": SHAPES}
 
 
-def initialise(model: pl.LightningModule, stage: str, path: Path, card: dict[str, Any]) -> None:
+def initialise(model: pl.LightningModule, stage: str, path: Path, metadata: dict[str, Any]) -> None:
     """Start from the weights of a training checkpoint or of a playable one (.safetensors), of whatever game.
 
     Raises `UserError` when they do not fit: other actions, other sizes.
@@ -101,13 +157,12 @@ def initialise(model: pl.LightningModule, stage: str, path: Path, card: dict[str
         playable = checkpoint.load(path)
         kind = playable.model.config.objective.kind
         weights, names = getattr(playable.model, part).state_dict(), list(playable.schema.names)
-        if part == "dynamics" and names != card["schema"]["names"]:
-            raise UserError(f"{path} knows the actions {names}, the recording {card['schema']['names']}")
+        if part == "dynamics" and names != metadata["schema"]["names"]:
+            raise UserError(f"{path} knows the actions {names}, the recording {metadata['schema']['names']}")
     else:
-        state = check_card(path, {**card, "stage": part, "game": None})
+        state = read_checkpoint(path, {**metadata, "stage": part, "game": None})
         kind = state["config"]["objective"].get("kind", "flow") if part == "dynamics" else ""
-        found = state["state_dict"].items()
-        weights = {name.removeprefix(f"{part}."): w for name, w in found if name.startswith(f"{part}.")}
+        weights = weights_of(state, part)
     if stage == "distill" and kind != "flow":
         raise UserError(f"{path} was trained by {kind}, distillation is of flow matching alone: name another --init")
     try:
@@ -149,7 +204,7 @@ def trained_before(path: Path, stage: str) -> dict[str, float]:
     if stage == "distill":
         return {}
     if path.suffix != ".safetensors":
-        return check_card(path)["game_wm"].get("trained", {})
+        return read_checkpoint(path)["game_wm"].get("trained", {})
     trained = checkpoint.load(path).trained if stage == "dynamics" else {}
     return {name: trained[name] for name in ("frames", "hours", "steps") if name in trained}
 
@@ -164,7 +219,7 @@ def size_flags(path: Path, stage: str) -> list[str]:
             raise UserError(f"{path} has no geometry: name a model with episodic memory with --init")
         sizes = asdict(found)
     else:
-        state = check_card(path)
+        state = read_checkpoint(path)
         config, trained = state["config"], state["game_wm"]["stage"]
         if PARTS.get(trained) != part:
             raise UserError(f"{path} is a checkpoint of {trained}, not of {part}: name another with --init")

@@ -28,16 +28,13 @@ from data_collect.errors import UserError
 from game_wm.checkpoint import RAW_BYTES, Checkpoint, load, pack_frames, save
 from game_wm.world import WorldConfig, WorldModel
 from train import commands
-from train.checkpoints import check_card
+from train.checkpoints import load_dynamics, load_geometry, load_tokenizer, read_checkpoint
 from train.data.encode import tokenizer_hash
 from train.data.frames import FrameSource, PooledFrames, recordings_of
 from train.data.windows import LatentStore, Span
 from train.diagnosis import PROMPT, Figures, HeldOut, measure, told
-from train.first_person.geometry import load_geometry
-from train.stages.dynamics import load_dynamics
 from train.stages.machine import describe
 from train.stages.report import check_name, say
-from train.stages.tokenizer import load_tokenizer
 
 HELD_OUT = 0.04  # share of the episodes, where no stage of the run says it
 JUDGED = 64  # held-out frames that the next frame is judged by
@@ -135,7 +132,7 @@ def export(
     new_dynamics = distilled or at("dynamics") != base  # or new geometry alone
     settings = {}
     if new_dynamics:
-        settings = check_card(run / ("distill" if distilled else "dynamics") / "last.ckpt")["game_wm"]["settings"]
+        settings = read_checkpoint(run / ("distill" if distilled else "dynamics") / "last.ckpt")["game_wm"]["settings"]
     elif share != 1:
         raise UserError(f"{run} has no dynamics to average with those of {base}: leave --share out")
     if began is not None:
@@ -205,7 +202,7 @@ def _trained(checkpoints: set[Path]) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             stage, trained = "dynamics", load(path).trained
         else:
-            stage, trained = (check_card(path)["game_wm"][entry] for entry in ("stage", "trained"))
+            stage, trained = (read_checkpoint(path)["game_wm"][entry] for entry in ("stage", "trained"))
         hours += trained["hours"]
         frames += trained["frames"] if stage in ("dynamics", "distill") else 0
     return {"frames": frames, "hours": round(hours, 3), "machine": describe(torch.device("cpu"))}

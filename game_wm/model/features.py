@@ -92,3 +92,12 @@ def feature_differences(a: Tensor, b: Tensor) -> Tensor:
 def _unit(x: Tensor) -> Tensor:
     # the eps stands under the root: the gradient of a norm at zero is not a number
     return x * torch.rsqrt(x.square().sum(1, keepdim=True) + 1e-10)
+
+
+def perceptual_distance(features: Features, decoded_BCHW: Tensor, truth_BCHW: Tensor) -> Tensor:
+    """Mean feature distance of pictures in [-1, 1]; gradients flow to the first."""
+    # In 32 bits: the bf16 backward of a strided depthwise convolution is fifteen times slower on a CPU.
+    with torch.autocast(decoded_BCHW.device.type, enabled=False):
+        with torch.no_grad():
+            truth = features(truth_BCHW / 2 + 0.5)
+        return feature_distance(features(decoded_BCHW / 2 + 0.5), truth).mean()

@@ -34,11 +34,11 @@ from game_wm.device import usable
 from game_wm.model.fsq import Codebook
 from game_wm.model.tokenizer import Tokenizer
 from train import commands
+from train.checkpoints import load_tokenizer
 from train.data.frames import Recording, open_recordings
 from train.data.windows import shard_path
 from train.stages.machine import use_all_cores
 from train.stages.report import Task, say
-from train.stages.tokenizer import load_tokenizer
 
 SHARD_FRAMES = 16384
 BATCH = 128

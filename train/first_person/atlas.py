@@ -30,11 +30,10 @@ from game_wm.memory.first_person.geometry import BEFORE, Geometry
 from game_wm.memory.first_person.obstacles import SIDES, STOPPED, turned
 from game_wm.memory.first_person.pose import relative
 from train import commands
-from train.checkpoints import check_card, save_part
+from train.checkpoints import load_geometry, read_checkpoint, save_part
 from train.data.frames import PooledFrames, recordings_of
 from train.data.windows import LatentStore, Span
 from train.first_person.depth import known_disparity
-from train.first_person.geometry import load_geometry
 from train.stages.machine import use_all_cores
 from train.stages.report import say
 
@@ -172,7 +171,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(
             "an atlas is drawn where poses are recorded, with a geometry that was trained with inertia and exact: true"
         )
-    state = check_card(options.geometry)
+    state = read_checkpoint(options.geometry)
     spans = store.split(options.held_out, False)
     atlas = draw_atlas(store, spans, geometry, options.pictures)
     say(f"{len(atlas.poses)} pictures and {len(atlas.stops)} stretches of wall")

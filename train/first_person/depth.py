@@ -24,9 +24,8 @@ from data_collect.guest import Guest
 from game_wm.finite import descend
 from game_wm.memory.first_person.geometry import FARTHEST, FINER, NEAREST, Depth
 from train import commands
-from train.checkpoints import check_card, save_part
+from train.checkpoints import load_geometry, read_checkpoint, save_part
 from train.data.windows import LatentStore, Span
-from train.first_person.geometry import load_geometry
 from train.stages.machine import use_all_cores
 from train.stages.report import say
 
@@ -106,7 +105,7 @@ def main(arguments: list[str]) -> int:
     geometry, store = load_geometry(options.geometry), LatentStore(options.latents)
     if not store.index["pose"]:
         raise UserError(f"{options.latents} has no poses: depth is asked for where the player stood")
-    state, config = check_card(options.geometry), geometry.config
+    state, config = read_checkpoint(options.geometry), geometry.config
     with Guest(store.game) as game:
         known = known_disparity(game, config.place, config.height, config.width)
         learnt, held_out = (Frames(store, store.split(options.held_out, held), known) for held in (False, True))

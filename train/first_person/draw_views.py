@@ -43,13 +43,12 @@ from game_wm.memory.first_person.recent import KEPT, RecentFrames, steady
 from game_wm.memory.first_person.views import COVER, as_latents
 from game_wm.model.tokenizer import Tokenizer
 from train import commands
+from train.checkpoints import load_geometry, load_tokenizer
 from train.data.encode import tokenizer_hash
 from train.data.windows import LatentStore, Span, shard_path
-from train.first_person.geometry import load_geometry
 from train.spread import spread
 from train.stages.machine import use_all_cores
 from train.stages.report import Task, say
-from train.stages.tokenizer import load_tokenizer
 
 STRETCH = 64
 HIDDEN, SHORTEST, LONGEST = 0.5, 20, 256

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -31,18 +30,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_collect.errors import UserError
-from game_wm.checkpoint import load
 from game_wm.memory.first_person.camera import project
 from game_wm.memory.first_person.geometry import Geometry, MemoryConfig
 from game_wm.memory.first_person.pose import relative, trace
 from game_wm.model.tokenizer import Tokenizer
-from game_wm.world import build
+from train.checkpoints import load_tokenizer
 from train.first_person.calibration import focal_length
 from train.first_person.motion import ASTRAY, fit, read_off, recorded_steps
 from train.stages.callbacks import budget_of
 from train.stages.optimizer import Kind, configure
 from train.stages.report import say
-from train.stages.tokenizer import load_tokenizer
 
 SOURCES, NEARBY = 2, 8  # frames that a target is drawn from, at most so many frames before or after it
 COARSER = (1, 4)  # times smaller are the pictures that are compared: in small ones what is far off finds its way
@@ -386,21 +383,3 @@ def difference(a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
     alike = (2 * a * b + 4e-4) * (2 * (mean(a_BCHW * b_BCHW) - a * b) + 3.6e-3)
     alike = alike / ((a * a + b * b + 4e-4) * (spread + 3.6e-3))
     return 0.5 * (a_BCHW - b_BCHW).abs().mean(1) + 0.25 * (1 - alike.mean(1))
-
-
-def load_geometry(path: str | Path, device: str = "cpu") -> Geometry:
-    """The frozen network of a training or a playable checkpoint. `UserError` when the file is missing or has none."""
-    from train.checkpoints import check_card
-
-    if Path(path).suffix == ".safetensors":
-        found = load(path, device).model.geometry
-        if found is None:
-            raise UserError(f"{path} has no geometry: name a model with episodic memory, or train it")
-        return found
-    state = check_card(Path(path))
-    if state["game_wm"]["stage"] != "geometry":
-        raise UserError(f"{path} is a checkpoint of {state['game_wm']['stage']}; name one of geometry")
-    geometry = Geometry(build(MemoryConfig, state["config"]["geometry"]))
-    prefix = "geometry."
-    geometry.load_state_dict({k[len(prefix) :]: v for k, v in state["state_dict"].items() if k.startswith(prefix)})
-    return geometry.to(device).eval().requires_grad_(False)

@@ -25,7 +25,7 @@ from game_wm.finite import descend
 from game_wm.memory.first_person.geometry import BEFORE, Motion
 from game_wm.memory.first_person.pose import relative
 from train import commands
-from train.checkpoints import check_card, save_part
+from train.checkpoints import load_geometry, read_checkpoint, save_part
 from train.data.windows import LatentStore, Span
 from train.stages.machine import use_all_cores
 from train.stages.report import say
@@ -136,8 +136,6 @@ def fit_heads(motion: Motion, recorded: Recorded, pairs: tuple[Tensor, Tensor], 
 
 def main(arguments: list[str]) -> int:
     """`python -m train motion`."""
-    from train.first_person.geometry import load_geometry
-
     options = commands.motion().parse_args(arguments)
     use_all_cores()
     geometry, store = load_geometry(options.geometry), LatentStore(options.latents)
@@ -145,7 +143,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(
             "motion is learnt so where poses are recorded, in a geometry that was trained with inertia and exact: true"
         )
-    state, motion = check_card(options.geometry), geometry.motion
+    state, motion = read_checkpoint(options.geometry), geometry.motion
     spans = store.split(options.held_out, False)
     recorded = recorded_steps(store, spans)
     off = fit(motion, recorded)

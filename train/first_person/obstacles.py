@@ -41,9 +41,8 @@ from game_wm.memory.first_person.obstacles import (
 )
 from game_wm.memory.first_person.pose import relative
 from train import commands
-from train.checkpoints import check_card, save_part
+from train.checkpoints import load_geometry, read_checkpoint, save_part
 from train.data.windows import LatentStore, Span
-from train.first_person.geometry import load_geometry
 from train.spread import spread
 from train.stages.machine import use_all_cores
 from train.stages.report import Task, say
@@ -204,7 +203,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(
             "obstacles are learnt where poses are recorded, for a geometry trained with inertia and exact: true"
         )
-    state = check_card(options.geometry)
+    state = read_checkpoint(options.geometry)
     learnt, held_out = (
         all_hindered_steps(store, store.split(options.held_out, held), geometry) for held in (False, True)
     )

@@ -23,8 +23,8 @@ from game_wm.memory.first_person.geometry import Geometry
 from game_wm.memory.first_person.pose import relative, trace, wrap
 from game_wm.memory.first_person.recent import features, steady
 from train import commands
+from train.checkpoints import load_geometry
 from train.data.windows import LatentStore, Span
-from train.first_person.geometry import load_geometry
 from train.stages.machine import use_all_cores
 
 HORIZONS, EVERY = (100, 300, 1000), 100  # steps after which drift is measured, from every so many steps on

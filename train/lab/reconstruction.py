@@ -25,11 +25,11 @@ from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.rollout import round_trip
 from game_wm.model.tokenizer import Tokenizer
 from train import commands
+from train.checkpoints import load_tokenizer
 from train.data.frames import PooledFrames, Recording
 from train.lab.speed import Tick, in_turn
 from train.stages.machine import use_all_cores
 from train.stages.report import say
-from train.stages.tokenizer import load_tokenizer
 
 HELD_OUT = 0.04  # as the tokenizer's training has it
 TIMED, SECONDS = 100, 15.0  # frames decoded by each, at most

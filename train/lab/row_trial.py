@@ -27,13 +27,13 @@ from game_wm.evaluation.report.card import tidy
 from game_wm.evaluation.rollout import Truth, in_threes
 from game_wm.objectives import make_objective, objective_entries
 from game_wm.world import WorldModel
+from train.checkpoints import load_tokenizer
 from train.data.encode import encode
 from train.data.frames import recordings_of
 from train.lab.reconstruction import reconstruction, seeing
 from train.lab.rows import Lab, Play, Row
 from train.lab.speed import Tick
 from train.lab.trial import Candidate, Trial
-from train.stages.tokenizer import load_tokenizer
 
 STRIDE = 4  # of the real frames, every so many are sent through a tokenizer that is judged
 

@@ -43,16 +43,13 @@ from game_wm.evaluation.report.sheet import beside, draw
 from game_wm.evaluation.rollout import RealGame, Truth, roll, stack
 from game_wm.world import WorldConfig, WorldModel
 from train import commands
-from train.checkpoints import check_card
+from train.checkpoints import load_dynamics, load_geometry, load_tokenizer, read_checkpoint
 from train.data.encode import tokenizer_hash
 from train.data.windows import LatentStore
-from train.first_person.geometry import load_geometry
 from train.lab.trial_table import table
 from train.pipeline import read_yaml
-from train.stages.dynamics import load_dynamics
 from train.stages.machine import count_flops, use_all_cores
 from train.stages.report import read_figures, say
-from train.stages.tokenizer import load_tokenizer
 
 
 @dataclass
@@ -168,7 +165,7 @@ class Trial:
         tokenizer, (network, objective) = load_tokenizer(self.tokenizer), load_dynamics(last)
         geometry = load_geometry(self.geometry) if self.geometry and network.config.views else None
         memory = replace(geometry.config, **self.candidate.memory) if geometry else None
-        state, p = check_card(last), truth.prompt
+        state, p = read_checkpoint(last), truth.prompt
         student = state["game_wm"]["settings"]["model"].get("student_steps")
         calls = self.protocol.steps or student or objective.calls(network.config.height * network.config.width)
         model = WorldModel(WorldConfig(tokenizer.config, network.config, objective, calls, memory))

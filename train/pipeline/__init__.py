@@ -243,8 +243,8 @@ class Runner:
 
     def good_enough(self, stage: str) -> bool:
         """Whether the tokenizer is so good that more minutes are better spent on what follows it."""
+        from train.checkpoints import load_tokenizer
         from train.pipeline.outlook import tokenizer_and_repeat
-        from train.stages.tokenizer import load_tokenizer
 
         if stage != "tokenizer":
             return False
@@ -255,9 +255,9 @@ class Runner:
 
     def encode(self) -> None:
         """Latents of all frames into RUNS/NAME/latents; `encode` knows itself whether they are there."""
+        from train.checkpoints import load_tokenizer
         from train.data.encode import encode
         from train.stages.machine import use_all_cores
-        from train.stages.tokenizer import load_tokenizer
 
         use_all_cores()
         tokenizer = load_tokenizer(self.folder / "tokenizer" / "last.ckpt", self.device)
@@ -265,9 +265,8 @@ class Runner:
 
     def draw_views(self) -> None:
         """What the denoiser is shown of every frame, beside the latents."""
+        from train.checkpoints import load_geometry, load_tokenizer
         from train.first_person.draw_views import draw_views
-        from train.first_person.geometry import load_geometry
-        from train.stages.tokenizer import load_tokenizer
 
         geometry = load_geometry(self.folder / "geometry" / "last.ckpt", self.device)
         tokenizer = load_tokenizer(self.folder / "tokenizer" / "last.ckpt", self.device)

@@ -275,12 +275,12 @@ def batch_size_of(batch: Any) -> tuple[int, int]:
 class Saver(Callback):
     """Writes `last.ckpt` every `minutes`, at the end, and on SIGTERM or Ctrl-C (a second Ctrl-C stops at once).
 
-    Always after a finished step, under a temporary name, synced and renamed. `card` (the game, the action schema, the
-    stage, its configuration) goes along under the key `game_wm`.
+    Always after a finished step, under a temporary name, synced and renamed. `metadata` (game, action schema, stage,
+    configuration) goes along under the key `game_wm`.
     """
 
-    def __init__(self, folder: Path, card: dict[str, Any] | None = None, minutes: float = 5.0) -> None:
-        self.path, self.card, self.minutes = folder / "last.ckpt", card or {}, minutes
+    def __init__(self, folder: Path, metadata: dict[str, Any] | None = None, minutes: float = 5.0) -> None:
+        self.path, self.metadata, self.minutes = folder / "last.ckpt", metadata or {}, minutes
         self.signal: int | None = None
         self.saved = 0.0
 
@@ -318,14 +318,14 @@ class Saver(Callback):
         self.saved = time.monotonic()
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
-        """Adds the card with what was trained so far. `UserError` where weights are not finite: the file stays."""
+        """Adds the metadata with what was trained so far. `UserError` where weights are not finite: the file stays."""
         averaged, current = checkpoint["state_dict"], checkpoint.get("current_model_state", {})
         if broken := unsound(averaged) or unsound(current):
             raise UserError(f"step {trainer.global_step} is not saved: {diverged(broken)}; {KEPT}")
         frames = getattr(trainer.datamodule, "cursor", 0) * getattr(trainer.datamodule, "length", 1)  # type: ignore[attr-defined]
         trained = {"frames": frames, "hours": budget_of(trainer).seconds / 3600, "steps": trainer.global_step}
-        trained = {name: value + self.card.get("before", {}).get(name, 0) for name, value in trained.items()}
-        checkpoint["game_wm"] = {**self.card, "trained": trained}
+        trained = {name: value + self.metadata.get("before", {}).get(name, 0) for name, value in trained.items()}
+        checkpoint["game_wm"] = {**self.metadata, "trained": trained}
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Gives the signals back, unless Lightning has."""

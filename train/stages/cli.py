@@ -31,7 +31,7 @@ from data_collect.errors import UserError
 from data_collect.files import whole
 from data_collect.lock import folder_lock
 from game_wm.device import usable
-from train.checkpoints import PARTS, check_card, check_network, initialise, size_flags, trained_before
+from train.checkpoints import PARTS, check_network, initialise, read_checkpoint, size_flags, trained_before
 from train.commands import OWN
 from train.data.encode import tokenizer_hash
 from train.data.modules import FrameDataModule, LatentDataModule, StreamDataModule
@@ -233,15 +233,15 @@ def fit(cli: StageCLI, stage: str) -> int:
     if cli.shortened:
         say(cli.shortened)
     settings = json.loads(cli.parser.dump(config, format="json", skip_link_targets=True))
-    card = {"stage": stage, "game": data.game, "schema": data.schema.to_json(), "settings": settings}
+    metadata = {"stage": stage, "game": data.game, "schema": data.schema.to_json(), "settings": settings}
     from_step = 0
     if last.exists():
-        found = check_card(last, card)
-        check_network(cli.model, PARTS[stage], last, found, card)
-        from_step, card["before"] = int(found["global_step"]), found["game_wm"].get("before", {})
+        found = read_checkpoint(last, metadata)
+        check_network(cli.model, PARTS[stage], last, found, metadata)
+        from_step, metadata["before"] = int(found["global_step"]), found["game_wm"].get("before", {})
     elif config.init:
-        initialise(cli.model, stage, Path(config.init), card)
-        card["before"] = trained_before(Path(config.init), stage)
+        initialise(cli.model, stage, Path(config.init), metadata)
+        metadata["before"] = trained_before(Path(config.init), stage)
     elif stage == "distill":
         raise UserError("distillation needs a teacher: name a dynamics checkpoint with --init")
     warn_of_other_tokenizer(cli)
@@ -249,18 +249,18 @@ def fit(cli: StageCLI, stage: str) -> int:
         # Before fitting: the averaged copy and the checkpoint to resume from must have the teacher too.
         started = copy.deepcopy(cli.model.dynamics.state_dict())
         if config.teacher and not last.exists():
-            initialise(cli.model, stage, Path(config.teacher), card)
+            initialise(cli.model, stage, Path(config.teacher), metadata)
         cli.model.freeze_teacher()
         cli.model.dynamics.load_state_dict(started)
     with whole(folder / "config.yaml") as file:
         file.write(yaml.safe_dump(settings, sort_keys=False).encode())
     if config.graphs:
         trainer = cli.make_trainer(cli.core_callbacks())
-        steps = graphs.fit(cli.model, data, trainer, last, card, Figures(folder))
+        steps = graphs.fit(cli.model, data, trainer, last, metadata, Figures(folder))
         say(f"{stage}: {steps} steps, {last}")
         return 0
     runs = wandb_run(folder, f"game_wm-{config.name}", config.wandb, settings)
-    saver = Saver(folder, card, config.save_minutes)
+    saver = Saver(folder, metadata, config.save_minutes)
     callbacks = [*cli.core_callbacks(), Banner(), Bar(stage)]
     if hasattr(cli.model, "sample"):
         callbacks.append(Samples(folder, config.sample_minutes, data.schema.fps))

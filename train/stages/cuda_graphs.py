@@ -43,7 +43,7 @@ def fit(
     data: StreamDataModule,
     trainer: pl.Trainer,
     path: Path,
-    card: dict[str, Any],
+    metadata: dict[str, Any],
     figures: Figures,
 ) -> int:
     """Train until the budget is spent, and write the checkpoint; returns the steps taken. `UserError` without CUDA."""
@@ -88,10 +88,10 @@ def fit(
     trained = {
         "frames": data.cursor * getattr(data, "length", 1), "hours": budget.seconds / 3600, "steps": steps,
     }  # fmt: skip
-    trained = {name: value + card.get("before", {}).get(name, 0) for name, value in trained.items()}
+    trained = {name: value + metadata.get("before", {}).get(name, 0) for name, value in trained.items()}
     state: dict[str, Any] = {
         "state_dict": {name: value.cpu() for name, value in average._average_model.module.state_dict().items()},
-        "game_wm": {**card, "trained": trained}, "global_step": steps,
+        "game_wm": {**metadata, "trained": trained}, "global_step": steps,
     }  # fmt: skip
     module.on_save_checkpoint(state)
     if not bool(graphs.sound) or unsound(state["state_dict"]):

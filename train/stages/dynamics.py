@@ -9,7 +9,6 @@ C channels, h, w latent grid, A action vector.
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
@@ -27,15 +26,14 @@ from game_wm.memory.first_person.views import COVER, as_latents, at_rest, unmove
 from game_wm.model.config import DynamicsConfig
 from game_wm.model.context import two_hot
 from game_wm.model.dynamics import Dynamics, Reading
-from game_wm.model.features import Features
+from game_wm.model.features import Features, perceptual_distance
 from game_wm.model.tokenizer import Tokenizer, earlier
 from game_wm.objectives import FlowMatching, Objective, make_objective, objective_entries
-from game_wm.world import build
+from train.checkpoints import load_geometry, load_tokenizer
 from train.data.windows import random_below
-from train.first_person.geometry import load_geometry
 from train.stages.callbacks import average_of, budget_of
 from train.stages.optimizer import Kind, configure
-from train.stages.tokenizer import load_tokenizer, perceptual_distance, psnr
+from train.stages.tokenizer import psnr
 
 Batch = dict[str, Tensor]
 
@@ -351,21 +349,3 @@ def read_objective(entries: dict[str, int | float | str]) -> Objective:
         return make_objective(entries)
     except ValueError as error:
         raise UserError(f"--model.objective: {error}") from None
-
-
-def load_dynamics(path: str | Path, device: str = "cpu") -> tuple[Dynamics, Objective]:
-    """Network and objective out of a training checkpoint of dynamics or of distillation, frozen.
-
-    Raises UserError when the file is missing or not one.
-    """
-    from train.stages.cli import check_card
-
-    checkpoint = check_card(Path(path))
-    stage = checkpoint["game_wm"]["stage"]
-    if stage not in ("dynamics", "distill"):
-        raise UserError(f"{path} is a checkpoint of {stage}; name one of dynamics or distill")
-    dynamics, prefix = Dynamics(build(DynamicsConfig, checkpoint["config"]["dynamics"])), "dynamics."
-    weights = {k[len(prefix) :]: v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-    dynamics.load_state_dict(weights)
-    dynamics.to(device).eval().requires_grad_(False)
-    return dynamics, make_objective(checkpoint["config"]["objective"])

@@ -6,7 +6,6 @@ python -m train tokenizer --config configs/maze/tokenizer.yaml
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,11 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data_collect.errors import UserError
-from game_wm.checkpoint import load
-from game_wm.model.features import Features, feature_distance
+from game_wm.model.features import Features, perceptual_distance
 from game_wm.model.tokenizer import Tokenizer, TokenizerConfig
 from game_wm.objectives.cascade import halve
-from game_wm.world import build
 from train.stages.optimizer import Kind, configure
 
 
@@ -130,15 +127,6 @@ def psnr(squared_error: Tensor) -> Tensor:
     return 10 * torch.log10(4 / squared_error.clamp_min(1e-10))
 
 
-def perceptual_distance(features: Features, decoded_BCHW: Tensor, truth_BCHW: Tensor) -> Tensor:
-    """Mean feature distance of pictures in [-1, 1]; gradients flow to the first."""
-    # In 32 bits: the bf16 backward of a strided depthwise convolution is fifteen times slower on a CPU.
-    with torch.autocast(decoded_BCHW.device.type, enabled=False):
-        with torch.no_grad():
-            truth = features(truth_BCHW / 2 + 0.5)
-        return feature_distance(features(decoded_BCHW / 2 + 0.5), truth).mean()
-
-
 def shift(images_BCHW: Tensor, dy: float, dx: float) -> Tensor:
     """Pictures or latents moved down and right by `dy`, `dx` cells (bilinear), edges repeated."""
     height, width = images_BCHW.shape[-2:]
@@ -154,23 +142,3 @@ def _across(x: Tensor) -> Tensor:
 
 def _down(x: Tensor) -> Tensor:
     return x[..., 1:, :] - x[..., :-1, :]
-
-
-def load_tokenizer(path: str | Path, device: str = "cpu") -> Tokenizer:
-    """The tokenizer out of a training checkpoint (.ckpt) of this stage or of a playable one (.safetensors), frozen.
-
-    Raises UserError when the file is missing or not one.
-    """
-    from train.stages.cli import check_card
-
-    if Path(path).suffix == ".safetensors":
-        return load(path, device).model.tokenizer
-    checkpoint = check_card(Path(path))
-    if checkpoint["game_wm"]["stage"] != "tokenizer":
-        raise UserError(f"{path} is a checkpoint of {checkpoint['game_wm']['stage']}; name a tokenizer's")
-    tokenizer = Tokenizer(build(TokenizerConfig, checkpoint["config"]))
-    prefix = "tokenizer."
-    tokenizer.load_state_dict(
-        {k[len(prefix) :]: v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-    )
-    return tokenizer.to(device).eval().requires_grad_(False)
