@@ -29,7 +29,7 @@ from game_wm.model.attention import FINE, rotate, turns  # noqa: E402
 from game_wm.play.app import main as play  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
 from train.__main__ import main as train  # noqa: E402
-from train.stages import cli as stage  # noqa: E402
+from train.stages import configuration as stage  # noqa: E402
 
 
 class NoFloat64(TorchDispatchMode):

@@ -49,7 +49,7 @@ def flags_of(prog: str, name: str) -> frozenset[str]:
 
 @functools.cache
 def stage_flags(stage: str) -> frozenset[str]:
-    from train.stages.cli import Reading
+    from train.stages.configuration import Reading
 
     parser = Reading(stage, ["--config", str(ROOT / "configs" / "maze" / f"{stage}.yaml")]).parser
     kinds = {each.name for kind in KINDS.values() for each in fields(kind)}

@@ -48,7 +48,8 @@ from train.data.windows import (
 from train.lab import bench, context_cost
 from train.pipeline import read_yaml
 from train.stages.callbacks import Budget, Saver, Schedule
-from train.stages.cli import STAGES, StageCLI, run_stage
+from train.stages.cli import run_stage
+from train.stages.configuration import STAGES, StageCLI, read_stage
 from train.stages.distill import DistillModule
 from train.stages.dynamics import DynamicsModule, read_objective
 from train.stages.machine import MatrixRate, count_flops
@@ -79,6 +80,23 @@ def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     values[:, 0], values[:, 1] = (np.arange(500) // 50)[:, None, None], (np.arange(500) % 50)[:, None, None]
     np.save(path, values)
     return folder
+
+
+# --- configuration ----------------------------------------------------------------------------------------------------
+
+
+def test_a_stage_takes_values_as_well_as_flags_which_win(tmp_path: Path) -> None:
+    path = tmp_path / "dynamics.yaml"
+    path.write_text("model: {lr: 0.5, targets: 3}\ndata: {batch_size: 7, latents: some}\nminutes: 4\n")
+    values = {"model.targets": 5, "data.batch_size": 8, "minutes": None, "resume": True, "init": None, "name": "mine"}
+    values |= {"model.dynamics.widths": [16, 32], "model.objective": {"kind": "flow", "finest": 4}}
+    config = read_stage("dynamics", ["--data.batch_size", "9"], path, values)
+    assert (config.model.lr, config.model.targets, config.data.batch_size) == (0.5, 5, 9)
+    assert (config.minutes, config.resume, config.init, config.name) == (None, True, None, "mine")
+    assert config.model.dynamics.widths == (16, 32) and config.model.objective["finest"] == 4
+    assert not read_stage("dynamics", config=path, values={"resume": False}).resume
+    with pytest.raises(UserError, match="targets"):
+        read_stage("dynamics", config=path, values={"model.targets": "many"})
 
 
 # --- samples ----------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from train import commands
 from train.data.encode import write_synthetic
 from train.lab import context_cost
 from train.stages.callbacks import Throughput, batch_size_of, log_interval
-from train.stages.cli import StageCLI
+from train.stages.configuration import StageCLI
 from train.stages.machine import use_all_cores
 from train.stages.report import Banner, say
 

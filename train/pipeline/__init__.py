@@ -83,7 +83,7 @@ class Runner:
 
     def read(self, stage: str) -> Any:
         """A stage's configuration as it will read it; the paths in it need not be there yet."""
-        from train.stages.cli import read_stage
+        from train.stages.configuration import read_stage
 
         arguments = self.arguments_of(stage)
         if stage == "distill":  # begins with dynamics that is not trained yet

@@ -1,6 +1,7 @@
-"""One training stage from its configuration file and flags: LightningCLI underneath, the callbacks around it.
+"""Runs one training stage: its configuration, the callbacks around it, and what it leaves behind.
 
     run_stage("tokenizer", ["--config", "configs/maze/tokenizer.yaml", "--minutes", "5"])
+    run_stage("tokenizer", config="configs/maze/tokenizer.yaml", values={"minutes": 5, "data.batch_size": 32})
 
 Everything lands in `RUNS/NAME/STAGE/`: `config.yaml`, `last.ckpt`, `metrics.jsonl`, `samples/`, `wandb/`.
 """
@@ -9,210 +10,42 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
-import math
 import os
 import sys
-import warnings
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import yaml
-from jsonargparse import ArgumentError, Namespace
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from data_collect.commandline import explained
 from data_collect.errors import UserError
 from data_collect.files import whole
 from data_collect.lock import folder_lock
-from game_wm.device import usable
-from train.checkpoints import PARTS, check_network, initialise, read_checkpoint, size_flags, trained_before
-from train.commands import OWN
+from train.checkpoints import PARTS, check_network, initialise, read_checkpoint, trained_before
 from train.data.encode import tokenizer_hash
-from train.data.modules import FrameDataModule, LatentDataModule, StreamDataModule
-from train.data.windows import LatentStore, fitting_length
-from train.first_person.geometry import GeometryModule
+from train.data.modules import LatentDataModule
 from train.stages import cuda_graphs as graphs
-from train.stages.callbacks import EMA, Budget, Clip, Saver, Schedule, StepSeed, Throughput
+from train.stages.callbacks import Saver
+from train.stages.configuration import STAGES, StageCLI, as_flags
 from train.stages.distill import DistillModule
-from train.stages.dynamics import DynamicsModule
 from train.stages.machine import use_all_cores
-from train.stages.report import Banner, Bar, Figures, Samples, check_name, say
-from train.stages.tokenizer import TokenizerModule
+from train.stages.report import Banner, Bar, Figures, Samples, say
 from train.stages.wandb_run import wandb_run
 
-STAGES: dict[str, tuple[type[pl.LightningModule], type[StreamDataModule]]] = {
-    "tokenizer": (TokenizerModule, FrameDataModule),
-    "geometry": (GeometryModule, LatentDataModule),
-    "dynamics": (DynamicsModule, LatentDataModule),
-    "distill": (DistillModule, LatentDataModule),
-}
-# What the data tells and the module needs, as (attribute of the data module, argument of the module).
-LINKS = {
-    "tokenizer": [("height", "tokenizer.height"), ("width", "tokenizer.width")],
-    "geometry": [("latent_shape", "latent_shape"), ("actions", "actions")],
-    "dynamics": [("latent_shape", "latent_shape"), ("levels", "levels"), ("actions", "actions")],
-    "distill": [("latent_shape", "latent_shape"), ("levels", "levels"), ("actions", "actions")],
-}
-# Flags that would train badly, and without a word, if they were out of these bounds.
-BOUNDS = [
-    ("model.lr", 0, math.inf),
-    ("model.weight_decay", 0, math.inf),
-    ("model.targets", 1, math.inf),
-    ("model.steps", 1, math.inf),
-    ("model.rollout", 0, math.inf),
-    ("model.context_noise", 0, math.inf),
-    ("warmup", 0, math.inf),
-    ("decay", 0, 1),
-    ("ema", 0, 1),
-]
-TRAINER = {
-    "accelerator": "auto",
-    "devices": 1,
-    "precision": "bf16-mixed",
-    "max_epochs": -1,
-    "log_every_n_steps": 10,
-    "val_check_interval": 500,
-    "check_val_every_n_epoch": None,
-    "num_sanity_val_steps": 0,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "logger": False,
-}
 
+def run_stage(
+    stage: str,
+    flags: Sequence[str] = (),
+    config: str | Path | None = None,
+    values: Mapping[str, Any] | None = None,
+) -> int:
+    """Train one stage, given by a configuration file, `values` on top of it, and `flags` on top of both.
 
-class StageCLI(LightningCLI):
-    """Parses a stage's configuration and builds module, data and trainer; see `python -m train STAGE --help`."""
-
-    def __init__(self, stage: str, arguments: list[str]) -> None:
-        module, data = STAGES[stage]
-        self.stage, self.arguments, self.shortened = stage, arguments, ""
-        quiet()
-        super().__init__(
-            module,
-            data,
-            save_config_callback=None,
-            trainer_defaults=TRAINER,
-            seed_everything_default=0,
-            parser_kwargs={"exit_on_error": False, "prog": f"python -m train {stage}"},
-            run=False,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-        )
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The flags that are ours."""
-        for flag in OWN:
-            if self.stage in flag.stages and flag.type is None:
-                parser.add_argument(flag.name, action="store_true", help=flag.about)
-            elif self.stage in flag.stages:
-                parser.add_argument(flag.name, type=flag.type, default=flag.default, help=flag.about)
-        for source, target in LINKS[self.stage]:
-            parser.link_arguments(f"data.{source}", f"model.{target}", apply_on="instantiate")
-        if self.stage == "tokenizer":
-            rows: Callable[[bool], int] = lambda temporal: 3 if temporal else 1  # noqa: E731
-            parser.link_arguments("model.tokenizer.temporal", "data.row", compute_fn=rows)
-        if self.stage in ("dynamics", "distill"):
-            shown = ("model.dynamics.recall", "model.dynamics.warp")
-            parser.link_arguments(shown, "data.views", compute_fn=lambda recall, warp: recall or warp)
-            parser.link_arguments("model.dynamics.aligned", "data.aligned")
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses our list, so that what stands behind `python -m train` is not read twice.
-
-        With `--init` the network has the sizes of that checkpoint, whatever the file says; flags still win.
-        """
-        try:
-            self.config = parser.parse_args(self.arguments)
-            if self.config.init:
-                files = [flag for i, flag in enumerate(self.arguments) if is_config(self.arguments, i)]
-                flags = [flag for i, flag in enumerate(self.arguments) if not is_config(self.arguments, i)]
-                sizes = size_flags(Path(self.config.init), self.stage)
-                self.config = parser.parse_args([*files, *sizes, *flags])
-        except (ArgumentError, UnicodeDecodeError) as error:
-            raise UserError(f"{explained(error, parser)} (see `python -m train {self.stage} --help`)") from None
-        check_name(self.config.name)
-        usable(self.config.device)
-        if not 0 <= int(self.config.seed_everything) < 2**32:
-            raise UserError(f"--seed_everything must be a whole number from 0 up, got {self.config.seed_everything}")
-        for name, least, most in BOUNDS:
-            value = self.config.get(name)
-            if value is not None and not least <= value <= most:
-                bounds = f"at least {least}" if most == math.inf else f"from {least} to {most}"
-                raise UserError(f"--{name} must be {bounds}, got {value}")
-        for name in ("minutes", "steps"):
-            value = getattr(self.config, name)
-            if value is not None and not value > 0:
-                raise UserError(f"--{name} must be more than 0, got {value}")
-        if STAGES[self.stage][1] is LatentDataModule:
-            self.shortened = shorten(self.config, self.stage)
-
-    def instantiate_classes(self) -> None:
-        """As the parent; values that do not go together are the user's to mend."""
-        try:
-            super().instantiate_classes()
-        except ValueError as error:
-            raise UserError(f"{error} (see `python -m train {self.stage} --help`)") from error
-        if isinstance(self.model, DynamicsModule) and isinstance(self.datamodule, LatentDataModule):
-            self.model.check_length(self.datamodule.length)
-
-    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """The trainer is made by `run_stage`, when the callbacks are known."""
-        return None  # type: ignore[return-value]
-
-    def make_trainer(self, callbacks: list[Callback], loggers: Any = False) -> pl.Trainer:
-        """A trainer with the configured arguments, the budget's steps and these callbacks."""
-        arguments = dict(self._get(self.config_init, "trainer"))
-        own = arguments.pop("callbacks") or []
-        steps = self.config.steps or -1
-        if self.config.device != "auto":
-            kind, _, number = usable(self.config.device).partition(":")
-            arguments |= {"accelerator": kind, "devices": [int(number)] if number and kind != "cpu" else 1}
-        try:
-            return pl.Trainer(**{**arguments, "max_steps": steps, "callbacks": [*own, *callbacks], "logger": loggers})
-        except (ValueError, MisconfigurationException) as error:
-            raise UserError(f"--trainer: {error}") from error
-
-    @property
-    def folder(self) -> Path:
-        """Where this run lies."""
-        return Path(self.config.runs, self.config.name, self.stage)
-
-    def core_callbacks(self) -> list[Callback]:
-        """What decides how training goes, in the order in which it must run."""
-        config: Namespace = self.config
-        return [
-            StepSeed(int(config.seed_everything)),
-            Budget(config.minutes, config.steps),
-            Schedule(config.warmup, config.decay),
-            Clip(config.clip),
-            EMA(config.ema),
-            Throughput(),
-        ]
-
-
-class Reading(StageCLI):
-    """The same without opening anything."""
-
-    def instantiate_classes(self) -> None:
-        """Nothing is made."""
-
-
-def read_stage(stage: str, arguments: list[str]) -> Namespace:
-    """A stage's configuration from its files and flags; `UserError` for what is none. Its paths may be missing."""
-    return Reading(stage, arguments).config
-
-
-def run_stage(stage: str, arguments: list[str]) -> int:
-    """Train one stage; exit status 0, or 130 and 143 when a signal ended it. Raises `UserError`."""
+    Returns the exit status: 0, or 130 and 143 when a signal ended it. Raises `UserError`.
+    """
     use_all_cores()
-    cli = StageCLI(stage, arguments)
+    cli = StageCLI(stage, [*as_flags(config, values or {}), *flags])
     if not cli.config.minutes and not cli.config.steps:
         raise UserError("how long? add --minutes or --steps")
     cli.folder.mkdir(parents=True, exist_ok=True)
@@ -280,36 +113,6 @@ def fit(cli: StageCLI, stage: str) -> int:
     return 0
 
 
-def shorten(config: Namespace, stage: str) -> str:
-    """Make windows as short as most episodes are, with all that depends on their length; what to say of it, if any.
-
-    Without latents there is nothing to do: the data module says that they are missing.
-    """
-    try:
-        spans = LatentStore(config.data.latents).split(config.data.held_out, validation=False)
-    except UserError:
-        return ""
-    frames, wanted = [span.frames for span in spans], config.data.length
-    length = fitting_length(frames, wanted)
-    left_out = 1 - sum(n for n in frames if n >= length) / max(1, sum(frames))
-    rest = f", {left_out:.0%} of the frames lie in episodes that are shorter" if left_out > 0.05 else ""
-    if length >= wanted:
-        return f"{stage}: windows of {length} frames{rest}" if rest else ""
-    config.data.length = length
-    with_it = [f"{stage}: windows of {length} frames instead of {wanted}, since episodes are short{rest}"]
-    if config.model.get("rollout"):
-        config.model.rollout = min(config.model.rollout, max(1, length // 2))
-        with_it.append(f"own rollouts of {config.model.rollout}")
-    network = config.model.get("dynamics")
-    if network is not None:
-        if not config.init:  # the history of a checkpoint's network is in its weights
-            network.history = min(network.history, max(1, length - 1))
-        if network.attention == "window" and network.sink < length:
-            network.window = min(network.window, length)
-            with_it.append(f"a memory of the last {network.window}")
-    return "; ".join(with_it)
-
-
 def warn_of_other_tokenizer(cli: StageCLI) -> None:
     """Say so where the pictures of a run are drawn by another tokenizer than its latents came from."""
     frozen = getattr(cli.model, "frozen", [])
@@ -324,23 +127,3 @@ def warn_of_other_tokenizer(cli: StageCLI) -> None:
 
 
 tokenizer, geometry, dynamics, distill = (partial(run_stage, stage) for stage in STAGES)
-
-
-def is_config(arguments: list[str], i: int) -> bool:
-    """Whether argument i is `--config` or its value."""
-    return arguments[i].startswith("--config") or (i > 0 and arguments[i - 1] == "--config")
-
-
-def quiet() -> None:
-    """Silence what Lightning says on every start and what does not hold for streams."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    nothing = ".*Total length of `.*` across ranks is zero.*"  # where too little is held out to validate on
-    for text in (
-        ".*does not have many workers.*",
-        ".*isinstance.treespec.*",
-        ".*`LeafSpec`.*",
-        ".*in eval mode.*",
-        nothing,
-    ):
-        warnings.filterwarnings("ignore", text)
