@@ -3,30 +3,23 @@
 A `.safetensors` file, so that loading one runs no code. Weights are stored in 16 bits, seed contexts as the real
 frames (uint8) that dreams begin from. Names: `model.*` weights, `contexts.frames`, `contexts.actions`,
 `contexts.poses` where the game tells them. Frames of more than 4 MiB are AVIF pictures (older files have WebP), one
-after another, and `contexts.sizes` (S, P) their bytes. A model with an atlas has `atlas.frames` and `atlas.sizes` (N,)
-in the same way, `atlas.depths`, its disparities as levels, deflated, `atlas.poses` and `atlas.stops`. Metadata `sha256`
-is the hash of all of it; files that have none were written before there was one, and load unchecked.
+after another, and `contexts.sizes` (S, P) their bytes (`pictures.py`). A model with an atlas has `atlas.*`
+(`memory/first_person/atlas_file.py`). Metadata `sha256` is the hash of all of it; files that have none were written
+before there was one, and load unchecked.
 
-Legend: S seed contexts, P frames of each, N frames of an atlas, H, W pixels, h, w disparity, A action vector.
+Legend: S seed contexts, P frames of each, H, W pixels, A action vector.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import math
-import os
-import zlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -36,16 +29,13 @@ from data_collect.files import whole
 from data_collect.schema import ActionSchema
 from game_wm.device import usable
 from game_wm.finite import diverged, unsound
-from game_wm.memory.first_person.atlas import NAMES, Atlas
-from game_wm.memory.first_person.geometry import FARTHEST, FINER, NEAREST
+from game_wm.memory.first_person.atlas_file import pack_atlas, unpack_atlas
+from game_wm.memory.first_person.geometry import FINER
+from game_wm.pictures import pack_contexts, unpack_contexts
 from game_wm.world import WorldConfig, WorldModel
 
 FORMAT = "game_wm/1"
-RAW_BYTES = 4 * 2**20  # of seed contexts' frames that are stored as they are
-# For more than that: Doom's frames come back at 37 dB, and no tokenizer is as exact (docs/decisions.md).
-AVIF: dict[str, Any] = {"quality": 60, "subsampling": "4:4:4", "speed": 4, "max_threads": 1}
 ATLAS = "geometry.atlas."
-LEVELS = 255  # of an atlas' disparities, on a logarithmic scale: two neighbours are 3 % apart
 
 
 @dataclass
@@ -120,7 +110,7 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
     tensors |= {f"model.{k}": v.detach().cpu() for k, v in weights.items() if k.startswith("tokenizer.deviation")}
     if broken := unsound(tensors):
         raise UserError(f"{path} is not written: {diverged(broken)}")
-    tensors |= pack_frames(checkpoint.contexts_frames.cpu())
+    tensors |= pack_contexts(checkpoint.contexts_frames.cpu())
     tensors["contexts.actions"] = checkpoint.contexts_actions.cpu().float().contiguous()
     geometry = checkpoint.model.geometry
     if geometry is not None and geometry.atlas is not None:
@@ -165,11 +155,14 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
         model = WorldModel(WorldConfig.from_dict(json.loads(metadata["config"])))
         weights = {k.removeprefix("model."): v.float() for k, v in tensors.items() if k.startswith("model.")}
         if model.geometry is not None and model.geometry.atlas is not None:
-            weights |= {ATLAS + name: value for name, value in unpack_atlas(model, tensors).items()}
+            assert model.config.memory is not None
+            disparity = FINER * model.config.memory.height, FINER * model.config.memory.width
+            atlas = unpack_atlas(tensors, (model.height, model.width), disparity)
+            weights |= {ATLAS + name: value for name, value in atlas.items()}
         model.load_state_dict(weights)
         broken = unsound(model.state_dict() | {k: v for k, v in tensors.items() if k.startswith("contexts.")})
         schema = _schema(json.loads(metadata["schema"]))
-        frames, actions, poses = unpack_frames(tensors), tensors["contexts.actions"], tensors.get("contexts.poses")
+        frames, actions, poses = unpack_contexts(tensors), tensors["contexts.actions"], tensors.get("contexts.poses")
         _check_contexts(model, schema, frames, actions, poses)
         trained, game, name = json.loads(metadata["trained"]), metadata["game"], metadata["name"]
         measured = json.loads(metadata["measured"]) if "measured" in metadata else None
@@ -183,87 +176,6 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
         raise UserError(f"{path}: {diverged(broken)}")
     model.to(device).eval().requires_grad_(False)
     return Checkpoint(model, schema, game, frames, actions, trained, name, path, poses, measured)
-
-
-def pack_frames(frames_SPHWC: Tensor) -> dict[str, Tensor]:
-    """Seed contexts' frames as a file has them."""
-    if frames_SPHWC.nbytes <= RAW_BYTES:
-        return {"contexts.frames": frames_SPHWC.contiguous()}
-    coded, sizes = _coded(frames_SPHWC.flatten(0, 1))
-    return {"contexts.frames": coded, "contexts.sizes": sizes.view(frames_SPHWC.shape[:2])}
-
-
-def unpack_frames(tensors: dict[str, Tensor], only: tuple[int, int] | None = None) -> Tensor:
-    """The inverse: uint8 (S, P, H, W, 3), or of context and frame `only` (H, W, 3). Raises ValueError, OSError where
-    these are no pictures."""
-    frames, sizes = tensors["contexts.frames"], tensors.get("contexts.sizes")
-    if sizes is None:
-        return frames if only is None else frames[only]
-    if sizes.ndim != 2:
-        raise ValueError("its contexts' pictures are not all there")
-    row = None if only is None else only[0] % len(sizes) * sizes.shape[1] + only[1] % sizes.shape[1]
-    shown = _decoded(frames, sizes.flatten(), row)
-    return shown[0] if only is not None else shown.unflatten(0, tuple(sizes.shape))
-
-
-def pack_atlas(atlas: Atlas) -> dict[str, Tensor]:
-    """An atlas as a file has it."""
-    frames, sizes = _coded(atlas.pictures.cpu().permute(0, 2, 3, 1))
-    level = (atlas.disparity.cpu().float() / FARTHEST).clamp_min(1).log() * (LEVELS / math.log(1 + NEAREST / FARTHEST))
-    depths = zlib.compress(level.round().clamp_max(LEVELS).to(torch.uint8).contiguous().numpy().tobytes(), 9)
-    return {
-        "atlas.frames": frames,
-        "atlas.sizes": sizes,
-        "atlas.depths": torch.from_numpy(np.frombuffer(depths, np.uint8).copy()),
-        "atlas.poses": atlas.poses.cpu().float().contiguous(),
-        "atlas.stops": atlas.stops.cpu().float().contiguous(),
-    }
-
-
-def unpack_atlas(model: WorldModel, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse, as `Atlas` names its tensors. Raises ValueError, OSError where they are not this model's."""
-    sizes, poses, stops = (tensors[f"atlas.{name}"] for name in ("sizes", "poses", "stops"))
-    pictures = _decoded(tensors["atlas.frames"], sizes).permute(0, 3, 1, 2).contiguous()
-    assert model.config.memory is not None
-    shape = len(sizes), FINER * model.config.memory.height, FINER * model.config.memory.width
-    try:
-        levels = zlib.decompressobj().decompress(tensors["atlas.depths"].numpy().tobytes(), math.prod(shape) + 1)
-    except zlib.error as error:
-        raise ValueError(f"its atlas has no depth: {error}") from None
-    if len(levels) != math.prod(shape) or tuple(pictures.shape[1:]) != (3, model.height, model.width):
-        raise ValueError("its atlas is of another size than its frames")
-    level = torch.from_numpy(np.frombuffer(levels, np.uint8).copy()).view(shape).float()
-    disparity = FARTHEST * (level * (math.log(1 + NEAREST / FARTHEST) / LEVELS)).exp()
-    return dict(zip(NAMES, (pictures, disparity.half(), poses, stops), strict=True))
-
-
-def _coded(frames_NHWC: Tensor) -> tuple[Tensor, Tensor]:
-    """AVIF pictures of frames, one after another, and the bytes of each (N,)."""
-
-    def picture(frame_HWC: np.ndarray) -> bytes:
-        file = io.BytesIO()
-        Image.fromarray(frame_HWC).save(file, "AVIF", **AVIF)
-        return file.getvalue()
-
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        coded = list(threads.map(picture, frames_NHWC.contiguous().numpy()))
-    sizes = torch.tensor([len(each) for each in coded], dtype=torch.int32)
-    return torch.from_numpy(np.frombuffer(b"".join(coded), np.uint8).copy()), sizes
-
-
-def _decoded(coded: Tensor, sizes_N: Tensor, only: int | None = None) -> Tensor:
-    """The inverse (N, H, W, 3), or of one of them (1, H, W, 3)."""
-    ends = sizes_N.long().cumsum(0)
-    if coded.ndim != 1 or not len(ends) or int(ends[-1]) != len(coded):
-        raise ValueError("its pictures are not all there")
-    parts = torch.tensor_split(coded, ends[:-1])
-    if only is not None:
-        parts = parts[only : only + 1]
-    try:
-        pictures = [np.array(Image.open(io.BytesIO(part.numpy().tobytes())).convert("RGB")) for part in parts]
-    except Image.DecompressionBombError as error:
-        raise ValueError(str(error)) from None
-    return torch.from_numpy(np.stack(pictures))
 
 
 def content_hash(about: str, tensors: dict[str, Tensor]) -> str:

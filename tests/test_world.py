@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_checkpoint, tiny_world
 
 from data_collect.errors import UserError
-from game_wm import checkpoint
+from game_wm import pictures
 from game_wm.checkpoint import load, save
 from game_wm.env import DreamEnv
 from game_wm.evaluation.metrics import psnr
@@ -110,7 +110,7 @@ def test_long_prompts_are_kept_as_pictures(tmp_path: Path, monkeypatch: pytest.M
     waves = (128 + 100 * (column[:, None] + torch.arange(15)[:, None, None] / 3).sin() * column.cos()).byte()
     frames = waves[..., None].expand(-1, -1, -1, 3).unflatten(0, (3, 5)).contiguous()
     long = replace(first, contexts_frames=frames, contexts_poses=torch.randn(3, 5, 3))
-    monkeypatch.setattr(checkpoint, "RAW_BYTES", 1000)
+    monkeypatch.setattr(pictures, "RAW_BYTES", 1000)
     save(tmp_path / "long.safetensors", long)
     found = load(tmp_path / "long.safetensors")
     assert found.contexts_poses is not None and torch.equal(found.contexts_poses, long.contexts_poses)  # type: ignore[arg-type]

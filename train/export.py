@@ -25,7 +25,8 @@ from torch import Tensor
 
 from data_collect.dataset import Dataset, Episode
 from data_collect.errors import UserError
-from game_wm.checkpoint import RAW_BYTES, Checkpoint, load, pack_frames, save
+from game_wm.checkpoint import Checkpoint, load, save
+from game_wm.pictures import RAW_BYTES, pack_contexts
 from game_wm.world import WorldConfig, WorldModel
 from train import commands
 from train.checkpoints import load_dynamics, load_geometry, load_tokenizer, read_checkpoint
@@ -143,7 +144,7 @@ def export(
         else:
             frames, actions, poses = contexts(store, count, prompt, settings["data"]["held_out"])
         actions = actions[:, :-1]
-        while len(frames) > 1 and pack_frames(frames)["contexts.frames"].nbytes > RAW_BYTES:
+        while len(frames) > 1 and pack_contexts(frames)["contexts.frames"].nbytes > RAW_BYTES:
             frames, actions, poses = frames[:-1], actions[:-1], None if poses is None else poses[:-1]
 
     def build(stage: str, file: str, steps: int | None, stages: list[str]) -> Checkpoint:

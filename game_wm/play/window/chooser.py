@@ -17,8 +17,9 @@ import pygame
 from safetensors import safe_open
 
 from data_collect.errors import UserError
-from game_wm.checkpoint import FORMAT, unpack_frames
+from game_wm.checkpoint import FORMAT
 from game_wm.library import playable
+from game_wm.pictures import unpack_contexts
 from game_wm.play import keymap
 from game_wm.play.files import saved_dream as saved
 from game_wm.play.window import paint
@@ -51,7 +52,7 @@ def checkpoints(folders: Sequence[Path], current: Path | None = None) -> list[En
                 metadata = file.metadata() or {}
                 if metadata.get("format") == FORMAT:
                     names = [name for name in ("contexts.frames", "contexts.sizes") if name in file.keys()]  # noqa: SIM118
-                    picture = unpack_frames({name: file.get_tensor(name) for name in names}, (0, -1)).numpy()
+                    picture = unpack_contexts({name: file.get_tensor(name) for name in names}, (0, -1)).numpy()
                     found.append(Entry(path, path.stem, _lines(path, metadata), picture))
         except Exception:  # whatever ails a file that lies there: whoever names it on the command line hears
             continue

@@ -1,0 +1,76 @@
+"""Frames as a checkpoint file stores them: raw when they are few, AVIF pictures one after another otherwise.
+
+Legend: S seed contexts, P frames of each, N pictures, H, W pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+RAW_BYTES = 4 * 2**20  # seed contexts of at most so many bytes are stored as they are
+# Quality 60 loses less than any tokenizer does (docs/decisions).
+AVIF: dict[str, Any] = {"quality": 60, "subsampling": "4:4:4", "speed": 4, "max_threads": 1}
+
+
+def pack_contexts(frames_SPHWC: Tensor) -> dict[str, Tensor]:
+    """The tensors that a file holds for the frames of its seed contexts, uint8."""
+    if frames_SPHWC.nbytes <= RAW_BYTES:
+        return {"contexts.frames": frames_SPHWC.contiguous()}
+    coded, sizes_N = encode(frames_SPHWC.flatten(0, 1))
+    return {"contexts.frames": coded, "contexts.sizes": sizes_N.view(frames_SPHWC.shape[:2])}
+
+
+def unpack_contexts(tensors: dict[str, Tensor], only: tuple[int, int] | None = None) -> Tensor:
+    """The inverse: uint8 (S, P, H, W, 3), or (H, W, 3) of the one frame `only` = (context, frame).
+
+    Raises ValueError or OSError where the tensors hold no pictures.
+    """
+    frames, sizes_SP = tensors["contexts.frames"], tensors.get("contexts.sizes")
+    if sizes_SP is None:
+        return frames if only is None else frames[only]
+    if sizes_SP.ndim != 2:
+        raise ValueError("its contexts' pictures are not all there")
+    if only is None:
+        return decode(frames, sizes_SP.flatten()).unflatten(0, tuple(sizes_SP.shape))
+    contexts, length = sizes_SP.shape
+    return decode(frames, sizes_SP.flatten(), only[0] % contexts * length + only[1] % length)[0]
+
+
+def encode(frames_NHWC: Tensor) -> tuple[Tensor, Tensor]:
+    """AVIF pictures of frames, one after another (bytes), and the bytes of each (N,)."""
+
+    def picture(frame_HWC: np.ndarray) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(frame_HWC).save(file, "AVIF", **AVIF)
+        return file.getvalue()
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        coded = list(threads.map(picture, frames_NHWC.contiguous().numpy()))
+    sizes_N = torch.tensor([len(each) for each in coded], dtype=torch.int32)
+    return torch.from_numpy(np.frombuffer(b"".join(coded), np.uint8).copy()), sizes_N
+
+
+def decode(coded: Tensor, sizes_N: Tensor, only: int | None = None) -> Tensor:
+    """The inverse: uint8 (N, H, W, 3), or (1, H, W, 3) of picture `only`. Any format that Pillow reads will do.
+
+    Raises ValueError or OSError where the bytes are not these pictures.
+    """
+    ends = sizes_N.long().cumsum(0)
+    if coded.ndim != 1 or not len(ends) or int(ends[-1]) != len(coded):
+        raise ValueError("its pictures are not all there")
+    parts = torch.tensor_split(coded, ends[:-1])
+    if only is not None:
+        parts = parts[only : only + 1]
+    try:
+        pictures = [np.array(Image.open(io.BytesIO(part.numpy().tobytes())).convert("RGB")) for part in parts]
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from None
+    return torch.from_numpy(np.stack(pictures))
