@@ -5,9 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"  # those that come with the program
-ASIDE = ("-teacher", "-window")  # what another was distilled from, and what it is compared with
+REFERENCE = "reference"  # the folder within it of models that are only compared with
+COMPARED = ("-teacher", "-window")  # what another was distilled from, and what has no long memory
 
 
 def playable(folder: Path) -> list[Path]:
     """The checkpoints of a folder that people play, by name."""
-    return sorted(path for path in folder.glob("*.safetensors") if not path.stem.endswith(ASIDE))
+    return sorted(path for path in folder.glob("*.safetensors") if not path.stem.endswith(COMPARED))
+
+
+def reference(checkpoint: Path, name: str) -> Path | None:
+    """The file `name` of a model that this checkpoint is compared with, or of its card, if it is there: in the folder
+    `reference`, or beside the checkpoint, where training puts a run's own."""
+    found = (checkpoint.parent / REFERENCE / name, checkpoint.with_name(name))
+    return next((path for path in found if path.is_file()), None)

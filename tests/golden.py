@@ -45,6 +45,12 @@ def run(*arguments: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def shipped(name: str) -> Path:
+    """The file of a checkpoint, those that are only compared with in a folder of their own."""
+    path = Path("checkpoints") / f"{name}.safetensors"
+    return path if path.is_file() else path.parent / "reference" / path.name
+
+
 def release() -> dict[str, str]:
     """What the values depend on."""
     import torch
@@ -129,7 +135,7 @@ def main() -> None:
     elif what == "train":
         print(json.dumps(train(Path(rest[0]))))
     else:
-        played = {name: run("play", f"checkpoints/{name}.safetensors", str(frames)) for name, frames in PLAYED.items()}
+        played = {name: run("play", str(shipped(name)), str(frames)) for name, frames in PLAYED.items()}
         with tempfile.TemporaryDirectory() as folder:
             losses = run("train", folder)
         GOLDEN.write_text(json.dumps({"release": release(), "play": played, "train": losses}, indent=1) + "\n")

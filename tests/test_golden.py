@@ -18,7 +18,7 @@ NEAR = 0.02  # of the first losses, relatively, on another release or machine
 
 @pytest.mark.parametrize("name", golden.PLAYED)
 def test_shipped_checkpoints_play_the_frames_that_they_played(name: str) -> None:
-    kept, found = KEPT["play"][name], golden.run("play", f"checkpoints/{name}.safetensors", str(golden.PLAYED[name]))
+    kept, found = KEPT["play"][name], golden.run("play", str(golden.shipped(name)), str(golden.PLAYED[name]))
     if golden.release() == KEPT["release"]:
         assert found == kept
     for one, other in zip(kept["pictures"], found["pictures"], strict=True):

@@ -10,7 +10,7 @@ from data_collect.commandline import Command, Program, load
 from data_collect.commands import PROGRAM as COLLECT
 from data_collect.errors import UserError, nearest
 from game_wm.commands import PROGRAM as MODELS
-from game_wm.library import SHIPPED, playable
+from game_wm.library import SHIPPED, playable, reference
 from game_wm.play.app import checkpoint_path
 from game_wm.play.app import parser as play_parser
 from train.commands import PAGE, STAGES
@@ -118,11 +118,15 @@ def test_a_word_that_is_far_from_all_gets_none() -> None:
 
 
 def test_play_names_the_models_that_people_play(tmp_path: Path) -> None:
-    for name in ("a", "b", "b-teacher", "a-window"):
+    (tmp_path / "reference").mkdir()
+    for name in ("a", "b", "b-teacher", "reference/a-window"):
         (tmp_path / f"{name}.safetensors").touch()
     assert [path.stem for path in playable(tmp_path)] == ["a", "b"]
+    for path in (tmp_path / "b-teacher.safetensors", tmp_path / "reference" / "a-window.safetensors"):
+        assert reference(tmp_path / f"{path.stem[0]}.safetensors", path.name) == path
+    assert reference(tmp_path / "a.safetensors", "a-teacher.safetensors") is None
     page = play_parser().format_help()
-    assert all(path.stem in page for path in playable(SHIPPED)) and "teacher" not in page
+    assert all(path.stem in page for path in playable(SHIPPED)) and "teacher" not in page and "window.s" not in page
     assert checkpoint_path(Path("maze")) == SHIPPED / "maze.safetensors"
     with pytest.raises(UserError, match="did you mean doom"):
         checkpoint_path(Path("doon"))

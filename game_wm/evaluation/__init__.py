@@ -9,7 +9,7 @@ of its name; what truth and prompt are, in rollout.py. What a game lacks the mea
 Written beside the checkpoint, or into --out, as soon as a suite has its figures: NAME.json, NAME.md and NAME.png; by
 revisit also NAME-revisit.png (quality against age) and NAME-returns.png, by dream NAME-ways.png (there and back). A
 smaller sample than the card holds goes into files of its own (publish.py). Revisit measures NAME-window.safetensors
-along, a model of the same size without long memory, where that file lies beside the checkpoint.
+along, a model of the same size without long memory, where that file lies in `reference/` or beside the checkpoint.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def parser() -> Parser:
                       "fewer for less than 16 episodes)")  # fmt: skip
     what.add_argument("--prompts", help="frames of revisit's prompts, comma-separated (default: 256,1024,4096)")
     what.add_argument("--window", type=Path, metavar="FILE", help="revisit compares with this checkpoint (default: "
-                      "NAME-window.safetensors beside the checkpoint, if it is there)")  # fmt: skip
+                      "NAME-window.safetensors in reference/ or beside the checkpoint, if it is there)")  # fmt: skip
     how = parser.group("how the model runs")
     how.add_argument("--steps", type=int, metavar="N", help="denoiser calls a frame (default: the checkpoint's)")
     how.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps or auto (default: %(default)s)")

@@ -19,6 +19,7 @@ from data_collect.errors import UserError
 from game_wm.evaluation.options import Options
 from game_wm.evaluation.report.progress import progress
 from game_wm.evaluation.rollout import ATTEMPTS, BATCH, RealGame, TooShort, device_of, roll, stack
+from game_wm.library import reference
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -202,8 +203,8 @@ def window_only(checkpoint: Checkpoint, options: Options) -> Path | None:
     """The file of the model without long memory, if there is one; `UserError` when the one named is missing."""
     if options.window is not None and not options.window.is_file():
         raise UserError(f"--window {options.window}: no such file")
-    beside = checkpoint.path.with_name(f"{checkpoint.path.stem}-window.safetensors") if checkpoint.path else None
-    return options.window or (beside if beside and beside.is_file() else None)
+    path = checkpoint.path
+    return options.window or (path and reference(path, f"{path.stem}-window.safetensors"))
 
 
 def _revisit(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int) -> Iterator[Found]:

@@ -20,6 +20,7 @@ from data_collect.files import save_picture
 from game_wm.evaluation.options import EPISODES, Options
 from game_wm.evaluation.report.card import file_hash, markdown, merge, read, same, tidy, without, write
 from game_wm.evaluation.suites import Found, window_only
+from game_wm.library import reference
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -104,8 +105,8 @@ def make_card(
     if known is not None:
         what = f"{len(known.poses)} pictures and {len(known.stops)} stretches of wall of the level"
         head |= {"atlas": f"{what}, recorded for training"}
-    teacher = checkpoint.path.with_name(f"{checkpoint.path.stem}-teacher.json")
-    head |= {"teacher": teacher.name} if teacher.exists() else {}
+    teacher = reference(checkpoint.path, f"{checkpoint.path.stem}-teacher.json")
+    head |= {"teacher": teacher.name} if teacher else {}
     head |= {"notice": said} if (said := games.notice(checkpoint.game)) else {}
     run = {"command": _command(checkpoint.path, options, out)}
     if found.suite == "revisit" and (window := window_only(checkpoint, options)):
