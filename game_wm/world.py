@@ -26,7 +26,7 @@ from game_wm.memory.working import WorkingMemory
 from game_wm.model.config import DynamicsConfig
 from game_wm.model.context import ContextMemory
 from game_wm.model.denoiser import Denoiser
-from game_wm.model.dynamics import Dynamics, DynamicsState
+from game_wm.model.dynamics import DenoiserCall, Dynamics, DynamicsState
 from game_wm.model.tokenizer import Tokenizer, TokenizerConfig, earlier
 from game_wm.objectives import FlowMatching, Objective, make_objective, objective_entries
 
@@ -177,6 +177,19 @@ def frame_noise(seeds_B: Tensor, frames_B: Tensor, shape: tuple[int, ...]) -> Te
     return torch.stack(rows)
 
 
+@dataclass(frozen=True)
+class FrameParts:
+    """The four functions that a frame of play is made of, in the order of their calls.
+
+    An acceleration puts others in their place, all at once: `model.parts = replace(model.parts, decode=...)`.
+    """
+
+    views: Callable[[WorldState, Tensor], Tensor | None]  # `WorldModel.render_views`
+    denoise: Callable[[WorldState, Tensor, Tensor, Tensor | None, int], Tensor]  # `WorldModel.denoise`
+    decode: Callable[[Tensor, Tensor], Tensor]  # `WorldModel.decode`
+    commit: Callable[[WorldState, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]  # `WorldModel.commit_frame`
+
+
 class WorldModel(nn.Module):
     """Tokenizer and dynamics as one playable model."""
 
@@ -191,6 +204,11 @@ class WorldModel(nn.Module):
         self.quantised = False  # see `acceleration/quantisation.py`
         self.compiling: Thread | None = None  # see `acceleration/compilation.py`
         self.compiled = False
+        self.parts = self.own_parts()
+
+    def own_parts(self) -> FrameParts:
+        """The parts as this class has them: no acceleration has replaced any."""
+        return FrameParts(self.render_views, self.denoise, self.decode, self.commit_frame)
 
     def autocast(self) -> torch.autocast:
         """What the networks run under."""
@@ -306,15 +324,11 @@ class WorldModel(nn.Module):
         memory = self.config.memory
         return Places(memory.place, memory.headings, memory.growing)
 
-    def draw(self, state: WorldState, action_BA: Tensor) -> Tensor | None:
+    # --- the parts of a frame, see `FrameParts` ---
+
+    def render_views(self, state: WorldState, action_BA: Tensor) -> Tensor | None:
         """The views (B, V * (C + COVER), h, w) that memory and the last frames give of the frame that this action leads
-        to; None in a network that is shown none."""
-        return self.look(state, action_BA)
-
-    # --- with `Dynamics.denoise` the parts of a frame, which `acceleration/compilation.py` replaces ---
-
-    def look(self, state: WorldState, action_BA: Tensor) -> Tensor | None:
-        """What is drawn for a frame, as `draw` gives it."""
+        to; None in a network without views."""
         if self.geometry is None or state.recent is None:
             return None
         recalled = recent = None
@@ -330,32 +344,47 @@ class WorldModel(nn.Module):
             views = as_latents(self.tokenizer, draw_pair(recalled, recent, self.geometry.focal))
         return unmoved(views, state.dynamics.latents[:, -1], step) if self.config.dynamics.aligned else views
 
-    def decoding(self, clean_BCHW: Tensor, before_BCHW: Tensor) -> Callable[[], Tensor]:
-        """What gives the frames (B, H, W, 3) of latents when it is called: see `acceleration/pipelining.py`."""
+    def denoise(
+        self,
+        state: WorldState,
+        action_BA: Tensor,
+        noise_BCHW: Tensor,
+        views: Tensor | None,
+        steps: int,
+        call: DenoiserCall | None = None,
+    ) -> Tensor:
+        """The frame's latent (B, C, h, w) by a walk of `steps` denoiser calls from noise; `call`: what makes one of
+        them, `Dynamics.denoise` if None."""
+        past, config = state.dynamics, self.config
         with self.autocast():
-            frames = self.tokenizer.decode(clean_BCHW, before_BCHW)
-        return lambda: frames
+            clean = self.dynamics.generate(past, action_BA, noise_BCHW, steps, config.objective, views, call).float()
+        return at_rest(clean, past.latents[:, -1], views) if config.dynamics.aligned else clean
 
-    def finish(
-        self, state: WorldState, clean_BCHW: Tensor, action_BA: Tensor, decoded: bool = True
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Read a finished latent into the state, in place; all but keeping the frame in episodic memory.
+    def commit_frame(
+        self, state: WorldState, clean_BCHW: Tensor, action_BA: Tensor, frames_BHWC: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Read a finished frame into the state, in place; all but keeping it in episodic memory.
 
-        Returns its frames (empty where neither the geometry nor `decoded` asks for them), rewards and terminations.
+        Returns rewards (B,) and termination probabilities (B,).
         """
         before = state.dynamics.latents[:, -1].clone()
-        wanted = decoded or self.geometry is not None
-        shown = self.decoding(clean_BCHW, before) if wanted else lambda: clean_BCHW.new_zeros(0)
         with self.autocast():
-            rewards, terminated = self.dynamics.encode_context(state.dynamics, clean_BCHW, action_BA)
-            frames = shown()
-            if self.geometry is not None and state.recent is not None:
-                picture = frames.permute(0, 3, 1, 2)
-                coming = self._coming(self.geometry, state, state.recent, action_BA)
-                step = state.recent.push(self.geometry, before, clean_BCHW, action_BA, picture, coming)
-                if state.episodic is not None:
-                    state.episodic.pose = move(state.episodic.pose, step)
-        return frames, rewards, terminated
+            outcome = self.dynamics.encode_context(state.dynamics, clean_BCHW, action_BA)
+        self.place_frame(state, before, clean_BCHW, action_BA, frames_BHWC)
+        return outcome
+
+    def place_frame(
+        self, state: WorldState, before_BCHW: Tensor, clean_BCHW: Tensor, action_BA: Tensor, frames_BHWC: Tensor
+    ) -> None:
+        """The half of `commit_frame` that runs no dynamics: where the frame was seen from, and the last frames."""
+        if self.geometry is None or state.recent is None:
+            return
+        with self.autocast():
+            picture = frames_BHWC.permute(0, 3, 1, 2)
+            coming = self._coming(self.geometry, state, state.recent, action_BA)
+            step = state.recent.push(self.geometry, before_BCHW, clean_BCHW, action_BA, picture, coming)
+            if state.episodic is not None:
+                state.episodic.pose = move(state.episodic.pose, step)
 
     # -------------------------------------------------------------------------------------------------------------
 
@@ -426,13 +455,12 @@ class WorldModel(nn.Module):
         action_BA = action_BA.to(past.actions)
         now = past.context.working.count.clone()
         noise = frame_noise(state.seeds, now, self.latent_shape).to(past.latents)
-        drawn = self.look(state, action_BA)
-        steps = steps or self.steps
-        with self.autocast():
-            clean = self.dynamics.generate(past, action_BA, noise, steps, self.config.objective, drawn).float()
-        if self.config.dynamics.aligned:
-            clean = at_rest(clean, past.latents[:, -1], drawn)
-        frames, rewards, terminated = self.finish(state, clean, action_BA, decoded)
+        parts = self.parts
+        views = parts.views(state, action_BA)
+        clean = parts.denoise(state, action_BA, noise, views, steps or self.steps)
+        wanted = decoded or self.geometry is not None
+        frames = parts.decode(clean, past.latents[:, -1].clone()) if wanted else clean.new_zeros(0)
+        rewards, terminated = parts.commit(state, clean, action_BA, frames)
         if state.episodic is not None and state.recent is not None:
             picture, disparity = frames.permute(0, 3, 1, 2), state.recent.disparity[:, -1]
             geometry = self.geometry

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from tiny import tiny_checkpoint, tiny_config, tiny_world
 
 from data_collect.errors import UserError
-from game_wm.acceleration import caching, compilation, export, pack, pipelining, precision, pruning, quantisation
+from game_wm.acceleration import compilation, export, pack, precision, pruning, quantisation
 from game_wm.acceleration.batching import Batch
 from game_wm.checkpoint import load, save
 from game_wm.world import WorldModel, WorldState, frame_noise
+from train.lab.acceleration import caching, onnx, pipelining
 
 
 def prompted(model: WorldModel, players: int = 1) -> tuple[WorldState, torch.Tensor]:
@@ -193,7 +194,7 @@ def test_code_that_cannot_be_made_is_told_of(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize("bound", [0.0, 0.05, 0.3])
 def test_step_caching_keeps_its_bound(bound: float) -> None:
     plain, cached = tiny_world(), caching.cache(tiny_world(), bound)
-    kept = cached.dynamics.cache
+    kept = cached.dynamics.denoiser
     state, actions = prompted(plain, players=2)
     changes = []
     with torch.inference_mode():
@@ -213,9 +214,9 @@ def test_step_caching_spares_more_with_a_wider_bound() -> None:
         model = caching.cache(tiny_world(), bound)
         state, actions = prompted(model)
         model.step(state, actions[5], steps=16)
-        spared.append(model.dynamics.cache.spared)
+        spared.append(model.dynamics.denoiser.spared)
         model.step(state, actions[5], steps=1)
-        assert model.dynamics.cache.spared == spared[-1]  # a single call has nothing to take over
+        assert model.dynamics.denoiser.spared == spared[-1]  # a single call has nothing to take over
     assert spared == sorted(spared) and spared[-1] == 15
     with pytest.raises(UserError, match="bound"):
         caching.cache(tiny_world(), 1.5)
@@ -287,7 +288,7 @@ def test_exported_networks_give_the_same_frames(tmp_path: Path, recall: bool) ->
         noisy = frame_noise(state.seeds, state.dynamics.context.working.count, model.latent_shape).numpy()
         told = {"action": action.numpy(), "noisy": noisy, "level": np.zeros(1, "f"), "stride": np.ones(1, "f")}
         if recall:
-            told["drawn"] = model.draw(state, action).numpy()
+            told["drawn"] = model.render_views(state, action).numpy()
         (clean,) = run["denoiser"](None, {**{k: kept[k] for k in read}, **told})
         (frame,) = run["decoder"](None, {"latents": clean})
         reward, termination, *after = run["context"](None, {**kept, "clean": clean, "action": action.numpy()})
@@ -297,7 +298,7 @@ def test_exported_networks_give_the_same_frames(tmp_path: Path, recall: bool) ->
         np.testing.assert_allclose(termination, outcome.terminated, atol=1e-4)
         kept = dict(zip(kept, after))
     # In place of the model's own networks, they dream the same.
-    played = export.run(tiny_world(recall=recall), tmp_path)
+    played = onnx.run(tiny_world(recall=recall), tmp_path)
     state, actions = prompted(model)
     dream = state.clone()
     for action in actions[5:]:
@@ -315,14 +316,11 @@ def test_export_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_pipelined_model_dreams_the_same(recall: bool) -> None:
     plain, pipelined = tiny_world(recall=recall), tiny_world(recall=recall)
     threads = set()
-    decode = pipelined.tokenizer.decode
-
-    def watched(*latents: torch.Tensor) -> torch.Tensor:
-        threads.add(threading.current_thread())
-        return decode(*latents)
+    layer = next(m for m in pipelined.tokenizer.decoder.modules() if isinstance(m, torch.nn.Conv2d))
+    layer.register_forward_pre_hook(lambda *_: threads.add(threading.current_thread()))
 
     state, actions = prompted(plain, players=2)
-    pipelining.pipeline(pipelined).tokenizer.decode = watched  # type: ignore[method-assign]
+    pipelining.pipeline(pipelined)
     other = state.clone()
     for action in actions[5:]:
         frames = plain.step(state, action)[0].frames

@@ -11,10 +11,11 @@ from tiny import tiny_config, tiny_world
 from torch import Tensor
 
 from data_collect.errors import UserError
-from game_wm.acceleration import caching, compilation, export
+from game_wm.acceleration import compilation, export
 from game_wm.model.dynamics import Dynamics
 from game_wm.model.tokenizer import Tokenizer
 from game_wm.objectives.cascade import COARSE, Cascade, double, halve
+from train.lab.acceleration import caching
 from train.stages.tokenizer import TokenizerModule
 
 

@@ -277,7 +277,7 @@ def test_training_is_shown_what_play_is_shown(tmp_path: Path, monkeypatch: pytes
     same, others = 0.0, 0.0
     for t in (20, 40, 60, 80, 100):
         state = world.start_latents(latents[None, :t], actions[None, : t - 1], torch.tensor([0]))
-        drawn = world.draw(state, actions[None, t - 1])
+        drawn = world.render_views(state, actions[None, t - 1])
         assert drawn is not None and drawn.abs().max() > 0
         recalled, warped = drawn[0].chunk(2)
         assert (warped - views[t].chunk(2)[1]).abs().mean() < 0.03  # both rounded to 16 bits, in other places
@@ -367,10 +367,11 @@ def test_own_rollouts_warp_as_play_does(aligned: bool, monkeypatch: pytest.Monke
         if aligned:
             led = relative(real.poses[:, t - 1], real.poses[:, t])
             monkeypatch.setattr(world, "_coming", lambda *_, led=led: (led, led[:, :1] < torch.inf))
-        drawn = world.draw(state, actions[:, t - 1])
+        drawn = world.render_views(state, actions[:, t - 1])
         assert drawn is not None and (drawn[:, 8:] - views[:, t, 8:]).abs().mean() < 1e-3
         with torch.inference_mode():
-            world.finish(state, made[:, t], actions[:, t - 1])
+            picture = world.decode(made[:, t], state.dynamics.latents[:, -1])
+            world.commit_frame(state, made[:, t], actions[:, t - 1], picture)
 
 
 def test_frame_by_frame_is_remembered_as_a_prompt_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,10 @@ from tiny import tiny_world
 from torch import Tensor
 
 from data_collect.errors import UserError
-from game_wm.acceleration.merging import Merging, groups, means, merge
 from game_wm.model.denoiser import RingReader
 from game_wm.objectives import Autoregressive, Masked
 from game_wm.world import WorldModel, WorldState
+from train.lab.acceleration.merging import MergingTransformer, groups, means, merge
 
 LEVELS = (4, 3, 3, 3)
 
@@ -42,10 +42,10 @@ def test_to_merge_equal_tokens_changes_nothing() -> None:
     x = cells.repeat_interleave(2, -1).repeat_interleave(2, -2).flatten(2).transpose(1, 2)
     whole = trunk.through(x, reader, False, None)
     assert (whole - x).abs().mean() > 0.01
-    assert torch.allclose(Merging(trunk, 0.75).through(x, reader), whole, atol=1e-5)
+    assert torch.allclose(MergingTransformer(trunk, 0.75).through(x, reader), whole, atol=1e-5)
     other = torch.randn(2, 64, 32)
     assert torch.allclose(
-        Merging(trunk, 0.0).through(other, reader), trunk.through(other, reader, False, None), atol=1e-5
+        MergingTransformer(trunk, 0.0).through(other, reader), trunk.through(other, reader, False, None), atol=1e-5
     )
 
 

@@ -4,7 +4,7 @@
     model.compiling.join()          # waits for it
 
 A frame is thousands of operations of a few microseconds each; PyTorch's compiler (Ansel et al., 2024) fuses them and
-lays the convolutions' weights out once. The parts are `WorldModel.look`, `Dynamics.denoise` and `WorldModel.finish`,
+lays the convolutions' weights out once. The parts are those of `FrameParts`, of `denoise` a single call,
 compiled ahead of time by a process of its own, which does not hold up the one that plays, into a folder where later
 starts find them (`~/.cache/game_wm/compiled`, or below what GAME_WM_CACHE names).
 
@@ -30,6 +30,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only, tree_unflatten, tree
 from data_collect import system
 from game_wm.memory.working import WorkingMemory
 from game_wm.model.dynamics import DynamicsState
-from game_wm.world import WorldModel, WorldState
+from game_wm.world import FrameParts, WorldModel, WorldState
 
 
 def say(sentence: str) -> None:
@@ -65,8 +66,8 @@ def compile(model: WorldModel, players: int = 1, tell: Callable[[str], None] = s
     if model.config.objective.kind == "cascade":
         tell("playing uncompiled: compiled code is for one grid, and a cascade has two")
         return model
-    if model.dynamics.cache is not None or "decoding" in vars(model):
-        tell("playing uncompiled: step caching and pipelining are for uncompiled models")
+    if model.parts != model.own_parts():
+        tell("playing uncompiled: another acceleration has replaced parts of a frame, as step caching does")
         return model
     copy = io.BytesIO()
     torch.save(model, copy)  # here, since what a thread reads may be changed meanwhile
@@ -111,13 +112,13 @@ def machine(model: WorldModel) -> str:
 # --- the parts as functions of tensors alone -------------------------------------------------------------------------
 
 
-class Look(nn.Module):
+class Views(nn.Module):
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, state: dict[str, Tensor], action_BA: Tensor) -> Tensor | None:
-        return self.model.look(WorldState.from_dict(state), action_BA)
+        return self.model.render_views(WorldState.from_dict(state), action_BA)
 
 
 class Denoise(nn.Module):
@@ -132,18 +133,28 @@ class Denoise(nn.Module):
             return self.model.dynamics.denoise(state, *arguments)  # type: ignore[arg-type]
 
 
-class Finish(nn.Module):
+class Decode(nn.Module):
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, latents_BCHW: Tensor, before_BCHW: Tensor) -> Tensor:
+        with self.model.autocast():
+            return self.model.tokenizer.decode(latents_BCHW, before_BCHW)
+
+
+class Commit(nn.Module):
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(
-        self, tensors: dict[str, Tensor], clean_BCHW: Tensor, action_BA: Tensor
-    ) -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, Tensor]]:
-        """What `WorldModel.finish` returns, and the tensors of the state that are new; others are written in place."""
+        self, tensors: dict[str, Tensor], clean_BCHW: Tensor, action_BA: Tensor, frames_BHWC: Tensor
+    ) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
+        """What `commit_frame` returns, and the tensors of the state that are new; others are written in place."""
         state = WorldState.from_dict(tensors)
-        shown = self.model.finish(state, clean_BCHW, action_BA)
-        return shown, {k: v for k, v in state.to_dict().items() if v is not tensors[k]}
+        outcome = self.model.commit_frame(state, clean_BCHW, action_BA, frames_BHWC)
+        return outcome, {k: v for k, v in state.to_dict().items() if v is not tensors[k]}
 
 
 def read_by_denoiser(state: DynamicsState) -> tuple[Tensor, ...]:
@@ -225,33 +236,35 @@ class Package:
 def _install(model: WorldModel, players: int, folder: Path) -> None:
     """Put the compiled parts in place of the model's own, for this number of players."""
     run = {path.stem: Package(path) for path in folder.glob("*.pt2")}
-    look, denoise, finish = model.look, model.dynamics.denoise, model.finish
+    own = model.parts
 
-    def compiled_look(state: WorldState, action_BA: Tensor) -> Any:
+    def views(state: WorldState, action_BA: Tensor) -> Tensor | None:
         if len(state) != players:
-            return look(state, action_BA)
-        return run["look"](*contiguous((state.to_dict(), action_BA)))
+            return own.views(state, action_BA)
+        return run["views"](*contiguous((state.to_dict(), action_BA)))
 
-    def compiled_denoise(state: DynamicsState, *arguments: Tensor | None) -> Tensor:
-        if len(state.latents) != players:
-            return denoise(state, *arguments)  # type: ignore[arg-type]
+    def call(state: DynamicsState, *arguments: Tensor | None) -> Tensor:
         return run["denoise"](*contiguous((read_by_denoiser(state), *arguments)))
 
-    def compiled_finish(
-        state: WorldState, clean_BCHW: Tensor, action_BA: Tensor, decoded: bool = True
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        if len(state) != players or not (decoded or model.geometry):
-            return finish(state, clean_BCHW, action_BA, decoded)
-        tensors = contiguous(state.to_dict())
-        shown, new = run["finish"](tensors, *contiguous((clean_BCHW, action_BA)))
+    walk = partial(model.denoise, call=call)
+
+    def denoise(state: WorldState, *arguments: Any) -> Tensor:
+        return walk(state, *arguments) if len(state) == players else own.denoise(state, *arguments)
+
+    def decode(latents_BCHW: Tensor, before_BCHW: Tensor) -> Tensor:
+        if len(latents_BCHW) != players:
+            return own.decode(latents_BCHW, before_BCHW)
+        return run["decode"](*contiguous((latents_BCHW, before_BCHW)))
+
+    def commit(state: WorldState, *arguments: Tensor) -> tuple[Tensor, Tensor]:
+        if len(state) != players or not arguments[-1].numel():  # compiled code takes frames, and nobody asked for any
+            return own.commit(state, *arguments)
+        outcome, new = run["commit"](tensors := contiguous(state.to_dict()), *contiguous(arguments))
         changed = WorldState.from_dict(tensors | new)
         state.dynamics, state.episodic, state.recent = changed.dynamics, changed.episodic, changed.recent
-        return shown
+        return outcome
 
-    if "look" in run:
-        model.look = compiled_look  # type: ignore[method-assign]
-    model.dynamics.denoise = compiled_denoise  # type: ignore[method-assign,assignment]
-    model.finish = compiled_finish  # type: ignore[method-assign]
+    model.parts = FrameParts(views if "views" in run else own.views, denoise, decode, commit)
     model.compiled = True
 
 
@@ -267,7 +280,7 @@ def build(folder: str, players: str, threads: str) -> None:
     mkldnn_ir.ConvolutionBinaryInplace.create = mkldnn_ir.ConvolutionBinary.create  # type: ignore[method-assign]
     same = graph.is_same_tensor
     graph.is_same_tensor = lambda data, value: not value.is_mkldnn and same(data, value)
-    # Written out, the loop with the cubic look-ups is 4.0 of the 6.2 ms of `look`; PyTorch's own takes 0.9.
+    # Written out, the loop with the cubic look-ups is 4.0 of the 6.2 ms of the views; PyTorch's own takes 0.9.
     decomposition.decompositions.pop(torch.ops.aten.grid_sampler_2d.default, None)
     system.lower_priority()  # play goes first
     torch.set_num_threads(int(threads))
@@ -308,11 +321,14 @@ def parts(model: WorldModel, players: int) -> list[tuple[str, nn.Module, tuple[A
     action, noisy = actions[:, 0].clone(), torch.randn(players, *model.latent_shape, device=device)
     model.step(state, action)  # fills what is kept from call to call
     state = WorldState.from_dict(copied(state.to_dict()))
-    drawn = model.look(state, action)
+    drawn = model.render_views(state, action)
     level, stride = (torch.full((players,), x, device=device) for x in (0.25, 0.5))
     denoised = read_by_denoiser(state.dynamics), action, noisy, level, stride, drawn
+    before = state.dynamics.latents[:, -1].clone()
+    picture = model.decode(noisy, before).clone()
     made: list[tuple[str, nn.Module, tuple[Any, ...]]] = [
         ("denoise", Denoise(model), contiguous(denoised)),
-        ("finish", Finish(model), contiguous((state.to_dict(), noisy, action))),
+        ("decode", Decode(model), (noisy, before)),
+        ("commit", Commit(model), contiguous((state.to_dict(), noisy, action, picture))),
     ]
-    return [*made, ("look", Look(model), contiguous((state.to_dict(), action)))] if config.views else made
+    return [*made, ("views", Views(model), contiguous((state.to_dict(), action)))] if config.views else made

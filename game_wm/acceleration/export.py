@@ -6,7 +6,6 @@
 one call; `context.onnx`: reads a finished frame, and gives reward, termination and the next state of the dynamics
 (`NAME.next`, what is `NAME` in the call after). Names are those of `WorldState.to_dict`. What ties a frame together
 (noise, the walk of several calls, episodic memory and the views that it draws) is the caller's: see `WorldModel.step`.
-`run` has a model of this program play by them.
 
 Legend: B players, C channels, h, w latent grid, A action vector, M channels of the views drawn for a frame.
 """
@@ -23,7 +22,6 @@ from torch import Tensor, nn
 from data_collect.errors import UserError
 from data_collect.files import whole
 from game_wm.acceleration.compilation import Denoise, contiguous, copied, read_by_denoiser
-from game_wm.model.dynamics import DynamicsState
 from game_wm.world import WorldModel, WorldState, unet
 
 RING = [f"dynamics.bottleneck.{part}" for part in ("keys", "values", "sums", "count")]
@@ -65,7 +63,7 @@ def parts(model: WorldModel, players: int) -> list[tuple[str, nn.Module, tuple[A
     actions = torch.rand(players, 6, model.config.dynamics.actions)
     state = model.start(frames, actions[:, 1:], torch.arange(players))
     action, latents = actions[:, 0].clone(), torch.randn(players, *model.latent_shape)
-    drawn, level, stride = model.draw(state, action), torch.full((players,), 0.25), torch.full((players,), 0.5)
+    drawn, level, stride = model.render_views(state, action), torch.full((players,), 0.25), torch.full((players,), 0.5)
     kept = {k: v for k, v in contiguous(copied(state.to_dict())).items() if k.startswith("dynamics.")}
     changed = [f"{name}.next" for name in kept]
     denoised = contiguous(copied((read_by_denoiser(state.dynamics), action, latents, level, stride, drawn)))
@@ -108,54 +106,6 @@ def export(model: WorldModel, folder: Path, players: int = 1) -> list[Path]:
         with whole(paths[-1]) as file:
             made.save(file.name)
     return paths
-
-
-def run(model: WorldModel, folder: Path) -> WorldModel:
-    """The same model, whose denoiser, context step and decoder are run by ONNX Runtime from the exported files, changed
-    in place; for as many players as they were exported for.
-
-    Raises UserError where ONNX Runtime is not installed.
-    """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UserError("running ONNX files needs the package onnxruntime: pip install -e '.[export]'") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    # PyTorch computes between its calls, and two pools that wait by spinning keep each other from the cores.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    sessions = {
-        name: onnxruntime.InferenceSession(folder / f"{name}.onnx", options)
-        for name in ("decoder", "denoiser", "context")
-    }
-
-    def call(name: str, given: dict[str, Any]) -> list[Tensor]:
-        taken = {x.name for x in sessions[name].get_inputs()}
-        arrays = {k: v.contiguous().numpy() for k, v in given.items() if k in taken}
-        return [torch.from_numpy(x) for x in sessions[name].run(None, arrays)]
-
-    def decode(latents_BCHW: Tensor, before_BCHW: Tensor | None = None) -> Tensor:
-        return call(
-            "decoder", {"latents": latents_BCHW, "before": latents_BCHW if before_BCHW is None else before_BCHW}
-        )[0]
-
-    def denoise(state: DynamicsState, *arguments: Tensor | None) -> Tensor:
-        names = ("dynamics.latents", "dynamics.actions", *RING, "action", "noisy", "level", "stride", "drawn")
-        given = zip(names, (*read_by_denoiser(state), *arguments))
-        return call("denoiser", {name: value for name, value in given if value is not None})[0]
-
-    def encode_context(state: DynamicsState, latents_BCHW: Tensor, action_BA: Tensor) -> tuple[Tensor, Tensor]:
-        whole = WorldState(state, latents_BCHW).to_dict()  # the seeds are not looked at
-        kept = {name: value for name, value in whole.items() if name.startswith("dynamics.")}
-        reward, termination, *after = call("context", {**kept, "clean": latents_BCHW, "action": action_BA})
-        new = WorldState.from_dict({**dict(zip(kept, after, strict=True)), "seeds": latents_BCHW})
-        vars(state).update(vars(new.dynamics))
-        return reward, termination
-
-    model.tokenizer.decode = decode  # type: ignore[method-assign]
-    model.dynamics.denoise = denoise  # type: ignore[method-assign,assignment]
-    model.dynamics.encode_context = encode_context  # type: ignore[method-assign,assignment]
-    return model
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -184,7 +184,7 @@ class Denoiser(nn.Module):
         return self.rest(self.down[0][0](x_BCHW, condition_BE), condition_BE, context)  # type: ignore[index]
 
     def rest(self, x: Tensor, condition: Tensor, context: ContextReader) -> Tensor:
-        """All blocks but the first: see `acceleration/caching.py`."""
+        """All blocks but the first."""
         skips, first = [], self.down[0][0]  # type: ignore[index]
         for blocks, shrink in zip(self.down, self.shrink, strict=True):
             for block in blocks:  # type: ignore[attr-defined]

@@ -28,6 +28,9 @@ from game_wm.model.denoiser import Denoiser, RingReader, SequenceReader
 from game_wm.model.transformer import FrameTransformer
 from game_wm.objectives import Objective
 
+DenoiserCall = Callable[..., Tensor]
+"""One call of the denoiser: `Dynamics.denoise`, or what an acceleration puts in its place."""
+
 
 class Reading(NamedTuple):
     """What training gets of a batch of sequences: the function that the objective calls, the goals (B, K, C, h, w), the
@@ -62,7 +65,6 @@ class Dynamics(nn.Module):
         self.config = config
         self.context = ContextStream(config)
         self.denoiser = Denoiser(config) if config.trunk == "unet" else FrameTransformer(config)
-        self.cache: Any = None  # see `acceleration/caching.py`
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def start(self, latents_BTCHW: Tensor, actions_BTA: Tensor) -> DynamicsState:
@@ -131,12 +133,14 @@ class Dynamics(nn.Module):
         steps: int,
         objective: Objective,
         drawn_BMhw: Tensor | None = None,
+        call: DenoiserCall | None = None,
     ) -> Tensor:
-        """The same by a walk of `steps` calls from pure noise."""
+        """The same by a walk of `steps` calls from pure noise; `call`: what makes one of a U-Net's in play."""
         if self.config.trunk == "unet":
+            call = call or self.denoise
 
             def predict(noisy: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
-                return self.denoise(state, action_BA, noisy[:, 0], level[:, 0], stride[:, 0], drawn_BMhw)[:, None]
+                return call(state, action_BA, noisy[:, 0], level[:, 0], stride[:, 0], drawn_BMhw)[:, None]
 
             return objective.sample(predict, noise_BCHW[:, None], steps)[:, 0]
         actions = torch.cat((state.actions[:, 1:], action_BA[:, None]), dim=1)

@@ -128,7 +128,7 @@ class FrameTransformer(nn.Module):
         return self.leave(x) + self.leave_digits(x) @ self.table
 
     def through(self, x_BnE: Tensor, context: ContextReader, causal: bool, cache: FrameCache | None) -> Tensor:
-        """All blocks: see `acceleration/merging.py`."""
+        """All blocks, (B, n, E) to the same."""
         x, new, known, mask = x_BnE, x_BnE.shape[1], cache.count if cache else 0, None
         if causal and new > 1:
             mask = torch.ones(new, known + new, dtype=torch.bool, device=x.device).tril(known)

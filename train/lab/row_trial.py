@@ -20,7 +20,7 @@ from torch import nn
 
 from data_collect.errors import UserError
 from data_collect.shards.writer import write_atomic
-from game_wm.acceleration import caching, compilation, export, merging, pack, pipelining, precision, pruning
+from game_wm.acceleration import compilation, export, pack, precision, pruning
 from game_wm.checkpoint import Checkpoint, first_line, load, save
 from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.report.card import tidy
@@ -30,6 +30,7 @@ from game_wm.world import WorldModel
 from train.checkpoints import load_tokenizer
 from train.data.encode import encode
 from train.data.frames import recordings_of
+from train.lab.acceleration import caching, merging, onnx, pipelining
 from train.lab.reconstruction import reconstruction, seeing
 from train.lab.rows import Lab, Play, Row
 from train.lab.speed import Tick
@@ -190,7 +191,7 @@ class Player(Trial):
             if not (folder / "context.onnx").exists():  # the last that is written
                 export.export(model, folder, play.players)
             size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
-            export.run(model, folder)
+            onnx.run(model, folder)
         else:
             model = compiled(model, play) if play.compiled else self.accelerate(model)
             size = megabytes(model)

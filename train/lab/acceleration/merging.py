@@ -16,33 +16,37 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from data_collect.errors import UserError
 from game_wm.model.denoiser import ContextReader
-from game_wm.model.transformer import FrameTransformer
+from game_wm.model.transformer import FrameCache, FrameTransformer
 from game_wm.objectives.masked import Masked
 from game_wm.world import WorldModel
 
 MOST = 0.75  # where all of two by two cells are one
 
 
-class Merging:
-    """`FrameTransformer.through` on merged tokens."""
+class MergingTransformer(FrameTransformer):
+    """A transformer, weights and all, whose blocks see merged tokens."""
 
     def __init__(self, trunk: FrameTransformer, share: float) -> None:
-        self.trunk, self.share = trunk, share
+        nn.Module.__init__(self)
+        vars(self).update(vars(trunk))
+        self.share = share
         rows, columns = torch.arange(trunk.config.height) % 2 == 0, torch.arange(trunk.config.width) % 2 == 0
         self.stays_N = (rows[:, None] & columns).flatten()
 
-    def through(self, x_BNE: Tensor, context: ContextReader, causal: bool = False, cache: None = None) -> Tensor:
+    def through(
+        self, x_BnE: Tensor, context: ContextReader, causal: bool = False, cache: FrameCache | None = None
+    ) -> Tensor:
         """All blocks: (B, N, E) to the same."""
-        group = groups(x_BNE, self.stays_N.to(x_BNE.device), round(self.share * x_BNE.shape[1]))
-        merged, sizes = means(x_BNE, group)
+        group = groups(x_BnE, self.stays_N.to(x_BnE.device), round(self.share * x_BnE.shape[1]))
+        merged, sizes = means(x_BnE, group)
         x = merged
-        for layer, block in enumerate(self.trunk.blocks):
+        for layer, block in enumerate(self.blocks):
             x = block(x, context, sizes.log()[:, None, None], None, layer)
-        return x_BNE + (x - merged).gather(1, group[..., None].expand_as(x_BNE))
+        return x_BnE + (x - merged).gather(1, group[..., None].expand_as(x_BnE))
 
 
 def groups(x_BNE: Tensor, stays_N: Tensor, count: int) -> Tensor:
@@ -78,8 +82,9 @@ def merge(model: WorldModel, share: float) -> WorldModel:
     trunk = model.dynamics.denoiser
     if not isinstance(trunk, FrameTransformer) or not isinstance(model.config.objective, Masked):
         raise UserError("merging is for models that draw all tokens of a frame at once (objective: {kind: masked})")
-    most = int((~Merging(trunk, share).stays_N).sum())
+    merging = MergingTransformer(trunk, share)
+    most = int((~merging.stays_N).sum())
     if not 0 <= round(share * trunk.config.height * trunk.config.width) <= most:
         raise UserError(f"a share of {share:g} of a frame's tokens cannot be merged: take one from 0 to {MOST:g}")
-    trunk.through = Merging(trunk, share).through  # type: ignore[method-assign,assignment]
+    model.dynamics.denoiser = merging
     return model

@@ -12,21 +12,24 @@ Legend: B players, C channels, h, w latent grid, E condition.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from data_collect.errors import UserError
 from game_wm.model.denoiser import ContextReader, Denoiser
 from game_wm.world import WorldModel, unet
 
 
-class StepCache:
-    """What the other blocks added when they ran last, and the first block's output then; `ran` and `spared`: how many
-    calls ran all blocks, and how many the first alone."""
+class CachedDenoiser(Denoiser):
+    """A denoiser, weights and all, that keeps what the other blocks added when they ran last, and the first block's
+    output then; `ran` and `spared`: how many calls ran all blocks, and how many the first alone."""
 
     def __init__(self, denoiser: Denoiser, bound: float) -> None:
-        self.denoiser, self.bound = denoiser, bound
+        nn.Module.__init__(self)
+        vars(self).update(vars(denoiser))
+        self.bound = bound
         self.first: Tensor | None = None
         self.added: Tensor | None = None
         self.ran = self.spared = 0
@@ -36,12 +39,12 @@ class StepCache:
 
     def trunk(self, x_BCHW: Tensor, condition_BE: Tensor, context: ContextReader) -> Tensor:
         """`Denoiser.trunk`, or its first block and what is kept of the others."""
-        first = self.denoiser.down[0][0](x_BCHW, condition_BE)  # type: ignore[index]
+        first = self.down[0][0](x_BCHW, condition_BE)  # type: ignore[index]
         if self.first is not None and self.added is not None and change(first, self.first) <= self.bound:
             self.spared += 1
             return first + self.added
         self.ran += 1
-        last = self.denoiser.rest(first, condition_BE, context)
+        last = self.rest(first, condition_BE, context)
         self.first, self.added = first, last - first
         return last
 
@@ -53,7 +56,7 @@ def change(now_BCHW: Tensor, before_BCHW: Tensor) -> float:
 
 
 def cache(model: WorldModel, bound: float) -> WorldModel:
-    """The same model with a `StepCache` as `model.dynamics.cache`, changed in place.
+    """The same model with a `CachedDenoiser`, changed in place.
 
     Raises UserError for a bound that is no bound, and for a model that is compiled or a cascade.
     """
@@ -63,14 +66,12 @@ def cache(model: WorldModel, bound: float) -> WorldModel:
         raise UserError("compiled code has no branches, and so no step caching: take one or the other")
     if model.config.objective.kind == "cascade":
         raise UserError("from a cascade's coarse call to its fine one there is nothing to take over: play it uncached")
-    dynamics = model.dynamics
-    kept = dynamics.cache = StepCache(unet(model), bound)
-    generate = dynamics.generate
+    kept = model.dynamics.denoiser = CachedDenoiser(unet(model), bound)
+    own = model.parts
 
-    def generate_anew(*args: Any) -> Tensor:
+    def denoise(*arguments: Any) -> Tensor:
         kept.forget()
-        return generate(*args)
+        return own.denoise(*arguments)
 
-    dynamics.denoiser.trunk = kept.trunk  # type: ignore[method-assign]
-    dynamics.generate = generate_anew  # type: ignore[method-assign,assignment]
+    model.parts = replace(own, denoise=denoise)
     return model
