@@ -90,10 +90,14 @@ def key(model: WorldModel, players: int) -> str:
     """The name of all that the code depends on: weights, program, machine."""
     about = (torch.__version__, machine(model), torch.get_num_threads(), players, model.low_precision, model.config)
     digest = hashlib.sha256(repr(about).encode())
-    here = Path(__file__).parent
-    for folder in (here, here.parent, here.parent / "memory"):
-        for path in sorted(folder.glob("*.py")):
-            digest.update(path.read_bytes())
+    product = Path(__file__).parents[1]
+    parts = [
+        path
+        for folder in ("acceleration", "memory", "model", "objectives")
+        for path in (product / folder).rglob("*.py")
+    ]
+    for path in sorted([product / "world.py", *parts]):
+        digest.update(path.read_bytes())
     for name, value in model.state_dict().items():
         digest.update(name.encode())
         digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
