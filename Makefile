@@ -10,7 +10,7 @@ PIP    := $(BIN)/python -m pip install --disable-pip-version-check
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup play demo record test packages lint format pygame clean
+.PHONY: help setup play demo record test packages lint docs format pygame clean
 
 help:        ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -40,11 +40,16 @@ test: setup lint    ## linters, types, import layers, tests (a process a core)
 packages:           ## install what tests of real windows and browsers need (Debian; as root)
 	@.ci/packages
 
-lint: setup
+lint: setup         ## linters, types, import layers, links of the documents
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@for platform in linux darwin win32; do $(BIN)/mypy --platform $$platform --cache-dir .mypy_cache/$$platform || exit 1; done
 	@$(BIN)/lint-imports
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/links
+
+docs: setup         ## the documents as a site, build/site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo build/site/index.html
 
 format: setup       ## format the code and sort its imports
 	@$(BIN)/ruff check --fix .

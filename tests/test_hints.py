@@ -25,7 +25,7 @@ pytest.importorskip("lightning")
 ROOT = Path(__file__).parent.parent
 PROGRAMS = {program.prog: program for program in (COLLECT, MODELS, TRAIN)}
 SOURCES = [path for top in ("data_collect", "game_wm", "train") for path in sorted((ROOT / top).rglob("*.py"))]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "Makefile",
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "Makefile",
              *sorted((ROOT / "configs").rglob("*.yaml"))]  # fmt: skip
 VALUE = "VALUE"  # stands for what is put into a string
 COMMAND = re.compile(r"python (?:-m (?:data_collect|game_wm|train)|play\.py)\b[^`\n]*")

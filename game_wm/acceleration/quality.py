@@ -6,8 +6,9 @@
     quality.saw(seconds)                        # "auto" lowers it where frames come too late, and says so
 
 A state goes on under any of them: they differ in how a frame is computed, not in what is remembered. What no level
-does, since it costs more than it gives where it was measured (docs/decisions.md, "Play"): more denoiser calls than the
-checkpoint's, eight bits, pruning, step caching (a compiled walk is faster), pipelining (it wants a core that is idle).
+does, since it costs more than it gives where it was measured (docs/decisions/faster-frames.md): more denoiser calls
+than the checkpoint's, eight bits, pruning, step caching (a compiled walk is faster), pipelining (it wants a core that
+is idle).
 """
 
 from __future__ import annotations

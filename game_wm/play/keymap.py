@@ -155,7 +155,7 @@ def read(path: Path, schema: ActionSchema, other: bool = False) -> tuple[ActionS
                     raise ValueError(f"{key!r} stands for both {owner[key]} and {command.name}")
     except (ValueError, UserError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path} is no key map: {reason}; docs/player.md shows one") from None
+        raise UserError(f"{path} is no key map: {reason}; docs/how-to/play.md shows one") from None
     return schema, tuple(commands)
 
 

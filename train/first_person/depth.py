@@ -5,7 +5,7 @@
 
 The game is asked for the depth at recorded poses (its `depth`; Doom has it from its level's lines); nothing of it is
 stored, and the model plays without. `train geometry` learns depth without labels, of any game, but not as exactly
-(docs/decisions.md).
+(docs/decisions/doom-depth.md).
 
 Legend: B frames, C channels, h, w latent grid.
 """

@@ -96,7 +96,7 @@ def markdown(lab: Lab, entries: Sequence[dict[str, Any]], plot: str | None) -> s
     lines = [
         "# Methods side by side",
         f"`python -m game_wm compare {Path(entries[0]['config']).parent}/*.yaml` trains, judges and times every row "
-        "and writes this page; how to run it: [training.md](training.md).",
+        "and writes this page: [how to run it](how-to/compare.md).",
         f"**Training.** {lab.minutes:g} minutes for each row that trains, on {lab.latents}; a row that starts from "
         "another one has the minutes of that one too, and the column counts all of them.",
         f"**Sample.** {lab.episodes} held-out episodes, {lab.prompt} real frames each, then free rollouts. PSNR "
