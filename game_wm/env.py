@@ -12,9 +12,9 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
 
 from game_wm.checkpoint import Checkpoint, load
+from game_wm.dream import Dream
 
 
 class DreamEnv(gymnasium.Env):
@@ -35,30 +35,25 @@ class DreamEnv(gymnasium.Env):
         self.action_space = self.action_schema.space()
         model = self.checkpoint.model
         self.observation_space = gymnasium.spaces.Box(0, 255, (model.height, model.width, 3), np.uint8)
-        self.device = next(model.parameters()).device
-        self._frame: np.ndarray | None = None
+        self.dream: Dream | None = None  # None before the first `reset`
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """First frame of a dream: the last one of its seed context."""
         super().reset(seed=seed)
-        noise_seed = int(self.np_random.integers(2**31)) if seed is None else seed
-        context = int((options or {}).get("context", noise_seed)) % len(self.checkpoint.contexts_frames)
-        frames, actions, poses = self.checkpoint.prompt(context)
-        self.state = self.checkpoint.model.begin(frames, actions, noise_seed, poses)
-        self._frame = frames[-1].numpy().copy()
-        return self._frame, {"context": context, "seed": noise_seed}
+        seed = int(self.np_random.integers(2**31)) if seed is None else seed
+        context = int((options or {}).get("context", seed)) % len(self.checkpoint.contexts_frames)
+        prompt = self.checkpoint.prompt(context)
+        self.dream = Dream.begin(self.checkpoint, self.checkpoint.model, prompt, seed=seed, context=context)
+        return self.dream.moment.picture.copy(), {"context": context, "seed": seed}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """One frame on. Raises ValueError for an action outside the schema, RuntimeError before `reset`."""
-        if self._frame is None:
+        """One frame on. Raises `UserError` for an action outside the schema, RuntimeError before `reset`."""
+        if self.dream is None:
             raise RuntimeError("call reset() before step()")
-        vector = torch.from_numpy(self.action_schema.encode(action)).to(self.device)[None]
-        outcome, self.state = self.checkpoint.model.step(self.state, vector, self.steps)
-        self._frame = outcome.frames[0].cpu().numpy()
-        probability = float(outcome.terminated[0])
-        return self._frame, float(outcome.rewards[0]), probability > 0.5, False, {"termination": probability}
+        moment = self.dream.advance(self.checkpoint.model, self.action_schema.raw(action), self.steps)
+        return moment.picture, moment.reward, moment.ended, False, {"termination": moment.termination}
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
-        return self._frame
+        return None if self.dream is None else self.dream.moment.picture

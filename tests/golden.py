@@ -76,11 +76,11 @@ def play(path: Path, frames: int) -> dict[str, Any]:
         if random.random() < 0.15:
             held = {key for key in keys if random.random() < 0.3}
         session.step(session.schema.from_keys(sorted(held)))
-        digest.update(np.ascontiguousarray(session.picture).tobytes())
+        digest.update(np.ascontiguousarray(session.now.picture).tobytes())
         if number in MARKS:
             hashes[str(number)] = digest.hexdigest()[:16]
         if number <= PICTURED:
-            small = Image.fromarray(session.picture).resize((SIDE, SIDE), Image.Resampling.BOX)
+            small = Image.fromarray(session.now.picture).resize((SIDE, SIDE), Image.Resampling.BOX)
             pictures.append(np.asarray(small).tobytes().hex())
     return {"hashes": hashes, "pictures": pictures}
 

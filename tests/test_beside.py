@@ -58,54 +58,54 @@ def test_the_dream_plays_on_where_the_real_game_fails(
 ) -> None:
     monkeypatch.setattr(real, "PATIENCE", 1.0)
     session = Session(of(checkpoint, deed), view="both")
-    assert session.real is not None and session.real.moment.frames == 5
+    assert session.scene.real is not None and session.scene.real.moment.frames == 5
     play(session, 2)
-    assert session.view == "both" and session.linked and not session.news()
+    assert session.scene.view == "both" and session.scene.linked and not session.scene.news()
     dreamt = play(session, 1)[0]  # the game's eighth step
-    assert session.view == "dream" and not session.linked and np.array_equal(session.picture, dreamt)
-    assert "the dream plays on without the real game: " in (told := session.news()) and "step 8" in told
+    assert session.scene.view == "dream" and not session.scene.linked and np.array_equal(session.now.picture, dreamt)
+    assert "the dream plays on without the real game: " in (told := session.scene.news()) and "step 8" in told
     play(session, 2)
-    assert session.frames == 5 and not session.news()
+    assert session.now.frames == 5 and not session.scene.news()
     session.show("both")  # the game begins anew
-    assert session.view == "both" and session.real.number == 1
+    assert session.scene.view == "both" and session.scene.real.number == 1
     play(session, 2)
-    assert session.real.moment.frames == 7 and len(session.psnr) == 2
-    session.real.close()
+    assert session.scene.real.moment.frames == 7 and len(session.scene.likeness.psnr) == 2
+    session.scene.real.close()
 
 
 def test_the_dream_goes_on_where_the_real_game_stood(checkpoint: Checkpoint, tmp_path: Path) -> None:
     """Alone and recorded: what was recorded is kept."""
     session = Session(of(checkpoint, "kill"), view="real", seed=3)
-    assert session.real is not None
+    assert session.scene.real is not None
     session.record_data(tmp_path / "data")
     play(session, 2)
-    stood = session.picture.copy()
-    assert session.view == "real" and session.frames == 7
+    stood = session.now.picture.copy()
+    assert session.scene.view == "real" and session.now.frames == 7
     play(session, 1)
-    assert session.view == "dream" and session.frames == 1 and len(session.prompt[0]) == PROMPT
-    assert np.array_equal(session.prompt[0][-1].numpy(), stood)
-    assert f"saved {tmp_path / 'data'}" in session.news() and session.data is None
+    assert session.scene.view == "dream" and session.now.frames == 1 and len(session.dream.prompt[0]) == PROMPT
+    assert np.array_equal(session.dream.prompt[0][-1].numpy(), stood)
+    assert f"saved {tmp_path / 'data'}" in session.scene.news() and session.data is None
     assert len(Dataset(tmp_path / "data").episode(0).actions) == 7 and "1 episodes replayed" in verify(
         tmp_path / "data"
     )
     session.show("real")
-    assert session.view == "real" and session.real.number == 1
-    session.real.close()
+    assert session.scene.view == "real" and session.scene.real.number == 1
+    session.scene.real.close()
 
 
 def test_a_game_that_fails_at_once_leaves_the_dream(checkpoint: Checkpoint) -> None:
     """In the prompt it stands before the step that fails; where nothing can be played the dream is shown."""
     session = Session(of(checkpoint, "raise", at=4), view="both")
-    assert session.view == "both" and session.real is not None and session.real.moment.frames == 2
-    session.real.close()
+    assert session.scene.view == "both" and session.scene.real is not None and session.scene.real.moment.frames == 2
+    session.scene.real.close()
     for options in ({"at": 0}, {"at": 1}, {"when": "init"}):
         session = Session(of(checkpoint, "exit", **options), view="both")
-        assert session.view == "dream" and "SystemExit" in session.news()
+        assert session.scene.view == "dream" and "SystemExit" in session.scene.news()
         play(session, 2)
         session.show("real")
-        assert session.view == "dream" and "SystemExit" in session.news() and session.frames == 2
-        if session.real is not None:
-            session.real.close()
+        assert session.scene.view == "dream" and "SystemExit" in session.scene.news() and session.now.frames == 2
+        if session.scene.real is not None:
+            session.scene.real.close()
     with pytest.raises(UserError, match="unknown game"):  # no fault of a game
         Session(replace(checkpoint, game="chess"), view="both")
 
@@ -114,14 +114,14 @@ def test_episodes_that_cannot_begin_go_on_in_the_dream(checkpoint: Checkpoint) -
     session = Session(
         of(checkpoint, "kill", at=0, seeds=2), view="both", seed=1
     )  # seeds of episodes 0, 1, 2: odd, even
-    assert session.real is not None and session.real.number == 0 and session.view == "both"
-    session.move(1)
-    assert session.view == "dream" and "the reset" in session.news()
+    assert session.scene.real is not None and session.scene.real.number == 0 and session.scene.view == "both"
+    session.scene.restart(1)
+    assert session.scene.view == "dream" and "the reset" in session.scene.news()
     play(session, 2)
-    assert session.frames == 2
+    assert session.now.frames == 2
     session.show("both")
-    assert session.real.number == 2 and session.view == "both"
-    session.real.close()
+    assert session.scene.real.number == 2 and session.scene.view == "both"
+    session.scene.real.close()
 
 
 @pytest.fixture
@@ -155,10 +155,10 @@ def test_what_the_real_game_does_to_its_process_does_not_reach_the_window(
     for _ in range(6):
         pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_LEFT))
         window.session.tick()  # the game plays, and may take what is in the queue
-        assert window.pump() and window.session.keyboard.held == ("left",)
+        assert window.pump() and window.session.controls.keyboard.held == ("left",)
         pygame.event.post(pygame.event.Event(pygame.KEYUP, key=pygame.K_LEFT))
         window.turn()
-    assert window.session.view == "both" and window.session.real.moment.frames >= 11
+    assert window.session.scene.view == "both" and window.session.scene.real.moment.frames >= 11
     assert (pygame.display.get_surface().get_size(), pygame.display.get_caption()) == (size, title)
     assert torch.get_default_dtype() == torch.float32 and os.getcwd() == folder
 
@@ -169,15 +169,17 @@ def test_the_window_says_that_the_real_game_has_failed(
     window = opened(of(checkpoint, "exit"), "both")
     for _ in range(4):
         window.advance()
-    assert window.session.view == "dream" and window._hint[0].startswith("the dream plays on without the real game")
+    assert window.session.scene.view == "dream" and window._hint[0].startswith(
+        "the dream plays on without the real game"
+    )
     assert "SystemExit" in window._hint[0] and "G or C begins it anew" in window._hint[0]
     assert capsys.readouterr().err.count("error: the dream plays on") == 1
     window._obey("switch")
-    assert window.session.view == "real" and "the real game; G dreams on" in window._hint[0]
+    assert window.session.scene.view == "real" and "the real game; G dreams on" in window._hint[0]
     for _ in range(3):
         window.advance()
     window._obey("switch")
-    assert window.session.view == "real"  # in the next episode
+    assert window.session.scene.view == "real"  # in the next episode
     assert window._hint[0].startswith("the real game;")
 
 

@@ -59,8 +59,8 @@ def test_play_makes_none(tmp_path: Path, recall: bool) -> None:
             session.step(session.schema.from_keys({"up"}))
         assert session.rewind()
         session.step(session.schema.from_keys({"left"}))
-        dream = session.dream()
-        session.move(1)
+        dream = session.snapshot()
+        session.scene.restart(1)
         session.restore(dream)
         session.step(session.schema.from_keys({"down"}))
     assert session.schema.names == MAZE_BUTTONS

@@ -26,8 +26,8 @@ from data_collect.recording.record import record  # noqa: E402
 from data_collect.shards.chunk import Chunk  # noqa: E402
 from data_collect.shards.inspect import contact_sheet  # noqa: E402
 from game_wm import checkpoint as checkpoints  # noqa: E402
+from game_wm.dream import saved  # noqa: E402
 from game_wm.evaluation.report import card  # noqa: E402
-from game_wm.play.files import saved_dream as saved  # noqa: E402
 from game_wm.play.files.recording import ShardRecording  # noqa: E402
 from game_wm.play.files.video import VideoWriter  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
@@ -129,8 +129,8 @@ def part_of(path: Path, *_: Any) -> None:
 WRITERS: dict[str, Callable[[Path, Session, Path], Any]] = {
     "film.mp4": film,
     "film.gif": film,
-    "walk.dream": lambda path, session, _: saved.save(path, session.dream()),
-    "log.npz": lambda path, session, _: session.save_log(path),
+    "walk.dream": lambda path, session, _: saved.save(path, session.snapshot()),
+    "log.npz": lambda path, session, _: session.dream.log.save(path, session.checkpoint.name, session.scene.steps),
     "sheet.png": lambda path, _, recording: save_picture(path, contact_sheet(Dataset(recording))),
     "card.json": lambda path, *_: card.write(path, json.dumps(NOISE[0].tolist())),
     "model.safetensors": lambda path, session, _: checkpoints.save(path, session.checkpoint),

@@ -145,19 +145,19 @@ def at(size: tuple[int, int], shown: tuple[window.Window, Seen], words: str = ""
 
 def test_play_can_be_read(shown: tuple[window.Window, Seen], tmp_path: Path) -> None:
     made, _ = shown
-    session, moment = made.session, made.session.moment
+    session, moment = made.session, made.session.dream.moment
     long = (
         "the disk is full while writing recordings/a-model-20260101-120000-data/shard-000001-0000.tar: free some space"
     )
     for size in SIZES:
         found = at(size, shown)
         if size[0] >= 480:
-            assert f"place 1 of {session.contexts}" in found and any(words.startswith("score") for words in found)
+            assert f"place 1 of {session.scene.contexts}" in found and any(words.startswith("score") for words in found)
         assert any("shows the keys" in words for words in at(size, shown, "H shows the keys")) or size[0] < 100, size
         at(size, shown, long)
-        session.moment = replace(moment, ended=True)
+        session.dream.moment = replace(moment, termination=1.0)
         assert "The episode has ended" in at(size, shown) or size[0] < 480, size
-        session.moment = moment
+        session.dream.moment = moment
     session.record(tmp_path / "film.mp4")
     session.record_data(tmp_path / "data")
     session.take_over("random")
@@ -189,9 +189,9 @@ def test_the_keys_can_be_read_all_of_them(shown: tuple[window.Window, Seen]) -> 
 
 def test_panels_can_be_read(shown: tuple[window.Window, Seen]) -> None:
     made, _ = shown
-    made.session.watching = made.latents = made.graph = True
+    made.session.scene.inspect = made.latents = made.graph = True
     made.advance()
-    remembered = made.session.remembered
+    remembered = made.session.dream.remembered
     assert remembered is not None and len(remembered.ages)
     for size in SIZES:
         found = at(size, shown)
@@ -201,7 +201,7 @@ def test_panels_can_be_read(shown: tuple[window.Window, Seen]) -> None:
     made.hud = False
     for size in SIZES:
         assert "memory" in at(size, shown) or size[0] < 320, size
-    made.session.remembered = remembered._replace(ages=torch.full_like(remembered.ages, NEVER))
+    made.session.dream.remembered = remembered._replace(ages=torch.full_like(remembered.ages, NEVER))
     assert {"memory", "before"} <= set(at((480, 360), shown))
 
 

@@ -29,13 +29,14 @@ import av  # noqa: E402
 from data_collect.errors import UserError  # noqa: E402
 from data_collect.schema import ActionSchema  # noqa: E402
 from data_collect.system import resident_bytes  # noqa: E402
+from game_wm.dream.actions import ActionLog, read_actions  # noqa: E402
 from game_wm.play import app, headless, keymap  # noqa: E402
-from game_wm.play.files.actions import ActionLog, read_actions  # noqa: E402
 from game_wm.play.files.video import VideoWriter, fitted  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
 from game_wm.play.timing import Pacer, process_age  # noqa: E402
 from game_wm.play.window import commands, paint, window  # noqa: E402
 from game_wm.play.window.display import scaled_to_fit  # noqa: E402
+from game_wm.world import Outcome  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 MAZE = ActionSchema(
@@ -99,9 +100,7 @@ class FakeModel(torch.nn.Module):
         state.picture[..., 1] += int(action[0, 0])
         state.frames += 1
         ended = float(self.end is not None and int(state.frames) >= self.end)
-        return SimpleNamespace(
-            frames=state.picture[None], rewards=action[:, 0], terminated=torch.tensor([ended])
-        ), state
+        return Outcome(state.picture[None], action[:, 0], torch.tensor([ended])), state
 
 
 def fake(schema: ActionSchema = MAZE, end: int | None = None) -> Any:
@@ -159,7 +158,7 @@ def frames_of(path: Path) -> list[np.ndarray]:
 
 def test_keys_move_the_player_and_reach_the_screen(opened: Any) -> None:
     w = opened()
-    model = w.session.model
+    model = w.session.scene.model
     key("up", "left")
     w.pump()
     w.advance()
@@ -167,7 +166,7 @@ def test_keys_move_the_player_and_reach_the_screen(opened: Any) -> None:
     key("left", up=True)
     w.pump()
     w.advance()
-    assert model.calls[-1][0] == [1, 0, 0, 0] and w.session.picture[0, 0, 1] == 2
+    assert model.calls[-1][0] == [1, 0, 0, 0] and w.session.now.picture[0, 0, 1] == 2
     assert w.session.latencies.count == 2  # one a change, measured when its picture was shown
     w.hud = False
     w._hint = ("", 0.0)
@@ -182,7 +181,7 @@ def test_a_tap_between_two_frames_acts_for_one(opened: Any) -> None:
     w.pump()
     w.advance()
     w.advance()
-    assert [call[0][0] for call in w.session.model.calls] == [1, 0]
+    assert [call[0][0] for call in w.session.scene.model.calls] == [1, 0]
 
 
 def test_calls_a_frame_are_a_choice_only_where_they_are_one(opened: Any, tmp_path: Path) -> None:
@@ -195,12 +194,12 @@ def test_calls_a_frame_are_a_choice_only_where_they_are_one(opened: Any, tmp_pat
     key("=")
     w.pump()
     w.advance()
-    assert w.session.model.calls[-1][1] == 2
+    assert w.session.scene.model.calls[-1][1] == 2
     path = tiny_checkpoint(tmp_path / "tiny.safetensors", objective=Autoregressive(), levels=(3, 3))
     w = opened(load(path))
     key("-")
     w.pump()
-    assert w.session.steps == 64 and "takes 64 calls a frame" in w._hint[0]
+    assert w.session.scene.steps == 64 and "takes 64 calls a frame" in w._hint[0]
 
 
 def test_memory_is_shown_where_there_is_one(opened: Any, tmp_path: Path) -> None:
@@ -211,25 +210,25 @@ def test_memory_is_shown_where_there_is_one(opened: Any, tmp_path: Path) -> None
     w = opened()
     key("m")
     w.pump()
-    assert not w.session.watching and "no episodic memory" in w._hint[0]
+    assert not w.session.scene.inspect and "no episodic memory" in w._hint[0]
     w = opened(load(tiny_checkpoint(tmp_path / "tiny.safetensors", prompt=12, recall=True)))
     before = pygame.surfarray.array3d(w.surface)
     key("m")
     w.pump()
-    assert w.session.watching and (pygame.surfarray.array3d(w.surface) != before).any()
+    assert w.session.scene.inspect and (pygame.surfarray.array3d(w.surface) != before).any()
     w.advance()
-    found = w.session.remembered
+    found = w.session.dream.remembered
     assert found is not None and len(found.ages) == len(found.pictures) > 0
     assert found.ages.min() > 4 and found.view.shape == found.pictures.shape[1:] and len(found.trail) > 0
-    w.session.begin()
-    assert w.session.remembered is None
+    w.session.scene.begin()
+    assert w.session.dream.remembered is None
 
 
 def test_a_command_whose_key_the_game_has_is_reached_with_ctrl(opened: Any) -> None:
     w = opened(fake(ATARI))
     key("p")
     w.pump()
-    assert not w.session.paused and w.session.keyboard.held == ("p",)
+    assert not w.session.paused and w.session.controls.keyboard.held == ("p",)
     key("ctrl+p")
     w.pump()
     assert w.session.paused
@@ -242,7 +241,7 @@ def test_the_window_obeys_a_key_map_of_ones_own(opened: Any, tmp_path: Path) -> 
     key("j", "p", "up")
     w.pump()
     w.advance()
-    assert not w.session.paused and w.session.model.calls[-1][0] == [1, 0, 0, 0]
+    assert not w.session.paused and w.session.scene.model.calls[-1][0] == [1, 0, 0, 0]
     key("home")
     w.pump()
     assert w.session.paused
@@ -265,11 +264,11 @@ def test_everybody_walks_by_the_same_places(letters: str, opened: Any) -> None:
         stroke(letter, place)
         w.pump()
         w.advance()
-        assert w.session.model.calls[-1][0] == action
+        assert w.session.scene.model.calls[-1][0] == action
         stroke(letter, place, up=True)
         w.pump()
         w.advance()
-        assert w.session.model.calls[-1][0] == [0, 0, 0, 0]
+        assert w.session.scene.model.calls[-1][0] == [0, 0, 0, 0]
     assert not (w.latents or w.help or w.chooser or w.session.paused)
 
 
@@ -292,16 +291,16 @@ def test_commands_are_letters_and_places_where_a_letter_means_nothing(opened: An
         stroke(letter, place)
     w.pump()
     w.advance()
-    assert w.session.model.calls[-1][0] == [1, 0, 1, 0]
+    assert w.session.scene.model.calls[-1][0] == [1, 0, 1, 0]
     stroke("z", W)
     stroke("w", Z, up=True)
     w.pump()
     w.advance()
-    assert w.session.model.calls[-1][0] == [1, 0, 1, 0]  # the other key for it is still down
+    assert w.session.scene.model.calls[-1][0] == [1, 0, 1, 0]  # the other key for it is still down
     stroke("ц", W, up=True)  # the layout was changed meanwhile
     w.pump()
     w.advance()
-    assert w.session.model.calls[-1][0] == [0, 0, 1, 0]
+    assert w.session.scene.model.calls[-1][0] == [0, 0, 1, 0]
 
 
 def test_ctrl_is_a_commands_where_it_is_not_the_games() -> None:
@@ -318,7 +317,7 @@ def test_keys_are_let_go_when_the_window_loses_the_keyboard(opened: Any) -> None
     pygame.event.post(pygame.event.Event(pygame.WINDOWFOCUSLOST))
     w.pump()
     w.advance()
-    assert w.session.model.calls[-1][0] == [0, 0, 0, 0]
+    assert w.session.scene.model.calls[-1][0] == [0, 0, 0, 0]
 
 
 def test_pause_and_single_step(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,46 +325,46 @@ def test_pause_and_single_step(opened: Any, monkeypatch: pytest.MonkeyPatch) -> 
     w.turn()
     key("p")
     w.turn()
-    before = w.session.frames
+    before = w.session.now.frames
     waits: list[int] = []
     monkeypatch.setattr(pygame.event, "wait", lambda ms: waits.append(ms) or pygame.event.Event(pygame.NOEVENT))
     w.turn()
-    assert w.session.paused and w.session.frames == before
+    assert w.session.paused and w.session.now.frames == before
     assert waits == [window.IDLE * 1000]  # asleep, not spinning
     key(".")
     w.turn()
-    assert w.session.frames == before + 1 and w.session.paused
+    assert w.session.now.frames == before + 1 and w.session.paused
     key("p")
     w.turn()
     w.turn()
-    assert w.session.frames > before + 1
+    assert w.session.now.frames > before + 1
 
 
 def test_places_and_a_new_start(opened: Any) -> None:
     w = opened(seed=6)  # place 6 modulo 4
-    assert w.session.context == 2 and w.session.picture[0, 0, 0] == 20
+    assert w.session.dream.context == 2 and w.session.now.picture[0, 0, 0] == 20
     key("up")
     w.pump()
     w.advance()
     key("r")
     w.pump()
-    assert w.session.frames == 0 and w.session.score == 0 and w.session.picture[0, 0].tolist() == [20, 0, 0]
+    assert w.session.now.frames == 0 and w.session.now.score == 0 and w.session.now.picture[0, 0].tolist() == [20, 0, 0]
     key("n", "n")
     w.pump()
-    assert w.session.context == 0
+    assert w.session.dream.context == 0
     key("b")
     w.pump()
-    assert w.session.context == 3
+    assert w.session.dream.context == 3
 
 
 def test_the_end_of_an_episode_is_shown_and_another_begins(opened: Any) -> None:
     w = opened(fake(end=2), fps=0)
     w.advance()
     w.advance()
-    assert w.session.ended and w._pause(time.perf_counter()) > window.NOTICE / 2
+    assert w.session.scene.ended and w._pause(time.perf_counter()) > window.NOTICE / 2
     w._resume_at = 0.0
     w.turn()
-    assert (w.session.context, w.session.frames, w.session.ended) == (1, 1, False)
+    assert (w.session.dream.context, w.session.now.frames, w.session.scene.ended) == (1, 1, False)
 
 
 def test_the_display_can_be_hidden(opened: Any) -> None:
@@ -395,28 +394,30 @@ def test_help_holds_the_game_and_names_its_keys(opened: Any) -> None:
 def test_taking_over(opened: Any) -> None:
     w = opened(player=f"policy:{__name__}:nudge")
     w.advance()
-    assert w.session.model.calls[-1][0] == [1, 0, 1, 0]
+    assert w.session.scene.model.calls[-1][0] == [1, 0, 1, 0]
     key("t")
     w.pump()
     w.advance()
-    assert w.session.player_name == "keyboard" and w.session.model.calls[-1][0] == [0, 0, 0, 0]
+    assert w.session.controls.name == "keyboard" and w.session.scene.model.calls[-1][0] == [0, 0, 0, 0]
     w.session.take_over("random")
     for _ in range(60):
         w.session.tick()
-    first = w.session.model.calls[2:]
+    first = w.session.scene.model.calls[2:]
     assert len({tuple(call[0]) for call in first}) > 2
-    w.session.begin()
+    w.session.scene.begin()
     for _ in range(60):
         w.session.tick()
-    assert w.session.player_name == "random" and w.session.model.calls[62:] != first  # another episode, other actions
+    assert (
+        w.session.controls.name == "random" and w.session.scene.model.calls[62:] != first
+    )  # another episode, other actions
 
 
 def test_a_faulty_player_loses_the_controls_and_the_dream_goes_on(opened: Any) -> None:
     w = opened(player=f"policy:{__name__}:broken")
     w.advance()
-    assert w.session.player_name == "keyboard" and "action" in w._hint[0]
+    assert w.session.controls.name == "keyboard" and "action" in w._hint[0]
     w.advance()
-    assert w.session.frames == 1
+    assert w.session.now.frames == 1
 
 
 def test_denoiser_calls_can_be_changed(opened: Any) -> None:
@@ -428,7 +429,7 @@ def test_denoiser_calls_can_be_changed(opened: Any) -> None:
     key("-")
     w.pump()
     w.advance()
-    assert [call[1] for call in w.session.model.calls] == [4, 2]
+    assert [call[1] for call in w.session.scene.model.calls] == [4, 2]
 
 
 def test_filming_and_saving_the_actions(opened: Any, tmp_path: Path) -> None:
@@ -455,32 +456,32 @@ def test_time_runs_backwards_while_a_key_is_held(opened: Any) -> None:
     key("up")
     for _ in range(6):
         w.turn()
-    assert w.session.frames == 6 and w.session.picture[0, 0, 1] == 6
+    assert w.session.now.frames == 6 and w.session.now.picture[0, 0, 1] == 6
     key("backspace")
     for _ in range(4):
         w.turn()
-    assert w.rewinding and (w.session.frames, w.session.picture[0, 0, 1], w.session.score) == (2, 2, 2)
+    assert w.rewinding and (w.session.now.frames, w.session.now.picture[0, 0, 1], w.session.now.score) == (2, 2, 2)
     for _ in range(4):
         w.turn()
-    assert w.session.frames == 0 and "no further back" in w._hint[0]
+    assert w.session.now.frames == 0 and "no further back" in w._hint[0]
     key("backspace", up=True)
     w.turn()
-    assert w.session.frames == 1 and len(w.session.log) == 1
+    assert w.session.now.frames == 1 and len(w.session.dream.log) == 1
     key("p", "backspace")  # while paused as well
     w.turn()
     key("backspace", up=True)
     w.turn()
-    assert w.session.paused and w.session.frames == 0
+    assert w.session.paused and w.session.now.frames == 0
 
 
 def test_the_end_of_an_episode_can_be_taken_back(opened: Any) -> None:
     w = opened(fake(end=3), fps=0)
     for _ in range(3):
         w.advance()
-    assert w.session.ended
+    assert w.session.scene.ended
     key("backspace")
     w.turn()
-    assert not w.session.ended and w.session.frames == 2
+    assert not w.session.scene.ended and w.session.now.frames == 2
     pygame.event.post(pygame.event.Event(pygame.WINDOWFOCUSLOST))
     w.turn()
     assert not w.rewinding
@@ -505,12 +506,12 @@ def test_a_moment_is_saved_and_come_back_to(opened: Any, tiny: Path, tmp_path: P
     key("s", "s")
     w.pump()
     assert len(list((tmp_path / "recordings").glob("*.dream"))) == 2  # two in a second have two names
-    saved = w.session.picture
+    saved = w.session.now.picture
     for _ in range(2):
         w.advance()
     key("u")
     w.pump()
-    assert w.session.frames == 3 and np.array_equal(w.session.picture, saved)
+    assert w.session.now.frames == 3 and np.array_equal(w.session.now.picture, saved)
 
 
 def test_real_game_and_dream_in_the_window(opened: Any, tiny: Path) -> None:
@@ -521,7 +522,7 @@ def test_real_game_and_dream_in_the_window(opened: Any, tiny: Path) -> None:
     w.pump()
     w.advance()
     session = w.session
-    assert session.view == "both" and session.real.moment.action.tolist() == [1, 0, 0, 0]
+    assert session.scene.view == "both" and session.scene.real.moment.action.tolist() == [1, 0, 0, 0]
     w.hud = False
     w._hint = ("", 0.0)
     w.draw()
@@ -531,17 +532,17 @@ def test_real_game_and_dream_in_the_window(opened: Any, tiny: Path) -> None:
     assert (shown[: half - 2, middle] != shown[half + 2 :, middle]).any()
     key("g")
     w.pump()
-    assert session.view == "real" and "real game" in w._hint[0]
+    assert session.scene.view == "real" and "real game" in w._hint[0]
     key("s")
     w.pump()
     assert "only a dream" in w._hint[0]
     key("g")
     w.pump()
-    assert session.view == "dream" and session.linked
+    assert session.scene.view == "dream" and session.scene.linked
     w = opened(replace(load(tiny), game="gym:Nowhere-v0"))
     key("c")
     w.pump()
-    assert w.session.view == "dream" and "Nowhere" in w._hint[0]
+    assert w.session.scene.view == "dream" and "Nowhere" in w._hint[0]
 
 
 def test_latents_and_times_are_shown(opened: Any, tiny: Path) -> None:
@@ -602,16 +603,16 @@ def test_escape_asks_once_more_and_the_next_start_goes_on_with_the_dream(
     key("escape")
     w.pump()
     assert w.running
-    picture = w.session.picture
+    picture = w.session.now.picture
     key("escape")
     w.pump()
     assert not w.running and len(kept_in(tmp_path)) == 1
 
     w = opened(checkpoint)
-    assert "U goes on where you left" in w._hint[0] and w.session.frames == 0
+    assert "U goes on where you left" in w._hint[0] and w.session.now.frames == 0
     key("u")
     w.pump()
-    assert w.session.frames == 3 and np.array_equal(w.session.picture, picture)
+    assert w.session.now.frames == 3 and np.array_equal(w.session.now.picture, picture)
     key("escape", "escape")
     w.pump()
     assert not w.running and len(kept_in(tmp_path)) == 1  # it is kept already
@@ -640,7 +641,7 @@ def test_a_window_that_is_closed_or_ended_keeps_the_dream(opened: Any, tiny: Pat
     assert len(names) == 2 + commands.MOST_LEFT and "tiny-x-20200101-000000-left.dream" in names
     for start in ("nothing is dreamt", "the real game"):
         w = opened(checkpoint, view="real" if start == "the real game" else "dream")
-        if w.session.view == "real":
+        if w.session.scene.view == "real":
             w.advance()
         w.leave()
         assert not w.running and kept_in(tmp_path) == names
@@ -674,7 +675,7 @@ def test_another_model_does_not_cost_the_dream(opened: Any, tiny: Path, tmp_path
 
 def test_a_mark_in_a_dream_of_the_real_game_is_the_dream(opened: Any, tiny: Path, tmp_path: Path) -> None:
     from game_wm.checkpoint import load
-    from game_wm.play.files import saved_dream as saved
+    from game_wm.dream import saved
 
     w = opened(load(tiny))
     key("c")
@@ -714,7 +715,7 @@ def test_coming_back_to_a_dream_finishes_what_was_recorded_of_the_real_game(
     assert w.session.data is not None and w.session.data.steps
     key("u")
     w.pump()
-    assert w.session.view == "dream" and w.session.data is None and "-data" in w._hint[0]
+    assert w.session.scene.view == "dream" and w.session.data is None and "-data" in w._hint[0]
 
 
 def test_a_recording_of_the_real_game_says_that_it_waits_after_going_back(opened: Any, tiny: Path) -> None:
@@ -748,19 +749,19 @@ def test_rewinding_a_replay_hands_over_to_the_keyboard(tiny: Path) -> None:
     from game_wm.checkpoint import load
 
     session = Session(load(tiny))
-    session.steps = 2
+    session.scene.steps = 2
     for _ in range(5):
         session.tick()
-    dream = session.dream()
-    session.steps = 1
+    dream = session.snapshot()
+    session.scene.steps = 1
     session.replay(dream)
     for _ in range(4):
         session.tick()
-    assert (session.player_name, session.steps) == ("replay", 2)
+    assert (session.controls.name, session.scene.steps) == ("replay", 2)
     session.rewind()
-    assert (session.player_name, session.steps, session.frames) == ("keyboard", 1, 3)
+    assert (session.controls.name, session.scene.steps, session.now.frames) == ("keyboard", 1, 3)
     session.tick()
-    assert session.frames == 4 and bytes(session.calls) == b"\2\2\2\1"
+    assert session.now.frames == 4 and bytes(session.dream.calls) == b"\2\2\2\1"
 
 
 def test_data_is_recorded_by_a_key(opened: Any, tmp_path: Path) -> None:
@@ -817,7 +818,7 @@ def test_another_model_and_saved_dreams_are_chosen(tiny: Path, tmp_path: Path, m
     dream = w.chooser._tiles[2]
     pygame.event.post(pygame.event.Event(pygame.MOUSEBUTTONDOWN, button=1, pos=dream.center))
     w.pump()
-    assert w.session.frames == 2 and w.session.picture.shape == (64, 64, 3)
+    assert w.session.now.frames == 2 and w.session.now.picture.shape == (64, 64, 3)
     (tmp_path / "third.safetensors").write_bytes(tiny.read_bytes())
     key("o")
     w.pump()
@@ -825,7 +826,7 @@ def test_another_model_and_saved_dreams_are_chosen(tiny: Path, tmp_path: Path, m
     w.chooser.chosen = 2
     key("return")
     w.pump()
-    assert "third" in w._hint[0] and w.name == "second" and w.session.frames == 2  # what was played goes on
+    assert "third" in w._hint[0] and w.name == "second" and w.session.now.frames == 2  # what was played goes on
     key("o")
     w.pump()
     key("escape")
@@ -855,33 +856,33 @@ def test_a_gamepad_and_the_mouse_move_axes(opened: Any) -> None:
         w.advance()
 
     post(pygame.JOYAXISMOTION, axis=0, value=-0.5)
-    assert w.session.action.tolist() == [-0.5, 0]
+    assert w.session.now.action.tolist() == [-0.5, 0]
     post(pygame.JOYAXISMOTION, axis=0, value=0.05)
     post(pygame.JOYAXISMOTION, axis=1, value=-1.0)
-    assert w.session.action.tolist() == [0, 1]
+    assert w.session.now.action.tolist() == [0, 1]
     post(pygame.JOYAXISMOTION, axis=1, value=0.0)
     width, height = w.surface.get_size()
     post(pygame.MOUSEBUTTONDOWN, button=1, pos=(int(width * 0.65), height // 2))
-    assert w.session.action[0] == pytest.approx(0.5, abs=0.01)
+    assert w.session.now.action[0] == pytest.approx(0.5, abs=0.01)
     post(pygame.MOUSEMOTION, buttons=(1, 0, 0), pos=(width // 2, 0))
-    assert w.session.action.tolist() == [0, 1]
+    assert w.session.now.action.tolist() == [0, 1]
     post(pygame.MOUSEBUTTONUP, button=1, pos=(0, 0))
-    assert w.session.action.tolist() == [0, 0]
+    assert w.session.now.action.tolist() == [0, 0]
     post(pygame.MOUSEMOTION, buttons=(0, 0, 0), pos=(0, 0))
-    assert w.session.action.tolist() == [0, 0]
+    assert w.session.now.action.tolist() == [0, 0]
 
     w = opened()
     key("up")
     post(pygame.JOYAXISMOTION, axis=1, value=0.02)  # a stick trembles, and the key is still down
-    assert w.session.action.tolist() == [1, 0, 0, 0]
+    assert w.session.now.action.tolist() == [1, 0, 0, 0]
 
     w = opened(fake(ATARI))
     post(pygame.JOYHATMOTION, value=(0, 1))
     post(pygame.JOYBUTTONDOWN, button=0)
-    assert w.session.action.tolist() == [3]  # UPFIRE
+    assert w.session.now.action.tolist() == [3]  # UPFIRE
     post(pygame.JOYBUTTONUP, button=0)
     post(pygame.JOYHATMOTION, value=(0, 0))
-    assert w.session.action.tolist() == [0]
+    assert w.session.now.action.tolist() == [0]
     pygame.event.post(pygame.event.Event(pygame.JOYBUTTONDOWN, button=4))
     w.pump()
     assert w.rewinding
@@ -1047,7 +1048,7 @@ def test_a_film_that_cannot_be_written_stops_alone(
     w.session.take_over("random")
     w.advance()
     assert w.session.video is None and "disk is full" in w._hint[0]
-    assert w.session.player_name == "random" and w.session.frames == 1
+    assert w.session.controls.name == "random" and w.session.now.frames == 1
     assert not list(tmp_path.glob("*.mp4*"))
 
 
@@ -1159,11 +1160,11 @@ def test_a_log_plays_again_from_the_same_places(tmp_path: Path) -> None:
     pictures = []
     for i in range(12):
         if i == 3:
-            first.begin(first.context + 1)
-        if first.ended:
-            first.begin(first.context + 1)
+            first.scene.begin(first.dream.context + 1)
+        if first.scene.ended:
+            first.scene.begin(first.dream.context + 1)
         pictures.append(first.step(rng.integers(0, 2, 4)).picture)
-    first.save_log(tmp_path / "log.npz")
+    first.dream.log.save(tmp_path / "log.npz", first.checkpoint.name, first.scene.steps)
     log = read_actions(tmp_path / "log.npz", MAZE)
     assert log.episodes == {0: (1, 1), 3: (2, 1), 8: (3, 1)}
 
@@ -1256,7 +1257,7 @@ def test_the_cost_object() -> None:
     session = Session(fake(end=50), player="random")
     cost = headless.play(session, 300)
     assert tuple(cost) == COST
-    assert cost["frames"] == 300 and len(session.model.calls) == 300 + headless.WARM_UP
+    assert cost["frames"] == 300 and len(session.scene.model.calls) == 300 + headless.WARM_UP
     assert cost["state_mb"] == 1.0 and cost["device"].startswith("cpu, ")
     assert 0 < cost["p50_ms"] <= cost["p95_ms"] and cost["fps_median"] > 0
     assert cost["first_frame_s"] > 0 and cost["rss_mb_last"] > 10
@@ -1275,8 +1276,13 @@ def test_what_is_played_does_not_depend_on_the_warm_up(monkeypatch: pytest.Monke
         monkeypatch.setattr(headless, "WARM_UP", warm_up)
         session = Session(fake(end=30), seed=3, player="random")
         headless.play(session, 100)
-        played.append(session.log.actions.tolist())
-        assert len(session.log) == 100 and session.log.episodes == {0: (3, 3), 30: (0, 3), 60: (1, 3), 90: (2, 3)}
+        played.append(session.dream.log.actions.tolist())
+        assert len(session.dream.log) == 100 and session.dream.log.episodes == {
+            0: (3, 3),
+            30: (0, 3),
+            60: (1, 3),
+            90: (2, 3),
+        }
     assert played[0] == played[1]
 
 

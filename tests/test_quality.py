@@ -167,9 +167,9 @@ def test_a_dream_goes_on_at_another_quality(path: Path, uncompiled: list[Any]) -
         session.tick()
     changed, kept = sessions
     changed.change_quality()
-    assert changed.quality is not None and changed.quality.name == "best" and len(changed.log) == 2
+    assert changed.quality is not None and changed.quality.name == "best" and len(changed.dream.log) == 2
     assert np.array_equal(changed.tick().picture, kept.tick().picture)  # of the same bits
-    assert changed.dream().about.executable == kept.dream().about.executable
+    assert changed.snapshot().about.executable == kept.snapshot().about.executable
 
 
 @pytest.mark.skipif(not precision.supported(), reason="the processor has no bfloat16")
@@ -179,11 +179,11 @@ def test_a_saved_dream_names_all_that_it_ran_on(path: Path, uncompiled: list[Any
     for _ in range(2):
         session.tick()
         session.change_quality()
-    dream = session.dream()
+    dream = session.snapshot()
     assert dream.about.executable.count("torch") == 2 and "bfloat16" in dream.about.executable.split(", then")[0]
-    other = Session(checkpoint, dream=dream, quality=Quality(checkpoint.model, "balanced"))
+    other = Session(checkpoint, beginning=dream, quality=Quality(checkpoint.model, "balanced"))
     other.tick()
-    assert other.dream().about.executable.count(", then torch") == 2
+    assert other.snapshot().about.executable.count(", then torch") == 2
 
 
 def test_a_key_changes_the_quality_in_the_window(
@@ -207,15 +207,15 @@ def test_a_key_changes_the_quality_in_the_window(
     # Late frames: the window says what becomes of them.
     monkeypatch.setattr(quality.Quality, "saw", lambda self, seconds: self.set("fast") or "quality lowered")
     shown.advance()
-    assert shown._hint[0] == "quality lowered" and shown.session.model is shown.session.quality.model  # type: ignore
+    assert shown._hint[0] == "quality lowered" and shown.session.scene.model is shown.session.quality.model  # type: ignore
     pygame.display.quit()
 
 
 def test_the_real_game_costs_no_quality(path: Path) -> None:
     checkpoint = load(path)
     session = Session(checkpoint, quality=Quality(checkpoint.model, "auto", 20))
-    session.view = "real"
-    assert not any(session.hold(1.0) for _ in range(10 * ONE))
+    session.scene.view = "real"
+    assert not any(session.adapt_quality(1.0) for _ in range(10 * ONE))
 
 
 def test_players_in_browsers_share_one_quality(
@@ -240,8 +240,8 @@ def test_a_replay_is_left_as_it_is(path: Path) -> None:
     checkpoint = load(path)
     session = Session(checkpoint, quality=Quality(checkpoint.model, "auto", 20))
     session.tick()
-    session.replay(session.dream())
-    assert not any(session.hold(1.0) for _ in range(10 * ONE))
+    session.replay(session.snapshot())
+    assert not any(session.adapt_quality(1.0) for _ in range(10 * ONE))
 
 
 @pytest.mark.parametrize("name", ["balanced", "best"])

@@ -23,9 +23,10 @@ from data_collect.recording.recorder import seeds  # noqa: E402
 from data_collect.shards.verify import verify  # noqa: E402
 from data_collect.shards.writer import Dataset, ShardWriter  # noqa: E402
 from game_wm.checkpoint import load  # noqa: E402
+from game_wm.dream import NO_CONTEXT  # noqa: E402
 from game_wm.play import app, starts  # noqa: E402
 from game_wm.play.live_game import LiveGame  # noqa: E402
-from game_wm.play.session import ELSEWHERE, Session  # noqa: E402
+from game_wm.play.session import Session  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +36,18 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_both_begin_at_the_same_moment_and_do_the_same(checkpoint: Any) -> None:
     session = Session(checkpoint, view="both", seed=3)
-    real = session.real
-    assert real is not None and session.linked and session.context == ELSEWHERE
-    assert np.array_equal(session.moment.picture, real.moment.picture)
-    assert np.array_equal(session.prompt[0], real.prompt()[0]) and len(session.prompt[0]) == 6
+    real = session.scene.real
+    assert real is not None and session.scene.linked and session.dream.context == NO_CONTEXT
+    assert np.array_equal(session.dream.moment.picture, real.moment.picture)
+    assert np.array_equal(session.dream.prompt[0], real.prompt()[0]) and len(session.dream.prompt[0]) == 6
     prompted = real.moment.frames
     assert prompted == 5
     play(session, actions(7))
-    assert (session.frames, real.moment.frames, len(session.psnr)) == (7, 12, 7)
-    assert session.psnr[-1] < 20 and session.parted is not None  # random weights dream noise
-    assert session.film.shape == (64, 128, 3)
+    assert (session.now.frames, real.moment.frames, len(session.scene.likeness.psnr)) == (7, 12, 7)
+    assert (
+        session.scene.likeness.psnr[-1] < 20 and session.scene.likeness.diverged is not None
+    )  # random weights dream noise
+    assert session.scene.film.shape == (64, 128, 3)
 
     maze = games.make("maze")
     maze.reset(seed=seeds(3, 0)[0])
@@ -56,55 +59,55 @@ def test_both_begin_at_the_same_moment_and_do_the_same(checkpoint: Any) -> None:
 
 def test_both_go_back_in_time(checkpoint: Any) -> None:
     session = Session(checkpoint, view="both")
-    real = session.real
+    real = session.scene.real
     assert real is not None
     play(session, actions(4))
-    then = real.moment.picture, session.moment.picture, list(session.psnr)
+    then = real.moment.picture, session.dream.moment.picture, list(session.scene.likeness.psnr)
     play(session, actions(5, 1))
-    after = real.moment.picture, session.moment.picture
+    after = real.moment.picture, session.dream.moment.picture
     for _ in range(5):
         assert session.rewind()
-    assert np.array_equal(real.moment.picture, then[0]) and np.array_equal(session.moment.picture, then[1])
-    assert session.psnr == then[2] and session.linked
+    assert np.array_equal(real.moment.picture, then[0]) and np.array_equal(session.dream.moment.picture, then[1])
+    assert session.scene.likeness.psnr == then[2] and session.scene.linked
     play(session, actions(5, 1))  # the game is played again from its seed
-    assert np.array_equal(real.moment.picture, after[0]) and np.array_equal(session.moment.picture, after[1])
-    session.again()
-    assert (session.frames, real.moment.frames) == (0, 5) and not session.psnr
-    session.move(1)
-    assert real.number == 1 and np.array_equal(session.moment.picture, real.moment.picture)
+    assert np.array_equal(real.moment.picture, after[0]) and np.array_equal(session.dream.moment.picture, after[1])
+    session.scene.restart()
+    assert (session.now.frames, real.moment.frames) == (0, 5) and not session.scene.likeness.psnr
+    session.scene.restart(1)
+    assert real.number == 1 and np.array_equal(session.dream.moment.picture, real.moment.picture)
 
 
 def test_switching_keeps_the_moment(checkpoint: Any) -> None:
     session = Session(checkpoint)
     play(session, actions(3))
     session.show("real")
-    real = session.real
-    assert real is not None and session.picture is real.moment.picture
-    dreamt = session.moment.frames
+    real = session.scene.real
+    assert real is not None and session.now.picture is real.moment.picture
+    dreamt = session.dream.moment.frames
     play(session, actions(4))
-    assert (session.frames, session.moment.frames) == (9, dreamt)  # the dream waits
-    assert session.rewind() and session.frames == 8
+    assert (session.now.frames, session.dream.moment.frames) == (9, dreamt)  # the dream waits
+    assert session.rewind() and session.now.frames == 8
     session.show("dream")
-    assert session.frames == 0 and np.array_equal(session.picture, real.moment.picture)
+    assert session.now.frames == 0 and np.array_equal(session.now.picture, real.moment.picture)
     play(session, actions(2))
     assert real.moment.frames == 10  # it follows, unseen
-    session.again()
-    assert session.linked and (session.frames, real.moment.frames) == (0, 8)
+    session.scene.restart()
+    assert session.scene.linked and (session.now.frames, real.moment.frames) == (0, 8)
     play(session, actions(2))
     session.show("real")
-    assert session.frames == 10
+    assert session.now.frames == 10
     with pytest.raises(UserError, match="real game"):
-        session.dream()
+        session.snapshot()
 
 
 def test_a_dream_with_memory_begins_with_more_of_what_was_played(tmp_path: Path) -> None:
     session = Session(load(tiny_checkpoint(tmp_path / "tiny.safetensors", recall=True, endless=True)), view="real")
     play(session, actions(20))
     session.show("dream")
-    real = session.real
-    assert real is not None and len(session.prompt[0]) == 25 and session.prompt[1].shape == (24, 4)
-    assert np.array_equal(session.prompt[1][-20:], actions(20))
-    assert int(session.state.dynamics.context.working.count[0]) == 25
+    real = session.scene.real
+    assert real is not None and len(session.dream.prompt[0]) == 25 and session.dream.prompt[1].shape == (24, 4)
+    assert np.array_equal(session.dream.prompt[1][-20:], actions(20))
+    assert int(session.dream.state.dynamics.context.working.count[0]) == 25
 
 
 def test_a_game_that_is_not_here_or_another_is_told(
@@ -114,7 +117,7 @@ def test_a_game_that_is_not_here_or_another_is_told(
         session = Session(replace(checkpoint, game=game))
         with pytest.raises(UserError, match=word):
             session.show("both")
-        assert session.view == "dream"
+        assert session.scene.view == "dream"
         session.tick()
     path = tiny_checkpoint(tmp_path / "tiny.safetensors")
     command = [str(path), "--headless", "--frames", "3", "--view", "both", "--video", str(tmp_path / "both.gif")]
@@ -166,11 +169,11 @@ def test_the_real_game_is_recorded_as_shards_that_replay(checkpoint: Any, tmp_pa
     play(session, actions(3))
     session.record_data(tmp_path / "data")
     play(session, actions(300))  # more than a chunk
-    session.move(1)
+    session.scene.restart(1)
     play(session, actions(20))
     session.rewind()  # what was recorded stays; it goes on at the next place
     play(session, actions(5))
-    session.again()
+    session.scene.restart()
     play(session, actions(4))
     assert session.stop_data() == tmp_path / "data"
     assert "3 episodes replayed exactly" in verify(tmp_path / "data", "all")
@@ -190,7 +193,7 @@ def test_a_full_disk_ends_the_recording_alone(checkpoint: Any, tmp_path: Path, m
         with pytest.raises(UserError, match="disk is full"):
             for _ in range(300):
                 session.tick()
-        assert session.data is None and session.player_name == "random"
+        assert session.data is None and session.controls.name == "random"
         session.tick()
 
 
@@ -201,7 +204,7 @@ def test_a_dream_is_recorded_as_shards(checkpoint: Any, tmp_path: Path) -> None:
     for _ in range(4):
         session.rewind()
     branch = play(session, actions(5, 1))
-    session.begin(1)
+    session.scene.begin(1)
     play(session, actions(2))
     session.stop_data()
     assert "sound" in verify(tmp_path / "data")
@@ -222,8 +225,8 @@ def test_a_dream_is_recorded_as_shards(checkpoint: Any, tmp_path: Path) -> None:
 def test_a_dream_begins_in_a_picture(checkpoint: Any, tmp_path: Path) -> None:
     Image.new("RGB", (300, 200), (200, 40, 90)).save(tmp_path / "room.png")
     session = Session(starts.from_picture(checkpoint, tmp_path / "room.png"))
-    assert session.contexts == 1 and session.picture.shape == (64, 64, 3)
-    assert np.unique(session.picture.reshape(-1, 3), axis=0).tolist() == [[200, 40, 90]]
+    assert session.scene.contexts == 1 and session.now.picture.shape == (64, 64, 3)
+    assert np.unique(session.now.picture.reshape(-1, 3), axis=0).tolist() == [[200, 40, 90]]
     session.tick()
     (tmp_path / "text.png").write_text("no picture")
     for name in ("text.png", "missing.png"):
@@ -261,10 +264,10 @@ def test_a_dream_begins_in_a_recording(checkpoint: Any, tmp_path: Path, capsys: 
     record(tmp_path / "data", "maze", "random", 40, episode_frames=16)
     session = Session(starts.from_recording(checkpoint, tmp_path / "data"))
     episode = next(Dataset(tmp_path / "data").episodes())
-    assert session.contexts == 3 - (40 % 16 < 6) and np.array_equal(session.picture, episode.frames[5])
-    assert np.array_equal(session.prompt[1], episode.encoded[:5])
+    assert session.scene.contexts == 3 - (40 % 16 < 6) and np.array_equal(session.now.picture, episode.frames[5])
+    assert np.array_equal(session.dream.prompt[1], episode.encoded[:5])
     session.tick()
-    poses = session.prompt[2]
+    poses = session.dream.prompt[2]
     assert poses is not None and episode.pose is not None and torch.equal(poses, torch.from_numpy(episode.pose[:6]))
     # Of a checkpoint with longer prompts than the recording has, across chunks: as long as the longest episode.
     longer = replace(checkpoint, contexts_frames=torch.zeros(1, 600, 64, 64, 3, dtype=torch.uint8))

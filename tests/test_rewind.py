@@ -16,10 +16,10 @@ from tiny import tiny_checkpoint  # noqa: E402
 from data_collect.errors import UserError, main_guard  # noqa: E402
 from game_wm.acceleration import prepare  # noqa: E402
 from game_wm.checkpoint import load  # noqa: E402
+from game_wm.dream import saved  # noqa: E402
+from game_wm.dream.rewind import Undo  # noqa: E402
 from game_wm.evaluation.metrics import psnr  # noqa: E402
-from game_wm.play import app  # noqa: E402
-from game_wm.play.files import saved_dream as saved  # noqa: E402
-from game_wm.play.rewind import Undo  # noqa: E402
+from game_wm.play import app, headless  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
 from game_wm.world import WorldState  # noqa: E402
 
@@ -50,20 +50,20 @@ def same(one: Any, other: Any) -> bool:
 
 def test_rewinding_gives_every_bit_back(path: Path) -> None:
     session = Session(load(path))
-    start = session.state.clone()
+    start = session.dream.state.clone()
     play(session, actions(12))
-    middle, picture, score = session.state.clone(), session.picture, session.score
+    middle, picture, score = session.dream.state.clone(), session.now.picture, session.now.score
     pictures = play(session, actions(40, 1))
     for _ in range(40):
         assert session.rewind()
-    assert same(session.state, middle) and (session.frames, session.score) == (12, score)
-    assert np.array_equal(session.picture, picture) and len(session.log) == 12
+    assert same(session.dream.state, middle) and (session.now.frames, session.now.score) == (12, score)
+    assert np.array_equal(session.now.picture, picture) and len(session.dream.log) == 12
     again = play(session, actions(40, 1))  # on from there, the same way
     assert np.array_equal(again, pictures)
     while session.rewind():
         pass
-    assert same(session.state, start) and session.frames == len(session.log) == 0
-    assert np.array_equal(session.picture, session.checkpoint.contexts_frames[0, -1])
+    assert same(session.dream.state, start) and session.now.frames == len(session.dream.log) == 0
+    assert np.array_equal(session.now.picture, session.checkpoint.contexts_frames[0, -1])
 
 
 def test_a_rewound_moment_branches(path: Path) -> None:
@@ -75,25 +75,25 @@ def test_a_rewound_moment_branches(path: Path) -> None:
     assert not np.array_equal(other, first[3:])
     fresh = Session(load(path))
     assert np.array_equal(play(fresh, np.concatenate([actions(6)[:3], actions(3, seed=9)])), first[:3] + other)
-    assert session.log.actions.tolist() == fresh.log.actions.tolist()
+    assert session.dream.log.actions.tolist() == fresh.dream.log.actions.tolist()
 
 
 def test_what_can_be_rewound_is_bounded_by_bytes(path: Path) -> None:
     session = Session(load(path))
     play(session, actions(1))
-    frame = session.undo.nbytes
-    session.begin()
-    session.undo = Undo(session.state, limit=10 * frame)
+    frame = session.dream.undo.nbytes
+    session.scene.begin()
+    session.dream.undo = Undo(session.dream.state, limit=10 * frame)
     states = []
     for action in actions(30):
-        states.append(session.state.clone())
+        states.append(session.dream.state.clone())
         session.step(action)
-        assert session.undo.nbytes <= 10 * frame
-    kept = len(session.undo)
+        assert session.dream.undo.nbytes <= 10 * frame
+    kept = len(session.dream.undo)
     assert 3 < kept < 30
     while session.rewind():
         pass
-    assert session.frames == 30 - kept and same(session.state, states[30 - kept])
+    assert session.now.frames == 30 - kept and same(session.dream.state, states[30 - kept])
 
 
 # --- saved dreams -----------------------------------------------------------------------------------------------
@@ -102,52 +102,52 @@ def test_what_can_be_rewound_is_bounded_by_bytes(path: Path) -> None:
 def test_a_saved_dream_goes_on_and_branches(path: Path, tmp_path: Path) -> None:
     session = Session(load(path), context=1, seed=4)
     play(session, actions(10))
-    saved.save(tmp_path / "walk.dream", session.dream())
+    saved.save(tmp_path / "walk.dream", session.snapshot())
     went = play(session, actions(5, 1))
 
-    again = Session(load(path), dream=saved.load(tmp_path / "walk.dream", load(path)))
-    assert (again.frames, again.context, again.seed, len(again.log)) == (10, 1, 4, 10)
-    assert again.log.episodes == {0: (1, 4)}
+    again = Session(load(path), beginning=saved.load(tmp_path / "walk.dream", load(path)))
+    assert (again.now.frames, again.dream.context, again.dream.seed, len(again.dream.log)) == (10, 1, 4, 10)
+    assert again.dream.log.episodes == {0: (1, 4)}
     assert np.array_equal(play(again, actions(5, 1)), went)
     again.restore(saved.load(tmp_path / "walk.dream", again.checkpoint))
     assert not np.array_equal(play(again, actions(5, 2)), went)
     again.reset()
-    assert again.frames == 10
+    assert again.now.frames == 10
 
 
 def test_a_saved_dream_replays_exactly(path: Path, tmp_path: Path) -> None:
     session = Session(load(path), seed=2)
     play(session, actions(5))
-    session.steps = 3  # quality is switched while playing
+    session.scene.steps = 3  # quality is switched while playing
     play(session, actions(6, 1))
     session.rewind()
-    saved.save(tmp_path / "walk.dream", session.dream())
+    saved.save(tmp_path / "walk.dream", session.snapshot())
     dream = saved.load(tmp_path / "walk.dream", session.checkpoint)
     assert dream.steps.tolist() == [1] * 5 + [3] * 5
     again = Session(load(path))
     again.replay(dream)
     for _ in range(10):
-        assert again.player_name == "replay"
+        assert again.controls.name == "replay"
         again.tick()
-    assert same(again.state, dream.state) and np.array_equal(again.picture, session.picture)
-    assert saved.compared(again.dream(), dream).endswith("the same, bit for bit")
+    assert same(again.dream.state, dream.state) and np.array_equal(again.now.picture, session.now.picture)
+    assert headless.compared(again.snapshot(), dream).endswith("the same, bit for bit")
     again.tick()
-    assert again.player_name == "keyboard" and again.steps == 1 and again.frames == 11
+    assert again.controls.name == "keyboard" and again.scene.steps == 1 and again.now.frames == 11
 
 
 def test_on_another_executable_a_dream_goes_on_alike(path: Path) -> None:
     """The tolerance for the next frame: a batch of two, 2 grey levels in the mean; 16 bits instead of 32, 30 dB."""
     session = Session(load(path))
     play(session, actions(10))
-    dream, action = session.dream(), torch.tensor([[1.0, 0, 1, 0]])
+    dream, action = session.snapshot(), torch.tensor([[1.0, 0, 1, 0]])
     expected = torch.from_numpy(session.step([1, 0, 1, 0]).picture)[None]
     two = WorldState.cat([dream.state, dream.state])
-    wide = session.model.step(two, action.expand(2, 4), session.steps)[0].frames
+    wide = session.scene.model.step(two, action.expand(2, 4), session.scene.steps)[0].frames
     assert (wide.float() - expected.float()).abs().mean() <= 2
     half = load(path)
     prepare(half.model, "16", "cpu")
-    other = Session(half, dream=dream)
-    assert other.model.low_precision and saved.executable(other.model) != dream.about.executable
+    other = Session(half, beginning=dream)
+    assert other.scene.model.low_precision and saved.executable(other.scene.model) != dream.about.executable
     picture = torch.from_numpy(other.step([1, 0, 1, 0]).picture)[None]
     assert psnr(expected, picture).item() >= 30
 
@@ -157,7 +157,7 @@ def test_dream_files_that_do_not_fit_are_named(path: Path, tmp_path: Path) -> No
     session = Session(checkpoint)
     play(session, actions(3))
     good = tmp_path / "good.dream"
-    saved.save(good, session.dream())
+    saved.save(good, session.snapshot())
     content = good.read_bytes()
     flipped = bytearray(content)
     flipped[-1000] ^= 1
@@ -179,7 +179,7 @@ def test_dream_files_that_do_not_fit_are_named(path: Path, tmp_path: Path) -> No
         saved.load(good, elsewhere)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        saved.save(tmp_path / "file" / "a.dream", session.dream())
+        saved.save(tmp_path / "file" / "a.dream", session.snapshot())
     assert not list(tmp_path.glob(".*"))
 
 
@@ -188,7 +188,7 @@ def test_dreams_on_the_command_line(path: Path, tmp_path: Path, capsys: pytest.C
     prepare(checkpoint.model, "32", "cpu")
     session = Session(checkpoint)
     play(session, actions(4))
-    saved.save(tmp_path / "walk.dream", session.dream())
+    saved.save(tmp_path / "walk.dream", session.snapshot())
     run = [str(path), "--headless", "--json", "--precision", "32"]
     assert app.main([*run, "--replay", str(tmp_path / "walk.dream")]) == 0
     out, err = capsys.readouterr()

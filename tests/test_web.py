@@ -26,8 +26,8 @@ from web_table import SOON, Page, car, run, served  # noqa: E402
 
 from data_collect.errors import UserError, main_guard  # noqa: E402
 from game_wm.checkpoint import Checkpoint, load  # noqa: E402
+from game_wm.dream import saved  # noqa: E402
 from game_wm.play import app, keymap, web  # noqa: E402
-from game_wm.play.files import saved_dream as saved  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
 from game_wm.play.web import addresses, dreams, server  # noqa: E402
 from game_wm.play.web.player import UNSEEN  # noqa: E402
@@ -485,14 +485,14 @@ def test_a_dream_is_saved_beside_others_and_goes_on_in_the_window(loaded: Checkp
     dream = saved.load(tmp_path / "walk.dream", loaded)
     assert dream.about.context == 0 and len(dream.actions) >= 6 and dream.actions[-1].tolist() == [1, 0, 0, 0]
     assert "batch of 2" in dream.about.executable
-    session = Session(loaded, dream=dream)
-    assert session.frames == len(dream.actions) and np.array_equal(session.picture, dream.picture)
+    session = Session(loaded, beginning=dream)
+    assert session.now.frames == len(dream.actions) and np.array_equal(session.now.picture, dream.picture)
     session.tick()
     again = Session(loaded)
     again.replay(dream)
     for _ in dream.actions:
         again.tick()
-    difference = np.abs(again.picture.astype(int) - dream.picture)  # of another batch: rounding
+    difference = np.abs(again.now.picture.astype(int) - dream.picture)  # of another batch: rounding
     assert difference.max() <= 2
 
 

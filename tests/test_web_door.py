@@ -481,7 +481,7 @@ def test_what_is_kept_of_prompts_is_bounded(loaded: Checkpoint, monkeypatch: pyt
     play = dreams.Dreams(loaded, None)
     assert play.read_ahead()
     size = sum(state.nbytes for state in play._read.values())
-    monkeypatch.setattr(dreams, "PROMPTS", 2 * size)
+    monkeypatch.setattr(dreams, "PROMPT_BYTES", 2 * size)
     assert play.read_ahead() and not play.read_ahead()
     for context in (2, 0, 1, 2):
         play.turn({0: dreams.Begin(context, 0)})

@@ -19,8 +19,8 @@ from PIL import Image  # noqa: E402
 from web_table import SOON, Table, car, run, served  # noqa: E402
 
 from game_wm.checkpoint import Checkpoint  # noqa: E402
-from game_wm.play import keymap  # noqa: E402
-from game_wm.play.files import saved_dream as saved  # noqa: E402
+from game_wm.dream import saved  # noqa: E402
+from game_wm.play import headless, keymap  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
 from game_wm.play.web import dreams, server  # noqa: E402
 
@@ -397,7 +397,7 @@ def test_what_the_page_saves(loaded: Checkpoint, tmp_path: Path) -> None:
             dream = saved.load(await file("tiny-*.dream"), loaded)
             assert len(dream.actions) > 3 and dream.about.executable.endswith("batch of 1")
             await ann.until("$('badge').textContent.startsWith('saved tiny-')")
-            assert saved.compared(again(loaded, dream), dream) == "dreamt again: the same, bit for bit"
+            assert headless.compared(again(loaded, dream), dream) == "dreamt again: the same, bit for bit"
 
             await ann.value("document.querySelector('[data-command=pause]').click()")
             await ann.until("document.querySelector('[data-command=pause]').textContent === 'resume'")
@@ -409,10 +409,10 @@ def test_what_the_page_saves(loaded: Checkpoint, tmp_path: Path) -> None:
     run(play())
 
 
-def again(loaded: Checkpoint, dream: saved.Dream) -> saved.Dream:
+def again(loaded: Checkpoint, dream: saved.SavedDream) -> saved.SavedDream:
     """A saved dream, dreamt once more in the window's way."""
     session = Session(loaded)
     session.replay(dream)
     for _ in dream.actions:
         session.tick()
-    return session.dream()
+    return session.snapshot()

@@ -169,8 +169,8 @@ def prepare(options: argparse.Namespace, loaded: Checkpoint) -> Quality:
 def load_session(options: argparse.Namespace, report: Callable[[str, float], None]) -> Session:
     """Load the checkpoint and begin an episode; `report` as in `load_checkpoint`."""
     loaded, commands = load_checkpoint(options, report)
-    from game_wm.play.files import saved_dream as saved
-    from game_wm.play.rewind import LIMIT
+    from game_wm.dream import saved
+    from game_wm.dream.rewind import REWIND_BYTES
     from game_wm.play.session import Session, check
 
     file = options.load or options.replay
@@ -181,7 +181,8 @@ def load_session(options: argparse.Namespace, report: Callable[[str, float], Non
     player = options.player or ("random" if options.headless else "keyboard")
     session = Session(
         loaded, seed=options.seed, context=options.context, steps=options.steps, fps=options.fps, player=player,
-        view=options.view, dream=dream, commands=commands, rewind=0 if options.headless else LIMIT, quality=quality,
+        view=options.view, beginning=dream, commands=commands, quality=quality,
+        rewind=0 if options.headless else REWIND_BYTES,
     )  # fmt: skip
     if options.replay and dream is not None and not options.headless:
         session.replay(dream)
@@ -277,10 +278,10 @@ def _headless(options: argparse.Namespace) -> int:
 
 def _play(options: argparse.Namespace) -> dict[str, Any]:
     session = load_session(options, lambda stage, fraction: None)
+    from game_wm.dream.actions import read_actions
     from game_wm.play import headless
-    from game_wm.play.files import saved_dream as saved
-    from game_wm.play.files.actions import read_actions
     from game_wm.play.files.video import VideoWriter
+    from game_wm.play.scene import DIVERGED_DB
 
     replay = read_actions(options.actions, session.schema) if options.actions else None
     if options.replay and session.beginning is not None:
@@ -294,11 +295,12 @@ def _play(options: argparse.Namespace) -> dict[str, Any]:
         video = stack.enter_context(VideoWriter(path, session.fps or session.schema.fps)) if path else None
         cost = headless.play(session, frames, replay, video, _progress(frames), again=bool(options.replay))
     if options.replay and session.beginning is not None:
-        print(saved.compared(session.dream(), session.beginning))
-    if session.psnr:
-        parted = f"first below {session.PARTED:.0f} dB at frame {session.parted}" if session.parted else "not parted"
-        mean = sum(session.psnr) / len(session.psnr)
-        print(f"dream against real game, the last {len(session.psnr)} frames: {mean:.1f} dB in the mean, {parted}")
+        print(headless.compared(session.snapshot(), session.beginning))
+    if psnr := session.scene.likeness.psnr:
+        diverged = session.scene.likeness.diverged
+        parted = f"first below {DIVERGED_DB:.0f} dB at frame {diverged}" if diverged else "not parted"
+        mean = sum(psnr) / len(psnr)
+        print(f"dream against real game, the last {len(psnr)} frames: {mean:.1f} dB in the mean, {parted}")
     return cost
 
 

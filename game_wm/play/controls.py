@@ -1,19 +1,19 @@
-"""Who presses the buttons of a dream: the keyboard, a player of `data_collect`, or a saved dream.
+"""Who presses the buttons: the keyboard, an agent of `data_collect`, or a saved dream that is repeated.
 
-All have `act(picture, info) -> action`, what the game's `env.step` would take.
+controls = Controls(schema)
+controls.keyboard.press("up", at=now)
+controls.take_over("random", picture, seed)
+action = controls.agent.act(picture, {})        # what the game's `env.step` would take
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
-
-if TYPE_CHECKING:
-    from game_wm.play.session import Session
 
 NAMES = "keyboard, random, policy:MODULE:FUNCTION"
 
@@ -72,23 +72,54 @@ class Keyboard:
 
 
 class Replay:
-    """Raw actions (T, D) once more, with the denoiser calls (T,) of each; then the session's keyboard takes over, with
-    `steps` calls a frame, as before."""
+    """Raw actions (T, D) once more, with the denoiser calls (T,) of each."""
 
-    def __init__(self, session: Session, actions: np.ndarray, steps: np.ndarray) -> None:
-        self.session, self.steps = session, session.steps
+    def __init__(self, schema: ActionSchema, actions: np.ndarray, steps: np.ndarray) -> None:
+        self._schema = schema
         self._left = list(zip(actions, steps.tolist()))[::-1]
 
+    @property
+    def over(self) -> bool:
+        return not self._left
+
+    @property
+    def steps(self) -> int:
+        """Denoiser calls of the next action's frame."""
+        return self._left[-1][1]
+
     def act(self, picture: np.ndarray, info: dict[str, Any]) -> Any:
-        if not self._left:
-            self.session.take_over("keyboard")
-            return self.session.player.act(picture, info)
-        raw, self.session.steps = self._left.pop()
-        return self.session.schema.action(raw)
+        return self._schema.action(self._left.pop()[0])
 
 
-class Dream:
-    """What a player may ask its game for, as far as a dream can answer."""
+class Controls:
+    """The keyboard, and who plays at present: `agent`, called `name`. `other` is whom the keyboard hands over to."""
+
+    def __init__(self, schema: ActionSchema, other: str = "random") -> None:
+        self.keyboard, self.other = Keyboard(schema), other
+        self.agent: Any = self.keyboard
+        self.name = "keyboard"
+
+    @property
+    def by_hand(self) -> bool:
+        return self.agent is self.keyboard
+
+    def take_over(self, name: str | None, picture: np.ndarray, seed: int) -> None:
+        """Give the controls to `name`, who sees this picture; without one, swap between the keyboard and the other."""
+        name = name or (self.other if self.by_hand else "keyboard")
+        if name == "keyboard":
+            self.agent = self.keyboard
+        else:
+            self.agent = make(name, self.keyboard.schema, picture, seed)
+            self.other = name
+        self.name = name
+
+    def replay(self, actions: np.ndarray, steps: np.ndarray) -> None:
+        """Repeat these actions."""
+        self.agent, self.name = Replay(self.keyboard.schema, actions, steps), "replay"
+
+
+class DreamGame:
+    """What an agent may ask its game for, as far as a dream can answer."""
 
     def __init__(self, schema: ActionSchema) -> None:
         self.action_schema = schema
@@ -98,17 +129,17 @@ class Dream:
         return self.action_schema.space()
 
     @property
-    def unwrapped(self) -> Dream:
+    def unwrapped(self) -> DreamGame:
         return self
 
 
 def make(name: str, schema: ActionSchema, picture: np.ndarray, seed: int) -> Any:
-    """A player other than the keyboard, by its name in `data_collect`, already looking at `picture`."""
+    """An agent of `data_collect` by its name, already looking at `picture`."""
     from data_collect import players
 
     if name != "random" and not name.startswith("policy:"):
         raise UserError(f"{name!r} cannot play a dream, which has no map; players are {NAMES}")
-    game = Dream(schema)
-    player = players.make(name, game, seed)
-    player.reset(game, picture, {})
-    return player
+    game = DreamGame(schema)
+    agent = players.make(name, game, seed)
+    agent.reset(game, picture, {})
+    return agent

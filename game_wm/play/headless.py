@@ -28,7 +28,8 @@ from data_collect.system import resident_bytes
 from game_wm.play.timing import process_age
 
 if TYPE_CHECKING:
-    from game_wm.play.files.actions import ActionLog
+    from game_wm.dream.actions import ActionLog
+    from game_wm.dream.saved import SavedDream
     from game_wm.play.files.video import VideoWriter
     from game_wm.play.session import Session
 
@@ -55,7 +56,7 @@ def play(
         raise UserError(f"--frames {frames} is more than the {len(replay)} actions of the file")
     session.tick()
     first_frame = process_age()
-    while (compiling := session.model.compiling) and compiling.is_alive():
+    while (compiling := session.scene.model.compiling) and compiling.is_alive():
         session.tick()
     for _ in range(min(WARM_UP, frames) - 1):
         session.tick()
@@ -69,7 +70,7 @@ def play(
     for i in range(frames):
         started = time.perf_counter()
         if i in episodes and episodes[i][0] >= 0:
-            session.begin(*episodes[i])
+            session.scene.begin(*episodes[i])
         elsewhere = episodes[i][0] < 0 if i in episodes else elsewhere
         if elsewhere:
             left_out += 1
@@ -77,16 +78,16 @@ def play(
         if actions is None:
             session.tick()
         else:
-            if session.ended:
-                session.begin(session.context + 1)
+            if session.scene.ended:
+                session.scene.begin(session.dream.context + 1)
             session.step(session.schema.action(actions[i]))
         seconds.append(time.perf_counter() - started)
-        for words in (session.hold(seconds[-1]), session.news()):
+        for words in (session.adapt_quality(seconds[-1]), session.scene.news()):
             if words:
                 print(f"frame {i + 1}: {words}", file=sys.stderr)
         resident.append(resident_bytes())
         if video is not None:
-            video.write(session.film)
+            video.write(session.scene.film)
         report(i + 1)
     if left_out:
         words = f"{left_out} actions are of dreams that began in the real game: save such a dream, and --replay it"
@@ -95,10 +96,27 @@ def play(
         print(f"left out: {words}", file=sys.stderr)
     return summary(np.array(seconds), np.array(resident)) | {
         "first_frame_s": round(first_frame, 2),
-        "state_mb": round(session.state.nbytes / 1e6, 3),
+        "state_mb": round(session.dream.state.nbytes / 1e6, 3),
         "frames": len(seconds),
-        "device": device_name(session.model) + (f", {session.quality.name}" if session.quality else ""),
+        "device": device_name(session.scene.model) + (f", {session.quality.name}" if session.quality else ""),
     }
+
+
+def compared(again: SavedDream, dream: SavedDream) -> str:
+    """A sentence on a dream that was dreamt again: whether every bit of its state and its picture is the same."""
+    import torch
+
+    from game_wm.evaluation.metrics import psnr
+
+    was, now = dream.state.to_dict(), again.state.to_dict()
+    same = np.array_equal(dream.picture, again.picture) and all(torch.equal(now[name], was[name]) for name in was)
+    if same:
+        return "dreamt again: the same, bit for bit"
+    pictures = (torch.from_numpy(x)[None] for x in (dream.picture, again.picture))
+    words = f"dreamt again: not the same, the last pictures are {psnr(*pictures).item():.1f} dB alike"
+    if again.about.executable != dream.about.executable:
+        words += f" (saved on {dream.about.executable}; now {again.about.executable})"
+    return words
 
 
 def summary(seconds: np.ndarray, resident: np.ndarray) -> dict[str, float]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,34 +25,18 @@ from data_collect import players
 from data_collect.errors import Fault, UserError
 from data_collect.guest import Guest
 from data_collect.recording.recorder import seeds
+from game_wm.dream import Moment
 
 if TYPE_CHECKING:
     from game_wm.checkpoint import Checkpoint
     from game_wm.play.files.recording import ShardRecording
 
-KEPT = 1800  # frames that can be taken back
+KEPT_FRAMES = 1800  # frames that can be taken back
 PATIENCE = 5.0  # seconds that a player waits for a step, unless GAME_SECONDS says otherwise
 
 
 class Lost(UserError):
     """The real game has failed; another episode begins it anew."""
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A frame of an episode, real or dreamt: the raw action (D,) that led to the picture, uint8 (H, W, 3), the score,
-    how many frames were played, whether the episode has ended with it, and the pose (3,), where the game tells it."""
-
-    picture: np.ndarray
-    action: np.ndarray
-    score: float = 0.0
-    frames: int = 0
-    ended: bool = False
-    pose: np.ndarray | None = None
-
-    @property
-    def nbytes(self) -> int:
-        return self.picture.nbytes + self.action.nbytes
 
 
 def pose_of(info: dict[str, Any]) -> np.ndarray | None:
@@ -79,10 +63,9 @@ class LiveGame:
             self.env.close()
             raise
         self.number = -1
-        self._kept: deque[Moment] = deque(maxlen=KEPT)
+        self._kept: deque[Moment] = deque(maxlen=KEPT_FRAMES)
         self.data: ShardRecording | None = None  # what is played goes there as well
         self.moment: Moment
-        self.reward = 0.0
         self.info: dict[str, Any] = {}
 
     def _check(self, checkpoint: Checkpoint) -> None:
@@ -130,16 +113,17 @@ class LiveGame:
             self.seek(self.moment.frames)
         self._step(raw)
         if self.data is not None:
-            self.data.step(raw, self.reward, self.moment.ended, self.moment.picture, self.info)
+            self.data.step(raw, self.moment.reward, self.moment.ended, self.moment.picture, self.info)
         return self.moment
 
     def _step(self, raw: np.ndarray) -> None:
         picture, reward, terminated, truncated, self.info = _known(self.env.step, self.schema.action(raw))
-        self.reward = float(reward)
-        before = self.moment
-        score, ended = before.score + self.reward, bool(terminated or truncated)
+        before, reward, ended = self.moment, float(reward), float(terminated or truncated)
         self._actions.append(raw)
-        self._show(Moment(picture.copy(), raw, score, before.frames + 1, ended, pose_of(self.info)))
+        moment = Moment(
+            picture.copy(), raw, before.score + reward, before.frames + 1, ended, reward, pose_of(self.info)
+        )
+        self._show(moment)
 
     def back(self) -> bool:
         """One frame back; False where no earlier one is kept, or the game cannot be played again."""
@@ -169,13 +153,18 @@ class LiveGame:
         poses = [moment.pose for moment in last if moment.pose is not None]
         return pictures, actions, torch.from_numpy(np.stack(poses)) if len(poses) == len(last) else None
 
+    def stop_data(self) -> Path | None:
+        """Finish its recording; the folder, or None where nothing was recorded."""
+        data, self.data = self.data, None
+        return None if data is None else data.close()
+
     def close(self) -> None:
         """Let the game go."""
         self.env.close()
 
     def _reset(self, env_seed: int) -> None:
         picture, self.info = _known(self.env.reset, seed=env_seed)
-        self.reward, self._behind = 0.0, False
+        self._behind = False
         self._actions: list[np.ndarray] = []
         self._kept.clear()
         self._show(Moment(picture.copy(), self.schema.raw(self.schema.noop()), pose=pose_of(self.info)))

@@ -24,6 +24,7 @@ from data_collect.recording.recorder import EpisodeWriter, seeds
 from data_collect.schema import ActionSchema
 from data_collect.shards.chunk import Chunk
 from data_collect.shards.writer import ShardWriter, write_atomic
+from game_wm.dream import Moment
 
 
 class ShardRecording:
@@ -45,6 +46,7 @@ class ShardRecording:
             ) from None
         self._writer = ShardWriter(self.folder)
         self._playing: EpisodeWriter | None = None
+        self._last: Moment | None = None  # of the dream that is recorded
         try:
             write_atomic(self.folder / CARD, json.dumps(self._settings, indent=1))
         except (UserError, OSError) as error:
@@ -76,6 +78,13 @@ class ShardRecording:
         self.steps += 1
         if ended:
             self._playing = None
+
+    def dreamt(self, before: Moment, moment: Moment) -> None:
+        """One step of a dream; another episode begins where it does not go on from the last step."""
+        if before is not self._last or not self.playing:
+            self.begin(before.picture, {})
+        self.step(moment.action, moment.reward, moment.ended, moment.picture, {})
+        self._last = moment
 
     def end(self) -> None:
         """The episode goes on, but not in this recording."""

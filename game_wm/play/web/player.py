@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from data_collect.schema import ActionSchema
-    from game_wm.play.live_game import Moment
+    from game_wm.dream import Moment
 
 UNSEEN = 2  # pictures on their way to a page at most
 CHANGES = 1.0, 4.0  # a second, and at once

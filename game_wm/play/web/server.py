@@ -31,8 +31,8 @@ from PIL import Image
 
 from data_collect.errors import UserError
 from data_collect.places import CODES
+from game_wm.dream import saved
 from game_wm.play import keymap
-from game_wm.play.files import saved_dream as saved
 from game_wm.play.session import check
 from game_wm.play.timing import Pacer
 from game_wm.play.web.addresses import hostname, is_loopback, netloc

@@ -18,10 +18,10 @@ from safetensors import safe_open
 
 from data_collect.errors import UserError
 from game_wm.checkpoint import FORMAT
+from game_wm.dream import saved
 from game_wm.library import playable
 from game_wm.pictures import unpack_contexts
 from game_wm.play import keymap
-from game_wm.play.files import saved_dream as saved
 from game_wm.play.window import paint
 from game_wm.play.window.paint import AMBER, GROUND, INK, MUTED, put, text
 
@@ -65,7 +65,7 @@ def dreams(folder: Path) -> list[Entry]:
     found = []
     for when, path in sorted(files, reverse=True)[:NEWEST]:
         try:
-            about, picture = saved.look(path)
+            about, picture = saved.peek(path)
         except UserError:
             continue
         how = "left" if path.stem.endswith(saved.LEFT) else "saved"

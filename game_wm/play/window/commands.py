@@ -20,12 +20,12 @@ import pygame
 
 from data_collect.errors import UserError
 from data_collect.files import append_line
+from game_wm.dream import NO_CONTEXT
 from game_wm.play import keymap
-from game_wm.play.session import ELSEWHERE
 from game_wm.play.window import screen
 
 if TYPE_CHECKING:
-    from game_wm.play.live_game import Moment
+    from game_wm.dream import Moment
     from game_wm.play.session import Session
     from game_wm.play.window.chooser import Chooser
     from game_wm.play.window.gamepad import Gamepad
@@ -111,8 +111,8 @@ class Commands:
 
     def _waits(self) -> str:
         """For what a recording waits: the real game, once time has run back in it, is recorded from its next start."""
-        data, real = self.session.data, self.session.real
-        if data is None or real is None or real.data is not data or data.playing or self.session.ended:
+        data, real = self.session.data, self.session.scene.real
+        if data is None or real is None or real.data is not data or data.playing or self.session.scene.ended:
             return ""
         return f" waits: {self._key('next')} begins the next episode"
 
@@ -125,7 +125,7 @@ class Commands:
 
     def _do_single(self) -> None:
         self.session.paused = True
-        self.session.keyboard.pressed_at = self._last_shown = None
+        self.session.controls.keyboard.pressed_at = self._last_shown = None
         self.advance()
         self._last_shown = None
 
@@ -134,23 +134,23 @@ class Commands:
         self._resume_at = 0.0
 
     def _do_restart(self) -> None:
-        self.session.again()
+        self.session.scene.restart()
         self.draw()
 
     def _do_next(self) -> None:
-        self.session.move(1)
+        self.session.scene.restart(1)
         self.draw()
 
     def _do_previous(self) -> None:
-        self.session.move(-1)
+        self.session.scene.restart(-1)
         self.draw()
 
     def _do_save(self) -> None:
-        from game_wm.play.files import saved_dream as saved
+        from game_wm.dream import saved
 
         path = self._new_file(saved.SUFFIX)
-        saved.save(path, self.session.dream())
-        self._saved, self._kept = path, self.session.moment
+        saved.save(path, self.session.snapshot())
+        self._saved, self._kept = path, self.session.dream.moment
         self._say(f"saved {path}; {self._key('back')} comes back to this moment")
         self._break()
 
@@ -164,11 +164,11 @@ class Commands:
 
     def _restore(self, path: Path) -> None:
         """Go on in a saved dream; a recording of the real game, which that leaves, is finished."""
-        from game_wm.play.files import saved_dream as saved
+        from game_wm.dream import saved
 
         data = self.session.data
         self.session.restore(saved.load(path, self.session.checkpoint))
-        self._saved, self._kept = path, self.session.moment
+        self._saved, self._kept = path, self.session.dream.moment
         if data is not None and self.session.data is None and data.steps:
             self._tell(data.folder)
 
@@ -181,32 +181,32 @@ class Commands:
             entries = checkpoints(self._folders, self.session.checkpoint.path) + dreams(FOLDER)
             if entries:
                 self.chooser = Chooser(entries, self.session.checkpoint.path)
-                self.session.keyboard.release_all()
+                self.session.controls.keyboard.release_all()
                 self._pad.release_all()
             else:
                 self._say("there is nothing else to open yet")
         self._break()
 
     def _do_switch(self) -> None:
-        self._show("dream" if self.session.view == "real" else "real")
+        self._show("dream" if self.session.scene.view == "real" else "real")
 
     def _do_beside(self) -> None:
-        self._show("dream" if self.session.view == "both" else "both")
+        self._show("dream" if self.session.scene.view == "both" else "both")
 
     def _show(self, view: str) -> None:
-        data, came_from = self.session.data, self.session.view
+        data, came_from = self.session.data, self.session.scene.view
         if came_from == "real":
             self._say("the dream looks back over what was played …")  # a second, in a model with memory
             self.draw()
         self.session.show(view)
         if data is not None and self.session.data is None and data.steps:
             self._say(f"saved {data.folder}")
-        elif self.session.view != view:
+        elif self.session.scene.view != view:
             pass  # the real game has failed, which is told with the next picture
         elif view == "real":
             self._say(f"the real game; {self._key('switch')} dreams on from where it stands")
         elif came_from == "real":
-            self._say(f"a dream of the last {len(self.session.prompt[0])} real frames")
+            self._say(f"a dream of the last {len(self.session.dream.prompt[0])} real frames")
         self._break()
         self.draw()
 
@@ -237,52 +237,53 @@ class Commands:
 
     def _do_save_log(self) -> None:
         path = self._new_file(".npz")
-        self.session.save_log(path)
+        self.session.dream.log.save(path, self.session.checkpoint.name, self.session.scene.steps)
         self._say(f"saved {path}")
 
     def _do_mark(self) -> None:
         """A line in `marks.jsonl`, and what leads there: the actions, or the dream if it began in the real game."""
         session = self.session
-        if session.view == "real":
+        if session.scene.view == "real":
             self._say("this is the real game: only a dream has bad moments to mark")
             return
         path = FOLDER / MARKS
         mark = {
-            "checkpoint": session.checkpoint.name, "frame": session.frames,
+            "checkpoint": session.checkpoint.name, "frame": session.now.frames,
             "time": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "seconds": round(session.frames / session.schema.fps, 2), "context": session.context, "seed": session.seed,
-            "calls": session.steps, **self._leads_here(),
+            "seconds": round(session.now.frames / session.schema.fps, 2), "context": session.dream.context,
+            "seed": session.dream.seed,
+            "calls": session.scene.steps, **self._leads_here(),
         }  # fmt: skip
         append_line(path, json.dumps(mark))
-        self._say(f"marked frame {session.frames} in {path}")
+        self._say(f"marked frame {session.now.frames} in {path}")
 
     def _leads_here(self) -> dict[str, str | int]:
         """The file that a mark names, written; marks share a file as long as time has not run backwards."""
-        from game_wm.play.files import saved_dream as saved
+        from game_wm.dream import saved
 
         session = self.session
-        if session.context == ELSEWHERE:
+        if session.dream.context == NO_CONTEXT:
             path = self._new_file(f"-marked{saved.SUFFIX}")
-            saved.save(path, session.dream())
+            saved.save(path, session.snapshot())
             return {"dream": str(path)}
-        dropped = session.log.dropped
+        dropped = session.dream.log.dropped
         if self._log is None or self._log[1] != dropped:
             self._log = (self._new_file("-marked.npz"), dropped)
-        session.save_log(self._log[0])
-        return {"actions": str(self._log[0]), "step": len(session.log)}
+        session.dream.log.save(self._log[0], session.checkpoint.name, session.scene.steps)
+        return {"actions": str(self._log[0]), "step": len(session.dream.log)}
 
     def _do_memory(self) -> None:
-        self.session.watching = not self.session.watching
-        if self.session.state.episodic is None:
-            self.session.watching = False
+        self.session.scene.inspect = not self.session.scene.inspect
+        if self.session.dream.state.episodic is None:
+            self.session.scene.inspect = False
             self._say(f"{self.name} has no episodic memory")
         self.draw()
 
     def _do_fewer(self) -> None:
-        self._set_steps(max(1, self.session.steps // 2))
+        self._set_steps(max(1, self.session.scene.steps // 2))
 
     def _do_more(self) -> None:
-        self._set_steps(min(64, self.session.steps * 2))
+        self._set_steps(min(64, self.session.scene.steps * 2))
 
     def _do_quality(self) -> None:
         self.session.change_quality()
@@ -294,9 +295,9 @@ class Commands:
         try:
             self.session.checkpoint.check_steps(steps)
         except UserError:
-            self._say(f"{self.name} takes {self.session.steps} calls a frame")
+            self._say(f"{self.name} takes {self.session.scene.steps} calls a frame")
         else:
-            self.session.steps = steps
+            self.session.scene.steps = steps
 
     # --- files ------------------------------------------------------------------------------------
 
@@ -304,8 +305,8 @@ class Commands:
         """Keep the dream of a session (by default the present one), and finish what it was recording."""
         session = session or self.session
         with ExitStack() as stack:  # each of them happens, whatever becomes of the others
-            if session.real is not None:
-                stack.callback(session.real.close)
+            if session.scene.real is not None:
+                stack.callback(session.scene.real.close)
             stack.callback(self._stop_data, session)
             stack.callback(self._stop_film, session)
             if unkept := self._keep(session):
@@ -314,32 +315,33 @@ class Commands:
     def _kept_already(self, session: Session | None = None) -> bool:
         """Whether there is nothing to keep: nothing was dreamt, it is over, it is saved, or the real game is played."""
         now = session or self.session
-        return now.view == "real" or not now.moment.frames or now.moment.ended or now.moment is self._kept
+        moment = now.dream.moment
+        return now.scene.view == "real" or not moment.frames or moment.ended or moment is self._kept
 
     def _keep(self, session: Session) -> str:
         """Save the dream, so that the next start can go on with it, in place of the oldest that was saved so; why that
         cannot be, or nothing."""
-        from game_wm.play.files import saved_dream as saved
+        from game_wm.dream import saved
 
         if self._kept_already(session):
             return ""
         try:
             path = self._new_file(f"{saved.LEFT}{saved.SUFFIX}", session.checkpoint.name)
-            saved.save(path, session.dream())
+            saved.save(path, session.snapshot())
             for older in saved.left(FOLDER, session.checkpoint.name)[MOST_LEFT:]:
                 older.unlink(missing_ok=True)
         except Exception as error:  # whatever ails the dream, the window can be left
             return str(error) or type(error).__name__
-        self._kept = session.moment
+        self._kept = session.dream.moment
         return ""
 
     def _left(self) -> Path | None:
         """The dream of this very checkpoint that was left last."""
-        from game_wm.play.files import saved_dream as saved
+        from game_wm.dream import saved
 
         for path in saved.left(FOLDER, self.session.checkpoint.name):
             with suppress(UserError):  # a damaged one is no offer
-                if saved.look(path)[0].digest == self.session.checkpoint.digest:
+                if saved.peek(path)[0].digest == self.session.checkpoint.digest:
                     return path
         return None
 

@@ -73,7 +73,7 @@ class Figures:
     ) -> None:
         """Name and place above left, pace above right, keys below left, score below right, and what is going on in the
         middle above; `waiting` says for what a recording waits. What has no room is left out."""
-        if now >= self._next or session.paused or session.ended or rewinding:
+        if now >= self._next or session.paused or session.scene.ended or rewinding:
             self._next = now + REFRESH
             self._texts = _figures(session, fps)
         t = self._texts
@@ -111,8 +111,8 @@ def _states(session: Session, rewinding: bool, waiting: str) -> list[tuple[str, 
         states.append(("backwards", AMBER))
     elif session.paused:
         states.append(("paused", INK))
-    if session.player is not session.keyboard:
-        states.append((f"{_player(session.player_name)} plays", AMBER))
+    if session.controls.agent is not session.controls.keyboard:
+        states.append((f"{_player(session.controls.name)} plays", AMBER))
     return states
 
 
@@ -137,7 +137,7 @@ def _status(board: Board, states: list[tuple[str, tuple[int, int, int]]], y: flo
 def _figures(session: Session, fps: float | None) -> dict[str, str]:
     median, late = session.times.quantile_ms(0.5), session.times.quantile_ms(0.95)
     key, key_late = session.latencies.quantile_ms(0.5), session.latencies.quantile_ms(0.95)
-    calls = f" · {session.steps} denoiser call{'s' if session.steps > 1 else ''}"
+    calls = f" · {session.scene.steps} denoiser call{'s' if session.scene.steps > 1 else ''}"
     if session.quality is not None:
         calls += f" · {session.quality.label}"
     return {
@@ -145,18 +145,18 @@ def _figures(session: Session, fps: float | None) -> dict[str, str]:
         "pace": f"{fps:.0f} frames/s" if fps else "– frames/s",
         "frame": "" if median is None or late is None else f"frame {median:.0f} ms, 95% in {late:.0f}",
         "latency": "" if key is None or key_late is None else f"key to picture {key:.0f} ms, 95% in {key_late:.0f}",
-        "score": f"score {session.score + 0.0:.1f}".replace("-0.0", "0.0"),
-        "calls": f"frame {session.frames}{calls if session.view != 'real' else ''}",
+        "score": f"score {session.now.score + 0.0:.1f}".replace("-0.0", "0.0"),
+        "calls": f"frame {session.now.frames}{calls if session.scene.view != 'real' else ''}",
     }
 
 
 def _place(session: Session) -> str:
-    if session.view != "dream" and session.real is not None:
-        what = "the real game" if session.view == "real" else "real game and dream"
-        return f"{what}, episode {session.real.number + 1}"
-    if session.context < 0:
+    if session.scene.view != "dream" and session.scene.real is not None:
+        what = "the real game" if session.scene.view == "real" else "real game and dream"
+        return f"{what}, episode {session.scene.real.number + 1}"
+    if session.dream.context < 0:
         return "begun in the real game"
-    return f"place {session.context + 1} of {session.contexts}"
+    return f"place {session.dream.context + 1} of {session.scene.contexts}"
 
 
 def _player(name: str) -> str:
@@ -168,7 +168,7 @@ def _caps(board: Board, session: Session, left: int, bottom: int, s: int) -> Non
     """The game's keys, lit as the last action has them: arrows as on a keyboard, then the others; in words,
     where they have no room."""
     schema = session.schema
-    down = keymap.pressed(schema, session.action)
+    down = keymap.pressed(schema, session.now.action)
     side, gap = round(s * 1.9), round(s * 0.3)
     step = side + gap
     places = {"left": (0, 1), "down": (1, 1), "right": (2, 1), "up": (1, 0)}
@@ -184,7 +184,7 @@ def _caps(board: Board, session: Session, left: int, bottom: int, s: int) -> Non
     caps = paint.beside([paint.cap(keymap.meaning(schema, key), s, _level(down[key])) for key in others], gap)
     if len(others) > MOST_CAPS or not board.put(caps, (x, bottom), "bottomleft"):
         room = board.target.get_width() - x - left
-        words = paint.shortened(keymap.describe(schema, session.action), s, room)
+        words = paint.shortened(keymap.describe(schema, session.now.action), s, room)
         board.put(words, (x, bottom - side / 2), "midleft")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pygame
 
 from game_wm.memory.first_person.episodic import NEVER
+from game_wm.play.scene import DIVERGED_DB
 from game_wm.play.window import display, paint
 from game_wm.play.window.paint import AMBER, INK, MUTED, RED, Board, put, text
 
@@ -36,7 +37,7 @@ def left(board: Board, session: Session, inside: bool, graph: bool) -> None:
 
 def latents(session: Session, s: int, room: int) -> pygame.Surface | None:
     """The channels of the last latent as tiles: blue below zero, amber above; None where `room` pixels are too few."""
-    values = session.state.dynamics.latents[0, -1].float().cpu().numpy()  # (C, h, w)
+    values = session.dream.state.dynamics.latents[0, -1].float().cpu().numpy()  # (C, h, w)
     channels, height, width = values.shape
     columns = math.ceil(math.sqrt(channels * height / width))
     rows = math.ceil(channels / columns)
@@ -80,14 +81,14 @@ def likeness(board: Board, session: Session) -> None:
     """Above the two pictures whose each is, below them the PSNR of the dream against the real game, now and before."""
     s = paint.type_size(board.target)
     width, height = board.target.get_size()
-    now = f"{session.psnr[-1]:.1f} dB" if session.psnr else "the same moment"
-    parted = session.parted
+    psnr, parted = session.scene.likeness.psnr, session.scene.likeness.diverged
+    now = f"{psnr[-1]:.1f} dB" if psnr else "the same moment"
     words = "together so far" if parted is None else f"parted after {parted / session.schema.fps:.1f} s"
     wide, tall = max(s, round(min(width - 4 * s, s * 26))), round(s * 3.4)
     sheet, (x, y) = _panel(f"PSNR {now} · {words}", wide, tall, s)
     _line(sheet, session, (x, y, wide, tall))
     board.slide(sheet, (width / 2, height - s * 5.6), -max(1, s // 2), "midbottom")
-    pictures = display.places(board.target, [session.moment.picture.shape] * 2)
+    pictures = display.places(board.target, [session.dream.moment.picture.shape] * 2)
     labels = [text(words, round(s * 1.2), INK, True) for words in ("real game", "dream")]
     for y in range(max(0, round(pictures[0].top - s * 1.8)), height, max(1, s // 3)):
         spots = [label.get_rect(midtop=(where.centerx, y)) for label, where in zip(labels, pictures)]
@@ -100,16 +101,16 @@ def likeness(board: Board, session: Session) -> None:
 def _line(sheet: pygame.Surface, session: Session, box: tuple[int, int, int, int]) -> None:
     """The PSNR of every frame since both were at the same moment, and the mark at which a dream has parted."""
     x, y, wide, tall = box
-    level = y + tall - round(tall * session.PARTED / FAITHFUL)
+    level = y + tall - round(tall * DIVERGED_DB / FAITHFUL)
     pygame.draw.line(sheet, (90, 92, 98), (x, level), (x + wide, level))
-    values = np.array(session.psnr)
+    values = np.array(session.scene.likeness.psnr)
     if len(values) < 2:
         return
     which = np.linspace(0, len(values) - 1, min(len(values), wide)).round().astype(int)
     across = x + which / max(SHOWN, len(values) - 1) * wide
     down = y + tall - np.clip(values[which] / FAITHFUL, 0, 1) * tall
     pygame.draw.aalines(sheet, INK, False, list(zip(across.tolist(), down.tolist())))
-    if (parted := session.parted) is not None:
+    if (parted := session.scene.likeness.diverged) is not None:
         at = x + (parted - 1) / max(SHOWN, len(values) - 1) * wide
         pygame.draw.line(sheet, AMBER, (at, y), (at, y + tall))
 
@@ -131,7 +132,7 @@ def memory(board: Board, session: Session) -> None:
     """What memory gave for the frame that is shown: the view it drew, the pictures it drew from with their ages, and
     where the frames that it keeps were seen, the player in the middle looking up. The last of these have no place in a
     small window."""
-    found, s = session.remembered, paint.type_size(board.target)
+    found, s = session.dream.remembered, paint.type_size(board.target)
     gap = round(s * 0.7)
     sources = _sources(session, s)
     side = max(round(s * 7.2), sources[0].get_width() * 2 + gap if sources else 0)
@@ -154,7 +155,7 @@ def memory(board: Board, session: Session) -> None:
 
 def _sources(session: Session, s: int) -> list[pygame.Surface]:
     """The pictures that the view was drawn from, each with its age below, all of one size."""
-    found = session.remembered
+    found = session.dream.remembered
     if found is None:
         return []
     ages = [

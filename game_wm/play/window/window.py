@@ -24,13 +24,12 @@ from data_collect.files import cannot_write
 from data_collect.places import SCANCODES
 from game_wm.play import keymap
 from game_wm.play.timing import Pacer, Timings
-from game_wm.play.window import commands, display, paint, screen
-from game_wm.play.window import overlays as views
+from game_wm.play.window import commands, display, overlays, paint, screen
 from game_wm.play.window.commands import HINT, Commands
 from game_wm.play.window.gamepad import Gamepad
 
 if TYPE_CHECKING:
-    from game_wm.play.live_game import Moment
+    from game_wm.dream import Moment
     from game_wm.play.session import Session
     from game_wm.play.window.chooser import Chooser
 
@@ -129,9 +128,9 @@ class Window(Commands):
         self._pacer = Pacer(session.fps)
         self._down.clear()
         self._log = None
-        self.surface = screen.fit(self.surface, session.picture.shape[:2])
+        self.surface = screen.fit(self.surface, session.now.picture.shape[:2])
         words = f"{self._key('help')} shows the keys"
-        if self._saved is None and not session.moment.frames and (left := self._left()):
+        if self._saved is None and not session.dream.moment.frames and (left := self._left()):
             self._saved = left
             words += f"; {self._key('back')} goes on where you left"
         self._say(words)
@@ -139,12 +138,12 @@ class Window(Commands):
 
     def open(self, path: Path) -> None:
         """Play another checkpoint, or go on in a saved dream; where that fails, what was played goes on."""
-        from game_wm.play.files import saved_dream as saved
+        from game_wm.dream import saved
 
         dream = path if path.suffix == saved.SUFFIX else None
         try:
             if dream is not None:
-                about, _ = saved.look(dream)
+                about, _ = saved.peek(dream)
                 if about.digest == self.session.checkpoint.digest:
                     self._restore(dream)
                     return
@@ -197,7 +196,7 @@ class Window(Commands):
         """Seconds until the next frame."""
         if self.help or self.chooser or (self.session.paused and not self.rewinding):
             return IDLE
-        waiting = self._resume_at - now if self.session.ended and not self.rewinding else 0.0
+        waiting = self._resume_at - now if self.session.scene.ended and not self.rewinding else 0.0
         return max(self._pacer.wait(now), waiting)
 
     def pump(self, wait: float = 0.0) -> bool:
@@ -225,12 +224,12 @@ class Window(Commands):
             self._fail(error)
             if session.video is filmed and session.data is recorded:
                 session.take_over("keyboard")
-        if session.ended:
+        if session.scene.ended:
             self._resume_at = started + NOTICE
         self.draw()
         session.shown()
         now = time.perf_counter()
-        if words := session.hold(now - started):
+        if words := session.adapt_quality(now - started):
             self._say(words)
         if self._last_shown is not None:
             self._periods.add(now - self._last_shown)
@@ -254,7 +253,7 @@ class Window(Commands):
         """Everything that is on the screen."""
         session, now = self.session, time.perf_counter()
         self.surface = pygame.display.get_surface() or self.surface  # its size is the window's
-        if news := session.news():
+        if news := session.scene.news():
             self._figures.refresh()
             self._fail(UserError(f"{news}; {self._key('switch')} or {self._key('beside')} begins it anew"))
         words, until = self._hint
@@ -269,9 +268,8 @@ class Window(Commands):
         pygame.display.flip()
 
     def _draw_play(self, board: paint.Board, session: Session, now: float, words: str) -> None:
-        both = session.view == "both" and session.real is not None
-        shown = [session.real.moment.picture, session.moment.picture] if both and session.real else [session.picture]
-        over = session.ended and not self.rewinding
+        real, over = session.scene.beside, session.scene.ended and not self.rewinding
+        shown = [*([] if real is None else [real.moment.picture]), session.now.picture]
         display.pictures(self.surface, shown, dimmed=over or self.help)
         if self.help:
             sheets = self._help_pages()
@@ -283,19 +281,19 @@ class Window(Commands):
             self._figures.draw(board, session, fps, now, self.rewinding, self._waits())
         if over:
             display.notice(board, "The episode has ended", "another one begins")
-        elif both:
-            views.likeness(board, session)
+        elif real is not None:
+            overlays.likeness(board, session)
         display.hint(board, words)
         if over:
             return
-        views.left(board, session, self.latents and session.view != "real", self.graph)
-        if session.watching and session.view != "real":
-            views.memory(board, session)
+        overlays.left(board, session, self.latents and session.scene.view != "real", self.graph)
+        if session.scene.inspect and session.scene.view != "real":
+            overlays.memory(board, session)
 
     # --- events -------------------------------------------------------------------------------------------------
 
     def _handle(self, event: pygame.event.Event, at: float) -> None:
-        keyboard = self.session.keyboard
+        keyboard = self.session.controls.keyboard
         if event.type == pygame.QUIT:
             self.leave()
         elif event.type == pygame.KEYUP:
@@ -363,7 +361,7 @@ class Window(Commands):
         """What lies between is neither a slow frame nor a slow answer."""
         self._last_shown = None
         self._figures.refresh()
-        self.session.keyboard.forget()
+        self.session.controls.keyboard.forget()
 
     def _say(self, words: str) -> None:
         self._hint = (words, time.perf_counter() + max(HINT, len(words) * READING))

@@ -1,7 +1,7 @@
 """A dream as a file: where it began, everything that was pressed, and the state it has reached.
 
-    save("walk.dream", dream)
-    dream = load("walk.dream", checkpoint)          # checked against the checkpoint that it was dreamt by
+    save("walk.dream", dream.snapshot(model))
+    saved = load("walk.dream", checkpoint)          # checked against the checkpoint that it was dreamt by
 
 A safetensors file: `state.*`, `prompt.frames`, `prompt.actions`, `prompt.poses` where there are any, `actions`,
 `steps`, `picture`, and metadata. Going on from the state, or dreaming all of it again from the prompt, is exact to the
@@ -26,7 +26,6 @@ from torch import Tensor
 from data_collect.errors import UserError
 from data_collect.files import whole
 from game_wm.checkpoint import content_hash
-from game_wm.evaluation.metrics import psnr
 from game_wm.world import WorldState
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class About:
 
 
 @dataclass
-class Dream:
+class SavedDream:
     """`prompt_frames` uint8 (P, H, W, 3), `prompt_actions` float32 (P - 1, A), raw `actions` (T, D), denoiser calls of
     each frame `steps` uint8 (T,), the last `picture` uint8 (H, W, 3), the `state` of one player, and `prompt_poses`
     float32 (P, 3), if they are known."""
@@ -78,7 +77,7 @@ def executable(model: Any, players: int = 1) -> str:
     return f"torch {torch.__version__}, {device}, {bits}, {torch.get_num_threads()} threads, {batch}"
 
 
-def save(path: str | Path, dream: Dream) -> None:
+def save(path: str | Path, dream: SavedDream) -> None:
     """Write the file, whole or not at all. `UserError` when it cannot be written."""
     tensors = {f"state.{name}": value.cpu() for name, value in dream.state.to_dict().items()}
     tensors |= {"prompt.frames": dream.prompt_frames.cpu(), "prompt.actions": dream.prompt_actions.cpu()}
@@ -98,10 +97,10 @@ def left(folder: Path, name: str) -> list[Path]:
     return [path for _, path in sorted(found, key=lambda x: (x[0][1], int(x[0][2] or 1)), reverse=True)]
 
 
-def load(path: str | Path, checkpoint: Checkpoint) -> Dream:
+def load(path: str | Path, checkpoint: Checkpoint) -> SavedDream:
     """Read a dream for this checkpoint. `UserError`: missing, damaged, no dream, or another checkpoint's."""
     path = Path(path)
-    about, _ = look(path)
+    about, _ = peek(path)
     if about.digest != checkpoint.digest:
         raise UserError(
             f"{path} was dreamt by another checkpoint, {about.checkpoint}, and this one, {checkpoint.name}, is no "
@@ -117,25 +116,12 @@ def load(path: str | Path, checkpoint: Checkpoint) -> Dream:
         actions, steps, picture = (tensors[name].numpy() for name in ("actions", "steps", "picture"))
         prompt = tensors["prompt.frames"], tensors["prompt.actions"]
         state, poses = WorldState.from_dict(values), tensors.get("prompt.poses")
-        return Dream(about, *prompt, actions, steps, picture, state, poses)
+        return SavedDream(about, *prompt, actions, steps, picture, state, poses)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path, error) from None
 
 
-def compared(again: Dream, dream: Dream) -> str:
-    """A sentence on a dream that was dreamt again: whether every bit of its state and its picture is the same."""
-    was, now = dream.state.to_dict(), again.state.to_dict()
-    same = np.array_equal(dream.picture, again.picture) and all(torch.equal(now[name], was[name]) for name in was)
-    if same:
-        return "dreamt again: the same, bit for bit"
-    pictures = (torch.from_numpy(x)[None] for x in (dream.picture, again.picture))
-    words = f"dreamt again: not the same, the last pictures are {psnr(*pictures).item():.1f} dB alike"
-    if again.about.executable != dream.about.executable:
-        words += f" (saved on {dream.about.executable}; now {again.about.executable})"
-    return words
-
-
-def look(path: Path) -> tuple[About, np.ndarray]:
+def peek(path: Path) -> tuple[About, np.ndarray]:
     """What a dream says of itself, and its last picture, without reading the rest. `UserError` as in `load`."""
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"

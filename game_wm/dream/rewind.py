@@ -19,7 +19,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from game_wm.world import WorldState
 
-LIMIT = 256 << 20  # bytes: a minute and a half of the maze or of Doom
+REWIND_BYTES = 256 << 20  # bytes: a minute and a half of the maze or of Doom
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # A place is written together with its time: comparing the pictures of all places would take longer than the frame.
 STAMP = "episodic.times"
@@ -32,7 +32,7 @@ Change = tuple[Tensor | None, Tensor]
 class Undo:
     """The last frames of a state. Holds one copy of it, and at most `limit` bytes of what was written over."""
 
-    def __init__(self, state: WorldState, limit: int = LIMIT) -> None:
+    def __init__(self, state: WorldState, limit: int = REWIND_BYTES) -> None:
         self.limit, self.nbytes = limit, 0
         self._last = {name: value.clone() for name, value in state.to_dict().items()}
         self._frames: deque[tuple[int, dict[str, Change], Any]] = deque()
