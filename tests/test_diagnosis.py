@@ -10,7 +10,8 @@ import torch
 from game_wm.checkpoint import load, save
 from game_wm.play.app import main as play
 from tests.tiny import tiny_checkpoint, tiny_world
-from train.diagnosis import Figures, HeldOut, measure, told
+from train.assemble import SeedContexts
+from train.diagnosis import Diagnosis, measure, summary
 
 
 @pytest.mark.parametrize(
@@ -28,9 +29,9 @@ def test_the_stage_with_the_largest_part_of_the_error_is_named(
     tokenizer: float, frame: float, teacher: float | None, repeat: float, limit: str
 ) -> None:
     psnr = {"tokenizer": tokenizer, "next_frame": frame, "repeat": repeat}
-    figures = Figures(64, psnr | ({"teacher": teacher} if teacher else {}))
+    figures = Diagnosis(64, psnr | ({"teacher": teacher} if teacher else {}))
     assert figures.limit == limit
-    *lines, last = told(figures)
+    *lines, last = summary(figures)
     assert len(lines) == len(figures.psnr) and f"{tokenizer:6.2f} dB" in lines[0] and f"{repeat:6.2f} dB" in lines[-1]
     assert (
         last.startswith("warning: WORSE than" if frame < repeat else "better than")
@@ -45,14 +46,14 @@ def test_figures_are_of_the_last_frame_of_each_prompt() -> None:
         for t in range(6):
             frames[prompt, t, 8:16, 2 * t + prompt : 2 * t + prompt + 8] = 200
     world = tiny_world()
-    figures = measure(world, HeldOut(frames, torch.zeros(20, 6, 4), None), teacher=world)
+    figures = measure(world, SeedContexts(frames, torch.zeros(20, 6, 4), None), teacher=world)
     assert set(figures.psnr) == set(figures.psnr_moving) == {"tokenizer", "next_frame", "repeat", "teacher"}
     off = 2 * 2 * 8 * 100**2 / (64 * 64)  # two columns appear, two are left, of eight rows
     assert figures.psnr["repeat"] == pytest.approx(20 * torch.log10(torch.tensor(255 / off**0.5)).item(), abs=1e-4)
     assert figures.psnr_moving["repeat"] == pytest.approx(20 * torch.log10(torch.tensor(255 / 50)).item(), abs=1e-4)
     assert figures.psnr["teacher"] == figures.psnr["next_frame"]
-    still = measure(world, HeldOut(frames[:, :1].repeat(1, 3, 1, 1, 1)[:1], torch.zeros(1, 3, 4), None))
-    assert still.psnr_moving == {} and "moves" not in "".join(told(still)[:3])
+    still = measure(world, SeedContexts(frames[:, :1].repeat(1, 3, 1, 1, 1)[:1], torch.zeros(1, 3, 4), None))
+    assert still.psnr_moving == {} and "moves" not in "".join(summary(still)[:3])
 
 
 def test_what_is_worse_than_repeating_says_so_when_it_is_played(

@@ -1,10 +1,10 @@
-"""How good a model is at the next frame, beside repeating the last one, and which stage of training would gain most.
+"""How good a model's next frame is, beside repeating the last one, and which stage is worth more training.
 
-    figures = measure(model, held_out)               # dB of the tokenizer alone, the next frame, repeating
-    for line in told(figures, stages): print(line)   # the last lines of a pipeline
+    figures = measure(model, held_out)              # dB of the tokenizer alone, the next frame, repeating
+    for line in summary(figures): print(line)       # the last lines of a pipeline
 
-A model's error is what the tokenizer leaves, and what prediction adds to it; of the larger part more training takes
-most. No frame is better than the tokenizer alone: where that is worse than repeating, nothing else helps.
+The error of a frame has two parts: what the tokenizer loses, and what prediction adds. More training pays most for the
+larger one. No frame is better than the tokenizer alone: where that is worse than repeating, nothing else helps.
 
 Legend: S prompts, P frames of one, H, W pixels, A encoded action.
 """
@@ -12,7 +12,7 @@ Legend: S prompts, P frames of one, H, W pixels, A encoded action.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,24 +21,16 @@ from torch import Tensor
 from game_wm.evaluation.metrics import pooled_psnr, squared_error
 from game_wm.evaluation.rollout import round_trip
 from game_wm.world import WorldModel
+from train.assemble import SeedContexts
 
-PROMPT = 32  # real frames before the one that is judged, or as many as an episode has
-BATCH = 16
-MOVES = 16  # grey levels of 256 by which a pixel differs from the median picture if something moves there
-FEWEST = 1e-4  # share of the pixels that must move for a figure of them
-
-
-class HeldOut(NamedTuple):
-    """Real frames uint8 (S, P, H, W, 3) that training has not seen, the actions (S, P, A) done on them, and their poses
-    (S, P, 3), where they were recorded. The last frame of each is the one to be foreseen."""
-
-    frames: Tensor
-    actions: Tensor
-    poses: Tensor | None
+FRAMES_BEFORE = 32  # real frames before the one that is judged, or as many as an episode has
+PROMPTS_AT_ONCE = 16
+MOVED = 16  # grey levels of 256 between a pixel and the median picture where something moves
+FEWEST_MOVING = 1e-4  # share of the pixels that must move to be judged by themselves
 
 
 @dataclass
-class Figures:
+class Diagnosis:
     """PSNR in dB over all pixels, and over those where something moves, of `tokenizer`, `next_frame`, `repeat` and,
     where there is one, the `teacher`'s next frame; `frames`: how many were judged."""
 
@@ -55,11 +47,11 @@ class Figures:
     def limit(self) -> str:
         """The stage whose part of the next frame's error is the largest."""
         error = {name: 10 ** (-value / 10) for name, value in self.psnr.items()}
-        foreseen = min(error["next_frame"], error.get("teacher", error["next_frame"]))
+        predicted = min(error["next_frame"], error.get("teacher", error["next_frame"]))
         parts = {
             "tokenizer": error["tokenizer"],
-            "dynamics": foreseen - error["tokenizer"],
-            "distill": error["next_frame"] - foreseen,
+            "dynamics": predicted - error["tokenizer"],
+            "distill": error["next_frame"] - predicted,
         }
         if self.psnr["tokenizer"] <= self.psnr["repeat"]:
             return "tokenizer"
@@ -80,28 +72,28 @@ class Figures:
 
 
 @torch.no_grad()
-def foreseen(model: WorldModel, held_out: HeldOut) -> Tensor:
+def next_frames(model: WorldModel, held_out: SeedContexts) -> Tensor:
     """The last frame of each prompt (S, H, W, 3) as the model draws it after those before."""
     frames, actions, poses = held_out
     prompt, made = frames.shape[1] - 1, []
-    for first in range(0, len(frames), BATCH):
-        part = slice(first, first + BATCH)
+    for first in range(0, len(frames), PROMPTS_AT_ONCE):
+        part = slice(first, first + PROMPTS_AT_ONCE)
         placed = None if poses is None else poses[part, :prompt]
         state = model.start(frames[part, :prompt], actions[part, : prompt - 1], torch.arange(len(frames[part])), placed)
         made.append(model.step(state, actions[part, prompt - 1])[0].frames)
     return torch.cat(made)
 
 
-def measure(model: WorldModel, held_out: HeldOut, teacher: WorldModel | None = None) -> Figures:
+def measure(model: WorldModel, held_out: SeedContexts, teacher: WorldModel | None = None) -> Diagnosis:
     """The figures of a model, and of the teacher that it was distilled from."""
     frames = held_out.frames
-    truth, shown = frames[:, -1], {"tokenizer": round_trip(model, frames), "next_frame": foreseen(model, held_out)}
+    truth, shown = frames[:, -1], {"tokenizer": round_trip(model, frames), "next_frame": next_frames(model, held_out)}
     shown["repeat"] = frames[:, -2]
     if teacher is not None:
-        shown["teacher"] = foreseen(teacher, held_out)
-    figures = Figures(len(frames), {name: dB(truth, each) for name, each in shown.items()})
+        shown["teacher"] = next_frames(teacher, held_out)
+    figures = Diagnosis(len(frames), {name: dB(truth, each) for name, each in shown.items()})
     moving = moves(frames)
-    if moving.float().mean() > FEWEST:
+    if moving.float().mean() > FEWEST_MOVING:
         figures.psnr_moving = {name: dB(truth, each, moving) for name, each in shown.items()}
     return figures
 
@@ -111,7 +103,7 @@ def moves(frames_SPHWC: Tensor) -> Tensor:
     every = max(1, frames_SPHWC.shape[1] // 4)
     median = np.median(frames_SPHWC[:, ::every].flatten(0, 1).numpy(), axis=0)
     away = np.abs(frames_SPHWC[:, -1].numpy().astype(np.float32) - median.astype(np.float32))
-    return torch.from_numpy(away.max(-1) > MOVES)
+    return torch.from_numpy(away.max(-1) > MOVED)
 
 
 def dB(truth_BHWC: Tensor, shown_BHWC: Tensor, mask_BHW: Tensor | None = None) -> float:
@@ -119,7 +111,7 @@ def dB(truth_BHWC: Tensor, shown_BHWC: Tensor, mask_BHW: Tensor | None = None) -
     return pooled_psnr(squared_error(truth_BHWC, shown_BHWC, mask_BHW))
 
 
-NAMES = {
+LABELS = {
     "tokenizer": "tokenizer alone",
     "next_frame": "next frame, held-out episodes",
     "teacher": "next frame of the teacher",
@@ -132,9 +124,9 @@ REASONS = {
 }
 
 
-def told(figures: Figures) -> list[str]:
+def summary(figures: Diagnosis) -> list[str]:
     """The figures, a line each, and what they mean; a warning where repeating the last frame would be better."""
-    lines = [f"{NAMES[name] + ':':32}{figures.psnr[name]:6.2f} dB{_moving(figures, name)}" for name in NAMES
+    lines = [f"{LABELS[name] + ':':32}{figures.psnr[name]:6.2f} dB{_moving(figures, name)}" for name in LABELS
              if name in figures.psnr]  # fmt: skip
     reason = REASONS[figures.limit]
     if figures.gain <= 0:
@@ -142,5 +134,5 @@ def told(figures: Figures) -> list[str]:
     return [*lines, f"better than repeating the last frame, by {figures.gain:.2f} dB; {reason}"]
 
 
-def _moving(figures: Figures, name: str) -> str:
+def _moving(figures: Diagnosis, name: str) -> str:
     return f", {figures.psnr_moving[name]:.2f} dB where something moves" if name in figures.psnr_moving else ""

@@ -41,8 +41,9 @@ from game_wm.evaluation.options import FIRST_SEED
 from game_wm.evaluation.report.card import tidy
 from game_wm.evaluation.report.sheet import beside, draw
 from game_wm.evaluation.rollout import RealGame, Truth, roll, stack
-from game_wm.world import WorldConfig, WorldModel
+from game_wm.world import WorldModel
 from train import commands
+from train.assemble import assemble
 from train.checkpoints import load_dynamics, load_geometry, load_tokenizer, read_checkpoint
 from train.data.encode import tokenizer_hash
 from train.data.windows import LatentStore
@@ -166,13 +167,8 @@ class Trial:
         geometry = load_geometry(self.geometry) if self.geometry and network.config.views else None
         memory = replace(geometry.config, **self.candidate.memory) if geometry else None
         state, p = read_checkpoint(last), truth.prompt
-        student = state["game_wm"]["settings"]["model"].get("student_steps")
-        calls = self.protocol.steps or student or objective.calls(network.config.height * network.config.width)
-        model = WorldModel(WorldConfig(tokenizer.config, network.config, objective, calls, memory))
-        if model.geometry is not None and geometry is not None:
-            model.geometry.load_state_dict(geometry.state_dict())
-        model.tokenizer.load_state_dict(tokenizer.state_dict())
-        model.dynamics.load_state_dict(network.state_dict())
+        calls = self.protocol.steps or state["game_wm"]["settings"]["model"].get("student_steps")
+        model = assemble(tokenizer, network, objective, geometry, calls, memory)
         trained = {**state["game_wm"]["trained"], "steps": state["global_step"]}
         contexts = truth.frames[:8, :p], truth.actions[:8, : p - 1]
         save(self.path, Checkpoint(model, self.store.schema, self.store.game, *contexts, trained, self.name, self.path))

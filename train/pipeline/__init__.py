@@ -276,14 +276,14 @@ class Runner:
 
     def export(self) -> int:
         """The playable checkpoint; the last lines say what it is worth, and what would make it better."""
-        from train.diagnosis import told
+        from train.diagnosis import summary
         from train.export import export
 
         path, figures = export(self.folder, self.plan.name, self.folder, self.plan.contexts, self.plan.prompt)
         say(f"{path}, {path.stat().st_size / 2**20:.1f} MiB, after {self.clock.spent:.1f} minutes")
         say(f"play it: python -m game_wm play {shlex.quote(str(path))}")
         assert figures is not None  # its own recording is there
-        for line in told(figures):
+        for line in summary(figures):
             say(line)
         longer = self.longer(figures.limit)
         say(f"train the {figures.limit} longer: {longer}")
