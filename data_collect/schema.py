@@ -256,24 +256,8 @@ class ActionSchema:
         """Schema of a gymnasium Discrete, MultiBinary, MultiDiscrete or Box space; names and keys have defaults.
 
         `UserError`: an unsupported space, names that do not fit it, keys that no keyboard has."""
-        from gymnasium import spaces
-
+        kind, default, ranges = _of_space(space)
         given = _words(names) if names is not None else None
-        ranges: dict[str, Any] = {}
-        if isinstance(space, spaces.Discrete) and int(space.start) == 0:
-            kind, default = "discrete", [f"action{i}" for i in range(int(space.n))]
-        elif isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
-            kind, default = "multibinary", [f"button{i}" for i in range(space.shape[0])]
-        elif isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1 and not np.any(space.start):
-            kind, nvec = "multidiscrete", [int(n) for n in space.nvec]
-            default = [f"choice{i}.{j}" for i, n in enumerate(nvec) for j in range(n)]
-            ranges["nvec"] = tuple(nvec)
-        elif isinstance(space, spaces.Box) and len(space.shape) == 1:
-            kind, default = "box", [f"axis{i}" for i in range(space.shape[0])]
-            ranges |= {"low": tuple(map(float, space.low)), "high": tuple(map(float, space.high))}
-        else:
-            raise UserError(f"the action space {space} is not supported: wrap it to a Discrete from 0 or a flat "
-                            "MultiBinary, MultiDiscrete from 0 or Box")  # fmt: skip
         chosen = given or tuple(default)
         if len(chosen) != len(default):
             raise UserError(f"{len(chosen)} action names for the {len(default)} actions of {space}")
@@ -285,6 +269,26 @@ class ActionSchema:
             raise UserError(problem)
         keymap = dict(keys) if keys is not None else default_keys(kind, chosen)
         return cls(kind=kind, names=chosen, keys=keymap, fps=float(fps), **ranges)
+
+
+def _of_space(space: Any) -> tuple[str, list[str], dict[str, Any]]:
+    """The kind of a gymnasium space, default names for its actions, and its ranges. `UserError`: an unsupported one."""
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Discrete) and int(space.start) == 0:
+        return "discrete", [f"action{i}" for i in range(int(space.n))], {}
+    if isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
+        return "multibinary", [f"button{i}" for i in range(space.shape[0])], {}
+    if isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1 and not np.any(space.start):
+        nvec = [int(n) for n in space.nvec]
+        return "multidiscrete", [f"choice{i}.{j}" for i, n in enumerate(nvec) for j in range(n)], {"nvec": tuple(nvec)}
+    if isinstance(space, spaces.Box) and len(space.shape) == 1:
+        ranges = {"low": tuple(map(float, space.low)), "high": tuple(map(float, space.high))}
+        return "box", [f"axis{i}" for i in range(space.shape[0])], ranges
+    raise UserError(
+        f"the action space {space} is not supported: wrap it to a Discrete from 0 or a flat MultiBinary, "
+        "MultiDiscrete from 0 or Box"
+    )
 
 
 def _words(names: Iterable[str]) -> tuple[str, ...]:

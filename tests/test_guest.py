@@ -21,9 +21,10 @@ import pytest
 from rude_game import GAME, Rude, rude
 from tiny_game import GAME as TINY
 
-from data_collect import games, guest, players
+from data_collect import games, players
 from data_collect.errors import Fault, UserError
-from data_collect.guest import Guest
+from data_collect.guest import host
+from data_collect.guest.guest import Guest
 from data_collect.guest.match import LEADER, NOBODY, Leg, Match
 
 LINE = r"fails in .*rude_game\.py, line \d+"
@@ -110,7 +111,7 @@ def test_a_game_that_ends_in_its_reset_or_its_beginning_is_a_sentence() -> None:
 
 @pytest.mark.parametrize("where", ["at=5", "at=0", "when=init"])
 def test_a_game_that_never_answers_is_given_up(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guest, "MAKING", 1)
+    monkeypatch.setattr(host, "MAKE_FACTOR", 1)
     with pytest.raises(UserError, match=r"did not answer within 1.5 seconds \(.*set GAME_SECONDS"):
         frames(Guest(f"{GAME}&deed=endless&{where}", 1.5), 5)
     monkeypatch.setenv("GAME_SECONDS", "soon")
@@ -152,7 +153,7 @@ def test_a_guest_goes_with_its_host(tmp_path: Path) -> None:
     """Killed in the midst of an endless step, with a program that the game has started."""
     left = tmp_path / "left"
     code = (
-        "import sys, threading; from data_collect.guest import Guest; from rude_game import rude\n"
+        "import sys, threading; from data_collect.guest.guest import Guest; from rude_game import rude\n"
         f"env = Guest(rude('start', at=0, left={str(left)!r})); env.reset(seed=1)\n"
         "other = Guest(rude('endless', at=0)); threading.Thread(target=other.reset, kwargs=dict(seed=1)).start()\n"
         "print(env._host.child.process.pid, other._host.child.process.pid, flush=True)"

@@ -10,7 +10,7 @@ Every game is a `gymnasium.Env` whose observation is its frame, uint8 (H, W, 3),
 (x, y, angle in radians), `map` (uint8 (rows, columns), 1 = wall) with `map_pose` where the map has units of its own,
 and `surface`. A game that knows how deep its world looks has `depth(poses, height, width)`, in the poses' units.
 
-What a game does to its process is done to that of who makes it. `data_collect.guest.Guest` makes it in one of its own.
+A game that is made here lives in the caller's process. `data_collect.guest.guest.Guest` gives it a process of its own.
 """
 
 from __future__ import annotations

@@ -91,19 +91,10 @@ class Doom(gymnasium.Env[np.ndarray, np.ndarray]):
         game.set_available_buttons([*pressed, vizdoom.Button.TURN_LEFT_RIGHT_DELTA])
         variable = vizdoom.GameVariable
         game.set_available_game_variables([variable.POSITION_X, variable.POSITION_Y, variable.ANGLE])
-        game.set_mode(vizdoom.Mode.PLAYER)
-        game.set_window_visible(False)
-        game.set_sound_enabled(False)
-        game.set_screen_format(vizdoom.ScreenFormat.RGB24)
         game.set_screen_resolution(_resolution(vizdoom, width, height))
         game.set_render_hud(hud)
         game.set_render_weapon("attack" in names if weapon is None else weapon)
-        game.set_render_crosshair(False)
-        game.set_render_messages(False)
-        for extra in ("audio", "automap", "depth", "labels", "notifications"):
-            getattr(game, f"set_{extra}_buffer_enabled")(False)
-        game.set_sectors_info_enabled(True)
-        game.set_episode_timeout(0)
+        _quiet(vizdoom, game)
         if not bob:
             game.add_game_args("+movebob 0")
         self._game = game
@@ -249,6 +240,20 @@ def _starter(engine: Path, folder: Path) -> str:
     path.write_text(f'#!/bin/sh\ncd {shlex.quote(str(folder))} && exec {shlex.join(words)} "$@"\n')
     path.chmod(0o700)
     return str(path)
+
+
+def _quiet(vizdoom: Any, game: Any) -> None:
+    """No window, no sound, nothing drawn or buffered that is not used here; the map's sectors are told."""
+    game.set_mode(vizdoom.Mode.PLAYER)
+    game.set_window_visible(False)
+    game.set_sound_enabled(False)
+    game.set_screen_format(vizdoom.ScreenFormat.RGB24)
+    game.set_render_crosshair(False)
+    game.set_render_messages(False)
+    for extra in ("audio", "automap", "depth", "labels", "notifications"):
+        getattr(game, f"set_{extra}_buffer_enabled")(False)
+    game.set_sectors_info_enabled(True)
+    game.set_episode_timeout(0)
 
 
 def _end(game: Any, folder: str) -> None:

@@ -1,6 +1,6 @@
 """A Python process beside this one, and a pipe to it. It ends when this one ends, however that ends.
 
-    child = Child("data_collect.guest:serve")       # calls serve(pipe) there
+    child = Child("data_collect.guest.inside:serve")       # calls serve(pipe) there
     child.pipe.send("hello"); child.pipe.recv()
     child.end(seconds=2)
 

@@ -1,14 +1,14 @@
-"""A player that walks a whole map and comes back on purpose: returns are what a memory learns from.
+"""An agent that walks a whole map and comes back on purpose: returns are what a memory learns from.
 
     python -m data_collect record --game maze --player explorer --frames 20000 --out data/maze
 
 It plays any game whose `info` has `map` (uint8 (rows, columns), 1 = wall, 2 = worth taking, 3 = keep away, any other
 value free) and `map_pose` or `pose` (x, y in cells, angle in radians), and which has the buttons forward, turn_left and
-turn_right. Which way turning left goes, and how far, it finds out by doing it. The same seed plays the same way.
+turn_right. It measures which way turning left goes, and how far, while it plays. The same seed plays the same way.
 
-The player `wanderer` is an explorer that lets go for half of its time: it holds random buttons, or stands still, and
-then walks on from wherever that has led. So a model sees every button everywhere, and not only at the walls that a
-player at random runs into.
+The player `wanderer` is an explorer that plays at random for half of its time: it holds random buttons or stands still,
+and then walks on from wherever it has ended up. So a model sees every button everywhere, and not only at the walls that
+purely random play runs into.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from typing import Any
 import numpy as np
 
 from data_collect.errors import UserError
+from data_collect.players import gestures
+from data_collect.players.gestures import Buttons
 
 WALL, GEM, CREATURE = 1, 2, 3
 Cell = tuple[int, int]
-Buttons = tuple[str, ...]
 
 
 class Explorer:
     """`reset(env, frame, info)` before an episode, then `act(frame, info)` gives the action, uint8 (buttons,).
 
     Args:
-        wander: whether it lets go of its plans for half of the time.
+        wander: whether it plays at random for half of the time.
     """
 
     def __init__(self, env: Any, seed: int = 0, wander: bool = False) -> None:
@@ -55,13 +56,13 @@ class Explorer:
         self.time = 0
         self.visits = np.zeros(info["map"].shape, np.int64)
         self.seen = np.full(info["map"].shape, -1, np.int64)  # frame of the last visit
-        self.gesture: deque[Buttons] = deque()  # what is to be held in the next frames
+        self.gesture: deque[Buttons] = deque()  # the buttons of the next frames
         self.route: deque[Cell] = deque()
         self.avoid: dict[Cell, int] = {}  # cells that could not be entered, until when
         self.trail: deque[tuple[float, float]] = deque(maxlen=16)
         self.held: Buttons = ()
         self.last_angle: float | None = None
-        self.blocked = 0  # no second thoughts about a creature before this frame
+        self.blocked = 0  # it does not think about creatures again before this frame
         self.next_idle = 0
         self.daring = False
         self._manner()
@@ -78,9 +79,10 @@ class Explorer:
         self._keep_away(grid, here, (x, y), threats)
         self._unstick(x, y)
         if not self.gesture and self.rng.random() < 0.015:
-            self._fidget()
+            self.gesture.extend(gestures.fidget(self.rng, self.names))
         if self.wander and not self.gesture and self.rng.random() < 0.0125:
-            self._let_go()
+            self.gesture.extend(gestures.let_go(self.rng, self.names))
+            self.route.clear()
         if not self.gesture and not self.route:
             self._decide(grid, here, angle, threats)
         while self.time % 3 == 0 and len(self.route) > 1 and self._clear(grid, x, y, self.route[1]):
@@ -95,7 +97,7 @@ class Explorer:
         """Where it is, and what its last buttons did."""
         self.time += 1
         column, row = here
-        reach = min(int(4 * self.speed), 2)  # who walks many cells a second has been where he came near
+        reach = min(int(4 * self.speed), 2)  # at many cells a second, coming near counts as a visit
         near = (slice(max(row - reach, 0), row + reach + 1), slice(max(column - reach, 0), column + reach + 1))
         self.visits[near] += self.seen[near] < self.time - 20
         self.seen[near] = self.time
@@ -130,7 +132,7 @@ class Explorer:
 
     def _decide(self, grid: np.ndarray, here: Cell, angle: float, threats: list[Cell]) -> None:
         """Choose the next place to go, and now and then something to do first."""
-        self.daring = bool(threats) and self.rng.random() < 0.015  # the end of an episode is to be learnt too
+        self.daring = bool(threats) and self.rng.random() < 0.015  # so that recordings hold the end of an episode too
         before, far = self._ways(grid, here, [] if self.daring else threats)
         cells = [cell for cell in far if cell != here]
         if not cells:
@@ -138,7 +140,7 @@ class Explorer:
             return
         if self.time >= self.next_idle and not any(_near(here, threat, 3) for threat in threats):
             self.next_idle = self.time + int(self.rng.integers(60, 400))
-            self._idle()
+            self.gesture.extend(gestures.at_a_place(self.rng, self.names, self.turn))
         self._manner()
         met = [c for c in threats if c in far and c != here] if self.daring else []
         self._go(before, here, met[0] if met else self._goal(grid, here, angle, cells, far))
@@ -244,53 +246,6 @@ class Explorer:
         if abs(error) > max(0.7 * abs(self.turn), math.radians(3)):
             held.append("turn_left" if error * self.turn > 0 else "turn_right")
         return tuple(held)
-
-    def _fidget(self) -> None:
-        """A few frames that lead nowhere: glances, pauses, steps back, buttons at random."""
-        rng, roll = self.rng, self.rng.random()
-        side, other = ("turn_left", "turn_right") if rng.random() < 0.5 else ("turn_right", "turn_left")
-        length = int(rng.integers(2, 8))
-        if roll < 0.35:
-            self.gesture.extend([("forward", side)] * length + [("forward", other)] * length)
-        elif roll < 0.55:
-            self.gesture.extend([()] * length)
-        elif roll < 0.75 and "back" in self.names:
-            self.gesture.extend([("back",) if rng.random() < 0.5 else ("back", side)] * length)
-        else:
-            for _ in range(int(rng.integers(1, 4))):
-                held = tuple(name for name in self.names if rng.random() < 0.35)
-                self.gesture.extend([held] * int(rng.integers(1, 4)))
-
-    def _let_go(self) -> None:
-        """Some 80 frames of random buttons, each held a while, or of standing still; then it plans anew."""
-        length = int(self.rng.integers(40, 121))
-        while len(self.gesture) < length:
-            if self.rng.random() < 0.15:
-                self.gesture.extend([()] * int(self.rng.integers(20, 81)))
-            else:
-                held = tuple(name for name in self.names if self.rng.random() < 0.35)
-                self.gesture.extend([held] * int(self.rng.integers(4, 25)))
-        self.route.clear()
-
-    def _idle(self) -> None:
-        """What it does at a place it has reached: turn round once, look aside, stand, back up, press at random."""
-        rng, roll = self.rng, self.rng.random()
-        side, other = ("turn_left", "turn_right") if rng.random() < 0.5 else ("turn_right", "turn_left")
-        full = round(2 * math.pi / max(abs(self.turn), 0.02))
-        if roll < 0.12:
-            self.gesture.extend([(side,)] * (full + int(rng.integers(0, full // 4 + 1))))
-        elif roll < 0.28:
-            length = int(rng.integers(full // 18 + 1, full // 4 + 2))
-            self.gesture.extend([(side,)] * length + [()] * int(rng.integers(0, 6)) + [(other,)] * length)
-        elif roll < 0.38:
-            self.gesture.extend([()] * int(rng.integers(8, 60)))
-        elif roll < 0.45 and "back" in self.names:
-            length = int(rng.integers(4, 14))
-            self.gesture.extend([("back",)] * length + [("forward",)] * int(rng.integers(0, length)))
-        elif roll < 0.55:
-            for _ in range(int(rng.integers(3, 12))):
-                held = tuple(name for name in self.names if rng.random() < 0.4)
-                self.gesture.extend([held] * int(rng.integers(1, 16)))
 
 
 def _wrap(angle: float) -> float:

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from data_collect import games, players
 from data_collect.dataset import CARD, INDEX, SETTINGS, Dataset, differing, read_settings
 from data_collect.errors import UserError
-from data_collect.guest import Guest
+from data_collect.guest.guest import Guest
 from data_collect.lock import folder_lock
 from data_collect.recording.plan import Plan, by_episode
 from data_collect.recording.recorder import Differs, EpisodeRecorder, cut, ended, seeds

@@ -18,7 +18,7 @@ import numpy as np
 
 from data_collect import players
 from data_collect.errors import Fault
-from data_collect.guest import Guest
+from data_collect.guest.guest import Guest
 from data_collect.guest.match import Leg, Match, Steps
 from data_collect.schema import ActionSchema
 from data_collect.shards.chunk import MAX_STEPS, Chunk, ChunkRef

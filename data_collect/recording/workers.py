@@ -16,8 +16,8 @@ from typing import Any
 
 from data_collect.dataset import Dataset
 from data_collect.errors import UserError
-from data_collect.guest import Guest
 from data_collect.guest.child import Child
+from data_collect.guest.guest import Guest
 from data_collect.lock import folder_lock
 from data_collect.recording.plan import Plan
 from data_collect.recording.recorder import Differs, EpisodeRecorder, Stopped, cut, ended

@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from data_collect.dataset import INDEX, REMEDY, Dataset, differing
 from data_collect.errors import Fault, UserError
-from data_collect.guest import Guest
+from data_collect.guest.guest import Guest
 from data_collect.guest.match import Leg
 from data_collect.recording.plan import by_episode
 from data_collect.recording.recorder import seeds

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from data_collect.errors import Fault, UserError
-from data_collect.guest import Guest
+from data_collect.guest.guest import Guest
 from data_collect.guest.match import Leg, Steps
 from data_collect.recording.plan import FAULTS, FAULTY
 

@@ -6,7 +6,7 @@
     real.step(raw); real.back()
 
 Going back shows the pictures that were kept; the game itself is played again from its seed when it goes on. It is a
-guest (`data_collect/guest.py`): what it does to its process is not done to the player's.
+guest (`data_collect/guest`): what it does to its process is not done to the player's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from data_collect import players
 from data_collect.errors import Fault, UserError
-from data_collect.guest import Guest
+from data_collect.guest.guest import Guest
 from data_collect.recording.recorder import seeds
 from game_wm.dream import Moment
 

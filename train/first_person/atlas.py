@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from data_collect.errors import UserError
-from data_collect.guest import Guest
+from data_collect.guest.guest import Guest
 from game_wm.memory.first_person.atlas import NAMES, Atlas
 from game_wm.memory.first_person.episodic import WAYS, EpisodicMemory, Places
 from game_wm.memory.first_person.geometry import BEFORE, Geometry

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from data_collect.errors import UserError
-from data_collect.guest import Guest
+from data_collect.guest.guest import Guest
 from game_wm.finite import descend
 from game_wm.memory.first_person.geometry import FARTHEST, FINER, NEAREST, Depth
 from train import commands
