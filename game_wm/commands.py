@@ -11,7 +11,7 @@ PROGRAM = Program(
     "The commands of a checkpoint.",
     [
         Command("play", "play", "in a window, in a browser, or without a display; the same as play.py",
-                "game_wm.play.app:main", "game_wm.play.app:parser"),
+                "game_wm.play.app:main", "game_wm.play.flags:parser"),
         Command("doctor", "play", "what this machine can play, how fast, and what keeps it from more",
                 "game_wm.doctor:main", "game_wm.doctor:parser"),
         Command("evaluate", "measure", "measure a checkpoint against the real game, and write its card",

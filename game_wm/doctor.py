@@ -255,7 +255,7 @@ def room(folder: Path = Path()) -> Iterator[Finding]:
 def checkpoints(folder: Path, frames: int = FRAMES) -> Iterator[Finding]:
     """How fast each model plays here, measured."""
     from game_wm.checkpoint import load
-    from game_wm.play.headless import measure
+    from game_wm.evaluation.cost import measure
 
     files = playable(folder)
     if not files:

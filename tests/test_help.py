@@ -11,8 +11,8 @@ from data_collect.commands import PROGRAM as COLLECT
 from data_collect.errors import UserError, nearest
 from game_wm.commands import PROGRAM as MODELS
 from game_wm.library import SHIPPED, playable, reference
-from game_wm.play.app import checkpoint_path
-from game_wm.play.app import parser as play_parser
+from game_wm.play.flags import checkpoint_path
+from game_wm.play.flags import parser as play_parser
 from train.commands import PAGE, STAGES
 from train.commands import PROGRAM as TRAIN
 

@@ -17,7 +17,7 @@ from data_collect.commandline import load
 from data_collect.commands import PROGRAM as COLLECT
 from game_wm.commands import PROGRAM as MODELS
 from game_wm.objectives import KINDS
-from game_wm.play.app import parser as play_parser
+from game_wm.play.flags import parser as play_parser
 from train.commands import PROGRAM as TRAIN
 from train.commands import STAGES
 

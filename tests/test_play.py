@@ -30,7 +30,8 @@ from data_collect.errors import UserError  # noqa: E402
 from data_collect.schema import ActionSchema  # noqa: E402
 from data_collect.system import resident_bytes  # noqa: E402
 from game_wm.dream.actions import ActionLog, read_actions  # noqa: E402
-from game_wm.play import app, headless, keymap  # noqa: E402
+from game_wm.evaluation.cost import measure  # noqa: E402
+from game_wm.play import app, flags, headless, keymap  # noqa: E402
 from game_wm.play.files.video import VideoWriter, fitted  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
 from game_wm.play.timing import Pacer, process_age  # noqa: E402
@@ -1336,10 +1337,10 @@ def test_headless_json_is_all_that_is_printed(saved: Path, tmp_path: Path) -> No
 
 
 def test_cost_from_a_fresh_process(saved: Path) -> None:
-    cost = headless.measure(saved, frames=3, threads=1, steps=2)
+    cost = measure(saved, frames=3, threads=1, steps=2)
     assert tuple(cost) == COST and cost["frames"] == 3
     with pytest.raises(UserError, match="does not exist"):
-        headless.measure(saved.with_name("none.safetensors"), frames=3)
+        measure(saved.with_name("none.safetensors"), frames=3)
 
 
 def test_no_display_says_how_to_go_on(saved: Path) -> None:
@@ -1402,7 +1403,7 @@ def test_bad_seeds(seed: str, saved: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_largest_seed_plays(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert app.main([str(saved), "--headless", "--frames", "2", "--seed", str(app.SEEDS - 1)]) == 0
+    assert app.main([str(saved), "--headless", "--frames", "2", "--seed", str(flags.SEEDS - 1)]) == 0
     assert "2 frames" in capsys.readouterr().out
 
 

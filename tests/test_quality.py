@@ -23,7 +23,7 @@ from game_wm.acceleration import precision, quality  # noqa: E402
 from game_wm.acceleration.controller import MOST_PATIENCE, PATIENCE, SETTLING, WINDOW, Controller  # noqa: E402
 from game_wm.acceleration.quality import LEVELS, Quality  # noqa: E402
 from game_wm.checkpoint import load  # noqa: E402
-from game_wm.play import app  # noqa: E402
+from game_wm.play import app, flags  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
 from game_wm.play.window import commands, window  # noqa: E402
 
@@ -255,6 +255,6 @@ def test_the_cost_object_says_which_quality_ran(
 
 
 def test_the_table_is_what_the_command_line_offers() -> None:
-    assert tuple(LEVELS) == app.QUALITIES
+    assert tuple(LEVELS) == flags.QUALITIES
     with pytest.raises(UserError, match="superb"):
-        app.parser().parse_args(["--quality", "superb"])
+        flags.parser().parse_args(["--quality", "superb"])

@@ -1,7 +1,7 @@
 """Playing without a window: what a frame costs, and videos of played action files.
 
     python play.py --headless --frames 10000 --json
-    cost = measure("checkpoints/maze.safetensors", frames=1000)      # the same in a process of its own
+    cost = play(session, frames=10000)
 
 The `cost` object (megabytes are 10^6 bytes, times include choosing the action, the model and decoding to uint8;
 starting another episode counts for the frame that waits for it; writing a video does not count):
@@ -13,12 +13,9 @@ asked for.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,8 +31,8 @@ if TYPE_CHECKING:
     from game_wm.play.session import Session
 
 WARM_UP = 64  # frames, but no more than are counted
-WAITING = 10.0  # seconds
 EDGE = 200  # frames at either end that show whether a frame's cost grows
+Line = tuple[np.ndarray, tuple[int, int] | None]
 
 
 def play(
@@ -54,33 +51,19 @@ def play(
     """
     if replay is not None and frames > len(replay):
         raise UserError(f"--frames {frames} is more than the {len(replay)} actions of the file")
-    session.tick()
-    first_frame = process_age()
-    while (compiling := session.scene.model.compiling) and compiling.is_alive():
-        session.tick()
-    for _ in range(min(WARM_UP, frames) - 1):
-        session.tick()
-    session.reset()  # so that what is played does not depend on the warm-up
+    first_frame = warm_up(session, min(WARM_UP, frames))
     if again and session.beginning is not None:
         session.replay(session.beginning)
-
-    seconds, resident, left_out = list[float](), list[int](), 0
-    actions = replay.actions if replay is not None else None
-    episodes, elsewhere = replay.episodes if replay is not None else {}, False
+    lines = None if replay is None else script(replay)
+    seconds, resident = list[float](), list[int]()
     for i in range(frames):
         started = time.perf_counter()
-        if i in episodes and episodes[i][0] >= 0:
-            session.scene.begin(*episodes[i])
-        elsewhere = episodes[i][0] < 0 if i in episodes else elsewhere
-        if elsewhere:
-            left_out += 1
-            continue
-        if actions is None:
+        if lines is None:
             session.tick()
+        elif (line := lines[i]) is not None:
+            _play_line(session, line)
         else:
-            if session.scene.ended:
-                session.scene.begin(session.dream.context + 1)
-            session.step(session.schema.action(actions[i]))
+            continue
         seconds.append(time.perf_counter() - started)
         for words in (session.adapt_quality(seconds[-1]), session.scene.news()):
             if words:
@@ -89,7 +72,7 @@ def play(
         if video is not None:
             video.write(session.scene.film)
         report(i + 1)
-    if left_out:
+    if left_out := frames - len(seconds):
         words = f"{left_out} actions are of dreams that began in the real game: save such a dream, and --replay it"
         if not seconds:
             raise UserError(words)
@@ -100,6 +83,39 @@ def play(
         "frames": len(seconds),
         "device": device_name(session.scene.model) + (f", {session.quality.name}" if session.quality else ""),
     }
+
+
+def warm_up(session: Session, frames: int) -> float:
+    """Play so many frames, and until compiled code is in place; the age of the process at the first of them. The
+    session is as before, so that what is played does not depend on it."""
+    session.tick()
+    first_frame = process_age()
+    while (compiling := session.scene.model.compiling) and compiling.is_alive():
+        session.tick()
+    for _ in range(frames - 1):
+        session.tick()
+    session.reset()
+    return first_frame
+
+
+def script(log: ActionLog) -> list[Line | None]:
+    """An action file frame by frame: the raw action, and the context and seed of a dream that begins with it; None for
+    the actions of dreams that began in none of the checkpoint's contexts, which cannot be played again."""
+    lines, elsewhere, episodes = list[Line | None](), False, log.episodes
+    for number, raw in enumerate(log.actions):
+        begin = episodes.get(number)
+        elsewhere = elsewhere if begin is None else begin[0] < 0
+        lines.append(None if elsewhere else (raw, begin))
+    return lines
+
+
+def _play_line(session: Session, line: Line) -> None:
+    raw, begin = line
+    if begin is not None:
+        session.scene.begin(*begin)
+    if session.scene.ended:
+        session.scene.begin(session.dream.context + 1)
+    session.step(session.schema.action(raw))
 
 
 def compared(again: SavedDream, dream: SavedDream) -> str:
@@ -145,42 +161,3 @@ def device_name(model: Any) -> str:
     how = {"bfloat16": model.low_precision, "int8": model.quantised, "compiled": model.compiled}
     name = f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"
     return ", ".join([name, *(word for word, so in how.items() if so)])
-
-
-def measure(
-    checkpoint: str | Path,
-    frames: int = 10_000,
-    *,
-    steps: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    threads: int | None = None,
-    precision: str = "auto",
-    waiting: Callable[[float], None] = lambda seconds: None,
-) -> dict[str, Any]:
-    """The `cost` object from a fresh process, which alone can tell first_frame_s; `UserError` with what it said.
-
-    `waiting` is told every ten seconds how many have gone.
-    """
-    command = [sys.executable, "-m", "game_wm", "play", str(checkpoint), "--headless", "--json"]
-    command += ["--frames", str(frames), "--seed", str(seed), "--device", device, "--precision", precision]
-    command += [] if steps is None else ["--steps", str(steps)]
-    command += [] if threads is None else ["--threads", str(threads)]
-    began = time.monotonic()
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
-    ) as process:
-        while True:
-            try:
-                out, told = process.communicate(timeout=WAITING)
-                break
-            except subprocess.TimeoutExpired:
-                waiting(time.monotonic() - began)
-            except BaseException:  # Ctrl-C ends it too
-                process.kill()
-                raise
-    if process.returncode:
-        said = told.strip().splitlines() or ["nothing"]
-        code = process.returncode
-        raise UserError(f"measuring {checkpoint} failed (exit {code}): {said[-1].removeprefix('error: ')}")
-    return json.loads(out)
