@@ -91,8 +91,8 @@ def train(folder: Path) -> dict[str, list[float]]:
     from train.checkpoints import load_geometry, load_tokenizer
     from train.data.encode import encode
     from train.first_person.draw_views import draw_views
+    from train.report.figures import read_figures
     from train.stages.cli import run_stage
-    from train.stages.report import read_figures
 
     record(folder / "data", "maze?size=7", "random", 360, seed=3, episode_frames=60)
     runs, config = str(folder / "runs"), ROOT / "configs" / "maze"

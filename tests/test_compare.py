@@ -29,7 +29,7 @@ from train.lab.pareto import frontier
 from train.lab.row_trial import changed
 from train.lab.rows import FAMILIES, read_rows
 from train.lab.speed import cores_in_use, in_turn
-from train.stages.report import read_figures
+from train.report.figures import read_figures
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"encoder_widths": [16, 16, 16], "decoder_widths": [16, 16, 16], "decoder_blocks": 1}

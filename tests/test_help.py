@@ -13,8 +13,8 @@ from game_wm.commands import PROGRAM as MODELS
 from game_wm.library import SHIPPED, playable, reference
 from game_wm.play.flags import checkpoint_path
 from game_wm.play.flags import parser as play_parser
-from train.commands import PAGE, STAGES
 from train.commands import PROGRAM as TRAIN
+from train.commands.stages import PAGE, STAGES
 
 PROGRAMS = {"data_collect": COLLECT, "game_wm": MODELS, "train": TRAIN}
 COMMANDS = [pytest.param(program, command, id=f"{program.prog.split()[-1]} {command.name}")
@@ -68,7 +68,7 @@ def test_the_page_of_a_stage_names_true_flags(stage: str, capsys: pytest.Capture
     with pytest.raises(SystemExit):
         main([stage, "--help-all"])
     everything = capsys.readouterr().out
-    page = load(f"train.commands:{stage}")().format_help()
+    page = load(f"train.commands.stages:{stage}")().format_help()
     shown = [line.split()[0] for line in page.splitlines() if line.startswith("  --")]
     assert len(everything.splitlines()) > 200 and len(shown) == 15 + 1
     assert all(f"{flag} " in everything or f"{flag}\n" in everything for flag in shown if flag != "--help-all")
@@ -81,7 +81,7 @@ def test_the_page_of_the_pipeline_names_true_flags(capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit):
         main(["pipeline", "--help-all"])
     everything = capsys.readouterr().out
-    page = load("train.commands:pipeline")().format_help().replace("--STAGE", "--tokenizer")
+    page = load("train.commands.stages:pipeline")().format_help().replace("--STAGE", "--tokenizer")
     shown = [line.split()[0] for line in page.splitlines() if line.startswith("  --")]
     assert len(shown) > 12 and all(f"  {flag} " in everything for flag in shown if flag != "--help-all")
 

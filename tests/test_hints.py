@@ -19,7 +19,7 @@ from game_wm.commands import PROGRAM as MODELS
 from game_wm.objectives import KINDS
 from game_wm.play.flags import parser as play_parser
 from train.commands import PROGRAM as TRAIN
-from train.commands import STAGES
+from train.commands.stages import STAGES
 
 pytest.importorskip("lightning")
 ROOT = Path(__file__).parent.parent

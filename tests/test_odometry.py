@@ -26,6 +26,7 @@ from train.first_person import geometry as training
 from train.first_person.draw_views import draw_views
 from train.first_person.geometry import GeometryModule
 from train.first_person.odometry import compare, measure
+from train.first_person.unposed import best_steps, pair_features
 from train.stages import cuda_graphs as graphs
 from train.stages.cli import run_stage
 
@@ -117,7 +118,7 @@ def test_motion_is_found_without_labels(module: GeometryModule) -> None:
         optimizer.step()
     latents, actions, truth, _ = walks(64, 8, seed=10_000)
     with torch.no_grad():
-        pair = module.pairs(latents, torch.zeros(64, 1).long())
+        pair = pair_features(module.geometry.motion, latents, torch.zeros(64, 1).long(), module.steps)
         found = module.geometry.motion.led_here(pair.flatten(0, 1), actions[:, :-1].flatten(0, 1), torch.zeros(448, 3))
     found, actions = found.view_as(truth), actions[:, :-1]
     forward, left, right = (found[actions[..., i] > 0].mean(0) for i in range(3))
@@ -136,7 +137,7 @@ def test_steps_that_are_stopped_are_found_by_trying(module: GeometryModule, monk
     disparity = 1 / looked(poses[:, 1:].flatten(0, 1), 2 * SIDE)[-1]
     monkeypatch.setattr(geometry.depth, "forward", lambda latents: disparity)
     usual = torch.stack((STEP * actions[..., 0], 0 * actions[..., 0], TURN * (actions[..., 1] - actions[..., 2])), -1)
-    found = module.tried(latents, usual[:, :-1].flatten(0, 1)).view_as(truth)
+    found = best_steps(module.geometry, module.tokenizer, latents, usual[:, :-1].flatten(0, 1)).view_as(truth)
     walked = actions[:, :-1, 0] > 0
     right = (found - truth).abs().amax(-1)[walked] < 0.2 * STEP
     assert 0.2 < (truth[walked][:, 0] == 0).float().mean() < 0.6 and right.float().mean() > 0.9

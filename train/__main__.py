@@ -1,4 +1,4 @@
-"""`python -m train`: see `train/commands.py`."""
+"""`python -m train`: see `train/commands/`."""
 
 from __future__ import annotations
 

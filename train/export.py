@@ -25,14 +25,15 @@ from game_wm.checkpoint import Checkpoint, load, save
 from game_wm.model.dynamics import Dynamics
 from game_wm.objectives import Objective
 from game_wm.world import WorldModel
-from train import commands
 from train.assemble import HELD_OUT, SeedContexts, assemble, final_contexts, held_out_contexts, within_file
 from train.checkpoints import load_dynamics, load_geometry, load_tokenizer, read_checkpoint
+from train.commands import tools
 from train.data.encode import tokenizer_hash
 from train.data.windows import LatentStore
 from train.diagnosis import FRAMES_BEFORE, Diagnosis, measure, summary
-from train.stages.machine import describe
-from train.stages.report import check_name, say
+from train.report.console import say
+from train.report.machine import describe
+from train.stages.configuration import check_name
 
 JUDGED = 64  # held-out frames that the next frame is judged by
 
@@ -190,7 +191,7 @@ def judged_frames(store: LatentStore, model: WorldModel, held_out: float) -> See
 
 def main(arguments: list[str]) -> int:
     """`python -m train export`."""
-    options = commands.export().parse_args(arguments)
+    options = tools.export().parse_args(arguments)
     latents, name = options.latents or options.run / "latents", options.name or options.run.resolve().name
     check_name(name)
     counts = options.contexts, options.prompt

@@ -56,7 +56,7 @@ from game_wm.evaluation.rollout import (
     no_tick,
     round_trip,
 )
-from game_wm.finite import descend
+from game_wm.training import descend
 
 VERSION = 2  # of the network and its training; part of the cache's key
 FIRST_SEED = 80_000
@@ -236,13 +236,17 @@ def _train(network: InverseDynamics, schema: ActionSchema, plays: Plays, updates
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=updates)
     draw = np.random.default_rng(0)
     network.train()
-    for i in range(updates):
+
+    def error(_: int) -> Tensor:
         picked = [where[i] for i in draw.integers(len(where), size=BATCH)]
         batch = torch.stack([plays[i][0][t - 1 : t + 2] for i, t in picked])
-        error = loss(schema, network(batch), torch.stack([plays[i][1][t] for i, t in picked]))
-        descend(optimiser, error, f"inverse dynamics: step {i + 1}")
+        return loss(schema, network(batch), torch.stack([plays[i][1][t] for i, t in picked]))
+
+    def after(*_: object) -> None:
         schedule.step()
         tick(1)
+
+    descend("inverse dynamics", optimiser, updates, error, after=after)
 
 
 class Control:

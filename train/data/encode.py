@@ -33,12 +33,12 @@ from data_collect.shards.writer import write_atomic
 from game_wm.device import usable
 from game_wm.model.fsq import Codebook
 from game_wm.model.tokenizer import Tokenizer
-from train import commands
 from train.checkpoints import load_tokenizer
+from train.commands import tools
 from train.data.frames import Recording, open_recordings
 from train.data.windows import shard_path
-from train.stages.machine import use_all_cores
-from train.stages.report import Task, say
+from train.report.console import Task, say
+from train.report.machine import use_all_cores
 
 SHARD_FRAMES = 16384
 BATCH = 128
@@ -246,7 +246,7 @@ def write_synthetic(
 
 def main(arguments: list[str]) -> int:
     """`python -m train encode`."""
-    options = commands.encode().parse_args(arguments)
+    options = tools.encode().parse_args(arguments)
     use_all_cores()
     device = usable(options.device)
     encode(options.data, load_tokenizer(options.tokenizer, device), options.out, device)

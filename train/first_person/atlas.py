@@ -29,13 +29,13 @@ from game_wm.memory.first_person.episodic import WAYS, EpisodicMemory, Places
 from game_wm.memory.first_person.geometry import BEFORE, Geometry
 from game_wm.memory.first_person.obstacles import SIDES, STOPPED, turned
 from game_wm.memory.first_person.pose import relative
-from train import commands
 from train.checkpoints import load_geometry, read_checkpoint, save_part
+from train.commands import tools
 from train.data.frames import PooledFrames, recordings_of
 from train.data.windows import LatentStore, Span
 from train.first_person.depth import known_disparity
-from train.stages.machine import use_all_cores
-from train.stages.report import say
+from train.report.console import say
+from train.report.machine import use_all_cores
 
 FINE, HEADINGS = 0.5, 18  # candidates are one of each place: its squares in sides of memory's own, headings to a turn
 VIEWS, COMPARED = 6000, 768  # that are to be seen, and the nearest candidates to each, which are compared for it
@@ -164,7 +164,7 @@ def draw_atlas(store: LatentStore, spans: Sequence[Span], geometry: Geometry, pi
 
 def main(arguments: list[str]) -> int:
     """`python -m train atlas`."""
-    options = commands.atlas().parse_args(arguments)
+    options = tools.atlas().parse_args(arguments)
     use_all_cores()
     geometry, store = load_geometry(options.geometry), LatentStore(options.latents)
     if not (geometry.motion.inertia and store.index["pose"]):

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from data_collect.errors import UserError
 from data_collect.guest.guest import Guest
-from game_wm.finite import descend
 from game_wm.memory.first_person.geometry import FARTHEST, FINER, NEAREST, Depth
-from train import commands
+from game_wm.training import descend
 from train.checkpoints import load_geometry, read_checkpoint, save_part
+from train.commands import tools
 from train.data.windows import LatentStore, Span
-from train.stages.machine import use_all_cores
-from train.stages.report import say
+from train.report.console import say
+from train.report.machine import use_all_cores
 
 BATCH, RATE, DECAY, AVERAGE = 64, 1e-3, 0.01, 0.005  # frames a step, learning rate, weight decay, of averaged weights
 NOISE = 0.3  # most that is put on latents: dreamt ones are not as clean
@@ -72,20 +72,24 @@ def fit(depth: Depth, frames: Frames, steps: int) -> Depth:
     depth.train().requires_grad_(True)
     averaged = deepcopy(depth).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(depth.parameters(), RATE, (0.9, 0.99), weight_decay=DECAY)
-    for i in range(steps):
-        optimizer.param_groups[0]["lr"] = RATE * min(1.0, (i + 1) / 50, (1 - i / steps) / 0.6)
+
+    def loss(i: int) -> Tensor:
         latents, truth = frames.batch(BATCH)
         latents = latents + NOISE * torch.rand(len(latents), 1, 1, 1).square() * torch.randn_like(latents)
         with torch.autocast("cpu", torch.bfloat16):
             found = depth(latents)
         off = found.log() - truth.log()
-        loss = off.abs().mean() + SLOPES * (off.diff(dim=-1).abs().mean() + off.diff(dim=-2).abs().mean())
-        descend(optimizer, loss, f"depth: step {i + 1}", clip=1.0)
-        with torch.no_grad():
-            for mean, now in zip(averaged.parameters(), depth.parameters(), strict=True):
-                mean.lerp_(now, max(AVERAGE, 1 / (i + 1)))
-        if (i + 1) % 500 == 0:
-            say(f"depth: step {i + 1} of {steps}, loss {float(loss.detach()):.3f}")
+        return off.abs().mean() + SLOPES * (off.diff(dim=-1).abs().mean() + off.diff(dim=-2).abs().mean())
+
+    @torch.no_grad()
+    def average(step: int, value: Tensor) -> None:
+        for mean, now in zip(averaged.parameters(), depth.parameters(), strict=True):
+            mean.lerp_(now, max(AVERAGE, 1 / step))
+        if step % 500 == 0:
+            say(f"depth: step {step} of {steps}, loss {float(value):.3f}")
+
+    rate: Callable[[int], float] = lambda i: RATE * min(1.0, (i + 1) / 50, (1 - i / steps) / 0.6)  # noqa: E731
+    descend("depth", optimizer, steps, loss, rate, clip=1.0, after=average)
     return averaged
 
 
@@ -99,7 +103,7 @@ def off_by(depth: Depth, frames: Frames) -> list[float]:
 
 def main(arguments: list[str]) -> int:
     """`python -m train depth`."""
-    options = commands.depth().parse_args(arguments)
+    options = tools.depth().parse_args(arguments)
     use_all_cores()
     torch.manual_seed(0)
     geometry, store = load_geometry(options.geometry), LatentStore(options.latents)

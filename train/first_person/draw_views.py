@@ -42,13 +42,13 @@ from game_wm.memory.first_person.pose import move, relative
 from game_wm.memory.first_person.recent import KEPT, RecentFrames, steady
 from game_wm.memory.first_person.views import COVER, as_latents
 from game_wm.model.tokenizer import Tokenizer
-from train import commands
 from train.checkpoints import load_geometry, load_tokenizer
+from train.commands import tools
 from train.data.encode import tokenizer_hash
 from train.data.windows import LatentStore, Span, shard_path
+from train.report.console import Task, say
+from train.report.machine import use_all_cores
 from train.spread import spread
-from train.stages.machine import use_all_cores
-from train.stages.report import Task, say
 
 STRETCH = 64
 HIDDEN, SHORTEST, LONGEST = 0.5, 20, 256
@@ -220,7 +220,7 @@ def walk(
 
 def main(arguments: list[str]) -> int:
     """`python -m train views`."""
-    options = commands.views().parse_args(arguments)
+    options = tools.views().parse_args(arguments)
     use_all_cores()
     device = usable(options.device)
     networks = load_geometry(options.geometry, device), load_tokenizer(options.tokenizer, device)

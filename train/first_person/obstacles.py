@@ -25,7 +25,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data_collect.errors import UserError
-from game_wm.finite import descend
 from game_wm.memory.first_person.episodic import AROUND
 from game_wm.memory.first_person.geometry import BEFORE, Geometry
 from game_wm.memory.first_person.obstacles import (
@@ -40,12 +39,13 @@ from game_wm.memory.first_person.obstacles import (
     turned,
 )
 from game_wm.memory.first_person.pose import relative
-from train import commands
+from game_wm.training import descend
 from train.checkpoints import load_geometry, read_checkpoint, save_part
+from train.commands import tools
 from train.data.windows import LatentStore, Span
+from train.report.console import Task, say
+from train.report.machine import use_all_cores
 from train.spread import spread
-from train.stages.machine import use_all_cores
-from train.stages.report import Task, say
 
 BATCH, RATE, DECAY = 512, 2e-3, 0.05
 MEMORIES = (32, 256, 10_000)  # frames that memory may reach back
@@ -162,8 +162,8 @@ def fit(network: Obstacles, learnt: Hindered, steps: int) -> None:
     generator = torch.Generator().manual_seed(0)
     rand = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
     optimizer = torch.optim.AdamW(network.requires_grad_(True).parameters(), RATE, weight_decay=DECAY)
-    for i in range(steps):
-        optimizer.param_groups[0]["lr"] = RATE * min(1.0, (i + 1) / 50) * (1 - i / steps)
+
+    def loss(i: int) -> Tensor:
         rows = torch.randint(len(learnt.lengths), (BATCH,), generator=generator)
         maps, lines, lengths, lasts, ends = (x[rows].float() for x in learnt[:5])
         if i % 2:
@@ -172,10 +172,14 @@ def fit(network: Obstacles, learnt: Hindered, steps: int) -> None:
         maps = maps * (COUNTED * torch.randn(BATCH, 1, 1, generator=generator)).exp()
         lines = lines * (rand(BATCH, 1, 1) >= FORGOTTEN)
         reached = network(maps, lines, lengths, lasts) + F.pad(lengths[:, None], (0, 1))
-        loss = F.smooth_l1_loss(reached, ends, beta=NEARLY) / UNIT
-        descend(optimizer, loss, f"obstacles: step {i + 1}")
-        if (i + 1) % 1000 == 0:
-            say(f"obstacles: step {i + 1} of {steps}, loss {float(loss.detach()):.4f}")
+        return F.smooth_l1_loss(reached, ends, beta=NEARLY) / UNIT
+
+    def tell(step: int, value: Tensor) -> None:
+        if step % 1000 == 0:
+            say(f"obstacles: step {step} of {steps}, loss {float(value):.4f}")
+
+    rate: Callable[[int], float] = lambda i: RATE * min(1.0, (i + 1) / 50) * (1 - i / steps)  # noqa: E731
+    descend("obstacles", optimizer, steps, loss, rate, after=tell)
     network.requires_grad_(False)
 
 
@@ -195,7 +199,7 @@ def off_by(network: Obstacles, held_out: Hindered) -> tuple[float, float, float]
 
 def main(arguments: list[str]) -> int:
     """`python -m train obstacles`."""
-    options = commands.obstacles().parse_args(arguments)
+    options = tools.obstacles().parse_args(arguments)
     use_all_cores()
     torch.manual_seed(0)
     geometry, store = load_geometry(options.geometry), LatentStore(options.latents)

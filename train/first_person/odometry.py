@@ -22,10 +22,10 @@ from data_collect.errors import UserError
 from game_wm.memory.first_person.geometry import Geometry
 from game_wm.memory.first_person.pose import relative, trace, wrap
 from game_wm.memory.first_person.recent import features, steady
-from train import commands
 from train.checkpoints import load_geometry
+from train.commands import tools
 from train.data.windows import LatentStore, Span
-from train.stages.machine import use_all_cores
+from train.report.machine import use_all_cores
 
 HORIZONS, EVERY = (100, 300, 1000), 100  # steps after which drift is measured, from every so many steps on
 PART = 64
@@ -92,7 +92,7 @@ def measure(store: LatentStore, geometry: Geometry, episodes: int = 8, held_out:
 
 def main(arguments: list[str]) -> int:
     """`python -m train odometry`."""
-    options = commands.odometry().parse_args(arguments)
+    options = tools.odometry().parse_args(arguments)
     use_all_cores()
     store, geometry = LatentStore(options.latents), load_geometry(options.geometry)
     figures = measure(store, geometry, options.episodes, options.held_out)

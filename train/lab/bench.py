@@ -22,13 +22,14 @@ from lightning.pytorch.callbacks import Callback
 
 from data_collect.errors import UserError
 from data_collect.files import save_picture
-from train import commands
+from train.commands import tools
 from train.data.encode import write_synthetic
 from train.lab import context_cost
+from train.report.callbacks import Banner
+from train.report.console import say
+from train.report.machine import use_all_cores
 from train.stages.callbacks import Throughput, batch_size_of, log_interval
 from train.stages.configuration import StageCLI
-from train.stages.machine import use_all_cores
-from train.stages.report import Banner, say
 
 LOADER_SECONDS = 3.0
 SHAPE, ACTIONS = (8, 8, 8), 4  # of the synthetic latents: those of the maze
@@ -88,7 +89,7 @@ tokenizer, dynamics, distill = (partial(bench, stage) for stage in ("tokenizer",
 
 def bench_attention(arguments: list[str]) -> int:
     """Print what a frame costs the context stream with every kind of attention; exit status 0."""
-    options = commands.bench_attention().parse_args(arguments)
+    options = tools.bench_attention().parse_args(arguments)
     use_all_cores()
     table = context_cost.context_cost(context_cost.CONTEXTS)
     if options.plot:

@@ -27,15 +27,15 @@ from data_collect.files import save_picture
 from data_collect.shards.writer import write_atomic
 from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.report.card import tidy
-from train import commands
+from train.commands import tools
 from train.lab.compare_table import entry, markdown, ratios, remarks
 from train.lab.pareto import plot
 from train.lab.row_trial import Player, Ready, Tokens
 from train.lab.rows import Lab, Row, read_rows, wanted
 from train.lab.speed import BUSY, cores_in_use, in_turn
 from train.lab.trial import digest, real_play
-from train.stages.machine import describe, use_all_cores
-from train.stages.report import say
+from train.report.console import say
+from train.report.machine import describe, use_all_cores
 
 
 class Comparison:
@@ -133,7 +133,7 @@ class Comparison:
 
 def main(arguments: Sequence[str]) -> int:
     """`python -m game_wm compare`; exit status 1 when a row that was asked for is not there."""
-    options = commands.compare().parse_args(arguments)
+    options = tools.compare().parse_args(arguments)
     lab, rows = read_rows(options.rows, options.protocol)
     lab.train_for(options.minutes)
     chosen = wanted(lab, rows, options.only)

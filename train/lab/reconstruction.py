@@ -24,12 +24,12 @@ from game_wm.evaluation import metrics
 from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.rollout import round_trip
 from game_wm.model.tokenizer import Tokenizer
-from train import commands
 from train.checkpoints import load_tokenizer
+from train.commands import tools
 from train.data.frames import PooledFrames, Recording
 from train.lab.speed import Tick, in_turn
-from train.stages.machine import use_all_cores
-from train.stages.report import say
+from train.report.console import say
+from train.report.machine import use_all_cores
 
 HELD_OUT = 0.04  # as the tokenizer's training has it
 TIMED, SECONDS = 100, 15.0  # frames decoded by each, at most
@@ -66,7 +66,7 @@ def seeing(tokenizer: Tokenizer) -> Tick:
 
 def main(arguments: list[str]) -> int:
     """Print a row a tokenizer; exit status 0. Raises `UserError` for what is no tokenizer or no recording."""
-    options = commands.bench_reconstruction().parse_args(arguments)
+    options = tools.bench_reconstruction().parse_args(arguments)
     use_all_cores()
     source = PooledFrames([Recording(folder) for folder in options.data], 0, HELD_OUT, 1)
     source.row = 3

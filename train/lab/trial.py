@@ -42,15 +42,16 @@ from game_wm.evaluation.report.card import tidy
 from game_wm.evaluation.report.sheet import beside, draw
 from game_wm.evaluation.rollout import RealGame, Truth, roll, stack
 from game_wm.world import WorldModel
-from train import commands
 from train.assemble import assemble
 from train.checkpoints import load_dynamics, load_geometry, load_tokenizer, read_checkpoint
+from train.commands import tools
 from train.data.encode import tokenizer_hash
 from train.data.windows import LatentStore
 from train.lab.trial_table import table
 from train.pipeline import read_yaml
-from train.stages.machine import count_flops, use_all_cores
-from train.stages.report import read_figures, say
+from train.report.console import say
+from train.report.figures import read_figures
+from train.report.machine import count_flops, use_all_cores
 
 
 @dataclass
@@ -301,7 +302,7 @@ def judge(protocol: Protocol, only: list[str], again: bool) -> int:
 
 def main(arguments: list[str]) -> int:
     """`python -m train trial`."""
-    options = commands.trial().parse_args(arguments)
+    options = tools.trial().parse_args(arguments)
     reader = ArgumentParser(exit_on_error=False)
     reader.add_class_arguments(Protocol)
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from train.stages.machine import describe
+from train.report.machine import describe
 
 if TYPE_CHECKING:
     from train.lab.trial import Protocol

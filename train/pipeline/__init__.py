@@ -26,7 +26,8 @@ from train import locate
 from train.pipeline.clock import LEAST, Clock
 from train.pipeline.plan import Pipeline, again, in_own_words, parse, read_yaml
 from train.pipeline.recording import record
-from train.stages.report import check_name, say
+from train.report.console import say
+from train.stages.configuration import check_name
 
 MARGIN = 4.0  # dB by which the tokenizer alone should be better than repeating, before dynamics is trained
 MOST = 0.55  # of the minutes that are left when it begins, which the tokenizer may take for that
@@ -257,7 +258,7 @@ class Runner:
         """Latents of all frames into RUNS/NAME/latents; `encode` knows itself whether they are there."""
         from train.checkpoints import load_tokenizer
         from train.data.encode import encode
-        from train.stages.machine import use_all_cores
+        from train.report.machine import use_all_cores
 
         use_all_cores()
         tokenizer = load_tokenizer(self.folder / "tokenizer" / "last.ckpt", self.device)

@@ -21,7 +21,7 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
 
 from data_collect.commandline import explained, unknown
 from data_collect.errors import UserError
-from train.commands import OWN, STAGES
+from train.commands.stages import OWN, STAGES
 
 
 @dataclass

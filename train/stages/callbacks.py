@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from data_collect.errors import UserError
 from game_wm.finite import diverged, unsound
 from train.data.windows import random_integers
-from train.stages.machine import MatrixRate, count_flops
+from train.report.machine import MatrixRate, count_flops
 
 KEPT = "what was saved before stays as it is"
 

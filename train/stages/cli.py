@@ -25,13 +25,15 @@ from data_collect.lock import folder_lock
 from train.checkpoints import PARTS, check_network, initialise, read_checkpoint, trained_before
 from train.data.encode import tokenizer_hash
 from train.data.modules import LatentDataModule
+from train.report.callbacks import Banner, Bar, Samples
+from train.report.console import say
+from train.report.figures import Figures
+from train.report.machine import use_all_cores
+from train.report.wandb_run import wandb_run
 from train.stages import cuda_graphs as graphs
 from train.stages.callbacks import Saver
 from train.stages.configuration import STAGES, StageCLI, as_flags
 from train.stages.distill import DistillModule
-from train.stages.machine import use_all_cores
-from train.stages.report import Banner, Bar, Figures, Samples, say
-from train.stages.wandb_run import wandb_run
 
 
 def run_stage(

@@ -20,17 +20,16 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from data_collect.commandline import explained
-from data_collect.errors import UserError
+from data_collect.errors import UserError, shortened
 from game_wm.device import usable
 from train.checkpoints import size_flags
-from train.commands import OWN
+from train.commands.stages import OWN
 from train.data.modules import FrameDataModule, LatentDataModule, StreamDataModule
 from train.data.windows import LatentStore, fitting_length
 from train.first_person.geometry import GeometryModule
 from train.stages.callbacks import EMA, Budget, Clip, Schedule, StepSeed, Throughput
 from train.stages.distill import DistillModule
 from train.stages.dynamics import DynamicsModule
-from train.stages.report import check_name
 from train.stages.tokenizer import TokenizerModule
 
 STAGES: dict[str, tuple[type[pl.LightningModule], type[StreamDataModule]]] = {
@@ -72,6 +71,9 @@ TRAINER = {
     "enable_model_summary": False,
     "logger": False,
 }
+
+
+LONGEST = 100  # bytes of a run's name: a system has room for 255, of which files take some, Weights & Biases for 128
 
 
 class StageCLI(LightningCLI):
@@ -244,6 +246,16 @@ def shorten(config: Namespace, stage: str) -> str:
             network.window = min(network.window, length)
             with_it.append(f"a memory of the last {network.window}")
     return "; ".join(with_it)
+
+
+def check_name(name: str) -> None:
+    """`UserError` for what cannot be the name of a run: a folder's, and that of a project of Weights & Biases."""
+    if not name.isprintable() or not name.strip(". ") or set(name) & set('/\\#?%:*"<>|'):
+        raise UserError(
+            f'--name {shortened(name)!r} must be a word without any of / \\ # ? % : * " < > |, which no folder may have'
+        )
+    if len(name.encode()) > LONGEST:
+        raise UserError(f"--name {shortened(name)!r} is too long: its files' names have room for {LONGEST} letters")
 
 
 def is_config(arguments: list[str], i: int) -> bool:

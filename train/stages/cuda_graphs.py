@@ -26,9 +26,10 @@ from data_collect.files import whole
 from game_wm.finite import unsound
 from train.data.modules import LatentDataModule, StreamDataModule
 from train.data.windows import random_integers
-from train.first_person.geometry import GeometryModule
+from train.report.console import say
+from train.report.figures import Figures
 from train.stages.callbacks import EMA, Budget, Clip, Schedule, StepSeed, batch_size_of
-from train.stages.report import Figures, say
+from train.stages.module import StageModule
 
 EVERY = 5.0  # seconds between two lines of figures
 DIVERGED = (
@@ -39,7 +40,7 @@ WARM = 3  # steps without a graph, in which kernels are chosen and the optimiser
 
 
 def fit(
-    module: pl.LightningModule,
+    module: StageModule,
     data: StreamDataModule,
     trainer: pl.Trainer,
     path: Path,
@@ -50,17 +51,14 @@ def fit(
     device = trainer.strategy.root_device
     if device.type != "cuda":
         raise UserError("graphs are for CUDA devices: leave --graphs out")
-    if getattr(module, "progressive", False):
-        raise UserError("progressive distillation changes its step on the way: leave --graphs out")
-    if isinstance(module, GeometryModule) and not module.poses:
-        raise UserError("geometry without poses changes its step on the way: leave --graphs out")
+    if why := module.uncapturable():
+        raise UserError(f"{why}: leave --graphs out")
     find = lambda kind: next(each for each in trainer.callbacks if isinstance(each, kind))  # type: ignore[attr-defined]  # noqa: E731
     budget, schedule, seeds, average = find(Budget), find(Schedule), find(StepSeed), find(EMA)
     module.to(device)
     if isinstance(data, LatentDataModule):
         data.dataset.hold(device)
-    if isinstance(module, GeometryModule):
-        module.prepare(data)
+    module.prepare(data)
     module.train()
     average._average_model = AveragedModel(module, device=device)
     module.trainer = trainer
@@ -69,35 +67,19 @@ def fit(
     steps, since = 0, 0
     while (progress := max(budget.progress(trainer), steps / budget.steps if budget.steps else 0.0)) < 1:
         torch.manual_seed(int(random_integers(seeds.seed, np.array([steps]), 3)[0] >> np.uint64(1)))
-        batch = data.batch(steps * data.batch_size, data.batch_size)
-        share = getattr(module, "dream_share", 0.0)
-        kind = bool(share and float(torch.rand(())) < share) if hasattr(module, "decided") else None
+        batch, kind = data.batch(steps * data.batch_size, data.batch_size), module.draw_kind()
         graphs.step(batch, kind, schedule.factor(steps, progress), average.rate(steps))
         steps += 1
         if (now := time.monotonic()) - told > EVERY:
-            frames = batch_size_of(batch)[1] * (steps - since)
-            values = {name: float(value) for name, value in graphs.logged(kind).items()}
-            figures.log_metrics({**values, "frames_per_second": frames / (now - told)}, steps)
-            shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-            if not bool(graphs.sound):
-                raise UserError(DIVERGED)
-            say(f"{progress:4.0%}  step {steps}  {frames / (now - told):,.0f} frames/s  {shown}")
+            rate = batch_size_of(batch)[1] * (steps - since) / (now - told)
+            graphs.report(figures, kind, steps, progress, rate)
             told, since = now, steps
     data.cursor = steps * data.batch_size
     torch.cuda.synchronize()
-    trained = {
-        "frames": data.cursor * getattr(data, "length", 1), "hours": budget.seconds / 3600, "steps": steps,
-    }  # fmt: skip
+    frames = data.cursor * getattr(data, "length", 1)
+    trained = {"frames": frames, "hours": budget.seconds / 3600, "steps": steps}
     trained = {name: value + metadata.get("before", {}).get(name, 0) for name, value in trained.items()}
-    state: dict[str, Any] = {
-        "state_dict": {name: value.cpu() for name, value in average._average_model.module.state_dict().items()},
-        "game_wm": {**metadata, "trained": trained}, "global_step": steps,
-    }  # fmt: skip
-    module.on_save_checkpoint(state)
-    if not bool(graphs.sound) or unsound(state["state_dict"]):
-        raise UserError(DIVERGED)
-    with whole(path) as file:
-        torch.save(state, file)
+    graphs.save(path, {**metadata, "trained": trained}, average._average_model.module, steps)
     return steps
 
 
@@ -147,6 +129,25 @@ class Graphs:
         """The last figures of steps of this kind."""
         return self.captured[kind].logged
 
+    def report(self, figures: Figures, kind: bool | None, step: int, progress: float, rate: float) -> None:
+        """Log and print the figures of a step; `rate` in frames a second. `UserError` after one that was not finite."""
+        values = {name: float(value) for name, value in self.logged(kind).items()}
+        figures.log_metrics({**values, "frames_per_second": rate}, step)
+        if not bool(self.sound):
+            raise UserError(DIVERGED)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        say(f"{progress:4.0%}  step {step}  {rate:,.0f} frames/s  {shown}")
+
+    def save(self, path: Path, metadata: dict[str, Any], averaged: Any, step: int) -> None:
+        """Write the averaged weights as a checkpoint. `UserError` where they are not finite: the file stays."""
+        weights = {name: value.cpu() for name, value in averaged.state_dict().items()}
+        state: dict[str, Any] = {"state_dict": weights, "game_wm": metadata, "global_step": step}
+        self.module.on_save_checkpoint(state)
+        if not bool(self.sound) or unsound(weights):
+            raise UserError(DIVERGED)
+        with whole(path) as file:
+            torch.save(state, file)
+
     def step(self, batch: Tensor | dict[str, Tensor], kind: bool | None, factor: float, decay: float) -> None:
         """One step on this batch, at this factor of the learning rate and decay of the average."""
         self._load(batch)
@@ -167,8 +168,7 @@ class Graphs:
                 self.batch[name].copy_(value, non_blocking=True)
 
     def _capture(self, kind: bool | None) -> None:
-        if hasattr(self.module, "decided"):
-            self.module.decided = kind
+        self.module.decided = kind
         self.figures = {}  # another kind's graph keeps its own
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())

@@ -36,7 +36,7 @@ from game_wm.model.dynamics import Dynamics
 from game_wm.objectives.flow import FlowMatching, Predict, advance, mix
 from train.stages.callbacks import average_of, budget_of
 from train.stages.dynamics import Batch, DynamicsModule
-from train.stages.optimizer import configure
+from train.stages.module import make_optimizer
 
 
 class Discriminator(nn.Module):
@@ -185,8 +185,11 @@ class DistillModule(DynamicsModule):
             self.teacher.load_state_dict(learnt.state_dict())
             self.dynamics.load_state_dict(learnt.state_dict())
 
+    def uncapturable(self) -> str | None:
+        return "progressive distillation changes its step on the way" if self.progressive else None
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        optimizer = configure(self.dynamics, self.optimizer_kind, self.lr, self.weight_decay)
+        optimizer = make_optimizer(self.dynamics, self.optimizer_kind, self.lr, self.weight_decay)
         for network in (self.discriminator, self.fake):
             if network is not None:
                 optimizer.add_param_group({"params": list(network.parameters()), "weight_decay": 0.0})

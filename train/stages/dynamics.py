@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -32,7 +31,7 @@ from game_wm.objectives import FlowMatching, Objective, make_objective, objectiv
 from train.checkpoints import load_geometry, load_tokenizer
 from train.data.windows import random_below
 from train.stages.callbacks import average_of, budget_of
-from train.stages.optimizer import Kind, configure
+from train.stages.module import Kind, StageModule, make_optimizer
 from train.stages.tokenizer import psnr
 
 Batch = dict[str, Tensor]
@@ -45,7 +44,7 @@ class Rollout(NamedTuple):
     views: Tensor | None
 
 
-class DynamicsModule(pl.LightningModule):
+class DynamicsModule(StageModule):
     """Trains `Dynamics` on windows of latents.
 
     Args:
@@ -88,7 +87,7 @@ class DynamicsModule(pl.LightningModule):
         rollout_from: float = 0.7,
         rollout_share: float = 0.5,
     ) -> None:
-        super().__init__()
+        super().__init__(lr, weight_decay, optimizer)
         channels, height, width = latent_shape
         self.objective = read_objective(objective or {})
         shape: Any = {"channels": channels, "height": height, "width": width, "levels": levels, "actions": actions}
@@ -101,11 +100,9 @@ class DynamicsModule(pl.LightningModule):
                 f"a cascade halves the grid, which {width}x{height} latents have not: take another objective"
             )
         self.dynamics = Dynamics(self.config)
-        self.lr, self.weight_decay, self.optimizer_kind = lr, weight_decay, optimizer
         self.targets, self.context_noise, self.outcome = targets, context_noise, outcome
         self.pixels, self.perceptual, self.pixel_share = pixels, perceptual, pixel_share
         self.rollout, self.rollout_from, self.rollout_share = rollout, rollout_from, rollout_share
-        self.decided: bool | None = None
         # In lists, so that frozen networks are no part of the checkpoint.
         self.frozen = [load_tokenizer(tokenizer)] if tokenizer else []
         self.frozen_geometry = [load_geometry(geometry)] if geometry and self.config.warp else []
@@ -161,7 +158,7 @@ class DynamicsModule(pl.LightningModule):
         checkpoint["config"] = {"dynamics": asdict(self.config), "objective": objective_entries(self.objective)}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return configure(self.dynamics, self.optimizer_kind, self.lr, self.weight_decay)
+        return make_optimizer(self.dynamics, self.optimizer_kind, self.lr, self.weight_decay)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         latents, actions = batch["latents"], batch["actions"]
@@ -194,6 +191,9 @@ class DynamicsModule(pl.LightningModule):
     def dream_share(self) -> float:
         """Share of the steps, as of now, that are on own rollouts."""
         return self.rollout_share if self.rollout and self.late else 0.0
+
+    def draw_kind(self) -> bool:
+        return bool(self.dream_share and float(torch.rand(())) < self.dream_share)
 
     def dreams(self) -> bool:
         """Whether this step is on own rollouts: by chance, or as `decided` says (`graphs.py`). All processes of a run

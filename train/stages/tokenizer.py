@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,10 +16,10 @@ from data_collect.errors import UserError
 from game_wm.model.features import Features, perceptual_distance
 from game_wm.model.tokenizer import Tokenizer, TokenizerConfig
 from game_wm.objectives.cascade import halve
-from train.stages.optimizer import Kind, configure
+from train.stages.module import Kind, StageModule, make_optimizer
 
 
-class TokenizerModule(pl.LightningModule):
+class TokenizerModule(StageModule):
     """Trains a `Tokenizer` on batches of uint8 frames (B, H, W, 3), of a temporal one in rows of three (B, 3, H, W, 3).
 
     Args:
@@ -47,8 +46,7 @@ class TokenizerModule(pl.LightningModule):
         equivariance: float = 0.0,
         halved: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.lr, self.weight_decay, self.optimizer_kind = lr, weight_decay, optimizer
+        super().__init__(lr, weight_decay, optimizer)
         self.perceptual, self.perceptual_share, self.edges = perceptual, perceptual_share, edges
         self.scale_penalty, self.equivariance, self.halved = scale_penalty, equivariance, halved
         if tokenizer.levels and (equivariance or halved):
@@ -63,7 +61,7 @@ class TokenizerModule(pl.LightningModule):
         checkpoint["config"] = asdict(self.tokenizer.config)
 
     def configure_optimizers(self) -> Any:
-        return configure(self.tokenizer, self.optimizer_kind, self.lr, self.weight_decay)
+        return make_optimizer(self.tokenizer, self.optimizer_kind, self.lr, self.weight_decay)
 
     def training_step(self, frames_BHWC: Tensor, index: int) -> Tensor:
         images, latents = self.coded(frames_BHWC)

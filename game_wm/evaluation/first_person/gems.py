@@ -40,7 +40,7 @@ from data_collect.schema import ActionSchema
 from game_wm.evaluation.first_person.dream_walk import Start
 from game_wm.evaluation.first_person.trips import Walk, reversed_actions
 from game_wm.evaluation.rollout import RealGame, Tick, no_tick
-from game_wm.finite import descend
+from game_wm.training import descend
 
 VERSION = 1
 FIRST_SEED = 70_000
@@ -163,13 +163,17 @@ def _train(detector: Detector, frames: Tensor, masks: Tensor, updates: int, tick
     optimiser = torch.optim.AdamW(detector.parameters(), 1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=updates)
     draw = torch.Generator().manual_seed(0)
-    for i in range(updates):
+
+    def error(_: int) -> Tensor:
         # as many frames with a gem as without
         picked = torch.cat([k[torch.randint(len(k), (BATCH // len(kinds),), generator=draw)] for k in kinds])
-        error = F.binary_cross_entropy_with_logits(detector.logits(frames[picked]), masks[picked].float())
-        descend(optimiser, error, f"gem detector: step {i + 1}")
+        return F.binary_cross_entropy_with_logits(detector.logits(frames[picked]), masks[picked].float())
+
+    def after(*_: object) -> None:
         schedule.step()
         tick(1)
+
+    descend("gem detector", optimiser, updates, error, after=after)
 
 
 @dataclass

@@ -1,11 +1,7 @@
-"""What a run tells: one banner, one progress bar, figures in `metrics.jsonl`, sample pictures and videos.
-
-All of it also goes to Weights & Biases where that is on (`wandb_run.py`).
-"""
+"""What a stage tells while it trains: a banner, a progress bar, sample pictures and videos."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping
@@ -16,81 +12,18 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
-from data_collect.errors import UserError, shortened
-from data_collect.files import save_picture, whole
+from data_collect.files import save_picture
 from game_wm.play.files.video import VideoWriter
+from train.report.console import progress_bar, say
+from train.report.machine import attention_backend, describe, parameter_bytes
+from train.report.wandb_run import WandbRun
 from train.stages.callbacks import EMA, Budget, batch_size_of, budget_of
-from train.stages.machine import attention_backend, describe, parameter_bytes
-from train.stages.wandb_run import WandbRun
 
-LONGEST = 100  # letters of a name: a system has room for 255, of which files take some, and Weights & Biases for 128
 PICTURE_FRAMES = 8  # frames of a sample that its picture shows; the video shows all
-
-
-class Figures(Logger):
-    """`metrics.jsonl`: one JSON object a logging step, `{"step": 120, "loss": 0.31, ...}`.
-
-    A resumed run drops the lines behind its checkpoint, so that every step stands there once.
-    """
-
-    def __init__(self, folder: Path, from_step: int = 0) -> None:
-        super().__init__()
-        self.path = folder / "metrics.jsonl"
-        lines = self.path.read_text(errors="replace").splitlines() if self.path.exists() else []
-        kept = [line for line in lines if (step := step_of(line)) is not None and step < from_step]
-        with whole(self.path) as file:
-            file.write("".join(f"{line}\n" for line in kept).encode())
-
-    @property
-    def name(self) -> str:
-        """See `Logger`."""
-        return self.path.parent.name
-
-    @property
-    def version(self) -> str:
-        """See `Logger`."""
-        return "0"
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Appends a line."""
-        figures = {name: float(value) for name, value in metrics.items() if name != "epoch"}
-        with open(self.path, "a") as file:
-            file.write(json.dumps({"step": step, **figures}) + "\n")
-
-    @rank_zero_only
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """The configuration lies beside, in `config.yaml`."""
-
-
-def step_of(line: str) -> int | None:
-    """The step that a line of `metrics.jsonl` is of; None of one that was cut off or damaged by a crash."""
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def read_figures(folder: Path, name: str) -> list[tuple[int, float]]:
-    """(step, value) of one figure of a run."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [(line["step"], line[name]) for line in lines if name in line]
-
-
-def check_name(name: str) -> None:
-    """`UserError` for what cannot be the name of a run: a folder's, and that of a project of Weights & Biases."""
-    if not name.isprintable() or not name.strip(". ") or set(name) & set('/\\#?%:*"<>|'):
-        raise UserError(
-            f'--name {shortened(name)!r} must be a word without any of / \\ # ? % : * " < > |, which no folder may have'
-        )
-    if len(name.encode()) > LONGEST:
-        raise UserError(f"--name {shortened(name)!r} is too long: its files' names have room for {LONGEST} letters")
 
 
 class Banner(Callback):
@@ -112,18 +45,6 @@ class Banner(Callback):
             "data": f"seed {trainer.datamodule.seed}, from item {trainer.datamodule.cursor}",  # type: ignore[attr-defined]
         }
         say("  ".join(f"{name} {value};" for name, value in rows.items()).rstrip(";"))
-
-
-def say(text: str) -> None:
-    """One line for the person who waits (standard error stays for warnings and the bar)."""
-    print(text, flush=True)
-
-
-def progress_bar() -> Progress:
-    """A rich bar on standard error, disabled where that is no terminal; its tasks have a field `figures`."""
-    console = Console(stderr=True)
-    columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()]
-    return Progress(*columns, TextColumn("{task.fields[figures]}"), console=console, disable=not console.is_terminal)
 
 
 class Bar(Callback):
@@ -176,37 +97,6 @@ def time_left(budget: Budget, done: float) -> str:
         return ""
     seconds = int(budget.seconds * (1 / done - 1))
     return f"{seconds // 60}:{seconds % 60:02d} left"
-
-
-class Task:
-    """A bar for work that is counted: `with Task("encode", 60000, "frames") as task: task.advance(256)`."""
-
-    def __init__(self, name: str, total: int, unit: str) -> None:
-        self.name, self.total, self.unit = name, total, unit
-        self.done, self.told, self.began = 0, time.monotonic(), time.monotonic()
-        console = Console(stderr=True)
-        columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()]
-        self.bar = Progress(
-            *columns, TextColumn("{task.fields[figures]}"), console=console, disable=not console.is_terminal
-        )
-        self.task = self.bar.add_task(name, total=total, figures="")
-
-    def advance(self, amount: int) -> None:
-        """So much more is done."""
-        self.done += amount
-        now = time.monotonic()
-        figures = f"{self.done / max(now - self.began, 1e-3):.0f} {self.unit}/s"
-        self.bar.update(self.task, completed=self.done, figures=figures)
-        if self.bar.disable and now - self.told > 30:
-            self.told = now
-            print(f"{self.name} {self.done / self.total:4.0%}  {figures}", file=sys.stderr, flush=True)
-
-    def __enter__(self) -> Task:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
 
 
 class Samples(Callback):

@@ -1,6 +1,6 @@
 """What this machine can do: its bf16 matrix rate, and how much arithmetic one training step takes.
 
-    from train.stages.machine import MatrixRate, step_flops
+    from train.report.machine import MatrixRate, step_flops
     rate = MatrixRate(device).sample(5).median          # FLOP/s of a 4096 x 384 x 1536 bf16 linear layer
 
 A training run divides the arithmetic that its model does per second (forward and backward counted once, recomputation

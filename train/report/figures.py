@@ -1,0 +1,63 @@
+"""The figures of a run, in `metrics.jsonl`: one JSON object for each step that is logged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from data_collect.files import whole
+
+
+class Figures(Logger):
+    """`metrics.jsonl`: one JSON object a logging step, `{"step": 120, "loss": 0.31, ...}`.
+
+    A resumed run drops the lines behind its checkpoint, so that every step stands there once.
+    """
+
+    def __init__(self, folder: Path, from_step: int = 0) -> None:
+        super().__init__()
+        self.path = folder / "metrics.jsonl"
+        lines = self.path.read_text(errors="replace").splitlines() if self.path.exists() else []
+        kept = [line for line in lines if (step := step_of(line)) is not None and step < from_step]
+        with whole(self.path) as file:
+            file.write("".join(f"{line}\n" for line in kept).encode())
+
+    @property
+    def name(self) -> str:
+        """See `Logger`."""
+        return self.path.parent.name
+
+    @property
+    def version(self) -> str:
+        """See `Logger`."""
+        return "0"
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Appends a line."""
+        figures = {name: float(value) for name, value in metrics.items() if name != "epoch"}
+        with open(self.path, "a") as file:
+            file.write(json.dumps({"step": step, **figures}) + "\n")
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The configuration lies beside, in `config.yaml`."""
+
+
+def step_of(line: str) -> int | None:
+    """The step that a line of `metrics.jsonl` is of; None of one that was cut off or damaged by a crash."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def read_figures(folder: Path, name: str) -> list[tuple[int, float]]:
+    """(step, value) of one figure of a run."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line[name]) for line in lines if name in line]
