@@ -17,7 +17,7 @@ PROGRAM = Program(
         Command("evaluate", "measure", "measure a checkpoint against the real game, and write its card",
                 "game_wm.evaluation:main", "game_wm.evaluation:parser"),
         Command("compare", "measure", "methods side by side, each trained for as long",
-                "train.lab.compare:main", "train.commands:compare"),
+                "train.lab.compare:main", "train.commands.tools:compare"),
         Command("export", "make another of it", "its networks as ONNX files",
                 "game_wm.acceleration.export:main", "game_wm.commands:export"),
         Command("prune", "make another of it", "a smaller one, to be trained on",

@@ -29,7 +29,7 @@ from game_wm.memory.first_person.obstacles import (
 )
 from game_wm.world import WorldModel
 from train.data.windows import Span
-from train.first_person.obstacles import Hindered, astray, fit, hindered_steps, main, off_by
+from train.first_person.obstacles import Hindered, fit, hindered_steps, main, off_by, perturbed_end
 
 PLACES = Places(side=2.0, headings=8)
 RADIUS = 0.3  # of the player, in places
@@ -174,10 +174,10 @@ def test_recorded_steps_are_told_with_what_was_around() -> None:
         main(["--latents", "x", "--geometry", "y", "--out", "z", "--steps", "0"])
 
 
-def test_who_is_astray_is_stopped_by_the_same_wall() -> None:
+def test_a_perturbed_start_is_stopped_by_the_same_wall() -> None:
     free, end = torch.tensor([0.3, 0.1]), torch.tensor([0.2, 0.1])  # a wall across, 0.2 ahead
     for aside, to in (((0.0, 0.5), (0.2, 0.1)), ((0.05, 0.0), (0.15, 0.1)), ((-0.5, 0.0), (0.3, 0.1))):
-        assert torch.allclose(astray(free, end, torch.tensor(aside)), torch.tensor(to), atol=1e-6)
+        assert torch.allclose(perturbed_end(free, end, torch.tensor(aside)), torch.tensor(to), atol=1e-6)
 
 
 def test_a_step_is_hindered_wherever_it_leads() -> None:

@@ -28,11 +28,11 @@ def test_two_of_the_teachers_steps_are_one_towards_the_students_goal(steps: int)
     clean = torch.randn(2, 6, 3, 2, 2, dtype=torch.float64)
 
     def teach(x: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
-        assert (stride == flow.told(2 * steps)).all()
+        assert (stride == flow.conditioned_stride(2 * steps)).all()
         return torch.tanh(1.7 * x.flip(-1) + level[:, :, None, None, None])  # any function at all
 
     def student(x: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
-        assert (stride == flow.told(steps)).all() and ((level * steps) % 1 == 0).all()
+        assert (stride == flow.conditioned_stride(steps)).all() and ((level * steps) % 1 == 0).all()
         seen.append((x, level))
         goals.append(torch.zeros_like(x, requires_grad=True))
         return goals[-1]
@@ -43,7 +43,7 @@ def test_two_of_the_teachers_steps_are_one_towards_the_students_goal(steps: int)
     weight = (1 - flow.ramp * (1 - level))[:, :, None, None, None]
     assert goals[0].grad is not None
     goal = -goals[0].grad / weight * clean[0, 0].numel() * clean[:, :, 0, 0, 0].numel() / 2
-    told, half = torch.full_like(level, flow.told(2 * steps)), torch.full_like(level, size / 2)
+    told, half = torch.full_like(level, flow.conditioned_stride(2 * steps)), torch.full_like(level, size / 2)
     middle = advance(x, teach(x, level, told, slice(0, 6)), level, half)
     end = advance(middle, teach(middle, level + half, told, slice(0, 6)), level + half, half)
     assert torch.allclose(advance(x, goal, level, 2 * half), end, atol=1e-12)

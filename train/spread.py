@@ -1,9 +1,9 @@
-"""Work by one process a core, where much of it is no matrix product: results in the order of the jobs.
+"""Work by one process a core, for what is mostly not matrix products: results in the order of the jobs.
 
     with spread("train.first_person.draw_views:worker", (folder, network), [0, 1, 2], processes=2) as results:
         for views in results: ...          # worker(folder, network) gives there what maps a job to its result
 
-Over pipes alone: a machine without shared memory has no locks for multiprocessing's pools.
+Over pipes alone: multiprocessing's pools need locks, which a machine without shared memory does not have.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def spread(maker: str, about: Sequence[Any], jobs: Sequence[Any], processes: int
     """An iterator over the results. `UserError` from a process is raised here, and where one was killed."""
     children = [Child("train.spread:serve") for _ in range(min(processes, len(jobs)))]
     try:
-        told = pickle.dumps((maker, tuple(about)))  # not by `send`, which puts tensors into shared memory
+        message = pickle.dumps((maker, tuple(about)))  # not by `send`, which puts tensors into shared memory
         for child in children:
-            child.pipe.send_bytes(told)
+            child.pipe.send_bytes(message)
         yield _results([child.pipe for child in children], jobs)
     finally:
         for child in children:
@@ -52,7 +52,7 @@ def _results(pipes: list[Any], jobs: Sequence[Any]) -> Iterator[Any]:
 def _give(pipe: Any, numbers: Iterator[int], jobs: Sequence[Any]) -> None:
     """The next job, if there is one."""
     if (number := next(numbers, None)) is not None:
-        with suppress(ConnectionError):  # it has ended: what it said last is heard
+        with suppress(ConnectionError):  # it has ended: its last message is read next
             pipe.send_bytes(pickle.dumps((number, jobs[number])))
 
 
@@ -69,7 +69,7 @@ def _hear(pipe: Any) -> tuple[int, Any]:
 
 
 def serve(pipe: Any) -> None:
-    """A process's life: the maker and what it is given, then (number, job) in and (number, result) out."""
+    """A process's loop: the maker and its arguments, then (number, job) in and (number, result) out."""
     torch.set_num_threads(1)
     try:
         maker, about = pickle.loads(pipe.recv_bytes())
@@ -78,7 +78,7 @@ def serve(pipe: Any) -> None:
             number, job = pickle.loads(pipe.recv_bytes())
             pipe.send_bytes(pickle.dumps((number, work(job))))
     except (EOFError, ConnectionError):
-        pass  # the one that waited has left
+        pass  # the parent has ended
     except Exception as error:
         known = isinstance(error, UserError)
         with suppress(OSError):

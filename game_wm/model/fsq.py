@@ -1,9 +1,9 @@
 """Finite scalar quantisation (Mentzer et al., 2023): every channel of a latent is rounded to one of a few levels.
 
     codebook = Codebook((7, 5, 5, 5, 5))        # 4,375 codes of five channels
-    ids = codebook.ids(codebook.quantise(raw))  # what a cell is, as one number
+    ids = codebook.ids(codebook.quantise(raw))  # one number a cell
 
-There is no table to learn: a code is a point of a grid in [-1, 1]^C, and its number counts through that grid.
+There is no table to learn: a code is a point of a regular grid in [-1, 1]^C, and its number is its index there.
 
 Legend: B batch, C channels (as many as levels), h, w latent grid, N its cells in raster order.
 """
@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-MARGIN = 1e-3  # by which the outermost levels stay off the ends of the hyperbolic tangent
+MARGIN = 1e-3  # keeps the outermost levels off the asymptotes of tanh
 
 
 class Codebook:
@@ -41,7 +41,7 @@ class Codebook:
         return rounded / self._row([n // 2 for n in self.levels], raw)
 
     def ids(self, codes: Tensor) -> Tensor:
-        """Codes (..., C, h, w), or what rounding to 16 bits left of them -> numbers (..., N), int64."""
+        """Codes (..., C, h, w), possibly rounded to 16 bits, -> numbers (..., N), int64."""
         middle = self._row([n // 2 for n in self.levels], codes)
         highest = self._row([n - 1 for n in self.levels], codes)
         digits = (codes * middle + middle).round().clamp(min=0).minimum(highest).long()

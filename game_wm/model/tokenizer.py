@@ -5,8 +5,8 @@ penalised (a variational auto-encoder with a constant posterior variance), so th
 to neighbouring pictures and the dynamics may be a little wrong without being seen. With `levels` it is discrete
 instead: finite scalar quantisation (`fsq.py`) to one of a few thousand codes a cell.
 
-What may be coded otherwise: a frame beside the one before it (`temporal`), at a lower resolution than it is drawn in
-(`decoder_widths` longer than `encoder_widths`), and with ways past the layers that shrink and grow (`shortcuts`).
+Options: each frame is coded together with the one before it (`temporal`); the encoder reads a lower resolution than the
+decoder writes (`decoder_widths` longer than `encoder_widths`); layers that shrink and grow have skips (`shortcuts`).
 
 Legend: B batch, T time, H height, W width in pixels; h, w of the latent grid; C latent channels.
 """
@@ -28,11 +28,11 @@ from game_wm.model.fsq import Codebook
 class TokenizerConfig:
     """Sizes of the auto-encoder. One width a halving: three widths make 8 pixels a latent, four make 16, five 32.
 
-    `levels`: to how many levels each channel is rounded; none where latents are continuous, with noise of `noise`.
-    `decoder_widths`: where they are more than `encoder_widths`, the encoder sees the frame at that much less
-    resolution, and the decoder adds the detail. `shortcuts`: what goes into a layer that halves or doubles the grid is
-    added to what comes out, cells folded into channels (for 16 and 32 pixels a latent). `temporal`: the encoder sees
-    the frame before as well, and the decoder its latent, so that fewer channels tell as much.
+    `levels`: levels to which each channel is rounded; empty where latents are continuous. `noise`: deviation of the
+    noise on continuous latents in training. `decoder_widths`: if longer than `encoder_widths`, the encoder reads the
+    frame at half the resolution for each further width. `shortcuts`: skips around layers that halve or double the grid,
+    cells folded into channels (for 16 and 32 pixels a latent). `temporal`: the encoder also reads the frame before and
+    the decoder its latent, so that fewer channels suffice.
     """
 
     height: int = 64
@@ -70,8 +70,8 @@ class TokenizerConfig:
 
 
 class Shortcut(nn.Module):
-    """A convolution that keeps or halves the grid, and beside it what goes in, without weights: cells folded into
-    channels, averaged or repeated to as many as come out (residual autoencoding; DC-AE, Chen et al., 2025)."""
+    """A convolution that keeps or halves the grid, plus a skip without weights: cells folded into channels, averaged or
+    repeated to as many as the convolution gives (residual autoencoding; DC-AE, Chen et al., 2025)."""
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__()
@@ -88,8 +88,8 @@ class Shortcut(nn.Module):
 class Tokenizer(nn.Module):
     """`encode` gives normalised latents (zero mean, unit variance a channel as tracked in training), or codes.
 
-    `before`, where it is taken, is the frame or latent before each, of an episode's first the same (None); only a
-    `temporal` tokenizer looks at it.
+    `before`, where a method takes it, is the frame or latent before each; None stands for the same one again, as at an
+    episode's start. Only a `temporal` tokenizer reads it.
     """
 
     def __init__(self, config: TokenizerConfig) -> None:
@@ -132,8 +132,8 @@ class Tokenizer(nn.Module):
         pixels = images_BCHW.float().add(1).mul(127.5).round().clamp(0, 255)
         return pixels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
-    def beside(self, now_BCHW: Tensor, before_BCHW: Tensor | None) -> Tensor:
-        """What encoder and decoder are shown: channels of now, and, where the tokenizer is temporal, of before."""
+    def with_previous(self, now_BCHW: Tensor, before_BCHW: Tensor | None) -> Tensor:
+        """The input of encoder and decoder: channels of now and, where the tokenizer is temporal, of before."""
         if not self.config.temporal:
             return now_BCHW
         return torch.cat((now_BCHW, now_BCHW if before_BCHW is None else before_BCHW), 1)
@@ -145,37 +145,37 @@ class Tokenizer(nn.Module):
 
     def encode_images(self, images_BCHW: Tensor, before_BCHW: Tensor | None = None) -> Tensor:
         """Float images (B, 3, H, W) in [-1, 1] -> normalised latents (B, C, h, w)."""
-        images = self.beside(images_BCHW, before_BCHW).contiguous(memory_format=torch.channels_last)
+        images = self.with_previous(images_BCHW, before_BCHW).contiguous(memory_format=torch.channels_last)
         return (self.quantise(self.encoder(images).float()) - self.mean) / self.deviation
 
     def quantise(self, raw_BCHW: Tensor) -> Tensor:
-        """Raw latents as they are, or the codes next to them."""
+        """Raw latents unchanged, or the codes nearest to them."""
         return raw_BCHW if self.codebook is None else self.codebook.quantise(raw_BCHW)
 
     def decode_images(self, latents_BCHW: Tensor, before_BCHW: Tensor | None = None) -> Tensor:
         """Normalised latents (B, C, h, w) -> float images (B, 3, H, W) in [-1, 1], differentiable."""
         before = before_BCHW if before_BCHW is None else before_BCHW * self.deviation + self.mean
-        return self.decoder(self.beside(latents_BCHW * self.deviation + self.mean, before))
+        return self.decoder(self.with_previous(latents_BCHW * self.deviation + self.mean, before))
 
     def decode(self, latents_BCHW: Tensor, before_BCHW: Tensor | None = None) -> Tensor:
         """Normalised latents (B, C, h, w) -> uint8 (B, H, W, 3)."""
         return self.to_frames(self.decode_images(latents_BCHW, before_BCHW))
 
     def raw(self, images_BTCHW: Tensor) -> Tensor:
-        """Images (B, T, 3, H, W) in [-1, 1] of T frames in a row -> raw latents (B, T, C, h, w) of as many, or, where
-        the tokenizer is temporal, of all but the first, which is only looked at."""
+        """Images (B, T, 3, H, W) in [-1, 1] of T successive frames -> raw latents (B, T, C, h, w), or, where the
+        tokenizer is temporal, (B, T - 1, C, h, w), without the first frame's."""
         now, before = (images_BTCHW[:, 1:], images_BTCHW[:, :-1]) if self.config.temporal else (images_BTCHW, None)
-        seen = self.beside(now.flatten(0, 1), None if before is None else before.flatten(0, 1))
+        seen = self.with_previous(now.flatten(0, 1), None if before is None else before.flatten(0, 1))
         return self.encoder(seen.contiguous(memory_format=torch.channels_last)).unflatten(0, now.shape[:2])
 
-    def draw(self, raw_BTCHW: Tensor) -> Tensor:
-        """Raw latents as `raw` gives them -> the last of the frames (B, 3, H, W)."""
-        return self.decoder(self.beside(raw_BTCHW[:, -1], raw_BTCHW[:, -2] if self.config.temporal else None))
+    def decode_raw(self, raw_BTCHW: Tensor) -> Tensor:
+        """Raw latents as `raw` gives them -> the last frame (B, 3, H, W)."""
+        return self.decoder(self.with_previous(raw_BTCHW[:, -1], raw_BTCHW[:, -2] if self.config.temporal else None))
 
     def forward(self, images_BTCHW: Tensor) -> Tensor:
-        """Frames in a row (B, T, 3, H, W) in [-1, 1], three where the tokenizer is temporal and one where it is not ->
-        the last one's reconstruction."""
-        return self.draw(self.quantise(self.raw(images_BTCHW)))
+        """Successive frames (B, T, 3, H, W) in [-1, 1] -> the last one's reconstruction (B, 3, H, W); T is 3 where the
+        tokenizer is temporal, else 1."""
+        return self.decode_raw(self.quantise(self.raw(images_BTCHW)))
 
     @torch.no_grad()
     def track(self, latents_BCHW: Tensor, momentum: float = 0.01) -> None:
@@ -185,5 +185,5 @@ class Tokenizer(nn.Module):
 
 
 def earlier(frames_BT: Tensor) -> Tensor:
-    """Of frames or latents in a row (B, T, ...) the one before each; of an episode's first the same."""
+    """Of successive frames or latents (B, T, ...) the one before each; before the first, itself."""
     return torch.cat((frames_BT[:, :1], frames_BT[:, :-1]), 1)

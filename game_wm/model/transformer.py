@@ -1,11 +1,11 @@
 """The trunk of the discrete models: a transformer over the tokens of one frame, whose first block reads the context.
 
-What it is told of the past is what the U-Net is told: the last latents, the actions, the context. The former two go
-through convolutions, once a frame, so that a token begins with what its surroundings were and what was pressed.
+It is conditioned on the same past as the U-Net: the last latents, the actions, the context. Latents and actions go
+through convolutions once a frame; their output is added to each token's embedding.
 
-Legend: B batch or players, K target frames of a sequence, N tokens of a frame in raster order, n some of them, V codes,
-C channels (latent unless said), E width, h, w latent grid, A action vector, H heads, D channels of a head, P history
-frames, L blocks.
+Legend: B batch or players, K target frames of a sequence, N tokens of a frame in raster order, n those of a
+call, V codes, C channels (latent unless said), E width, h, w latent grid, A action vector, H heads, D channels of a
+head, P history frames, L blocks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class FrameCache:
     count: int = 0
 
     def add(self, layer: int, keys_BnHD: Tensor, values_BnHD: Tensor) -> tuple[Tensor, Tensor]:
-        """Write those of the next tokens; returns all of this layer up to them."""
+        """Write those of the next tokens; returns all of this layer so far."""
         end = self.count + keys_BnHD.shape[1]
         self.keys[layer, :, self.count : end] = keys_BnHD.to(self.keys.dtype)
         self.values[layer, :, self.count : end] = values_BnHD.to(self.values.dtype)
@@ -64,7 +64,7 @@ class FrameBlock(nn.Module):
 
 
 class FrameTransformer(nn.Module):
-    """Codes of a frame, as far as they are known -> logits of all of them."""
+    """Codes of a frame, as far as they are known, -> logits of all of them."""
 
     def __init__(self, config: DynamicsConfig) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class FrameTransformer(nn.Module):
         self.register_buffer("table", rows.float().T.contiguous(), persistent=False)
 
     def _rows(self, ids: Tensor) -> Tensor:
-        """Which digits codes (...) have, of those of all channels in a row (..., C)."""
+        """Rows (..., C) of the digits' embedding for codes (...): one a channel."""
         firsts = [sum(self.codebook.levels[:i]) for i in range(len(self.codebook.levels))]
         return self.codebook.digits(ids) + torch.tensor(firsts, device=ids.device)
 
@@ -106,7 +106,7 @@ class FrameTransformer(nn.Module):
         context: ContextReader,
         drawn_BKMhw: Tensor | None = None,
     ) -> TokenPredictor:
-        """The objective's function for K targets of each of B sequences; it is shown no views."""
+        """The objective's function for K targets of each of B sequences; this trunk reads no views."""
         assert drawn_BKMhw is None
         shape, level = history_BKPCHW.shape[:2], embed_level(context_noise_BK.flatten(), self.levels)
         condition = self.condition(torch.cat((actions_BKPA.flatten(0, 1).flatten(1), level), -1))
@@ -114,16 +114,16 @@ class FrameTransformer(nn.Module):
         x = self.enter(history.contiguous(memory_format=torch.channels_last))
         for block in self.history:
             x = block(x, condition)
-        told = x.flatten(2).transpose(1, 2) + self.positions
-        return TokenPredictor(self, told.unflatten(0, shape), context)
+        past = x.flatten(2).transpose(1, 2) + self.positions
+        return TokenPredictor(self, past.unflatten(0, shape), context)
 
     def forward(
-        self, ids_Bn: Tensor, told_BnE: Tensor, context: ContextReader, causal: bool, cache: FrameCache | None
+        self, ids_Bn: Tensor, past_BnE: Tensor, context: ContextReader, causal: bool, cache: FrameCache | None
     ) -> Tensor:
-        """Logits (B, n, V) of tokens; `told` is what is known at their places without them."""
+        """Logits (B, n, V) of tokens; `past` is what the past says at their places."""
         known = (ids_Bn < self.codebook.size)[..., None]
         codes = self.digits(self._rows(ids_Bn.clamp_max(self.codebook.size - 1))).sum(-2)
-        x = told_BnE + torch.where(known, codes, self.unknown)
+        x = past_BnE + torch.where(known, codes, self.unknown)
         x = self.norm(self.through(x, context, causal, cache))
         return self.leave(x) + self.leave_digits(x) @ self.table
 
@@ -142,20 +142,20 @@ class FrameTransformer(nn.Module):
 class TokenPredictor:
     """`FrameTransformer` for given frames: what the discrete objectives call (`objectives/tokens.py`)."""
 
-    def __init__(self, trunk: FrameTransformer, told_BKNE: Tensor, context: ContextReader) -> None:
-        self.trunk, self.told, self.context = trunk, told_BKNE, context
+    def __init__(self, trunk: FrameTransformer, past_BKNE: Tensor, context: ContextReader) -> None:
+        self.trunk, self.past, self.context = trunk, past_BKNE, context
 
     @property
     def codebook(self) -> Codebook:
         return self.trunk.codebook
 
     def cache(self) -> FrameCache:
-        config, (batch, targets, tokens, width) = self.trunk.config, self.told.shape
+        config, (batch, targets, tokens, width) = self.trunk.config, self.past.shape
         shape = len(self.trunk.blocks), batch * targets, tokens, config.heads, width // config.heads
-        return FrameCache(self.told.new_zeros(shape), self.told.new_zeros(shape))
+        return FrameCache(self.past.new_zeros(shape), self.past.new_zeros(shape))
 
     def __call__(self, ids_BKn: Tensor, part: slice, causal: bool = False, cache: FrameCache | None = None) -> Tensor:
         first = cache.count if cache else 0
-        told = self.told[:, part, first : first + ids_BKn.shape[2]].flatten(0, 1)
-        logits = self.trunk(ids_BKn.flatten(0, 1), told, self.context.part(part), causal, cache)
+        past = self.past[:, part, first : first + ids_BKn.shape[2]].flatten(0, 1)
+        logits = self.trunk(ids_BKn.flatten(0, 1), past, self.context.part(part), causal, cache)
         return logits.unflatten(0, ids_BKn.shape[:2])

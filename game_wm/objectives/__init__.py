@@ -21,10 +21,10 @@ from game_wm.objectives.masked import Masked
 
 
 class Objective(Protocol):
-    """What all of them are: frozen dataclasses of their options.
+    """A frozen dataclass of its options.
 
-    `kind`: its name in a configuration; `trunks`: the trunks that it takes, the one that it gets first; `adjustable`:
-    whether the number of calls a frame is a choice.
+    `kind`: its name in a configuration; `trunks`: the trunks that it works with, the default first; `adjustable`:
+    whether a player may choose the number of calls a frame.
     """
 
     kind: ClassVar[str]
@@ -33,7 +33,7 @@ class Objective(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def calls(self, tokens: int) -> int:
-        """Calls of the network that a frame of so many latent cells is played with, unless another number is asked."""
+        """Default number of calls of the network for a frame of so many latent cells."""
         ...
 
     def loss(self, predict: Any, clean_BKCHW: Tensor) -> tuple[Tensor, Tensor | None]:

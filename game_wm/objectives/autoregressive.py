@@ -1,5 +1,5 @@
-"""Auto-regression over the tokens of a frame in raster order: each is drawn from what the trunk says of it, given
-those before it (van den Oord et al., 2016; IRIS, Micheli et al., 2023).
+"""Auto-regression over the tokens of a frame in raster order: each is sampled given those before it (van den Oord et
+al., 2016; IRIS, Micheli et al., 2023).
 
 One call of the network a token, over keys and values that are kept for the frame. The likelihood of a frame is exact.
 
@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from game_wm.model.config import Trunk
-from game_wm.objectives.tokens import TokenPredict, draw, uniform
+from game_wm.objectives.tokens import TokenPredict, sample_tokens, uniform
 
 
 @dataclass(frozen=True)
 class Autoregressive:
-    """`temperature`: of the draw of a token, 1 as trained, 0 the likeliest."""
+    """`temperature`: of the sampling of a token, 1 as trained, 0 the likeliest."""
 
     temperature: float = 1.0
 
@@ -60,5 +60,5 @@ class Autoregressive:
         ids = [torch.full_like(chance[..., 0], predict.codebook.size, dtype=torch.long)]
         for n in range(steps):
             logits = predict(ids[-1][..., None], everything, causal=True, cache=cache)[..., 0, :]
-            ids.append(draw(logits, chance[..., n], self.temperature))
+            ids.append(sample_tokens(logits, chance[..., n], self.temperature))
         return predict.codebook.codes(torch.stack(ids[1:], -1), *noise_BKCHW.shape[-2:])

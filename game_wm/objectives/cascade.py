@@ -1,10 +1,10 @@
 """A cascade (Ho et al., 2022; pyramidal flow matching, Jin et al., 2025): coarse first, then fine, by one network.
 
-The coarse stage makes the frame at half the grid, from noise, at a quarter of a call's price behind the first
-convolution. The fine stage begins with that frame and noise in what it leaves open, the differences within two by two
-cells, and ends with the whole. Both are flow matching that predicts the clean latent; which of them it is the network
-is told in place of the stride: 0 coarse, 1 fine. The coarse stage alone is a preview: a tokenizer that was trained with
-`halved` decodes it to the frame at half its resolution.
+The coarse stage makes the frame at half the grid, from noise; after the first convolution that costs a quarter of a
+full call. The fine stage starts from that frame, with noise in the differences within two by two cells, and ends with
+the full frame. Both are flow matching that predicts the clean latent; the network is conditioned on the stage in place
+of the stride: 0 coarse, 1 fine. The coarse stage alone is a preview: a tokenizer trained with `halved` decodes it to
+the frame at half its resolution.
 
     preview = dynamics.generate(state, action, noise, objective.coarse, replace(objective, fine=0))
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from game_wm.model.config import Trunk
 from game_wm.objectives.flow import Predict, advance, mix
 
-COARSE, FINE = 0.0, 1.0  # what is told in place of the stride
+COARSE, FINE = 0.0, 1.0  # the stage, in place of the stride
 
 
 def halve(x: Tensor) -> Tensor:
@@ -38,10 +38,10 @@ def double(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Cascade:
-    """`coarse`, `fine`: calls of the network a frame, at half the grid and at the whole; without any of the latter,
-    what is drawn is the coarse frame. `start`: share of the targets that are trained where a stage begins, which is all
-    that a single call needs; `ramp`: how much less that weighs than its end; `slack`: noise on the coarse frame in
-    training, since the one that is drawn will not be the true one."""
+    """`coarse`, `fine`: calls of the network a frame, at half the grid and at all of it; with `fine` 0 the sample is
+    the coarse frame. `start`: share of the targets that are trained at a stage's beginning, as a single call needs;
+    `ramp`: how much less the beginning weighs than the end; `slack`: noise on the coarse frame in training,
+    since a sampled one will not be the true one."""
 
     coarse: int = 1
     fine: int = 1
@@ -78,8 +78,8 @@ class Cascade:
 
     @staticmethod
     def begin(coarse_BKCHW: Tensor, noise_BKCHW: Tensor) -> Tensor:
-        """Where the fine stage begins: the coarse frame, and within its cells the noise (B, K, C, h, w) without its
-        mean, so that the coarse frame is what it was."""
+        """Where the fine stage begins: the coarse frame, plus the noise (B, K, C, h, w) without its mean over two by
+        two cells, so that halving gives the coarse frame again."""
         return double(coarse_BKCHW) + noise_BKCHW - double(halve(noise_BKCHW))
 
     def sample(self, predict: Predict, noise_BKCHW: Tensor, steps: int) -> Tensor:
@@ -87,16 +87,16 @@ class Cascade:
         not the number of calls."""
         if steps != self.coarse + self.fine:
             raise ValueError(f"this cascade takes {self.coarse} + {self.fine} calls a frame, not {steps}")
-        # The mean of four standard normal numbers has half their deviation, and tells nothing of their differences.
+        # The mean of four standard normal numbers has half their deviation, and is independent of their differences.
         x = self._walk(predict, 2 * halve(noise_BKCHW), self.coarse, COARSE)
         return self._walk(predict, self.begin(x, noise_BKCHW), self.fine, FINE) if self.fine else x
 
     @staticmethod
     def _walk(predict: Predict, x: Tensor, steps: int, stage: float) -> Tensor:
         """Equal Euler steps of one stage."""
-        told, stride = (x.new_full(x.shape[:2], value) for value in (stage, 1 / steps))
+        given, stride = (x.new_full(x.shape[:2], value) for value in (stage, 1 / steps))
         for i in range(steps):
             level = x.new_full(x.shape[:2], i / steps)
-            clean = predict(x, level, told, slice(0, x.shape[1]))
+            clean = predict(x, level, given, slice(0, x.shape[1]))
             x = clean if i == steps - 1 else advance(x, clean, level, stride)
         return x

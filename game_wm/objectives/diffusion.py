@@ -1,11 +1,11 @@
 """Diffusion with the preconditioning of EDM (Karras et al., 2022), on the trunk that flow matching takes.
 
-A noisy latent is the clean one plus noise of a deviation σ. The trunk sees it scaled to unit variance and tells, of
-what is not known yet, the part that keeps its target at unit variance whatever σ is: nearly the clean latent where σ is
-large, nearly the noise where it is small. DIAMOND (Alonso et al., 2024) plays Atari so, in three Euler steps.
+A noisy latent is the clean one plus noise of deviation σ. The trunk reads it scaled to unit variance, and its target
+has unit variance whatever σ is: nearly the clean latent where σ is large, nearly the noise where it is small. DIAMOND
+(Alonso et al., 2024) plays Atari this way, in three Euler steps.
 
-Legend: B sequences, K target frames of each, C channels, h, w latent grid. Levels are told to the trunk as flow
-matching's are: 0 is noise (`sigma_max`), 1 is clean (`sigma_min`).
+Legend: B sequences, K target frames of each, C channels, h, w latent grid. The trunk is conditioned on
+levels as in flow matching: 0 is noise (`sigma_max`), 1 is clean (`sigma_min`).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Diffusion:
         return self.sigma_data**2 / variance, sigma * self.sigma_data * variance.rsqrt(), variance.rsqrt()
 
     def level(self, sigma_BK: Tensor) -> Tensor:
-        """What the trunk is told of σ: from 0 at `sigma_max` to 1 at `sigma_min`, even in log σ."""
+        """The level that stands for σ: from 0 at `sigma_max` to 1 at `sigma_min`, even in log σ."""
         return (self.sigma_max / sigma_BK).log() / math.log(self.sigma_max / self.sigma_min)
 
     def raw(self, predict: Predict, noisy: Tensor, sigma_BK: Tensor) -> Tensor:

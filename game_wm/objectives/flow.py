@@ -1,11 +1,11 @@
 """Flow matching with step-size conditioning (shortcut models, Frans et al., 2024), predicting the clean latent.
 
-One network serves 1, 2, 4 ... steps. A share of the targets is the single call that plays: from pure noise, at stride
-1, to the data. Most others learn the flow on the finest stride; the rest are made to agree, on the strides between,
-with two of the network's own steps of half the size. Without a share for the single call, stride 1 is taught like those
-between, as in the paper: then one call, too, is a draw from what may come and not its mean. What is read is noised by a
-level that is told (diffusion forcing, Chen et al., 2024), in `Dynamics.forward`. The loss is on the clean latent
-(Dreamer 4, Hafner et al., 2025).
+One network serves 1, 2, 4 ... steps. A share of the targets trains the single call that plays: from pure noise, at
+stride 1, to the data. Most others learn the flow on the finest stride. The rest must agree, on the strides between,
+with two of the network's own steps of half the size. Without a share for the single call, stride 1 is trained like
+those between, as in the paper; one call is then a sample of what may come and not its mean. The context is noised too,
+and the network is conditioned on its noise level (diffusion forcing, Chen et al., 2024; in `Dynamics.forward`). The
+loss is on the clean latent (Dreamer 4, Hafner et al., 2025).
 
 Legend: B sequences, K target frames of each, C channels, h, w latent grid. Level 0 is noise, level 1 is clean.
 """
@@ -30,7 +30,7 @@ class FlowMatching:
     """`finest`: steps of the finest stride; `one_call`: share of the targets trained for play in a single call;
     `bootstrap`: share trained on the network's own half steps; `ramp`: how much less level 0 weighs than level 1;
     `bound`: largest absolute value of a clean latent that is sampled (static thresholding, Saharia et al., 2022), which
-    keeps what is wrong from growing from frame to frame; 0 for none."""
+    keeps errors from growing from frame to frame; 0 for none."""
 
     finest: int = 8
     one_call: float = 0.5
@@ -62,15 +62,15 @@ class FlowMatching:
         return 1 if self.one_call else 0
 
     def single(self, targets: int) -> slice:
-        """Which of a sequence's targets are trained on the single call that plays; those of bootstrap lie before."""
+        """Which of a sequence's targets train the single call that plays; those of bootstrap come before them."""
         coarse = round(targets * self.bootstrap) if self._between >= self._coarsest else 0
         return slice(coarse, targets if self.finest == 1 else coarse + round(targets * self.one_call))
 
     def loss(self, predict: Predict, clean_BKCHW: Tensor, slow: Predict | None = None) -> tuple[Tensor, Tensor]:
         """Weighted squared error of every target (B, K), and the prediction (B, K, C, h, w) that it judges.
 
-        `slow` takes the half steps: a network with averaged weights (Frans et al., 2024), or the same one if None, with
-        which many strides (`finest`) may run away.
+        `slow` takes the half steps: a network with averaged weights (Frans et al., 2024), or the same one if None,
+        which may diverge with many strides (`finest`).
         """
         batch, targets = clean_BKCHW.shape[:2]
         device = clean_BKCHW.device
@@ -98,13 +98,14 @@ class FlowMatching:
 
     @staticmethod
     def two_steps(predict: Predict, noisy: Tensor, level: Tensor, half: Tensor, part: slice) -> Tensor:
-        """The clean latent that two steps of half the stride point at: one whole step towards it ends where they do."""
+        """The clean latent towards which one whole step ends where two steps of half the stride do."""
         first = advance(noisy, predict(noisy, level, half, part), level, half)
         last = advance(first, predict(first, level + half, half, part), level + half, half)
         return noisy + (last - noisy) * expand((1 - level) / (2 * half), noisy)
 
-    def told(self, steps: int) -> float:
-        """The stride that the network is told in a walk of `steps`: without bootstrap it knows the finest only."""
+    def conditioned_stride(self, steps: int) -> float:
+        """The stride that the network is conditioned on when a frame takes `steps`: without bootstrap it knows the
+        finest only."""
         return 1 / steps if steps == 1 or self.bootstrap else 1 / self.finest
 
     def hold(self, clean: Tensor) -> Tensor:
@@ -114,11 +115,11 @@ class FlowMatching:
     def sample(self, predict: Predict, noise_BKCHW: Tensor, steps: int) -> Tensor:
         """Clean latents from pure noise in `steps` equal Euler steps."""
         x = noise_BKCHW
-        stride, told = (x.new_full(x.shape[:2], value) for value in (1 / steps, self.told(steps)))
+        stride, given = (x.new_full(x.shape[:2], value) for value in (1 / steps, self.conditioned_stride(steps)))
         everything = slice(0, x.shape[1])
         for i in range(steps):
             level = x.new_full(x.shape[:2], i / steps)
-            clean = self.hold(predict(x, level, told, everything))
+            clean = self.hold(predict(x, level, given, everything))
             x = clean if i == steps - 1 else advance(x, clean, level, stride)
         return x
 

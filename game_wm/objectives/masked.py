@@ -1,7 +1,7 @@
-"""Masked parallel decoding of the tokens of a frame (MaskGIT, Chang et al., 2022): all are drawn at once, the surest
-are kept, and the others are drawn again given those.
+"""Masked parallel decoding of the tokens of a frame (MaskGIT, Chang et al., 2022): all are sampled at once, the most
+likely are kept, and the others are sampled again given those.
 
-In training a random share of a frame's tokens is hidden, drawn so that much hidden is common, and told from the rest.
+In training a random share of a frame's tokens is hidden, mostly a large one, and predicted from the others.
 
 Legend: B sequences, K target frames of each, N tokens of a frame, V codes, C channels, h, w latent grid.
 """
@@ -17,13 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from game_wm.model.config import Trunk
-from game_wm.objectives.tokens import TokenPredict, draw, uniform
+from game_wm.objectives.tokens import TokenPredict, sample_tokens, uniform
 
 
 @dataclass(frozen=True)
 class Masked:
-    """`steps`: passes over a frame; `temperature`: of the draw of a token, 1 as trained, 0 the likeliest;
-    `choice`: how much chance there is in which tokens are kept, falling to none at the last pass."""
+    """`steps`: passes over a frame; `temperature`: of the sampling of a token, 1 as trained, 0 the likeliest;
+    `choice`: how random the choice of kept tokens is; it falls to 0 at the last pass."""
 
     steps: int = 8
     temperature: float = 1.0
@@ -65,10 +65,10 @@ class Masked:
         for i, count in enumerate(self.known(ids.shape[-1], passes)):
             logits = predict(ids, slice(0, ids.shape[1])).float()
             hidden = ids == predict.codebook.size
-            drawn = draw(logits, uniform(noise_BKCHW, 2 * i), self.temperature)
-            sure = logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0]
+            sampled = sample_tokens(logits, uniform(noise_BKCHW, 2 * i), self.temperature)
+            sure = logits.log_softmax(-1).gather(-1, sampled[..., None])[..., 0]
             chance = uniform(noise_BKCHW, 2 * i + 1).clamp(1e-6, 1 - 1e-6)
             sure = sure - self.choice * (1 - (i + 1) / passes) * (-chance.log()).log()  # Gumbel noise
             kept = sure.masked_fill(~hidden, torch.inf).topk(count, -1).indices
-            ids = ids.scatter(-1, kept, torch.where(hidden, drawn, ids).gather(-1, kept))
+            ids = ids.scatter(-1, kept, torch.where(hidden, sampled, ids).gather(-1, kept))
         return predict.codebook.codes(ids, *noise_BKCHW.shape[-2:])

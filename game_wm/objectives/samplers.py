@@ -3,8 +3,8 @@ noise levels σ, in a given number of calls of the denoiser D.
 
     x = heun(denoise, noise * sigmas[0], sigmas)      # sigmas falling; the last one is 0, or where to stop
 
-`euler` calls once an interval, and so does `dpmpp_2m`, which is of second order since it keeps what it was told last.
-`heun` calls twice where it corrects; `intervals` says how many intervals a number of calls is good for.
+`euler` calls once an interval. So does `dpmpp_2m`, which is of second order since it keeps its last prediction. `heun`
+calls twice where it corrects; `intervals` says how many intervals a number of calls allows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def karras_sigmas(count: int, low: float, high: float, rho: float) -> list[float
 
 
 def euler(denoise: Denoise, x: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """Straight steps, of first order: one call an interval."""
+    """Euler steps, of first order: one call an interval."""
     for now, then in pairwise(sigmas):
         clean = denoise(x, now)
         x = clean + (x - clean) * (then / now)
@@ -36,8 +36,8 @@ def euler(denoise: Denoise, x: Tensor, sigmas: Sequence[float]) -> Tensor:
 def heun(denoise: Denoise, x: Tensor, sigmas: Sequence[float], corrected: int | None = None) -> Tensor:
     """Straight steps whose slope is the mean of those at both ends (Karras et al., 2022, algorithm 1), of second order.
 
-    A step to 0 has no slope at its end. `corrected`: how many of the other steps are corrected, the last of them; all
-    if None.
+    A step to 0 has no slope at its end. `corrected`: how many of the other steps, the last ones, are corrected; all if
+    None.
     """
     first = 0 if corrected is None else len(sigmas) - 1 - (sigmas[-1] == 0) - corrected
     for i, (now, then) in enumerate(pairwise(sigmas)):
@@ -64,7 +64,7 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, sigmas: Sequence[float]) -> Tensor:
 
 
 def intervals(sampler: str, calls: int) -> int:
-    """How many intervals, the last of them to 0, `calls` of the denoiser are good for."""
+    """How many intervals, the last of them to 0, so many `calls` of the denoiser allow."""
     return calls // 2 + 1 if sampler == "heun" else calls
 
 

@@ -2,10 +2,9 @@
 
     python -m train encode --data runs/maze/data --tokenizer runs/maze/tokenizer/last.ckpt --out runs/maze/latents
 
-Writes `latents-00000.npy` (float16, F x C x h x w, whole episodes one after another) and beside it `actions-`,
-`rewards-`, `terminated-` and, where the game tells, `pose-00000.npy`, row for row; `index.json` says which episode lies
-where. A run that is stopped continues at its last whole shard, as does one with recordings added behind those that it
-knows; one that has nothing to do says so.
+Writes `latents-00000.npy` (float16, F x C x h x w, whole episodes one after another) and, row for row, `actions-`,
+`rewards-`, `terminated-` and, where the game gives poses, `pose-00000.npy`; `index.json` says where each episode lies.
+A stopped run continues at its last whole shard. So does one with recordings added after those it knows.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ BATCH = 128
 
 
 def tokenizer_hash(tokenizer: Tokenizer) -> str:
-    """Changes when any weight does."""
+    """Hash of all weights."""
     digest = hashlib.sha256()
     for name, value in sorted(tokenizer.state_dict().items()):
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
@@ -68,7 +67,7 @@ def encode(data: list[str], tokenizer: Tokenizer, out: str | Path, device: str =
 
 
 def _encode(recordings: list[Recording], tokenizer: Tokenizer, folder: Path, device: str) -> bool:
-    """Encode recordings that fit into a folder that nobody else writes to."""
+    """Encode fitting recordings into a locked folder."""
     first, own = recordings[0], tokenizer_hash(tokenizer)
     key = "-".join([own, *(recording.key for recording in recordings)])
     index = _begin(folder, key)
@@ -105,7 +104,7 @@ def _encode(recordings: list[Recording], tokenizer: Tokenizer, folder: Path, dev
 
 
 def _begin(folder: Path, key: str) -> dict[str, Any]:
-    """The index to go on with: that of the same work or of its beginning, or an empty one in an emptied folder."""
+    """The index to continue: of the same work or of a part of it; else an empty one, in an emptied folder."""
     try:
         index = json.loads((folder / "index.json").read_text())
         if index["key"] == key:
@@ -163,8 +162,8 @@ class Encoder:
 
     @torch.inference_mode()
     def __call__(self, frames: Tensor, last: Tensor | None = None) -> Tensor:
-        """uint8 (F, H, W, 3) in a row, behind the frame `last` (H, W, 3) if there is one -> float16 (F, C, h, w) on the
-        CPU."""
+        """Successive frames, uint8 (F, H, W, 3), after the frame `last` (H, W, 3) if there is one -> float16
+        (F, C, h, w) on the CPU. Raises `UserError` where a latent is not finite."""
         before = torch.cat((frames[:1] if last is None else last[None], frames[:-1]))
         parts = zip(frames.split(BATCH), before.split(BATCH))
         with torch.autocast(self.device.type, torch.bfloat16) if self.half else nullcontext():
@@ -178,7 +177,7 @@ class Encoder:
 
 
 def _encode_episode(recording: Recording, refs: list[ChunkRef], encoder: Encoder, task: Task) -> dict[str, np.ndarray]:
-    """Arrays of one episode with a row a frame; what follows its last frame (no action) is zero."""
+    """Arrays of one episode, one row a frame; action, reward and termination of its last frame are zero."""
     columns: dict[str, list[np.ndarray]] = {}
     last: Tensor | None = None
     with ThreadPoolExecutor(1) as thread:
@@ -199,7 +198,7 @@ def _encode_episode(recording: Recording, refs: list[ChunkRef], encoder: Encoder
     arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
     count = len(arrays["latents"])
     for name in ("actions", "rewards", "terminated"):
-        # The step after the last frame, if its result was never recorded, is dropped with the same stroke.
+        # This also drops the action after the last frame, if its result was never recorded.
         rows = np.zeros((count, *arrays[name].shape[1:]), np.float32)
         rows[:-1] = arrays[name][: count - 1]
         arrays[name] = rows
@@ -219,7 +218,7 @@ def write_shard(folder: Path, number: int, episodes: list[dict[str, np.ndarray]]
 def write_synthetic(
     folder: Path, shape: tuple[int, int, int], actions: int, episodes: int, frames: int, levels: tuple[int, ...] = ()
 ) -> None:
-    """Random latents in the format of `encode`, or codes of so many levels: what needs no recording."""
+    """Random latents, or codes of so many levels, in the format of `encode`: for benches that have no recording."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
     schema = ActionSchema("multibinary", tuple(f"button{i}" for i in range(actions)))

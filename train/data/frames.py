@@ -4,9 +4,9 @@
     frames = source.items(np.arange(64))        # uint8 (64, H, W, 3); item i is a pure function of (seed, i)
     source.row = 3                              # from now on (64, 3, H, W, 3): each with the two frames before it
 
-A recording whose decoded frames fit the budget is decoded once into `.cache/frames.npy` beside its shards and read
-from there at random, which costs training nothing. A larger one is read in pools: some thousands of frames out of
-chunks chosen at random, shuffled, while a thread decodes the next pool.
+A recording whose decoded frames fit the budget is decoded once into `.cache/frames.npy` beside its shards, for random
+access at no cost to training. A larger one is read in pools: thousands of frames out of random chunks, shuffled, while
+a thread decodes the next pool.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SPARE_DISK = 4 << 30  # bytes that the cache leaves free
 
 
 class Recording:
-    """A `Dataset` as one long row of frames, whole episodes one after another."""
+    """A `Dataset` as one sequence of frames, whole episodes one after another."""
 
     def __init__(self, folder: str | Path) -> None:
         self.dataset = Dataset(folder)
@@ -70,7 +70,7 @@ class Recording:
             try:
                 self._decode_into(temporary)
                 os.replace(temporary, path)
-            except BaseException:  # half of the frames would keep a full disk full
+            except BaseException:  # a partial file would keep a full disk full
                 temporary.unlink(missing_ok=True)
                 raise
         return np.load(path, mmap_mode="r")
@@ -105,7 +105,7 @@ def open_recordings(folders: Sequence[str | Path]) -> list[Recording]:
     return recordings
 
 
-# What recordings must agree in; options of the game and its key map need not be the same.
+# What recordings must agree in; options of the game and its key map may differ.
 FACTS: dict[str, Callable[[Recording], Any]] = {
     "game": lambda recording: recording.dataset.game.split("?")[0],
     "size": lambda recording: f"{recording.width}x{recording.height}",
@@ -124,8 +124,8 @@ def recordings_of(store: LatentStore) -> list[Recording]:
 
 
 def _recording_of(store: LatentStore, place: str | dict[str, str], key: str) -> Recording:
-    """One of them; `place` is its folder as seen from the latents and as an absolute path, or, in older latents, as it
-    was named in whatever folder that was done in."""
+    """One of them. `place` is its folder relative to the latents and as an absolute path; older latents have one path,
+    relative to an unknown folder."""
     here = store.directory.resolve()
     if isinstance(place, str):
         folders = [above / place for above in (Path.cwd(), *here.parents)]
@@ -151,7 +151,7 @@ def _recording_of(store: LatentStore, place: str | dict[str, str], key: str) -> 
 
 
 class FrameSource:
-    """What both ways share: the recordings, their split into training and validation. See `open_frames`."""
+    """The recordings, split into training and validation; see `open_frames`."""
 
     def __init__(self, recordings: list[Recording], seed: int, held_out: float) -> None:
         first = recordings[0]
@@ -177,8 +177,8 @@ class FrameSource:
         return self.in_rows(every[mixed(len(every), count)])
 
     def in_rows(self, rows: np.ndarray) -> np.ndarray:
-        """The frames with these numbers, each behind the `row` - 1 before it, where that is more than none; before an
-        episode's first frame it repeats."""
+        """The frames with these numbers, each preceded by the `row` - 1 before it; an episode's first frame stands in
+        for those before it."""
         if self.row == 1:
             return self.read(rows)
         starts = np.cumsum([0, *self.lengths])
@@ -187,7 +187,7 @@ class FrameSource:
         return self.read(every.ravel()).reshape(len(rows), self.row, self.height, self.width, 3)
 
     def rows(self, spans: list[Span]) -> np.ndarray:
-        """Numbers of the spans' frames in the row of all recordings' frames."""
+        """Numbers of the spans' frames in the sequence of all recordings' frames."""
         starts = np.cumsum([0, *self.lengths])
         return np.concatenate([starts[s.episode] + s.start + np.arange(s.frames) for s in spans])
 
@@ -243,7 +243,7 @@ class PooledFrames(FrameSource):
         chunks, start = [], 0
         for recording in self.recordings:
             for ref in recording.refs:
-                # What is held out is whole episodes or the end of one: training frames are a chunk's first.
+                # Whole episodes or the end of one are held out, so a chunk's training frames are its first.
                 kept = int(marked[start : start + ref.frames].sum())
                 chunks += [(recording, ref, 0, kept)] if kept else []
                 start += ref.frames
@@ -256,7 +256,7 @@ class PooledFrames(FrameSource):
         for i in random.permutation(len(self.chunks)):
             recording, ref, first, last = self.chunks[i]
             chunk = recording.dataset.read(ref).frames[first:last]
-            if self.row > 1:  # before a chunk's first frame it repeats, as before an episode's
+            if self.row > 1:  # a chunk's first frame stands in for those before it
                 chunk = chunk[np.maximum(np.arange(len(chunk))[:, None] - np.arange(self.row)[::-1], 0)]
             frames.append(chunk)
             count += last - first

@@ -1,12 +1,12 @@
-"""The data modules: endless streams of batches that resume at a sample, in the middle of anything.
+"""The data modules: endless streams of batches that resume at any sample.
 
     FrameDataModule(data=["runs/maze/data"], batch_size=64)              # uint8 frames_BHWC, for the tokenizer
     LatentDataModule(latents="runs/maze/latents", length=64, batch_size=24)   # windows, for dynamics and distillation
 
 Batch number n holds items n·B .. n·B + B - 1, and item i is a pure function of (seed, i). The checkpoint holds one
-number, the cursor: items that training has taken. No worker processes: a batch is put together in a few milliseconds.
+number, the cursor: items that training has taken. No worker processes: a batch takes a few milliseconds.
 
-Legend: B batch, H height, W width, L frames of a window, C channels, h w latent grid, A length of an action.
+Legend: B batch, H height, W width, T frames of a window, C channels, h, w latent grid, A action vector.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Stream(IterableDataset):
 
 
 class StreamDataModule(pl.LightningDataModule):
-    """What both data modules share: the stream and its cursor."""
+    """The stream and its cursor, for both data modules."""
 
     game: str
     schema: ActionSchema
@@ -72,7 +72,7 @@ class StreamDataModule(pl.LightningDataModule):
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """The cursor; the seed is there to be compared."""
+        """The cursor, and the seed for comparison."""
         return {"cursor": self.cursor, "seed": self.seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -95,7 +95,7 @@ class FrameDataModule(StreamDataModule):
         pool_frames: frames of a pool.
         validation_frames: held-out frames to validate on, evenly spread.
         game: refuse a recording of another game (its id without options).
-        row: of the model: frames come in rows of so many, (B, row, H, W, 3), where that is more than one.
+        row: of the model: if more than one, frames come with those before them, (B, row, H, W, 3).
 
     Raises `UserError` when a recording is missing, damaged, or its frames differ in size from the others'.
     """
@@ -133,18 +133,18 @@ class FrameDataModule(StreamDataModule):
 
 
 class LatentDataModule(StreamDataModule):
-    """Windows of encoded episodes for dynamics and distillation; a batch is a dict of tensors with (B, L, ...) first.
+    """Windows of encoded episodes for dynamics and distillation; a batch is a dict of tensors (B, T, ...).
 
     Args:
         latents: folder that `python -m train encode` wrote.
-        length: L, frames of a window.
+        length: T, frames of a window.
         batch_size: B, windows of a batch.
         seed: of the choice of windows.
         held_out: fraction of the episodes of each recording kept from training, the last by number.
-        event_factor: draw windows with a reward or a termination this many times as often.
+        event_factor: choose windows with a reward or a termination this many times as often.
         validation_windows: held-out windows to validate on, evenly spread.
         game: refuse a recording of another game (its id without options).
-        views, aligned: of the model: windows have the views that it is shown of each frame (`python -m train views`).
+        views, aligned: of the model: windows come with the views that it reads (`python -m train views`).
     """
 
     def __init__(

@@ -1,12 +1,12 @@
-"""Windows of L frames out of encoded episodes: which window is item i, and its arrays.
+"""Windows of T frames out of encoded episodes: which window is item i, and its arrays.
 
     windows = SequenceDataset("runs/maze/latents", length=64, seed=0)
-    batch = windows.batch(0, 24)          # items 0..23: dict of tensors, latents_BLChw float32 first
+    batch = windows.batch(0, 24)          # items 0..23: dict of tensors, latents_BTChw float32 first
 
-Item i is a pure function of (seed, i): nothing is shuffled, no state is kept, so that resuming is a number. A window
-lies within one episode. Latents stay on disk, memory-mapped as float16.
+Item i is a pure function of (seed, i): nothing is shuffled and no state is kept, so training resumes at a number. A
+window lies within one episode. Latents stay on disk, memory-mapped as float16.
 
-Legend: B batch, L frames of a window, C channels, h w latent grid, A length of an encoded action, T steps, F frames.
+Legend: B batch, T frames of a window, C channels, h, w latent grid, A action vector.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 
-FEW_EPISODES = 8  # with fewer than this, holding out a whole one would cost too much
+FEW_EPISODES = 8  # of fewer, a whole one is too much to hold out
 
 
 class Span(NamedTuple):
@@ -53,8 +53,8 @@ def split_episodes(lengths: list[int], held_out: float, validation: bool) -> lis
 
 
 def split_recordings(recordings: list[list[int]], held_out: float, validation: bool) -> list[Span]:
-    """The same of several recordings, whose episodes are numbered one after another: a part of each is held out, or a
-    few episodes that somebody played by hand would all be."""
+    """The same for several recordings, whose episodes are numbered one after another. A part of each is held out:
+    otherwise all of a short recording by hand could be."""
     spans, first = list[Span](), 0
     for lengths in recordings:
         spans += [span._replace(episode=first + span.episode) for span in split_episodes(lengths, held_out, validation)]
@@ -63,8 +63,8 @@ def split_recordings(recordings: list[list[int]], held_out: float, validation: b
 
 
 def fitting_length(frames: list[int], wanted: int) -> int:
-    """Frames of a window, at most `wanted`, for spans with so many `frames`: where the window's length times the frames
-    of all spans that are as long is greatest. `wanted` where no span has two."""
+    """Frames of a window, at most `wanted`, for spans with so many `frames`: the length which, times the frames of all
+    spans that are at least as long, is greatest. `wanted` where no span has two."""
     lengths = {wanted, *(n for n in frames if 2 <= n < wanted)}
     return max(lengths, key=lambda length: (length * sum(n for n in frames if n >= length), length))
 
@@ -73,7 +73,7 @@ def random_integers(seed: int, items: np.ndarray, stream: int) -> np.ndarray:
     """uint64, a pure function of (seed, item, stream): splitmix64 (Steele et al., 2014) of the three."""
     with np.errstate(over="ignore"):
         z = items.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) * np.uint64((seed * 8 + stream + 1) % 2**61)
-        for _ in range(2):  # twice: neighbouring items with neighbouring seeds must share nothing
+        for _ in range(2):  # twice, so that neighbouring items with neighbouring seeds are unrelated
             z = z + np.uint64(0x9E3779B97F4A7C15)
             z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -88,7 +88,7 @@ def random_below(limit: int, seed: int, items: np.ndarray, stream: int) -> np.nd
 
 
 class LatentStore:
-    """The folder that `python -m train encode` writes, opened by memory map. `UserError` when it is none or damaged."""
+    """The folder that `python -m train encode` writes, memory-mapped. `UserError` when it is missing or damaged."""
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
@@ -123,8 +123,8 @@ class LatentStore:
         return arrays
 
     def open_views(self, aligned: bool = False) -> bool:
-        """Open what `python -m train views` wrote as well, as "views" (frames, 2 * (C + COVER), h, w); False where it
-        has not, or not `aligned` as asked, or not for all that is encoded."""
+        """Open the views that `python -m train views` wrote, too, as "views" (frames, 2 * (C + COVER), h, w). False
+        where they are missing, incomplete, or not `aligned` as asked."""
         if not self._drawn(aligned):
             return False
         views = []
@@ -141,12 +141,12 @@ class LatentStore:
         return True
 
     def views_key(self, aligned: bool) -> str:
-        """What `views.json` begins its key with; a number of the geometry follows."""
+        """How the key in `views.json` begins; a hash of the geometry follows."""
         return f"{self.index['key']}-{'led-' if aligned else 'foreseen-'}"
 
     def _drawn(self, aligned: bool) -> bool:
-        """Whether `views.json` says that all shards have views of one geometry: after an interrupted change of it,
-        those of the last one still lie behind the new."""
+        """Whether `views.json` says that all shards have views of one geometry: after an interrupted change, the last
+        shards still have those of the old one."""
         try:
             found = json.loads((self.directory / "views.json").read_text())
             return found["shards"] == len(self.shards) and found["key"].startswith(self.views_key(aligned))
@@ -181,15 +181,15 @@ class SequenceDataset(Dataset):
 
     Args:
         directory: what `python -m train encode` wrote.
-        length: L, frames of a window.
+        length: T, frames of a window.
         seed: of the choice of windows.
         held_out: fraction of the episodes kept from training; `validation` chooses from these instead.
-        event_factor: a window with a reward or a termination in it is drawn this many times as often as others.
+        event_factor: a window with a reward or a termination in it is chosen this many times as often as others.
 
-    An item is latents (L, C, h, w) float32, actions (L, A) float32 encoded (zero at the last frame of an episode,
-    after which nothing is done), rewards (L,), terminated (L,) and, where the game tells, pose (L, 3) x, y, radians;
-    views (L, 2 * (C + COVER), h, w) where the store has been told to `open_views`;
-    episode and start (int64) say where it lies. Raises `UserError` when no episode is as long as a window.
+    An item is latents (T, C, h, w) float32, actions (T, A) float32 encoded (zero at an episode's last frame), rewards
+    (T,), terminated (T,) and, where the game gives poses, pose (T, 3) x, y, radians; views (T, 2 * (C + COVER), h, w)
+    after `open_views` of the store; episode and start (int64) say where it lies. Raises `UserError` when no episode is
+    as long as a window.
     """
 
     def __init__(

@@ -1,12 +1,12 @@
-"""The atlas of a level that is always the same: what recordings showed of it, and where its walls stopped a player.
+"""The atlas of a level that is always the same: pictures of it out of recordings, and where its walls blocked steps.
 
     python -m train atlas --latents runs/doom/latents --geometry runs/depth/geometry/last.ckpt \\
         --out runs/atlas/geometry/last.ckpt
 
-It keeps those of the recorded frames, one at a time, that show most of what those before them do not, to who is where
-the recorded players were (Nemhauser et al., 1978), as episodic memory judges it (`EpisodicMemory.choose`); and of every
-stretch of wall one step that it stopped. Held-out episodes give nothing. How deep the frames look is asked of the game
-where it knows (`train/first_person/depth.py`), else read off their latents.
+It keeps recorded frames one at a time: the next is the one that adds most to what the kept ones show from the recorded
+poses (greedy maximum coverage, Nemhauser et al., 1978), judged as by episodic memory (`EpisodicMemory.choose`). Of each
+stretch of wall it keeps one step that was blocked there. Held-out episodes are left out. Depth comes from the game if
+it has it (`train/first_person/depth.py`), else from the frames' latents.
 
 Legend: N pictures, K candidates, V views, Q frames that show some of a view, D directions of it, M stops.
 """
@@ -37,21 +37,21 @@ from train.first_person.depth import known_disparity
 from train.report.console import say
 from train.report.machine import use_all_cores
 
-FINE, HEADINGS = 0.5, 18  # candidates are one of each place: its squares in sides of memory's own, headings to a turn
-VIEWS, COMPARED = 6000, 768  # that are to be seen, and the nearest candidates to each, which are compared for it
-ACROSS, ALONG = 0.1, 0.25  # of a stretch of wall, in sides of a place of memory
+CELL, HEADINGS = 0.5, 18  # one candidate for each cell (in sides of a place) and heading (to a turn)
+VIEWS, COMPARED = 6000, 768  # views that the atlas should show, and the nearest candidates that are compared for each
+ACROSS, ALONG = 0.1, 0.25  # size of a stretch of wall, in sides of a place
 PART = 64
 
 
 def check_level(game: gymnasium.Env) -> None:
-    """`UserError` where episodes have different maps; a game without one cannot be asked."""
+    """`UserError` where episodes have different maps; a game that gives no map passes."""
     maps = [game.reset(seed=seed)[1].get("map", ()) for seed in (0, 1)]
     if not np.array_equal(*maps):
         raise UserError("every episode of this game has another level: an atlas is of one that is always the same")
 
 
 def candidates(store: LatentStore, spans: Sequence[Span], side: float, headings: int) -> list[Span]:
-    """The single frames that are nearest to the middles of their places."""
+    """Of each cell and heading the single frame nearest to its middle."""
     best = dict[tuple[int, ...], tuple[float, Span]]()
     for span in spans:
         pose = np.array(store.read("pose", span), np.float64)
@@ -79,7 +79,7 @@ def most_shown(among_VQ: np.ndarray, shown_VQD: np.ndarray, count: int) -> list[
         part = parts[frame]
         return float(np.maximum(shown[part] - best[part // rows], 0).sum())
 
-    # What a frame adds only gets less: who is first after being asked again is the one.
+    # Gains only shrink, so a frame that is still first after its gain was computed again is the best.
     heap = [(-gain(frame), frame) for frame in parts]
     heapq.heapify(heap)
     kept = list[int]()
@@ -146,7 +146,7 @@ def draw_atlas(store: LatentStore, spans: Sequence[Span], geometry: Geometry, pi
     """The atlas of these episodes. `UserError` when their recording has gone, or levels differ."""
     source = PooledFrames(recordings_of(store), 0, 0.0, 1)
     place, (_, height, width) = geometry.config.place, store.latent_shape
-    rows = candidates(store, spans, FINE * place, HEADINGS)
+    rows = candidates(store, spans, CELL * place, HEADINGS)
     poses = np.concatenate([store.read("pose", row) for row in rows]).astype(np.float32)
     with Guest(store.game) as game:
         check_level(game)

@@ -1,4 +1,5 @@
-"""The focal length of a game's camera, found by trying, from recorded frames between which the player only turned.
+"""The focal length of a game's camera, by grid search over recorded pairs of frames between which the player only
+turned.
 
 focal = focal_length(tokenizer, batches, place=0.5, where="runs/maze/latents")
 """
@@ -16,7 +17,9 @@ from game_wm.memory.first_person.camera import project
 from game_wm.memory.first_person.pose import relative, wrap
 from game_wm.model.tokenizer import Tokenizer
 
-TURNS, STILL, TURNED = 96, 0.02, 0.08  # pairs to calibrate on: at most so far apart (in places), turned so much
+PAIRS = 96  # to calibrate on
+STILL = 0.02  # places: the largest distance between the frames of a pair
+TURNED = (0.08, 0.5)  # radians: the least and the largest turn
 
 
 @torch.no_grad()
@@ -31,13 +34,15 @@ def focal_length(tokenizer: Tokenizer, batches: Any, place: float, where: str) -
         for later in range(1, latents.shape[1]):
             away = relative(pose[:, 0], pose[:, later])
             turn = wrap(away[:, 2]).abs()
-            for i in torch.nonzero((away[:, :2].norm(dim=-1) < STILL * place) & (turn > TURNED) & (turn < 0.5))[:, 0]:
+            for i in torch.nonzero(
+                (away[:, :2].norm(dim=-1) < STILL * place) & (turn > TURNED[0]) & (turn < TURNED[1])
+            )[:, 0]:
                 pairs.append((latents[i, 0], latents[i, later], away[i]))
-        if len(pairs) >= TURNS:
+        if len(pairs) >= PAIRS:
             break
-    if len(pairs) < TURNS // 4:
+    if len(pairs) < PAIRS // 4:
         raise UserError(f"{where}: hardly ever does the player turn on the spot, so the camera cannot be calibrated")
-    seen, other, away = (torch.stack(x) for x in zip(*pairs[:TURNS], strict=True))
+    seen, other, away = (torch.stack(x) for x in zip(*pairs[:PAIRS], strict=True))
     target, source = (tokenizer.decode_images(x).float() for x in (seen, other))
     far = target.new_zeros(len(target), *target.shape[-2:])
 

@@ -1,10 +1,10 @@
-"""Depth of a game that knows how deep its world looks, learnt from that instead of from how frames give each other.
+"""Depth with labels, for a game that can give the depth of its pictures.
 
     python -m train depth --latents runs/doom/latents --geometry runs/doom/geometry/last.ckpt \\
         --out runs/depth/geometry/last.ckpt
 
-The game is asked for the depth at recorded poses (its `depth`; Doom has it from its level's lines); nothing of it is
-stored, and the model plays without. `train geometry` learns depth without labels, of any game, but not as exactly
+The game gives the depth at recorded poses (its method `depth`; Doom computes it from its level's lines). None of it is
+stored, and the model plays without. `train geometry` learns depth without labels, for any game, but less exactly
 (docs/decisions/doom-depth.md).
 
 Legend: B frames, C channels, h, w latent grid.
@@ -29,16 +29,17 @@ from train.data.windows import LatentStore, Span
 from train.report.console import say
 from train.report.machine import use_all_cores
 
-BATCH, RATE, DECAY, AVERAGE = 64, 1e-3, 0.01, 0.005  # frames a step, learning rate, weight decay, of averaged weights
-NOISE = 0.3  # most that is put on latents: dreamt ones are not as clean
-SLOPES = 0.5  # weight of how far slopes of the logarithm are off: edges
+BATCH, RATE, DECAY = 64, 1e-3, 0.01  # frames a step, learning rate, weight decay
+AVERAGE = 0.005  # share of the current weights in each update of the averaged ones
+NOISE = 0.3  # largest deviation of noise on latents: generated ones are not as clean as encoded ones
+SLOPES = 0.5  # weight of the error of the logarithm's slopes, which keeps edges sharp
 JUDGED = 512  # held-out frames
 
-Known = Callable[[np.ndarray], Tensor]  # poses (B, 3) -> disparity (B, 4h, 4w), of one over a place's side
+Known = Callable[[np.ndarray], Tensor]  # poses (B, 3) -> disparity (B, 4h, 4w), one over the depth in places
 
 
 def known_disparity(game: object, place: float, height: int, width: int) -> Known:
-    """What a game knows, as `Depth` tells it. `UserError`: it knows nothing."""
+    """The game's depth as disparity, in the units of `Depth`. `UserError` where the game has none."""
     depth = getattr(game, "depth", None)
     if depth is None:
         raise UserError("this game does not know how deep its world looks: learn it from frames, with train geometry")
@@ -51,7 +52,7 @@ def known_disparity(game: object, place: float, height: int, width: int) -> Know
 
 
 class Frames:
-    """Frames (B, C, h, w) of some episodes, drawn by chance, with what the game knows of their poses."""
+    """Random frames (B, C, h, w) of some episodes, with the disparity that the game gives at their poses."""
 
     def __init__(self, store: LatentStore, spans: Sequence[Span], known: Known) -> None:
         self.store, self.known = store, known
@@ -67,8 +68,8 @@ class Frames:
 
 
 def fit(depth: Depth, frames: Frames, steps: int) -> Depth:
-    """Train on the logarithm's error, and return averaged weights. A mean of it would round edges off; the median
-    does not."""
+    """Train on the absolute error of the logarithm, and return averaged weights. A squared error would round edges
+    off."""
     depth.train().requires_grad_(True)
     averaged = deepcopy(depth).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(depth.parameters(), RATE, (0.9, 0.99), weight_decay=DECAY)
@@ -95,7 +96,7 @@ def fit(depth: Depth, frames: Frames, steps: int) -> Depth:
 
 @torch.no_grad()
 def off_by(depth: Depth, frames: Frames) -> list[float]:
-    """By what share half, three quarters and nine in ten of the depths are off at most."""
+    """Relative error of depth on held-out frames: its median, upper quartile and upper decile."""
     latents, truth = frames.batch(JUDGED)
     off = (depth(latents).log() - truth.log()).abs().flatten().numpy()
     return [float(x) for x in np.expm1(np.quantile(off, [0.5, 0.75, 0.9]))]

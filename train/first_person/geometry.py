@@ -26,7 +26,7 @@ from game_wm.model.tokenizer import Tokenizer
 from train.checkpoints import load_tokenizer
 from train.first_person.calibration import focal_length
 from train.first_person.photometric import depth_losses
-from train.first_person.steps import ASTRAY, fit, read_off, recorded_steps, usual_loss
+from train.first_person.steps import READ_ERROR, fit, read_off, recorded_steps, usual_loss
 from train.first_person.unposed import unposed_losses
 from train.report.console import say
 from train.stages.callbacks import budget_of
@@ -205,7 +205,7 @@ class GeometryModule(StageModule):
         # In play the steps before are what was read off the pictures: half of the windows learn with that. With inertia
         # the pictures are looked at once more (memory/odometry.py), and little of it is wrong.
         read = (
-            truth + motion.unit * truth.new_tensor(ASTRAY) * torch.randn_like(truth)
+            truth + motion.unit * truth.new_tensor(READ_ERROR) * torch.randn_like(truth)
             if self.geometry.motion.inertia
             else motion.reckon(pair, led)
         )

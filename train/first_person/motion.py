@@ -3,10 +3,9 @@
     python -m train motion --latents runs/doom/latents --geometry runs/doom/geometry/last.ckpt \\
         --out runs/motion/geometry/last.ckpt
 
-What actions do where nothing is in the way is learnt from recorded poses alone, before any picture is looked at: most
-steps follow exactly from the two before and their actions. `train geometry` begins with that. What pictures say of what
-is in the way is learnt there in windows, beside depth; this command goes on with it from the features of all pairs of
-frames, which are computed once: the networks that read them are small, and see thousands of steps at a time.
+The free step is learnt from recorded poses alone (`steps.py`); `train geometry` begins with it too. What the pictures
+say about obstacles is learnt there in windows, together with depth. This command continues from the features of all
+pairs of frames, computed once: the heads that read them are small, and train on thousands of steps at a time.
 
 Legend: N steps, A action vector, P past of a step, E features of a pair of frames.
 """
@@ -25,7 +24,7 @@ from game_wm.training import descend
 from train.checkpoints import load_geometry, read_checkpoint, save_part
 from train.commands import tools
 from train.data.windows import LatentStore, Span
-from train.first_person.steps import ASTRAY, Recorded, fit, long_enough, read_off, recorded_steps
+from train.first_person.steps import READ_ERROR, Recorded, fit, long_enough, read_off, recorded_steps
 from train.report.console import say
 from train.report.machine import use_all_cores
 
@@ -47,8 +46,8 @@ def pairs(motion: Motion, store: LatentStore, spans: Sequence[Span]) -> tuple[Te
 
 
 def fit_heads(motion: Motion, recorded: Recorded, pairs: tuple[Tensor, Tensor], steps: int = HEADS_STEPS) -> None:
-    """Train what reads pictures, in place: `to_come` on the pair before a step, `led_here` on its own. In half of the
-    batches the past is as wrong as play has it."""
+    """Train the heads that read pictures, in place: the predicted step on the pair of frames before it, the observed one
+    on its own pair. In half of the batches the past has the errors of play."""
     generator = torch.Generator().manual_seed(0)
     for head, seen in zip((motion.next, motion.was), pairs, strict=True):
 
@@ -57,7 +56,7 @@ def fit_heads(motion: Motion, recorded: Recorded, pairs: tuple[Tensor, Tensor], 
             before, led, actions, truth = (x[rows] for x in recorded)
             if i % 2:
                 noise = torch.randn(before.shape, generator=generator)
-                before = before + torch.tensor(ASTRAY) * motion.unit * noise
+                before = before + torch.tensor(READ_ERROR) * motion.unit * noise
             past = motion.past(before, led)
             found = head(torch.cat((seen[rows].float(), actions, past), 1))
             return read_off(((motion.unhindered(actions, past) - truth) / motion.unit)[:, :2] + found)

@@ -1,14 +1,13 @@
-"""What is in the way of a player with inertia, learnt from recorded poses and the surfaces around them.
+"""Obstacles of a player with inertia, learnt from recorded poses and the surfaces around them.
 
     python -m train obstacles --latents runs/doom/latents --geometry runs/doom/geometry/last.ckpt \\
         --out runs/obstacles/geometry/last.ckpt
 
-Motion (`train motion`) knows where a step leads that nothing hinders, and depth how far surfaces are. Here they meet:
-from the map of what the frames before have shown around the player, and from that of the lines at which he was
-stopped (`game_wm/memory/first_person/obstacles.py`), a network learns what is left of the step. Every other map is
-drawn from where the player nearly was. What stopped him would have stopped him there as well: so play, which is never
-exactly where it should be, is put back in front of a wall, and errors stay small; along the wall, and where nothing
-is in the way, it is left where it is, which a map does not tell.
+Motion (`train motion`) gives the free step, and depth the distance of surfaces. From a map of the surfaces that earlier
+frames showed around the player, and one of the lines at which steps were blocked
+(`game_wm/memory/first_person/obstacles.py`), a network learns what is left of the step. Half the maps are drawn from a
+perturbed pose, so that the network learns to correct drift towards walls; drift along a wall stays, since a map says
+nothing about it.
 
 Legend: N steps, D directions, R rings of a map, S sides, G gaps of another, F frames of an episode, w columns of a
 picture, A action vector.
@@ -48,21 +47,21 @@ from train.report.machine import use_all_cores
 from train.spread import spread
 
 BATCH, RATE, DECAY = 512, 2e-3, 0.05
-MEMORIES = (32, 256, 10_000)  # frames that memory may reach back
-THINNED = 0.15  # the least share of them that it has kept
-ASTRAY = 0.06  # of a place: how far from where he was half of the maps are drawn
-UNSURE = 0.01  # of a place: how far off what the last step was is then thought to be
-FORGOTTEN = 0.3  # the largest share of directions of which nothing is known, in training, and that of maps of no lines
-COUNTED = 0.5  # how differently surfaces may count, in training: the deviation of a logarithm
-NEARLY = 0.02  # of a place: what is as good as right
+REACHES = (32, 256, 10_000)  # frames back that a map may have seen; one is chosen at random
+KEPT_SHARE = 0.15  # the least share of those frames that are in the map
+PERTURBED = 0.06  # places: deviation of the perturbed poses
+STEP_NOISE = 0.01  # places: deviation of the noise on the last step of a perturbed pose
+DROPPED = 0.3  # in training: the largest share of directions without surfaces, and the share of maps without lines
+WEIGHT_NOISE = 0.5  # in training: deviation of the logarithm of a factor on surfaces
+NEARLY = 0.02  # places: as good as right
 PART = 64
 MIRROR = torch.tensor([1.0, -1.0])
 
 
 class Hindered(NamedTuple):
-    """Maps of surfaces (N, D, R) and of lines (N, S, G) turned to where steps lead, how far those would get (N,), the
-    steps before and what was lost of them (N, 2, 2), where they get to (N, 2), as seen along the step, all in sides of
-    a place; and whether a map was drawn from where the player was (N,)."""
+    """Maps of surfaces (N, D, R) and of lines (N, S, G) turned to the free step; its length (N,); the step before and
+    its blocked motion (N, 2, 2); where the step ends (N, 2). All as seen along the step, in sides of a place. `exact`
+    (N,): whether the map is from the recorded pose, not a perturbed one."""
 
     maps: Tensor
     lines: Tensor
@@ -91,17 +90,17 @@ def hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geometry
         free, ends = free[:, :2] / place, steps[0, :, :2] / place
         towards, lengths = torch.atan2(free[:, 1], free[:, 0]), free.norm(dim=1)
         last = turned(torch.stack((ends, ends - free), 1), steps[0, :, None, 2])
-        last = F.pad(last[:-1], (0, 0, 0, 0, 1, 0))  # what led to each frame, as the player there stands
-        lost = turned(last[:, 1], -poses[:-1, 2])
-        lost[:BEFORE] = 0  # of steps that go on from what is not known
-        cameras_at, known_ends, known_lost = poses, poses[:0, :2], lost[:0]
+        last = F.pad(last[:-1], (0, 0, 0, 0, 1, 0))  # the step to each frame, in the player's axes there
+        blocked = turned(last[:, 1], -poses[:-1, 2])
+        blocked[:BEFORE] = 0  # the steps before these are unknown
+        cameras_at, known_ends, known_blocked = poses, poses[:0, :2], blocked[:0]
         if atlas is not None:
             cameras_at = torch.cat((poses, atlas.poses))
-            known_ends, known_lost = atlas.stops[:, :2], atlas.stops[:, 2:] / place
+            known_ends, known_blocked = atlas.stops[:, :2], atlas.stops[:, 2:] / place
         for t in (lengths > HEARD).nonzero()[:, 0].tolist():
-            reach = MEMORIES[int(torch.randint(len(MEMORIES), (), generator=chance))]
+            reach = REACHES[int(torch.randint(len(REACHES), (), generator=chance))]
             first = max(0, t - reach)
-            kept = torch.rand(t + 1 - first, generator=chance) < THINNED + (1 - THINNED) * torch.rand(
+            kept = torch.rand(t + 1 - first, generator=chance) < KEPT_SHARE + (1 - KEPT_SHARE) * torch.rand(
                 (), generator=chance
             )
             kept[-1] = True
@@ -110,32 +109,32 @@ def hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geometry
                 cameras = torch.cat((cameras, torch.arange(len(poses), len(points))))
             exact, start, aside, before = t % 2 == 0, poses[t].clone(), torch.zeros(2), last[t]
             if not exact:
-                aside = ASTRAY * torch.randn(2, generator=chance)
+                aside = PERTURBED * torch.randn(2, generator=chance)
                 start[:2] += place * turned(aside, -start[2])
-                before = before + UNSURE * torch.randn(2, 2, generator=chance)
+                before = before + STEP_NOISE * torch.randn(2, 2, generator=chance)
             away = relative(start, cameras_at[cameras])
             away = torch.cat((away[:, :2] / place, away[:, 2:]), 1)
             nearest = away[:, :2].norm(dim=1).topk(min(AROUND, len(away)), largest=False).indices
             seen = seen_from(points[cameras[nearest]], away[nearest]).flatten(0, 1)
             known = around(seen[None], weights[cameras[nearest]].flatten()[None], towards[t : t + 1])[0]
             gone = torch.cat((poses[first : t + 1, :2], known_ends)) - start[:2]
-            had_lost = torch.cat((lost[first : t + 1], known_lost))
-            gone, had_lost = turned(gone, start[2]) / place, turned(had_lost, start[2])
-            lines = stopped(gone[None], had_lost[None], towards[t : t + 1])[0]
-            end = astray(free[t], ends[t], aside) if float((ends[t] - free[t]).norm()) > NEARLY else ends[t]
+            blocks = torch.cat((blocked[first : t + 1], known_blocked))
+            gone, blocks = turned(gone, start[2]) / place, turned(blocks, start[2])
+            lines = stopped(gone[None], blocks[None], towards[t : t + 1])[0]
+            end = perturbed_end(free[t], ends[t], aside) if float((ends[t] - free[t]).norm()) > NEARLY else ends[t]
             along = turned(before, towards[t]), turned(end, towards[t])
             found.append((known.half(), lines.half(), lengths[t], *along, torch.tensor(exact)))
     return Hindered(*(torch.stack(x) for x in zip(*found, strict=True)))
 
 
 def worker(latents: str, geometry: Geometry) -> Callable[[Span], list[np.ndarray]]:
-    """What a process of `spread` does: an episode's span -> its hindered steps."""
+    """The work of a process of `spread`: an episode's span -> its hindered steps."""
     store = LatentStore(latents)
     return lambda span: [x.numpy() for x in hindered_steps(store, [span], geometry)]
 
 
 def all_hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geometry) -> Hindered:
-    """The same by one process a core: much of it is no matrix product."""
+    """The same by one process a core: most of the work is not matrix products."""
     spans, about = [span for span in spans if span.frames >= BEFORE + 2], (str(store.directory), geometry)
     with (
         spread("train.first_person.obstacles:worker", about, spans, torch.get_num_threads()) as results,
@@ -148,17 +147,17 @@ def all_hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geom
     return Hindered(*(torch.from_numpy(np.concatenate(x)) for x in zip(*found, strict=True)))
 
 
-def astray(free_2: Tensor, end_2: Tensor, aside_2: Tensor) -> Tensor:
-    """Where a hindered step, which would have got to `free` and got to `end`, gets from so far aside of its start. What
-    was lost points away from what is in the way: nobody gets farther in its direction."""
-    lost = end_2 - free_2
-    away = lost / lost.norm()
+def perturbed_end(free_2: Tensor, end_2: Tensor, aside_2: Tensor) -> Tensor:
+    """Where a blocked step, whose free end is `free` and whose true end is `end`, ends from a start so far `aside`. The
+    blocked motion points away from the obstacle: no step gets farther towards it."""
+    blocked = end_2 - free_2
+    away = blocked / blocked.norm()
     into = ((free_2 + aside_2 - end_2) * away).sum().clamp_max(0)
     return free_2 - into * away
 
 
 def fit(network: Obstacles, learnt: Hindered, steps: int) -> None:
-    """Train in place. Maps are mirrored, thinned and forgotten in part."""
+    """Train in place. Maps are mirrored, scaled and dropped in part."""
     generator = torch.Generator().manual_seed(0)
     rand = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
     optimizer = torch.optim.AdamW(network.requires_grad_(True).parameters(), RATE, weight_decay=DECAY)
@@ -168,9 +167,9 @@ def fit(network: Obstacles, learnt: Hindered, steps: int) -> None:
         maps, lines, lengths, lasts, ends = (x[rows].float() for x in learnt[:5])
         if i % 2:
             maps, lines, lasts, ends = maps.flip(1), lines.flip(1), lasts * MIRROR, ends * MIRROR
-        maps = maps * (rand(BATCH, DIRECTIONS, 1) >= FORGOTTEN * rand(BATCH, 1, 1))
-        maps = maps * (COUNTED * torch.randn(BATCH, 1, 1, generator=generator)).exp()
-        lines = lines * (rand(BATCH, 1, 1) >= FORGOTTEN)
+        maps = maps * (rand(BATCH, DIRECTIONS, 1) >= DROPPED * rand(BATCH, 1, 1))
+        maps = maps * (WEIGHT_NOISE * torch.randn(BATCH, 1, 1, generator=generator)).exp()
+        lines = lines * (rand(BATCH, 1, 1) >= DROPPED)
         reached = network(maps, lines, lengths, lasts) + F.pad(lengths[:, None], (0, 1))
         return F.smooth_l1_loss(reached, ends, beta=NEARLY) / UNIT
 
@@ -185,14 +184,14 @@ def fit(network: Obstacles, learnt: Hindered, steps: int) -> None:
 
 @torch.no_grad()
 def off_by(network: Obstacles, held_out: Hindered) -> tuple[float, float, float]:
-    """How far, in places, steps that something hindered end from where they would without, and from where the network
-    says; and how far the others end from there. Means, of maps drawn from where the player was."""
+    """Mean distances in places, for maps from recorded poses: of blocked steps' ends from the free step's, of the same
+    from the network's prediction, and of unblocked steps' from the prediction."""
     maps, lines, lengths, lasts, ends = (x[held_out.exact].float() for x in held_out[:5])
     usual = F.pad(lengths[:, None], (0, 1))
     parts = zip(*(x.split(BATCH) for x in (maps, lines, lengths, lasts)), strict=True)
-    told = torch.cat([network(*part) for part in parts])
-    told = told * (told.norm(dim=1, keepdim=True) > HEARD)
-    before, after = ((x - ends).norm(dim=1) for x in (usual, usual + told))
+    change = torch.cat([network(*part) for part in parts])
+    change = change * (change.norm(dim=1, keepdim=True) > HEARD)
+    before, after = ((x - ends).norm(dim=1) for x in (usual, usual + change))
     stopped = before > NEARLY
     return tuple(float(x.mean()) for x in (before[stopped], after[stopped], after[~stopped]))  # type: ignore[return-value]
 

@@ -1,9 +1,9 @@
-"""How well a geometry reckons where the player is, against poses that were recorded: drift, turns, and what a step is.
+"""How well a geometry estimates the player's pose, against recorded poses: drift, turns and step size.
 
     python -m train odometry --latents runs/maze/latents --geometry runs/maze/geometry/last.ckpt
 
-Of steps that were learnt without poses the scale is free, and left may be right: one scale and one sign are fitted to
-all episodes together. Nothing is put right by what is seen, as in a prompt it is (`EpisodicMemory.arrive`).
+Steps that were learnt without poses have a free scale, and may be mirrored: one scale and one sign are fitted to all
+episodes together. Nothing corrects the estimate by what is seen, as `EpisodicMemory.arrive` does in a prompt.
 
 Legend: E episodes, T steps.
 """
@@ -27,7 +27,8 @@ from train.commands import tools
 from train.data.windows import LatentStore, Span
 from train.report.machine import use_all_cores
 
-HORIZONS, EVERY = (100, 300, 1000), 100  # steps after which drift is measured, from every so many steps on
+HORIZONS = (100, 300, 1000)  # steps after which drift is measured
+STRIDE = 100  # steps between two starts
 PART = 64
 
 
@@ -63,7 +64,7 @@ def compare(found_ET3: Tensor, truth_ET3: Tensor) -> dict[str, Any]:
     for steps in HORIZONS:
         if steps > found.shape[1]:
             continue
-        first = range(0, found.shape[1] - steps + 1, EVERY)
+        first = range(0, found.shape[1] - steps + 1, STRIDE)
         away = torch.cat([trace(found[:, i : i + steps])[:, -1] - trace(truth[:, i : i + steps])[:, -1] for i in first])
         figures["drift"][str(steps)] = float(away[:, :2].norm(dim=-1).mean())
         figures["heading"][str(steps)] = math.degrees(float(wrap(away[:, 2]).abs().mean()))

@@ -24,48 +24,48 @@ STEPS, BATCH, RATE = 4000, 4096, 1e-2
 ALL = 0.25  # of the training: until then every step counts
 SHARP = 0.8  # of the training: from then on only steps within `CLOSEST` count
 CLOSEST = 0.02  # units of motion
-ASTRAY = (0.15, 0.15, 0.0)  # units of motion: the deviation of steps that were read off pictures
+READ_ERROR = (0.15, 0.15, 0.0)  # units of motion: deviation of steps that were read off pictures
 EXACT = 0.05  # units of motion: as good as right
 FAR = 1.0  # units of motion: simply wrong
 LIKELIEST, MEDIAN = 3.0, 0.2  # weights of the bounded error and of the absolute one
 
 
 class Recorded(NamedTuple):
-    """Steps that follow on `BEFORE` others: these (N, BEFORE, 3) and their actions (N, BEFORE, A), the actions that led
-    to them (N, A), and the steps (N, 3)."""
+    """Steps (N, 3) and their actions (N, A), with the `BEFORE` steps before each (N, BEFORE, 3) and their actions
+    (N, BEFORE, A)."""
 
     before: Tensor
-    led: Tensor
+    previous_actions: Tensor
     actions: Tensor
     steps: Tensor
 
 
 def recorded_steps(store: LatentStore, spans: Sequence[Span]) -> Recorded:
-    """All of these episodes."""
+    """All steps of these episodes that have `BEFORE` before them."""
     found: list[tuple[Tensor, ...]] = []
     for span in long_enough(spans):
         pose, actions = (torch.from_numpy(np.array(store.read(name, span))).float() for name in ("pose", "actions"))
         steps, actions = relative(pose[:-1], pose[1:]), actions[:-1]
-        before, led = (x.unfold(0, BEFORE, 1)[:-1].mT for x in (steps, actions))
-        found.append((before, led, actions[BEFORE:], steps[BEFORE:]))
+        before, previous = (x.unfold(0, BEFORE, 1)[:-1].mT for x in (steps, actions))
+        found.append((before, previous, actions[BEFORE:], steps[BEFORE:]))
     return Recorded(*(torch.cat(x) for x in zip(*found, strict=True)))
 
 
 def long_enough(spans: Sequence[Span]) -> list[Span]:
-    """Those with a step that follows on others."""
+    """Those that have a step with `BEFORE` before it."""
     return [span for span in spans if span.frames >= BEFORE + 2]
 
 
 def fit(motion: Motion, recorded: Recorded, steps: int = STEPS) -> float:
-    """Train `unhindered` and turns, in place, on what most steps agree in: a step that is far off was stopped by
-    something, and how far does not count (the loss of Geman and McClure, 1987, made sharper and sharper).
+    """Train the free step and the turns, in place, on what most steps agree in: a step that is far off was blocked, and
+    how far does not count (the loss of Geman and McClure, 1987, ever sharper).
 
-    Returns how many units of motion the median of the steps is off.
+    Returns the median error of the steps, in units of motion.
     """
     assert motion.free is not None
     parts = [p for part in (motion.free, motion.turn) for p in part.requires_grad_(True).parameters()]
     generator = torch.Generator().manual_seed(0)
-    pasts = motion.past(recorded.before, recorded.led)
+    pasts = motion.past(recorded.before, recorded.previous_actions)
 
     def loss(i: int) -> Tensor:
         rows = torch.randint(len(pasts), (BATCH,), generator=generator)
@@ -85,8 +85,8 @@ def fit(motion: Motion, recorded: Recorded, steps: int = STEPS) -> float:
 
 
 def read_off(off: Tensor) -> Tensor:
-    """How far what is read off pictures is off (..., 2), in units of motion: what is nearly right counts, what is quite
-    wrong counts no more than what is wrong, so that it is the likeliest and not the mean of what may be in the way."""
+    """The loss of steps that are off by so much (..., 2), in units of motion. It is bounded, so that networks learn the
+    likeliest step and not the mean of a blocked and a free one."""
     square = off.square().sum(-1)
     return (LIKELIEST * square / (square + FAR**2) + MEDIAN * (square + EXACT**2).sqrt()).mean()
 

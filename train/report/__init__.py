@@ -1,1 +1,1 @@
-"""What training tells: lines, bars, figures, samples, and how fast this machine is."""
+"""What training reports: lines, bars, figures, samples, and how fast this machine is."""

@@ -1,4 +1,4 @@
-"""What a stage tells while it trains: a banner, a progress bar, sample pictures and videos."""
+"""Reports of a stage in training: a banner, a progress bar, sample pictures and videos."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ class Banner(Callback):
 
 
 class Bar(Callback):
-    """Progress by the budget, with loss, frames/s and time left; where there is no terminal, a line now and then."""
+    """Progress by the budget, with loss, frames/s and time left; without a terminal, a line every `every` seconds."""
 
     def __init__(self, name: str, every: float = 30.0) -> None:
         self.name, self.every = name, every
         self.bar: Progress | None = None
-        self.loss, self.began, self.told = 0.0, 0.0, 0.0
+        self.loss, self.began, self.reported = 0.0, 0.0, 0.0
         self.frames = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Opens the bar."""
-        self.began = self.told = time.monotonic()
+        self.began = self.reported = time.monotonic()
         self.frames, self.loss = 0, float("nan")
         if trainer.is_global_zero and not progress_bar().disable:
             self.bar = progress_bar()
@@ -72,13 +72,13 @@ class Bar(Callback):
         self.frames += batch_size_of(batch)[1] * trainer.world_size
         loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
         now = time.monotonic()
-        if not trainer.is_global_zero or now - self.told < (0.5 if self.bar else self.every):
+        if not trainer.is_global_zero or now - self.reported < (0.5 if self.bar else self.every):
             return
         self.loss = float(loss) if self.loss != self.loss else 0.9 * self.loss + 0.1 * float(loss)
         budget = budget_of(trainer)
         done, rate = budget.progress(trainer), self.frames / (now - self.began)
         figures = f"step {trainer.global_step}  loss {self.loss:.4f}  {rate:.0f} frames/s  {time_left(budget, done)}"
-        self.told = now
+        self.reported = now
         if self.bar:
             self.bar.update(self.task, completed=done, figures=figures)
         else:
@@ -100,9 +100,9 @@ def time_left(budget: Budget, done: float) -> str:
 
 
 class Samples(Callback):
-    """Every `minutes` and at the end: what the averaged model makes of a held-out batch, as picture and video.
+    """Every `minutes` and at the end: the averaged model's output for a held-out batch, as picture and video.
 
-    Asks the module: `sample(batch) -> uint8 (rows, T, H, W, 3)`; rows come in pairs, truth above, model below.
+    Calls the module's `sample(batch) -> uint8 (rows, T, H, W, 3)`; rows come in pairs, truth above, model below.
     """
 
     def __init__(self, folder: Path, minutes: float, fps: float) -> None:

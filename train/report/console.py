@@ -1,4 +1,4 @@
-"""Lines and progress bars for the person who waits."""
+"""Lines and progress bars on the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 
 def say(text: str) -> None:
-    """One line for the person who waits (standard error stays for warnings and the bar)."""
+    """Print a line; standard error is for warnings and the bar."""
     print(text, flush=True)
 
 
@@ -26,18 +26,18 @@ class Task:
 
     def __init__(self, name: str, total: int, unit: str) -> None:
         self.name, self.total, self.unit = name, total, unit
-        self.done, self.told, self.began = 0, time.monotonic(), time.monotonic()
+        self.done, self.reported, self.began = 0, time.monotonic(), time.monotonic()
         self.bar = progress_bar()
         self.task = self.bar.add_task(name, total=total, figures="")
 
     def advance(self, amount: int) -> None:
-        """So much more is done."""
+        """Count so much more as done."""
         self.done += amount
         now = time.monotonic()
         figures = f"{self.done / max(now - self.began, 1e-3):.0f} {self.unit}/s"
         self.bar.update(self.task, completed=self.done, figures=figures)
-        if self.bar.disable and now - self.told > 30:
-            self.told = now
+        if self.bar.disable and now - self.reported > 30:
+            self.reported = now
             print(f"{self.name} {self.done / self.total:4.0%}  {figures}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Task:

@@ -16,7 +16,7 @@ from data_collect.files import whole
 class Figures(Logger):
     """`metrics.jsonl`: one JSON object a logging step, `{"step": 120, "loss": 0.31, ...}`.
 
-    A resumed run drops the lines behind its checkpoint, so that every step stands there once.
+    A resumed run drops the lines after its checkpoint, so that every step is there once.
     """
 
     def __init__(self, folder: Path, from_step: int = 0) -> None:
@@ -50,7 +50,7 @@ class Figures(Logger):
 
 
 def step_of(line: str) -> int | None:
-    """The step that a line of `metrics.jsonl` is of; None of one that was cut off or damaged by a crash."""
+    """The step of a line of `metrics.jsonl`; None where a crash damaged the line."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

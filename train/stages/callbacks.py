@@ -1,10 +1,10 @@
-"""What happens around a training step: its seed, its rate, its average, its clock, and the checkpoint.
+"""What happens around a training step: its seed, learning rate, averaged weights, time budget and checkpoint.
 
     callbacks = [StepSeed(0), Budget(minutes=40), Schedule(), Clip(), EMA(), Throughput(), Saver(folder)]  # this order
 
-The checkpoint's `state_dict` is the averaged (EMA) copy, which is what is played; the weights in training lie beside
-it as `current_model_state`, and resuming takes those. The noise of a step is a function of (seed, step), so that a run
-that is killed and resumed has the losses of one that was not (where its length is given in steps, not in minutes).
+The checkpoint's `state_dict` is the averaged (EMA) copy, which is played; the weights in training are its
+`current_model_state`, from which a run resumes. The noise of a step is a function of (seed, step), so that a run that
+is killed and resumed has the losses of an uninterrupted one (if its length is given in steps, not in minutes).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from game_wm.finite import diverged, unsound
 from train.data.windows import random_integers
 from train.report.machine import MatrixRate, count_flops
 
-KEPT = "what was saved before stays as it is"
+UNTOUCHED = "what was saved before stays as it is"
 
 
 class StepSeed(Callback):
@@ -40,13 +40,13 @@ class StepSeed(Callback):
         self.seed = seed
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
-        """Everything random inside the step follows from this."""
+        """Seeds everything random inside the step."""
         number = np.array([trainer.fit_loop.epoch_loop.total_batch_idx * trainer.world_size + trainer.global_rank])
         torch.manual_seed(int(random_integers(self.seed, number, 3)[0] >> np.uint64(1)))
 
 
 class Budget(Callback):
-    """How long training lasts: `minutes` of wall time, added up over resumes, and/or `steps`, whichever ends first."""
+    """How long training lasts: `minutes` of wall time, added up over resumes, or `steps`, whichever ends first."""
 
     def __init__(self, minutes: float | None = None, steps: int | None = None) -> None:
         self.minutes, self.steps = minutes, steps
@@ -64,7 +64,7 @@ class Budget(Callback):
         return min(1.0, max(spent, default=0.0))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The clock runs from here; a run that had already spent its time stops at once."""
+        """Starts the clock; a run that has already spent its time stops at once."""
         self.started = time.monotonic()
         trainer.should_stop = self.progress(trainer) >= 1
 
@@ -85,18 +85,18 @@ class Budget(Callback):
 class Schedule(Callback):
     """Learning rate: up over `warmup` steps, level, down to `final` of it over the last `decay` of the budget.
 
-    Left alone when the module brings a scheduler of its own. A resumed run has the rates of its configuration.
+    Does nothing when the module has a scheduler of its own. A resumed run has the rates of its configuration.
     """
 
     def __init__(self, warmup: int = 100, decay: float = 0.4, final: float = 0.02) -> None:
         self.warmup, self.decay, self.final = warmup, decay, final
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Notes the configured rates: those of the checkpoint come next."""
+        """Notes the configured rates, before a checkpoint overwrites them."""
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in trainer.optimizers]
 
     def factor(self, step: int, progress: float) -> float:
-        """What the learning rate is multiplied by."""
+        """The factor on the learning rate."""
         down = min(1.0, (1 - progress) / self.decay) if self.decay > 0 else 1.0
         return min(1.0, (step + 1) / max(1, self.warmup)) * (self.final + (1 - self.final) * down)
 
@@ -113,8 +113,8 @@ class Schedule(Callback):
 class Clip(Callback):
     """Clips the gradient's norm and logs it. Not Lightning's own clipping, which refuses fused optimisers.
 
-    A loss or a gradient that is not finite ends the run with a `UserError` before it reaches the weights; on a GPU,
-    which must not be waited for, at the next line of figures.
+    A loss or a gradient that is not finite ends the run with a `UserError` before it reaches the weights. On a GPU the
+    check would stall the device, so it is made at the next line of figures.
     """
 
     def __init__(self, norm: float = 1.0) -> None:
@@ -142,7 +142,7 @@ class Clip(Callback):
             lower = float(getattr(pl_module, "lr", 0.0)) / 4
             raise UserError(
                 f"training diverged: at step {trainer.global_step} the loss is {float(self.loss):g}, the norm of its "
-                f"gradient {float(norm):g}. Train with a lower rate, such as --model.lr {lower:g}; {KEPT}"
+                f"gradient {float(norm):g}. Train with a lower rate, such as --model.lr {lower:g}; {UNTOUCHED}"
             )
 
 
@@ -154,7 +154,7 @@ class EMA(WeightAveraging):
         self.decay = decay
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """The copy lies where the module will train: Lightning makes it before it moves that one."""
+        """Puts the copy on the device where the module will train: Lightning copies the module before moving it."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
 
@@ -171,7 +171,7 @@ class EMA(WeightAveraging):
             torch._foreach_copy_(averaged, current)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Unlike the parent, leave the weights in training alone: a finished run can be continued exactly."""
+        """Unlike the parent, keep the weights in training: a finished run can be continued exactly."""
 
     @property
     def average(self) -> nn.Module | None:
@@ -231,11 +231,11 @@ class Throughput(Callback):
             return
         assert self.rate is not None
         self.rate.sample()
-        self.previous = None  # the next interval would hold this timing and the logging
+        self.previous = None  # the next interval would include this timing and the logging
         seconds = statistics.median(self.intervals)
         self.intervals.clear()
         samples, frames = batch_size_of(batch)
-        # The machine's median wanders with what else runs on it; both are timed under the same conditions.
+        # Other load slows machine and training alike: both medians are of the same period.
         figures = {
             "frames_per_second": frames * trainer.world_size / seconds,
             "samples_per_second": samples * trainer.world_size / seconds,
@@ -246,7 +246,7 @@ class Throughput(Callback):
         pl_module.log_dict(figures)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Do not go on counting what is no training."""
+        """Stops counting."""
         if self.counter is not None:
             self.counter.close()
 
@@ -285,7 +285,7 @@ class Saver(Callback):
         self.saved = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes the signals over from Lightning, which would leave in the middle; it gives them back at the end."""
+        """Handles the signals itself until the end: Lightning would stop in the middle of a step."""
         self.saved = time.monotonic()
         with contextlib.suppress(ValueError):  # not in the main thread: there are no signals to take
             self.handlers = {s: signal.signal(s, self._stop) for s in (signal.SIGTERM, signal.SIGINT)}
@@ -304,7 +304,7 @@ class Saver(Callback):
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Write the checkpoint so that the file under its name is whole at any moment."""
+        """Write the checkpoint; the file under its name is whole at any moment."""
         temporary = self.path.with_suffix(".tmp")
         try:
             trainer.save_checkpoint(temporary, weights_only=False)
@@ -321,21 +321,21 @@ class Saver(Callback):
         """Adds the metadata with what was trained so far. `UserError` where weights are not finite: the file stays."""
         averaged, current = checkpoint["state_dict"], checkpoint.get("current_model_state", {})
         if broken := unsound(averaged) or unsound(current):
-            raise UserError(f"step {trainer.global_step} is not saved: {diverged(broken)}; {KEPT}")
+            raise UserError(f"step {trainer.global_step} is not saved: {diverged(broken)}; {UNTOUCHED}")
         frames = getattr(trainer.datamodule, "cursor", 0) * getattr(trainer.datamodule, "length", 1)  # type: ignore[attr-defined]
         trained = {"frames": frames, "hours": budget_of(trainer).seconds / 3600, "steps": trainer.global_step}
         trained = {name: value + self.metadata.get("before", {}).get(name, 0) for name, value in trained.items()}
         checkpoint["game_wm"] = {**self.metadata, "trained": trained}
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Gives the signals back, unless Lightning has."""
+        """Restores the signal handlers, unless Lightning has."""
         for number, handler in getattr(self, "handlers", {}).items():
             if signal.getsignal(number) == self._stop:
                 signal.signal(number, handler)
 
 
 def agreed(trainer: pl.Trainer, wish: bool) -> bool:
-    """Whether any of the processes that train together wishes it: they must stop and save at the same step."""
+    """Whether any of the processes that train together wishes it: all must stop and save at the same step."""
     return trainer.strategy.reduce_boolean_decision(wish, all=False)
 
 

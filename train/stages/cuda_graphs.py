@@ -1,11 +1,11 @@
-"""Training on a CUDA device whose every step is one CUDA graph: a small network's kernels take less time than Python
-needs to launch them, and a graph launches all of them at once.
+"""Training with one CUDA graph a step: Python takes longer to launch a small network's kernels than they run, and a
+graph launches all of them at once.
 
     python -m train dynamics --config configs/doom/dynamics.yaml --graphs true --data.batch_size 64
 
-The step is captured once: forward, backward, clipping, AdamW and the average of the weights; what chance decides for
-all of a batch (whether it is on own rollouts) is a graph each. Windows are kept in the device's memory. The checkpoint
-is that of any other run, but cannot be resumed; there is no validation on the way.
+The step is captured once: forward, backward, clipping, AdamW and the average of the weights. Each kind of step (on own
+rollouts or not) is a graph. All windows stay in the device's memory. The checkpoint is that of any other run, but
+cannot be resumed; there is no validation on the way.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from train.report.figures import Figures
 from train.stages.callbacks import EMA, Budget, Clip, Schedule, StepSeed, batch_size_of
 from train.stages.module import StageModule
 
-EVERY = 5.0  # seconds between two lines of figures
+REPORT_SECONDS = 5.0  # between two lines of figures
 DIVERGED = (
     "training diverged: a loss or its gradient is not finite, and nothing was saved. Train with a lower --model.lr, or "
     "without --graphs to see at which step"
 )
-WARM = 3  # steps without a graph, in which kernels are chosen and the optimiser's state is made
+WARM_UP = 3  # steps without a graph, in which kernels are chosen and the optimiser's state is made
 
 
 def fit(
@@ -63,17 +63,17 @@ def fit(
     average._average_model = AveragedModel(module, device=device)
     module.trainer = trainer
     graphs = Graphs(module, find(Clip).norm, average._average_model.module, trainer.precision == "bf16-mixed")
-    budget.started = told = time.monotonic()
+    budget.started = reported = time.monotonic()
     steps, since = 0, 0
     while (progress := max(budget.progress(trainer), steps / budget.steps if budget.steps else 0.0)) < 1:
         torch.manual_seed(int(random_integers(seeds.seed, np.array([steps]), 3)[0] >> np.uint64(1)))
         batch, kind = data.batch(steps * data.batch_size, data.batch_size), module.draw_kind()
         graphs.step(batch, kind, schedule.factor(steps, progress), average.rate(steps))
         steps += 1
-        if (now := time.monotonic()) - told > EVERY:
-            rate = batch_size_of(batch)[1] * (steps - since) / (now - told)
+        if (now := time.monotonic()) - reported > REPORT_SECONDS:
+            rate = batch_size_of(batch)[1] * (steps - since) / (now - reported)
             graphs.report(figures, kind, steps, progress, rate)
-            told, since = now, steps
+            reported, since = now, steps
     data.cursor = steps * data.batch_size
     torch.cuda.synchronize()
     frames = data.cursor * getattr(data, "length", 1)
@@ -91,14 +91,14 @@ def to_device(batch: Tensor | dict[str, Tensor], device: torch.device, copy: boo
 
 @dataclass
 class Captured:
-    """A step's graph and the figures that it leaves behind."""
+    """A step's graph and the tensors of its figures."""
 
     graph: torch.cuda.CUDAGraph
     logged: dict[str, Tensor]
 
 
 class Graphs:
-    """A module's training steps, one graph for each `kind` that is asked for; all share weights and memory."""
+    """A module's training steps, one graph for each `kind`; all share weights and memory."""
 
     def __init__(self, module: Any, clip: float, average: Any, half: bool) -> None:
         self.module, self.clip, self.half = module, clip, half
@@ -173,7 +173,7 @@ class Graphs:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            for _ in range(WARM):
+            for _ in range(WARM_UP):
                 self._run()
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()

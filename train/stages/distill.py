@@ -69,12 +69,12 @@ def distribution_loss(made_BKCHW: Tensor, teach: Predict, fake: Predict, finest:
     stride, part = torch.full_like(level, 1 / finest), slice(0, made_BKCHW.shape[1])
     made = made_BKCHW.detach()
     noisy = mix(torch.randn_like(made), made, level)
-    told = fake(noisy, level, stride, part)
+    learnt = fake(noisy, level, stride, part)
     with torch.no_grad():
         real = teach(noisy, level, stride, part)
         scale = (made - real).abs().mean((2, 3, 4), keepdim=True).clamp_min(1e-3)
-        goal = made - (told - real) / scale
-    return 0.5 * (made_BKCHW - goal).square().mean(), (told - made).square().mean()
+        goal = made - (learnt - real) / scale
+    return 0.5 * (made_BKCHW - goal).square().mean(), (learnt - made).square().mean()
 
 
 def progressive_loss(clean_BKCHW: Tensor, student: Predict, teach: Predict, flow: FlowMatching, steps: int) -> Tensor:
@@ -86,12 +86,12 @@ def progressive_loss(clean_BKCHW: Tensor, student: Predict, teach: Predict, flow
     """
     batch, targets = clean_BKCHW.shape[:2]
     level = torch.randint(steps, (batch, targets), device=clean_BKCHW.device) / steps
-    told, half = (torch.full_like(level, x) for x in (flow.told(2 * steps), 0.5 / steps))
+    given, half = (torch.full_like(level, x) for x in (flow.conditioned_stride(2 * steps), 0.5 / steps))
     part = slice(0, targets)
     noisy = mix(torch.randn_like(clean_BKCHW), clean_BKCHW, level)
     with torch.no_grad():
-        goal = flow.two_steps(lambda x, at, _, part: teach(x, at, told, part), noisy, level, half, part)
-    made = student(noisy, level, torch.full_like(level, flow.told(steps)), part)
+        goal = flow.two_steps(lambda x, at, _, part: teach(x, at, given, part), noisy, level, half, part)
+    made = student(noisy, level, torch.full_like(level, flow.conditioned_stride(steps)), part)
     weight = 1 - flow.ramp * (1 - level)
     return (weight * (made - goal).float().square().mean((2, 3, 4))).mean()
 
@@ -253,12 +253,13 @@ class DistillModule(DynamicsModule):
     def student(self, predict: Predict, noise: Tensor) -> Tensor:
         """The student's clean latents from this noise; the gradient passes through the last of its calls."""
         x, size = noise, 1 / self.student_steps
-        stride, told = (x.new_full(x.shape[:2], value) for value in (size, self.flow.told(self.student_steps)))
+        given = x.new_full(x.shape[:2], self.flow.conditioned_stride(self.student_steps))
+        stride = x.new_full(x.shape[:2], size)
         for i in range(self.student_steps - 1):
             with torch.no_grad():
                 level = x.new_full(x.shape[:2], i * size)
-                x = advance(x, predict(x, level, told, slice(0, x.shape[1])), level, stride)
-        return predict(x, x.new_full(x.shape[:2], 1 - size), told, slice(0, x.shape[1]))
+                x = advance(x, predict(x, level, given, slice(0, x.shape[1])), level, stride)
+        return predict(x, x.new_full(x.shape[:2], 1 - size), given, slice(0, x.shape[1]))
 
     def judge(
         self, latents: Tensor, seen: Tensor, actions: Tensor, targets: Tensor, made: Tensor, drawn: Tensor | None

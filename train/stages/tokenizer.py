@@ -78,7 +78,7 @@ class TokenizerModule(StageModule):
             moved = shift(noisy[:shifted].float().flatten(1, 2), dy / factor, dx / factor).to(noisy.dtype)
             noisy = torch.cat((moved.unflatten(1, noisy.shape[1:3]), noisy[shifted:]))
             images = torch.cat((shift(images[:shifted], float(dy), float(dx)), images[shifted:]))
-        decoded = self.tokenizer.draw(noisy).float()
+        decoded = self.tokenizer.decode_raw(noisy).float()
         reconstruction = (decoded - images).abs().mean()
         edges = sum((d(decoded) - d(images)).abs().mean() for d in (_across, _down))
         loss = reconstruction + self.edges * edges + self.scale_penalty * scale
@@ -88,7 +88,7 @@ class TokenizerModule(StageModule):
             loss = loss + self.perceptual * distance
             self.log("feature_distance", distance)
         if count := round(self.halved * len(images)):
-            small = self.tokenizer.draw(halve(noisy[:count])).float()
+            small = self.tokenizer.decode_raw(halve(noisy[:count])).float()
             distance = (small - halve(images[:count])).abs().mean()
             loss = loss + self.halved * distance
             self.log("halved", distance.detach())
