@@ -46,8 +46,8 @@ def pairs(motion: Motion, store: LatentStore, spans: Sequence[Span]) -> tuple[Te
 
 
 def fit_heads(motion: Motion, recorded: Recorded, pairs: tuple[Tensor, Tensor], steps: int = HEADS_STEPS) -> None:
-    """Train the heads that read pictures, in place: the predicted step on the pair of frames before it, the observed one
-    on its own pair. In half of the batches the past has the errors of play."""
+    """Train the heads that read pictures, in place: the predicted step on the pair of frames before it, the observed
+    one on its own pair. In half of the batches the past has the errors of play."""
     generator = torch.Generator().manual_seed(0)
     for head, seen in zip((motion.next, motion.was), pairs, strict=True):
 
