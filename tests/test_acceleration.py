@@ -62,7 +62,7 @@ def test_a_layer_in_eight_bits_is_off_by_half_a_step_at_most(kind: str) -> None:
     x = torch.randn(2, 32, 8, 8) if kind == "convolution" else torch.randn(5, 3, 32)
     made = (quantisation.QuantisedConvolution if kind == "convolution" else quantisation.QuantisedLinear)(layer)  # type: ignore[arg-type]
     weight = layer.weight.abs().flatten(1)
-    steps = weight.amax(1) / quantisation.LEVELS, (x.max() - x.min()) / 255
+    steps = weight.amax(1) / quantisation.WEIGHT_STEPS, (x.max() - x.min()) / 255
     # Every product is off by half a step of either factor, and what is rounded is as large as it gets at most.
     bound = (weight.sum(1).max() * steps[1] + weight.shape[1] * x.abs().max() * steps[0].max()) / 2
     with torch.inference_mode():

@@ -21,7 +21,7 @@ from data_collect.errors import UserError  # noqa: E402
 from game_wm import acceleration  # noqa: E402
 from game_wm.acceleration import precision, quality  # noqa: E402
 from game_wm.acceleration.controller import MOST_PATIENCE, PATIENCE, SETTLING, WINDOW, Controller  # noqa: E402
-from game_wm.acceleration.quality import LEVELS, Quality  # noqa: E402
+from game_wm.acceleration.quality import QUALITY_LEVELS, Quality  # noqa: E402
 from game_wm.checkpoint import load  # noqa: E402
 from game_wm.play import app, flags  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
@@ -35,7 +35,7 @@ def rungs(control: Controller, costs: list[float], frames: int, noise: float = 0
     generator, played = np.random.default_rng(seed), []
     for _ in range(frames):
         played.append(control.at)
-        control.saw(costs[control.at] * control.period * (1 + noise * generator.standard_normal()))
+        control.record_frame_time(costs[control.at] * control.period * (1 + noise * generator.standard_normal()))
     return played
 
 
@@ -75,9 +75,8 @@ def test_a_load_that_goes_is_forgotten() -> None:
 
 def test_a_rung_that_does_not_hold_is_left_alone_for_longer_each_time() -> None:
     control, raised = Controller(2, 0.05, 0), []
-    for frame in range(300_000):  # the rung above looks cheap from below, whatever was measured
-        control._dearer[0] = 1.0
-        if control.saw((0.2, 1.5)[control.at] * control.period) == 1:
+    for frame in range(300_000):  # three times the cost of the lower rung would fit
+        if control.record_frame_time((0.2, 1.5)[control.at] * control.period) == 1:
             raised.append(frame)
     waits = np.diff(raised)
     assert len(waits) > 5 and (waits[1:] >= waits[:-1]).all() and waits[-1] >= MOST_PATIENCE * WINDOW
@@ -85,7 +84,7 @@ def test_a_rung_that_does_not_hold_is_left_alone_for_longer_each_time() -> None:
 
 def test_one_slow_frame_changes_nothing() -> None:
     control = Controller(2, 0.05, 1)
-    assert all(control.saw(5.0 if i % WINDOW == 0 else 0.01) is None for i in range(500))
+    assert all(control.record_frame_time(5.0 if i % WINDOW == 0 else 0.01) is None for i in range(500))
 
 
 # --- levels -----------------------------------------------------------------------------------------------------
@@ -100,12 +99,12 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_each_level_does_what_the_table_says(uncompiled: list[Any]) -> None:
-    for level in LEVELS.values():
+    for level in QUALITY_LEVELS.values():
         play = Quality(tiny_world(), level.name)
         assert play.calls == 1 and play.name == level.name
         assert play.model.low_precision == (level.precision == "auto" and precision.supported())
         assert (play.model in uncompiled) == level.compiled
-    assert [level.compiled for level in LEVELS.values()] == [True, False, False]
+    assert [level.compiled for level in QUALITY_LEVELS.values()] == [True, False, False]
 
 
 def test_what_is_asked_for_holds_at_every_level(uncompiled: list[Any]) -> None:
@@ -133,12 +132,14 @@ def test_auto_lowers_calls_too_and_says_so(uncompiled: list[Any]) -> None:
     play = Quality(model, "auto", 20)
     assert play.rungs == [("fast", 1), ("fast", 2), ("fast", 4), ("balanced", 4)] and play.label == "auto: balanced"
     cost = {("balanced", 4): 0.2, ("fast", 4): 0.15, ("fast", 2): 0.08, ("fast", 1): 0.04}
-    said = [words for _ in range(10 * ONE) if (words := play.saw(cost[play.name, play.calls]))]
+    said = [words for _ in range(10 * ONE) if (words := play.record_frame_time(cost[play.name, play.calls]))]
     assert [words.split(":")[0] for words in said] == [
         "quality lowered to fast (4 calls)", "quality lowered to fast (2 calls)", "quality lowered to fast (1 call)",
     ]  # fmt: skip
     assert all(words.endswith("20 frames/s") for words in said)
-    assert not any(Quality(model, name, fps).saw(9.0) for name, fps in (("auto", 0), ("best", 20)) for _ in range(99))
+    assert not any(
+        Quality(model, name, fps).record_frame_time(9.0) for name, fps in (("auto", 0), ("best", 20)) for _ in range(99)
+    )
 
 
 def test_frames_beside_a_compiler_do_not_count(uncompiled: list[Any]) -> None:
@@ -148,7 +149,7 @@ def test_frames_beside_a_compiler_do_not_count(uncompiled: list[Any]) -> None:
         is_alive = staticmethod(lambda: True)
 
     play.model.compiling = Compiler()  # type: ignore[assignment]
-    assert play.label == "auto: balanced, compiling" and not any(play.saw(1.0) for _ in range(10 * ONE))
+    assert play.label == "auto: balanced, compiling" and not any(play.record_frame_time(1.0) for _ in range(10 * ONE))
 
 
 # --- in play ----------------------------------------------------------------------------------------------------
@@ -205,7 +206,9 @@ def test_a_key_changes_the_quality_in_the_window(
         ("auto", "quality: auto: balanced")
     ]
     # Late frames: the window says what becomes of them.
-    monkeypatch.setattr(quality.Quality, "saw", lambda self, seconds: self.set("fast") or "quality lowered")
+    monkeypatch.setattr(
+        quality.Quality, "record_frame_time", lambda self, seconds: self.set("fast") or "quality lowered"
+    )
     shown.advance()
     assert shown._hint[0] == "quality lowered" and shown.session.scene.model is shown.session.quality.model  # type: ignore
     pygame.display.quit()
@@ -255,6 +258,6 @@ def test_the_cost_object_says_which_quality_ran(
 
 
 def test_the_table_is_what_the_command_line_offers() -> None:
-    assert tuple(LEVELS) == flags.QUALITIES
+    assert tuple(QUALITY_LEVELS) == flags.QUALITIES
     with pytest.raises(UserError, match="superb"):
         flags.parser().parse_args(["--quality", "superb"])

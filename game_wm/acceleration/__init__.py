@@ -7,7 +7,7 @@ from game_wm.world import WorldModel
 
 
 def prepare(model: WorldModel, precision: str = "auto", device: str = "cpu", compiled: bool = False) -> WorldModel:
-    """What play and measurements begin with, in place: all that is faster on this device and cannot be seen.
-    `compiled`: it has itself compiled as well, while play goes on."""
+    """The model as play and measurements take it, changed in place: everything that is faster on this device and cannot
+    be seen. `compiled`: and compiled in the background, while play goes on."""
     choose(model, precision, device)
     return pack(compile(model) if compiled else model)

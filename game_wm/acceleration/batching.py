@@ -1,12 +1,12 @@
-"""Batching: the dreams of several players as one batch, which they join and leave while it goes on.
+"""A batch of players: several dreams computed as one, which players join and leave while it goes on.
 
     batch = Batch(model)
     ann = batch.join(model.start(frames, actions, seed))
     outcomes = batch.step({ann: action})        # Outcome by player
     state = batch.leave(ann)                    # to be kept, or to join another batch
 
-A frame of many players takes less than as many frames of one, and what a player sees does not depend on who else is
-there, but for rounding (with int8, for the range that activations share).
+A frame of many players takes less time than as many frames of one. A player's frames do not depend on the others,
+except for rounding (with int8, for the range that activations share).
 
 Legend: B players, A action vector.
 """

@@ -1,4 +1,4 @@
-"""Compiled play: the parts of a frame as machine code, made in the background while play has already begun.
+"""Compilation: the parts of a frame as machine code, made in the background while play has already begun.
 
     model = compile(model)          # in place, before `pack`; returns at once, frames come uncompiled until it is ready
     model.compiling.join()          # waits for it
@@ -6,10 +6,10 @@
 A frame is thousands of operations of a few microseconds each; PyTorch's compiler (Ansel et al., 2024) fuses them and
 lays the convolutions' weights out once. The parts are those of `FrameParts`, of `denoise` a single call,
 compiled ahead of time by a process of its own, which does not hold up the one that plays, into a folder where later
-starts find them (`~/.cache/game_wm/compiled`, or below what GAME_WM_CACHE names).
+starts find them (`~/.cache/game_wm/compiled`, or `compiled` in the folder that GAME_WM_CACHE names).
 
 The process that plays loads the code by PyTorch's C++ alone and never imports the compiler (`torch._inductor`): with it
-comes Triton, which holds an LLVM, and a window that GL draws holds Mesa's. Two of them in one process end in a crash.
+comes Triton with an LLVM of its own, and a window drawn by GL brings Mesa's. Two of them in one process crash.
 
 Frames differ from uncompiled ones by rounding, as 16 bits differ from 32: by less than half a level of 255 on average,
 one frame on. The code is for one number of players; any other is played uncompiled.
@@ -51,8 +51,8 @@ def say(sentence: str) -> None:
 def compile(model: WorldModel, players: int = 1, tell: Callable[[str], None] = say) -> WorldModel:
     """The same model, changed in place: compiled code takes over when it is ready.
 
-    `tell` is given a sentence then, or why there will be none: no C++ compiler, a full disk, a memory that grows, code
-    that cannot be made.
+    `tell` is called with a sentence then, or with the reason why there is no compiled code: no C++ compiler, a full
+    disk, a memory that grows, code that cannot be made.
     """
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         tell("playing uncompiled: there is no C++ compiler; install g++ (apt install g++) or name another one in CXX")
@@ -70,7 +70,7 @@ def compile(model: WorldModel, players: int = 1, tell: Callable[[str], None] = s
         tell("playing uncompiled: another acceleration has replaced parts of a frame, as step caching does")
         return model
     copy = io.BytesIO()
-    torch.save(model, copy)  # here, since what a thread reads may be changed meanwhile
+    torch.save(model, copy)  # now: the model may change before the thread reads it
     model.compiling = threading.Thread(target=_compile, args=(model, copy.getvalue(), players, tell), daemon=True)
     model.compiling.start()
     return model
@@ -87,7 +87,7 @@ def cache() -> Path:
 
 
 def key(model: WorldModel, players: int) -> str:
-    """The name of all that the code depends on: weights, program, machine."""
+    """A digest of everything that the code depends on: weights, program, machine."""
     about = (torch.__version__, machine(model), torch.get_num_threads(), players, model.low_precision, model.config)
     digest = hashlib.sha256(repr(about).encode())
     product = Path(__file__).parents[1]
@@ -105,7 +105,7 @@ def key(model: WorldModel, players: int) -> str:
 
 
 def machine(model: WorldModel) -> str:
-    """What runs the code, which is made for it: the GPU's name, or what the processor can do."""
+    """The machine that the code is made for: the GPU's name, or the processor's abilities."""
     device = next(model.parameters()).device
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -197,7 +197,7 @@ def _build(model: bytes, players: int, folder: Path) -> None:
         )
 
         def stop() -> None:
-            """Play ends first."""
+            """Play ends before the compiler does."""
             system.kill_group(process)
             shutil.rmtree(name, ignore_errors=True)
 
@@ -213,7 +213,7 @@ def _build(model: bytes, players: int, folder: Path) -> None:
 
 
 def contiguous(tensors: Any) -> Any:
-    """Compiled code takes for granted how its arguments lie in memory."""
+    """Compiled code assumes how its arguments lie in memory."""
     return tree_map_only(Tensor, Tensor.contiguous, tensors)
 
 
@@ -261,7 +261,7 @@ def _install(model: WorldModel, players: int, folder: Path) -> None:
         return run["decode"](*contiguous((latents_BCHW, before_BCHW)))
 
     def commit(state: WorldState, *arguments: Tensor) -> tuple[Tensor, Tensor]:
-        if len(state) != players or not arguments[-1].numel():  # compiled code takes frames, and nobody asked for any
+        if len(state) != players or not arguments[-1].numel():  # no frames, none were asked for
             return own.commit(state, *arguments)
         outcome, new = run["commit"](tensors := contiguous(state.to_dict()), *contiguous(arguments))
         changed = WorldState.from_dict(tensors | new)
@@ -279,12 +279,13 @@ def build(folder: str, players: str, threads: str) -> None:
     """Compile the model in `model.pt` in this folder, into the same folder."""
     from torch._inductor import config, decomposition, graph, mkldnn_ir
 
-    # Two faults of PyTorch 2.14: a convolution's result may be added to a frozen weight in place, which is another one
-    # from then on; and a packed weight is asked for the storage that it has not, where a plain one is as large.
+    # Two faults of PyTorch 2.14 that have no public way around them, patched in a process that does nothing else.
+    # A convolution's result may be added in place to a frozen weight, which changes it for all later calls. And a
+    # packed weight is asked for its storage, which it does not have, where a plain weight is as large.
     mkldnn_ir.ConvolutionBinaryInplace.create = mkldnn_ir.ConvolutionBinary.create  # type: ignore[method-assign]
     same = graph.is_same_tensor
     graph.is_same_tensor = lambda data, value: not value.is_mkldnn and same(data, value)
-    # Written out, the loop with the cubic look-ups is 4.0 of the 6.2 ms of the views; PyTorch's own takes 0.9.
+    # The decomposed cubic look-ups take 4.0 of the views' 6.2 ms; PyTorch's own kernel takes 0.9.
     decomposition.decompositions.pop(torch.ops.aten.grid_sampler_2d.default, None)
     system.lower_priority()  # play goes first
     torch.set_num_threads(int(threads))
@@ -304,8 +305,8 @@ def package(part: nn.Module, arguments: tuple[Any, ...], path: Path) -> Package:
 
 
 def check(name: str, made: Callable[..., Any], meant: Callable[..., Any], arguments: Any, low_precision: bool) -> None:
-    """RuntimeError where compiled code does something else, or another thing the second time."""
-    slack = 1e-2 if low_precision else 1e-3  # a reward near zero is off by what its large terms are rounded by
+    """RuntimeError where compiled code computes something else, in the first call or in the second."""
+    slack = 1e-2 if low_precision else 1e-3  # absolute; a reward near zero has the rounding error of its large terms
     for _ in range(2):
         results = (tree_leaves(f(*copied(arguments))) for f in (made, meant))
         for got, wanted in zip(*results, strict=True):
@@ -323,7 +324,7 @@ def parts(model: WorldModel, players: int) -> list[tuple[str, nn.Module, tuple[A
     actions = torch.rand(players, 6, config.actions, device=device)
     state = model.start(frames, actions[:, 1:], torch.arange(players, device=device))
     action, noisy = actions[:, 0].clone(), torch.randn(players, *model.latent_shape, device=device)
-    model.step(state, action)  # fills what is kept from call to call
+    model.step(state, action)  # fills what layers keep from call to call
     state = WorldState.from_dict(copied(state.to_dict()))
     drawn = model.render_views(state, action)
     level, stride = (torch.full((players,), x, device=device) for x in (0.25, 0.5))

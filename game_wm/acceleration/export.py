@@ -4,8 +4,8 @@
 
 `decoder.onnx`: latents -> frames (a temporal tokenizer's asks for those of the frame before as well); `denoiser.onnx`:
 one call; `context.onnx`: reads a finished frame, and gives reward, termination and the next state of the dynamics
-(`NAME.next`, what is `NAME` in the call after). Names are those of `WorldState.to_dict`. What ties a frame together
-(noise, the walk of several calls, episodic memory and the views that it draws) is the caller's: see `WorldModel.step`.
+(`NAME.next` is `NAME` in the next call). Names are those of `WorldState.to_dict`. The caller does the rest of a frame,
+as `WorldModel.step` does it: noise, the walk of several calls, memory and its views.
 
 Legend: B players, C channels, h, w latent grid, A action vector, M channels of the views drawn for a frame.
 """
@@ -39,7 +39,7 @@ class Decode(nn.Module):
 
 
 class Context(nn.Module):
-    """A finished latent and the action that led to it, into the state of the dynamics."""
+    """Reads a finished latent and the action before it into the state of the dynamics."""
 
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Context(nn.Module):
 
     def forward(self, state: dict[str, Tensor], latents_BCHW: Tensor, action_BA: Tensor) -> tuple[Any, ...]:
         """Rewards (B,), terminations (B,), and the state's tensors in order."""
-        state = {name: value.clone() for name, value in state.items()}  # what is written in place is given back
+        state = {name: value.clone() for name, value in state.items()}  # results, not side effects
         whole = WorldState.from_dict({**state, "seeds": latents_BCHW})  # not looked at
         rewards, terminated = self.dynamics.encode_context(whole.dynamics, latents_BCHW, action_BA)
         after = whole.to_dict()
@@ -68,7 +68,7 @@ def parts(model: WorldModel, players: int) -> list[tuple[str, nn.Module, tuple[A
     changed = [f"{name}.next" for name in kept]
     denoised = contiguous(copied((read_by_denoiser(state.dynamics), action, latents, level, stride, drawn)))
     seen = 1 + model.config.tokenizer.temporal
-    told = [
+    inputs = [
         "dynamics.latents",
         "dynamics.actions",
         *RING,
@@ -80,7 +80,7 @@ def parts(model: WorldModel, players: int) -> list[tuple[str, nn.Module, tuple[A
     ]
     return [
         ("decoder", Decode(model), (latents, latents.clone())[:seen], ["latents", "before"][:seen], ["frames"]),
-        ("denoiser", Denoise(model), denoised, told, ["clean"]),
+        ("denoiser", Denoise(model), denoised, inputs, ["clean"]),
         ("context", Context(model), (kept, latents, action), [*kept, "clean", "action"],
          ["reward", "termination", *changed]),
     ]  # fmt: skip

@@ -1,9 +1,9 @@
-"""Weights laid out once for the CPU's convolutions, which otherwise lay them out anew at every call.
+"""Packing: the CPU's convolution weights are laid out once instead of at every call.
 
     model = pack(model)             # in place; the same frames in 16 bits, in 32 to rounding
 
-A batch of one has few pixels for its many weights: to lay them out takes as long as to use them. The operator is the
-one that PyTorch's own compiler calls for frozen weights (`torch.compile` with `freezing`).
+A batch of one has few pixels for its many weights, so that laying them out takes as long as using them. The operator is
+the one that PyTorch's own compiler calls for frozen weights (`torch.compile` with `freezing`).
 
 Legend: B batch, C channels, h, w latent grid.
 """

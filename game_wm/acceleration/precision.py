@@ -2,7 +2,7 @@
 
     model = half(model)             # in place; poses and what is shown stay in 32 bits
 
-Weights are converted once, so that a batch of one gains as well, which it does not where every call converts them.
+Weights are converted once. If every call converted them, a batch of one would not be faster.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def supported(device: str = "cpu") -> bool:
 
 
 def choose(model: WorldModel, precision: str, device: str = "cpu") -> WorldModel:
-    """`half` for "16", and for "auto" where it is `supported`; as it is for "32"; `quantise` for "8", the rest of it as
-    for "auto". Raises UserError for "8" on a GPU."""
+    """The model at a precision: "16", "32", "auto" (16 bits where they are `supported`), or "8" (eight bits, the layers
+    that cannot take them as for "auto"). Raises UserError for "8" on a GPU."""
     if precision == "16" or (precision in ("8", "auto") and supported(device)):
         model = half(model)
     return quantise(model) if precision == "8" else model

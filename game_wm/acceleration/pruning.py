@@ -3,9 +3,9 @@
     python -m game_wm prune checkpoints/maze.safetensors --share 0.25 --out runs/small/maze.safetensors
     python -m train pipeline --config configs/maze/quick.yaml --name small --init runs/small/maze.safetensors
 
-What goes are channels inside the denoiser's residual blocks, between their two convolutions, in whole groups of the
-normalisation, so that what stays is normalised as before (structured pruning, Li et al., 2017). A group's importance is
-measured: the mean square of what its channels add to the block's output in frames that are played.
+Channels inside the denoiser's residual blocks are removed, between their two convolutions (structured pruning, Li et
+al., 2017). They go in whole groups of the normalisation, so that the rest is normalised as before. A group's importance
+is measured: the mean square of what its channels add to the block's output in generated frames.
 
 Legend: S sequences, P frames, C channels, h, w latent grid, A action vector.
 """
@@ -25,8 +25,8 @@ from game_wm.model.convolution import ResidualBlock
 from game_wm.model.tokenizer import earlier
 from game_wm.world import WorldModel, unet
 
-GROUP = 16  # channels that are normalised together, see `convolution.py`
-PROMPT = 8  # frames of a sequence that are looked at before importance is measured on those that follow
+GROUP = 16  # channels that are normalised together, see `model/convolution.py`
+PROMPT = 8  # real frames of a sequence; importance is measured on the generated ones after them
 
 
 def blocks(model: WorldModel) -> dict[str, tuple[int, ResidualBlock]]:
@@ -44,7 +44,7 @@ def blocks(model: WorldModel) -> dict[str, tuple[int, ResidualBlock]]:
 def importance(model: WorldModel, latents_SPChw: Tensor, actions_SPA: Tensor) -> dict[str, Tensor]:
     """Mean square of what each group of hidden channels adds to its block's output, by block (hidden / 16,).
 
-    `actions[:, t]` led from frame t to t + 1. Raises UserError where a sequence is too short.
+    `actions[:, t]` leads from frame t to t + 1. Raises UserError where a sequence is too short.
     """
     time = latents_SPChw.shape[1]
     if time <= PROMPT:
@@ -71,7 +71,7 @@ def importance(model: WorldModel, latents_SPChw: Tensor, actions_SPA: Tensor) ->
 def prune(model: WorldModel, share: float, importances: dict[str, Tensor]) -> WorldModel:
     """A new model without the least important `share` of the hidden channels of every block, in whole groups.
 
-    Raises UserError when nothing would go, or nothing stay.
+    Raises UserError where that is no channel, or all of them.
     """
     dynamics = model.config.dynamics
     hidden = tuple(width - round(width / GROUP * share) * GROUP for width in dynamics.inside)
@@ -93,7 +93,7 @@ def prune(model: WorldModel, share: float, importances: dict[str, Tensor]) -> Wo
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prune a checkpoint by what its seed contexts show."""
+    """Prune a checkpoint; importance is measured on its seed contexts."""
     from game_wm import checkpoint, commands
 
     options = commands.prune().parse_args(argv)

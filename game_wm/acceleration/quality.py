@@ -1,14 +1,12 @@
-"""Quality: what is given for frames a second. All of it is one table, `LEVELS`.
+"""Quality levels: how much precision is traded for frames a second. All of it is one table, `QUALITY_LEVELS`.
 
-    prepare(model, LEVELS["fast"])              # in place, for one quality only
+    prepare(model, QUALITY_LEVELS["fast"])      # in place, for one quality only
     quality = Quality(model, "auto", fps=20)    # for play that changes it
     quality.model, quality.calls                # what plays the next frame
-    quality.saw(seconds)                        # "auto" lowers it where frames come too late, and says so
+    quality.record_frame_time(seconds)          # "auto" lowers the level where frames are late, and says so
 
-A state goes on under any of them: they differ in how a frame is computed, not in what is remembered. What no level
-does, since it costs more than it gives where it was measured (docs/decisions/faster-frames.md): more denoiser calls
-than the checkpoint's, eight bits, pruning, step caching (a compiled walk is faster), pipelining (it wants a core that
-is idle).
+A state goes on under any level: they differ in how a frame is computed, not in what is remembered. No level takes more
+denoiser calls than the checkpoint's, eight bits or a pruned network: docs/decisions/faster-frames.md has what they cost.
 """
 
 from __future__ import annotations
@@ -23,14 +21,14 @@ from game_wm.world import WorldModel
 
 @dataclass(frozen=True)
 class Level:
-    """`precision`: see `precision.choose`; `compiled`: whether it has itself compiled while play goes on."""
+    """`precision`: see `precision.choose`; `compiled`: whether the model is compiled in the background of play."""
 
     name: str
     precision: str
     compiled: bool
 
 
-LEVELS = {
+QUALITY_LEVELS = {
     level.name: level
     for level in (
         Level("fast", precision="auto", compiled=True),
@@ -43,8 +41,8 @@ AUTO = "auto"
 
 
 def level_of(name: str, precision: str | None = None, compiled: bool = False) -> Level:
-    """A row of the table with what was asked for besides."""
-    level = LEVELS[name]
+    """A row of the table, with the precision and compilation that were asked for besides."""
+    level = QUALITY_LEVELS[name]
     return replace(level, precision=precision or level.precision, compiled=level.compiled or compiled)
 
 
@@ -55,11 +53,11 @@ def prepare(model: WorldModel, level: Level) -> WorldModel:
 
 
 class Quality:
-    """A model at every level, each made from a copy of it when it is first asked for.
+    """A model at every level; a level's is made from a copy when it is first asked for.
 
-    `wanted`: a level, or "auto": the usual one as long as it holds `fps` frames a second (0: there is nothing to hold),
-    what is cheaper where it does not. `steps`, `precision`, `compiled` hold at every level, if they are given. With
-    `only` it stays at the first one, for which the model itself is changed in place of a copy.
+    `wanted`: a level, or "auto": the usual one as long as it holds `fps` frames a second (0: no rate to hold), a
+    cheaper one otherwise. `steps`, `precision`, `compiled` apply to every level, if they are given. With `only` the
+    first level stays, and the model itself is changed instead of a copy.
     """
 
     def __init__(
@@ -75,7 +73,7 @@ class Quality:
     ) -> None:
         self._plain, self._fps, self._only = model, fps, only
         self._usual = steps or model.steps
-        self._levels = {name: level_of(name, precision, compiled) for name in LEVELS}
+        self._levels = {name: level_of(name, precision, compiled) for name in QUALITY_LEVELS}
         self._models: dict[tuple[str, bool], WorldModel] = {}
         self.rungs = [("fast", self._usual), (USUAL, self._usual)]
         while steps is None and model.config.objective.adjustable and self.rungs[0][1] > 1:
@@ -90,17 +88,17 @@ class Quality:
 
     def next(self) -> None:
         """Play at the next level, "auto" after the last one."""
-        names = [*LEVELS, AUTO]
+        names = [*QUALITY_LEVELS, AUTO]
         self.set(names[(names.index(self.wanted) + 1) % len(names)])
 
-    def saw(self, seconds: float) -> str | None:
-        """A frame took so long; a sentence where the quality changes for it.
+    def record_frame_time(self, seconds: float) -> str | None:
+        """Judge another frame; a sentence where the quality changes for it.
 
-        What is seen while code is compiled beside play says nothing of the rate that will be held.
+        Frames do not count while the compiler runs beside play: it slows them down.
         """
         if self.wanted != AUTO or self._control is None or self.compiling:
             return None
-        before, rung = self._control.at, self._control.saw(seconds)
+        before, rung = self._control.at, self._control.record_frame_time(seconds)
         if rung is None:
             return None
         self._take(*self.rungs[rung])

@@ -4,9 +4,9 @@
 
 Weights are rounded once, each output channel on a scale of its own; activations at every call, on one scale between
 their least and their largest value (dynamic quantisation; Jacob et al., 2018). The products are PyTorch's own for
-quantised models (oneDNN). The motion network and the layers that write latents stay as they were: what they round off
-adds up from frame to frame. It halves the memory of the weights; whether it is faster, the machine decides: a
-convolution takes two thirds of its time in 16 bits, and rounding what goes in takes the rest of it.
+quantised models (oneDNN). The motion network and the layers that write latents stay as they were: their rounding
+errors would add up from frame to frame. Eight bits halve the memory of the weights. Whether a frame is faster depends
+on the machine: convolutions are, and rounding their inputs takes time.
 
 Legend: B batch, C channels, O output channels, H, W grid, N rows.
 """
@@ -19,17 +19,17 @@ from torch import Tensor, nn
 from data_collect.errors import UserError
 from game_wm.world import WorldModel
 
-LEVELS = 127  # of a weight, either side of 0
-LEAST = 32  # input channels below which a layer is not worth it
+WEIGHT_STEPS = 127  # of a weight, either side of 0
+LEAST_CHANNELS = 32  # of the input; a layer with fewer stays as it is
 
 if torch.backends.mkldnn.is_available():
-    # What a compiler has to know of these: the shapes they give.
+    # A compiler asks for the shapes of these operators' results.
     torch.library.register_fake("onednn::qconv_prepack", lambda weight, *_: torch.empty_like(weight))
     torch.library.register_fake("onednn::qlinear_prepack", lambda weight, *_: torch.empty_like(weight.mT))
 
 
 class Quantised(nn.Module):
-    """What the two layers share: rounded weights (O, ...), their scales (O,), the layer's own bias."""
+    """Base of the two layers: rounded weights (O, ...), their scales (O,), the layer's own bias."""
 
     scale: Tensor
     zeros: Tensor
@@ -37,13 +37,13 @@ class Quantised(nn.Module):
     def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
         super().__init__()
         weight = layer.weight.detach().float()
-        scale = weight.abs().flatten(1).amax(1).clamp_min(1e-8) / LEVELS
+        scale = weight.abs().flatten(1).amax(1).clamp_min(1e-8) / WEIGHT_STEPS
         rounded = (weight / scale.view(-1, *[1] * (weight.ndim - 1))).round().to(torch.int8)
         self.weight = nn.Parameter(rounded.contiguous(), requires_grad=False)
         self.register_buffer("scale", scale)
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().float(), requires_grad=False)
         self.register_buffer("zeros", torch.zeros(len(scale), dtype=torch.int32), persistent=False)
-        self.gives = layer.weight.dtype
+        self.out_dtype = layer.weight.dtype
         self.packed: Tensor | None = None
 
     def laid_out(self, shape: list[int]) -> Tensor:
@@ -82,7 +82,7 @@ class QuantisedConvolution(Quantised):
         x, scale, zero = self.rounded(x_BCHW.contiguous(memory_format=torch.channels_last))
         convolve = torch.ops.onednn.qconv_pointwise.tensor
         weight, about = self.prepared(list(x.shape)), (self.scale, self.zeros, self.bias)
-        return convolve(x, scale, zero, weight, *about, *self.shape, 1.0, 0, self.gives, "none", [], "")
+        return convolve(x, scale, zero, weight, *about, *self.shape, 1.0, 0, self.out_dtype, "none", [], "")
 
 
 class QuantisedLinear(Quantised):
@@ -95,7 +95,7 @@ class QuantisedLinear(Quantised):
         x, scale, zero = self.rounded(x_NC.flatten(0, -2))
         multiply, weight = torch.ops.onednn.qlinear_pointwise.tensor, self.prepared(list(x.shape))
         about = weight, self.scale, self.zeros, self.bias
-        y = multiply(x, scale, zero, *about, 1.0, 0, self.gives, "none", [], "")
+        y = multiply(x, scale, zero, *about, 1.0, 0, self.out_dtype, "none", [], "")
         return y.unflatten(0, x_NC.shape[:-1])
 
 
@@ -115,7 +115,9 @@ def quantise(model: WorldModel) -> WorldModel:
     for part in parts:
         for module in list(part.modules()):
             for name, layer in list(module.named_children()):
-                if isinstance(layer, nn.Conv2d | nn.Linear) and layer not in kept and layer.weight.shape[1] >= LEAST:
+                if not isinstance(layer, nn.Conv2d | nn.Linear) or layer in kept:
+                    continue
+                if layer.weight.shape[1] >= LEAST_CHANNELS:
                     kind = QuantisedConvolution if isinstance(layer, nn.Conv2d) else QuantisedLinear
                     setattr(module, name, kind(layer))  # type: ignore[arg-type]
     model.quantised = True

@@ -220,7 +220,7 @@ class Session:
         """A frame took so long, all in all: a sentence where the quality changes for it."""
         if self.quality is None or self.scene.view == "real" or self.controls.name == "replay":
             return None
-        words = self.quality.saw(seconds)
+        words = self.quality.record_frame_time(seconds)
         if words:
             self._take_quality(self.quality)
         return words

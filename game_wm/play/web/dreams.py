@@ -131,7 +131,8 @@ class Dreams:
             seat.dream.runs_on(model, len(acting))
         started = time.perf_counter()
         outcomes = self.batch.step(vectors, self.steps)
-        if vectors and self.quality is not None and (words := self.quality.saw(time.perf_counter() - started)):
+        seconds = time.perf_counter() - started
+        if vectors and self.quality is not None and (words := self.quality.record_frame_time(seconds)):
             print(words, file=sys.stderr, flush=True)
             self._take_quality()
         shown = {}
