@@ -19,7 +19,7 @@ from tiny import tiny_checkpoint, tiny_world  # noqa: E402
 
 from data_collect.errors import UserError  # noqa: E402
 from game_wm import acceleration  # noqa: E402
-from game_wm.acceleration import precision, quality  # noqa: E402
+from game_wm.acceleration import precision  # noqa: E402
 from game_wm.acceleration.controller import MOST_PATIENCE, PATIENCE, SETTLING, WINDOW, Controller  # noqa: E402
 from game_wm.acceleration.quality import QUALITY_LEVELS, Quality  # noqa: E402
 from game_wm.checkpoint import load  # noqa: E402
@@ -206,9 +206,7 @@ def test_a_key_changes_the_quality_in_the_window(
         ("auto", "quality: auto: balanced")
     ]
     # Late frames: the window says what becomes of them.
-    monkeypatch.setattr(
-        quality.Quality, "record_frame_time", lambda self, seconds: self.set("fast") or "quality lowered"
-    )
+    monkeypatch.setattr(Quality, "record_frame_time", lambda self, _: self.set("fast") or "quality lowered")
     shown.advance()
     assert shown._hint[0] == "quality lowered" and shown.session.scene.model is shown.session.quality.model  # type: ignore
     pygame.display.quit()
@@ -232,7 +230,7 @@ def test_players_in_browsers_share_one_quality(
     dreams.turn({player: Begin(0, player) for player in (0, 1)})
     first, idle = play.model, checkpoint.schema.raw(checkpoint.schema.noop())
     assert dreams.batch.model is first
-    monkeypatch.setattr(Quality, "saw", lambda self, seconds: self.set("best") or "quality changed")
+    monkeypatch.setattr(Quality, "record_frame_time", lambda self, _: self.set("best") or "quality changed")
     for _ in range(2):
         assert len(dreams.turn({0: idle, 1: idle})) == 2
     assert dreams.batch.model is play.model is not first
