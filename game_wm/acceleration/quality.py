@@ -6,7 +6,7 @@
     quality.record_frame_time(seconds)          # "auto" lowers the level where frames are late, and says so
 
 A state goes on under any level: they differ in how a frame is computed, not in what is remembered. No level takes more
-denoiser calls than the checkpoint's, eight bits or a pruned network: docs/decisions/faster-frames.md has what they cost.
+denoiser calls than the checkpoint's, eight bits or a pruned network: see docs/decisions/faster-frames.md.
 """
 
 from __future__ import annotations
