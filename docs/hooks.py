@@ -1,4 +1,4 @@
-"""Hooks of MkDocs: the model cards and their pictures, which lie in checkpoints/, become part of the site.
+"""Hooks of MkDocs: CONTRIBUTING.md and the model cards in checkpoints/ become part of the site.
 
 A page links to them by their path in the repository (`../../checkpoints/maze.md`), so that the link works on a code
 host as well.
@@ -22,6 +22,8 @@ def on_files(files: Files, config: Any) -> Files:
             place = path.relative_to(ROOT).as_posix()
             file = File.generated(config, place, abs_src_path=str(path), inclusion=InclusionLevel.NOT_IN_NAV)
             files.append(file)
+    content = (ROOT / "CONTRIBUTING.md").read_text().replace("](docs/", "](")
+    files.append(File.generated(config, "contributing.md", content=content))
     return files
 
 

@@ -13,7 +13,7 @@ import pytest
 from data_collect.commandline import load
 from data_collect.commands import PROGRAM as COLLECT
 from game_wm.commands import PROGRAM as MODELS
-from game_wm.play import app
+from game_wm.play import app, flags
 from train.commands import PROGRAM as TRAIN
 from train.commands import STAGES
 
@@ -75,7 +75,7 @@ def test_a_command_is_read(words: tuple[str, ...], monkeypatch: pytest.MonkeyPat
     """Nothing is opened but configuration files."""
     monkeypatch.chdir(ROOT)
     if words[0] == "play.py":
-        app.parser().parse_args(words[1:])
+        flags.parser().parse_args(words[1:])
     elif words[1] == "train" and words[2] in STAGES:
         there = not value(words, "--init") or (ROOT / value(words, "--init")).exists()
         cut = len(words) if there else words.index("--init")  # what a stage before it leaves
