@@ -24,11 +24,10 @@ from data_collect.schema import ActionSchema  # noqa: E402
 from data_collect.shards.verify import verify  # noqa: E402
 from data_collect.shards.writer import Dataset  # noqa: E402
 from game_wm.checkpoint import Checkpoint  # noqa: E402
-from game_wm.play import headless  # noqa: E402
-from game_wm.play import live_game as real  # noqa: E402
+from game_wm.play import headless, live_game  # noqa: E402
+from game_wm.play.files import folder  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
-from game_wm.play.window import commands  # noqa: E402
-from game_wm.play.window.window import Window  # noqa: E402
+from game_wm.play.window import Window  # noqa: E402
 
 PROMPT = 6
 SCHEMA = ActionSchema("discrete", ("noop", "left", "right"), keys={"left": "left", "right": "right"}, fps=10)
@@ -56,7 +55,7 @@ def play(session: Session, steps: int) -> list[np.ndarray]:
 def test_the_dream_plays_on_where_the_real_game_fails(
     checkpoint: Checkpoint, deed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(real, "PATIENCE", 1.0)
+    monkeypatch.setattr(live_game, "PATIENCE", 1.0)
     session = Session(of(checkpoint, deed), view="both")
     assert session.scene.real is not None and session.scene.real.moment.frames == 5
     play(session, 2)
@@ -127,7 +126,7 @@ def test_episodes_that_cannot_begin_go_on_in_the_dream(checkpoint: Checkpoint) -
 @pytest.fixture
 def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Opens a window; its files go to tmp_path."""
-    monkeypatch.setattr(commands, "FOLDER", tmp_path)
+    monkeypatch.setattr(folder, "FOLDER", tmp_path)
     windows: list[Window] = []
 
     def make(checkpoint: Checkpoint, view: str = "dream") -> Window:
@@ -138,7 +137,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     yield make
     for window in windows:
-        window._leave()
+        window.commands.finish(window.session)
     pygame.display.quit()
 
 
@@ -151,7 +150,7 @@ def test_what_the_real_game_does_to_its_process_does_not_reach_the_window(
     window = opened(of(checkpoint, deed), view)
     size, title = pygame.display.get_surface().get_size(), pygame.display.get_caption()
     if view == "dream":
-        window._obey("beside")
+        window.commands.obey("beside")
     for _ in range(6):
         pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_LEFT))
         window.session.tick()  # the game plays, and may take what is in the queue
@@ -169,18 +168,16 @@ def test_the_window_says_that_the_real_game_has_failed(
     window = opened(of(checkpoint, "exit"), "both")
     for _ in range(4):
         window.advance()
-    assert window.session.scene.view == "dream" and window._hint[0].startswith(
-        "the dream plays on without the real game"
-    )
-    assert "SystemExit" in window._hint[0] and "G or C begins it anew" in window._hint[0]
+    assert window.session.scene.view == "dream" and window.hint.startswith("the dream plays on without the real game")
+    assert "SystemExit" in window.hint and "G or C begins it anew" in window.hint
     assert capsys.readouterr().err.count("error: the dream plays on") == 1
-    window._obey("switch")
-    assert window.session.scene.view == "real" and "the real game; G dreams on" in window._hint[0]
+    window.commands.obey("switch")
+    assert window.session.scene.view == "real" and "the real game; G dreams on" in window.hint
     for _ in range(3):
         window.advance()
-    window._obey("switch")
+    window.commands.obey("switch")
     assert window.session.scene.view == "real"  # in the next episode
-    assert window._hint[0].startswith("the real game;")
+    assert window.hint.startswith("the real game;")
 
 
 def test_without_a_window_the_dream_plays_on_as_well(

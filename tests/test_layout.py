@@ -19,9 +19,9 @@ from tiny import tiny_checkpoint  # noqa: E402
 
 from game_wm.checkpoint import Checkpoint, load  # noqa: E402
 from game_wm.memory.first_person.episodic import NEVER  # noqa: E402
+from game_wm.play.files import folder  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
-from game_wm.play.window import chooser, commands, display, help, paint, window  # noqa: E402
-from game_wm.play.window import overlays as views  # noqa: E402
+from game_wm.play.window import chooser, display, help, overlays, paint, window  # noqa: E402
 
 SIZES = [
     (1920, 1080),
@@ -63,7 +63,7 @@ class Seen:
                 self.outside.append(f"{self.words.get(id(image), 'a panel')}: {where} in {target.get_size()}")
             return where
 
-        for module in (paint, display, views, chooser, help):
+        for module in (paint, display, overlays, chooser, help):
             for name, function in (("text", seen_text), ("put", seen_put)):
                 if hasattr(module, name):
                     patch.setattr(module, name, function)
@@ -113,7 +113,7 @@ def shown(
     request: pytest.FixtureRequest, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[window.Window, Seen]]:
     """A window in which somebody has played for a while."""
-    monkeypatch.setattr(commands, "FOLDER", tmp_path)
+    monkeypatch.setattr(folder, "FOLDER", tmp_path)
     if request.param != "a few keys":
         keys = dict(zip("wsijklm", (*checkpoint.schema.names, *checkpoint.schema.names)))
         schema = replace(checkpoint.schema, keys={**checkpoint.schema.keys, **keys})
@@ -135,10 +135,10 @@ def at(size: tuple[int, int], shown: tuple[window.Window, Seen], words: str = ""
     made, seen = shown
     made.surface = pygame.display.set_mode(size, pygame.RESIZABLE)
     seen.begin()
-    made._hint = ("", 0.0)
+    made.hint = ""
     if words:
-        made._say(words)
-    made._figures.refresh()
+        made.say(words)
+    made.figures.refresh()
     made.draw()
     return seen.check(made.surface)
 
@@ -174,10 +174,10 @@ def test_the_keys_can_be_read_all_of_them(shown: tuple[window.Window, Seen]) -> 
     made, _ = shown
     for size in SIZES:
         found = set[str]()
-        made._do_help()
+        made.commands.help()
         for _ in range(30):
             found |= set(at(size, shown))
-            made._do_help()
+            made.commands.help()
             if not made.help:
                 break
         if size[0] >= 480:
@@ -216,8 +216,8 @@ def test_real_game_and_dream_can_be_read(shown: tuple[window.Window, Seen]) -> N
 def test_what_to_play_can_be_read(shown: tuple[window.Window, Seen]) -> None:
     made, seen = shown
     if made.session.checkpoint.name == "tiny":
-        made._do_save()
-    made._do_open()
+        made.commands.save()
+    made.commands.open()
     for size in SIZES:
         assert {"What to play", "playing"} <= set(at(size, shown)) or size[0] < 480, size
         seen.begin()

@@ -32,10 +32,12 @@ from data_collect.system import resident_bytes  # noqa: E402
 from game_wm.dream.actions import ActionLog, read_actions  # noqa: E402
 from game_wm.evaluation.cost import measure  # noqa: E402
 from game_wm.play import app, flags, headless, keymap  # noqa: E402
+from game_wm.play.files import folder  # noqa: E402
 from game_wm.play.files.video import VideoWriter, fitted  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
 from game_wm.play.timing import Pacer, process_age  # noqa: E402
-from game_wm.play.window import commands, paint, window  # noqa: E402
+from game_wm.play.window import paint, window  # noqa: E402
+from game_wm.play.window.commands import Commands  # noqa: E402
 from game_wm.play.window.display import scaled_to_fit  # noqa: E402
 from game_wm.world import Outcome  # noqa: E402
 
@@ -128,7 +130,7 @@ def broken(frame: np.ndarray, info: dict[str, Any]) -> np.ndarray:
 @pytest.fixture
 def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Opens a window on a checkpoint, past its loading page; its files go to tmp_path."""
-    monkeypatch.setattr(commands, "FOLDER", tmp_path / "recordings")
+    monkeypatch.setattr(folder, "FOLDER", tmp_path / "recordings")
 
     def make(checkpoint: Any = None, **options: Any) -> window.Window:
         checkpoint = checkpoint or fake()
@@ -170,7 +172,7 @@ def test_keys_move_the_player_and_reach_the_screen(opened: Any) -> None:
     assert model.calls[-1][0] == [1, 0, 0, 0] and w.session.now.picture[0, 0, 1] == 2
     assert w.session.latencies.count == 2  # one a change, measured when its picture was shown
     w.hud = False
-    w._hint = ("", 0.0)
+    w.hint = ""
     w.draw()
     assert w.surface.get_at((w.surface.get_width() // 2, w.surface.get_height() // 2))[:3] == (0, 2, 0)
 
@@ -200,7 +202,7 @@ def test_calls_a_frame_are_a_choice_only_where_they_are_one(opened: Any, tmp_pat
     w = opened(load(path))
     key("-")
     w.pump()
-    assert w.session.scene.steps == 64 and "takes 64 calls a frame" in w._hint[0]
+    assert w.session.scene.steps == 64 and "takes 64 calls a frame" in w.hint
 
 
 def test_memory_is_shown_where_there_is_one(opened: Any, tmp_path: Path) -> None:
@@ -211,7 +213,7 @@ def test_memory_is_shown_where_there_is_one(opened: Any, tmp_path: Path) -> None
     w = opened()
     key("m")
     w.pump()
-    assert not w.session.scene.inspect and "no episodic memory" in w._hint[0]
+    assert not w.session.scene.inspect and "no episodic memory" in w.hint
     w = opened(load(tiny_checkpoint(tmp_path / "tiny.safetensors", prompt=12, recall=True)))
     before = pygame.surfarray.array3d(w.surface)
     key("m")
@@ -362,15 +364,15 @@ def test_the_end_of_an_episode_is_shown_and_another_begins(opened: Any) -> None:
     w = opened(fake(end=2), fps=0)
     w.advance()
     w.advance()
-    assert w.session.scene.ended and w._pause(time.perf_counter()) > window.NOTICE / 2
-    w._resume_at = 0.0
+    assert w.session.scene.ended and w.wait(time.perf_counter()) > window.NOTICE / 2
+    w.resume_at = 0.0
     w.turn()
     assert (w.session.dream.context, w.session.now.frames, w.session.scene.ended) == (1, 1, False)
 
 
 def test_the_display_can_be_hidden(opened: Any) -> None:
     w = opened()
-    w._hint = ("", 0.0)
+    w.hint = ""
     w.draw()
     shown = pygame.surfarray.array3d(w.surface)
     key("tab")
@@ -386,7 +388,7 @@ def test_help_holds_the_game_and_names_its_keys(opened: Any) -> None:
     w = opened(fps=0)
     key("h")
     w.turn()
-    assert w.help and w._pause(time.perf_counter()) == window.IDLE
+    assert w.help and w.wait(time.perf_counter()) == window.IDLE
     key("escape")
     w.pump()
     assert not w.help and w.running
@@ -416,7 +418,7 @@ def test_taking_over(opened: Any) -> None:
 def test_a_faulty_player_loses_the_controls_and_the_dream_goes_on(opened: Any) -> None:
     w = opened(player=f"policy:{__name__}:broken")
     w.advance()
-    assert w.session.controls.name == "keyboard" and "action" in w._hint[0]
+    assert w.session.controls.name == "keyboard" and "action" in w.hint
     w.advance()
     assert w.session.now.frames == 1
 
@@ -461,10 +463,10 @@ def test_time_runs_backwards_while_a_key_is_held(opened: Any) -> None:
     key("backspace")
     for _ in range(4):
         w.turn()
-    assert w.rewinding and (w.session.now.frames, w.session.now.picture[0, 0, 1], w.session.now.score) == (2, 2, 2)
+    assert w.keys.rewinding and (w.session.now.frames, w.session.now.picture[0, 0, 1], w.session.now.score) == (2, 2, 2)
     for _ in range(4):
         w.turn()
-    assert w.session.now.frames == 0 and "no further back" in w._hint[0]
+    assert w.session.now.frames == 0 and "no further back" in w.hint
     key("backspace", up=True)
     w.turn()
     assert w.session.now.frames == 1 and len(w.session.dream.log) == 1
@@ -485,7 +487,7 @@ def test_the_end_of_an_episode_can_be_taken_back(opened: Any) -> None:
     assert not w.session.scene.ended and w.session.now.frames == 2
     pygame.event.post(pygame.event.Event(pygame.WINDOWFOCUSLOST))
     w.turn()
-    assert not w.rewinding
+    assert not w.keys.rewinding
 
 
 @pytest.fixture(scope="module")
@@ -501,7 +503,7 @@ def test_a_moment_is_saved_and_come_back_to(opened: Any, tiny: Path, tmp_path: P
     w = opened(load(tiny))
     key("u")
     w.pump()
-    assert "no moment" in w._hint[0]
+    assert "no moment" in w.hint
     for _ in range(3):
         w.advance()
     key("s", "s")
@@ -525,7 +527,7 @@ def test_real_game_and_dream_in_the_window(opened: Any, tiny: Path) -> None:
     session = w.session
     assert session.scene.view == "both" and session.scene.real.moment.action.tolist() == [1, 0, 0, 0]
     w.hud = False
-    w._hint = ("", 0.0)
+    w.hint = ""
     w.draw()
     shown = pygame.surfarray.array3d(w.surface)
     half = shown.shape[0] // 2
@@ -533,17 +535,17 @@ def test_real_game_and_dream_in_the_window(opened: Any, tiny: Path) -> None:
     assert (shown[: half - 2, middle] != shown[half + 2 :, middle]).any()
     key("g")
     w.pump()
-    assert session.scene.view == "real" and "real game" in w._hint[0]
+    assert session.scene.view == "real" and "real game" in w.hint
     key("s")
     w.pump()
-    assert "only a dream" in w._hint[0]
+    assert "only a dream" in w.hint
     key("g")
     w.pump()
     assert session.scene.view == "dream" and session.scene.linked
     w = opened(replace(load(tiny), game="gym:Nowhere-v0"))
     key("c")
     w.pump()
-    assert w.session.scene.view == "dream" and "Nowhere" in w._hint[0]
+    assert w.session.scene.view == "dream" and "Nowhere" in w.hint
 
 
 def test_latents_and_times_are_shown(opened: Any, tiny: Path) -> None:
@@ -599,8 +601,8 @@ def test_escape_asks_once_more_and_the_next_start_goes_on_with_the_dream(
         w.advance()
     key("escape")
     w.pump()
-    assert w.running and "Esc again leaves" in w._hint[0] and not kept_in(tmp_path)
-    w._asked_until = 0.0  # much later
+    assert w.running and "Esc again leaves" in w.hint and not kept_in(tmp_path)
+    w.commands.asked_until = 0.0  # much later
     key("escape")
     w.pump()
     assert w.running
@@ -610,7 +612,7 @@ def test_escape_asks_once_more_and_the_next_start_goes_on_with_the_dream(
     assert not w.running and len(kept_in(tmp_path)) == 1
 
     w = opened(checkpoint)
-    assert "U goes on where you left" in w._hint[0] and w.session.now.frames == 0
+    assert "U goes on where you left" in w.hint and w.session.now.frames == 0
     key("u")
     w.pump()
     assert w.session.now.frames == 3 and np.array_equal(w.session.now.picture, picture)
@@ -620,7 +622,7 @@ def test_escape_asks_once_more_and_the_next_start_goes_on_with_the_dream(
     other = load(tiny)
     other.__dict__["digest"] = "another checkpoint of that name"
     w = opened(other)
-    assert "left" not in w._hint[0]
+    assert "left" not in w.hint
 
 
 def test_a_window_that_is_closed_or_ended_keeps_the_dream(opened: Any, tiny: Path, tmp_path: Path) -> None:
@@ -637,14 +639,14 @@ def test_a_window_that_is_closed_or_ended_keeps_the_dream(opened: Any, tiny: Pat
             pygame.event.post(pygame.event.Event(pygame.QUIT))
             w.pump()
             assert not w.running
-        w._leave()
+        w.commands.finish(w.session)
     names = kept_in(tmp_path)
-    assert len(names) == 2 + commands.MOST_LEFT and "tiny-x-20200101-000000-left.dream" in names
+    assert len(names) == 2 + folder.MOST_LEFT and "tiny-x-20200101-000000-left.dream" in names
     for start in ("nothing is dreamt", "the real game"):
         w = opened(checkpoint, view="real" if start == "the real game" else "dream")
         if w.session.scene.view == "real":
             w.advance()
-        w.leave()
+        w.commands.leave()
         assert not w.running and kept_in(tmp_path) == names
 
 
@@ -656,7 +658,7 @@ def test_a_dream_that_cannot_be_kept_is_told_before_it_is_left(opened: Any, tiny
     (tmp_path / "recordings").write_text("a file")
     pygame.event.post(pygame.event.Event(pygame.QUIT))
     w.pump()
-    assert w.running and "ask again to leave" in w._hint[0] and "recordings" in w._hint[0]
+    assert w.running and "ask again to leave" in w.hint and "recordings" in w.hint
     pygame.event.post(pygame.event.Event(pygame.QUIT))
     w.pump()
     assert not w.running
@@ -669,7 +671,7 @@ def test_another_model_does_not_cost_the_dream(opened: Any, tiny: Path, tmp_path
 
     w = opened(load(tiny))
     w.advance()
-    w._opener = lambda path: lambda report: Session(load(path))
+    w.opener = lambda path: lambda report: Session(load(path))
     w.open(Path(shutil.copy(tiny, tmp_path / "other.safetensors")))
     assert w.name == "other" and [name.endswith("-left.dream") for name in kept_in(tmp_path)] == [True]
 
@@ -716,7 +718,7 @@ def test_coming_back_to_a_dream_finishes_what_was_recorded_of_the_real_game(
     assert w.session.data is not None and w.session.data.steps
     key("u")
     w.pump()
-    assert w.session.scene.view == "dream" and w.session.data is None and "-data" in w._hint[0]
+    assert w.session.scene.view == "dream" and w.session.data is None and "-data" in w.hint
 
 
 def test_a_recording_of_the_real_game_says_that_it_waits_after_going_back(opened: Any, tiny: Path) -> None:
@@ -727,23 +729,25 @@ def test_a_recording_of_the_real_game_says_that_it_waits_after_going_back(opened
     key("g", "k")
     w.pump()
     w.advance()
-    states = display._states(w.session, False, w._waits())
+    states = display.states(w.session, False, w.recording_waits())
     assert states == [("recording data, 12 steps", paint.RED)]
     w.rewind()
-    assert w._hint[0] == "the recording waits: N begins the next episode"
+    assert w.hint == "the recording waits: N begins the next episode"
     w.advance()
-    assert display._states(w.session, False, w._waits())[0][0] == "recording data waits: N begins the next episode"
+    assert (
+        display.states(w.session, False, w.recording_waits())[0][0] == "recording data waits: N begins the next episode"
+    )
     w.draw()
     for again in ("n", "r"):
         key(again)
         w.pump()
-        assert not w._waits() and w.session.data.playing
+        assert not w.recording_waits() and w.session.data.playing
         w.advance()
         w.rewind()
-        assert w._waits()
+        assert w.recording_waits()
     key("k")
     w.pump()
-    assert not w._waits()
+    assert not w.recording_waits()
 
 
 def test_rewinding_a_replay_hands_over_to_the_keyboard(tiny: Path) -> None:
@@ -780,7 +784,7 @@ def test_data_is_recorded_by_a_key(opened: Any, tmp_path: Path) -> None:
     key("k")
     w.pump()
     w.advance()
-    w._leave()  # closing the window finishes it
+    w.commands.finish(w.session)  # closing the window finishes it
     assert len(list((tmp_path / "recordings").glob("*-data*"))) == 2
 
 
@@ -789,7 +793,7 @@ def test_another_model_and_saved_dreams_are_chosen(tiny: Path, tmp_path: Path, m
 
     from game_wm.checkpoint import load
 
-    monkeypatch.setattr(commands, "FOLDER", tmp_path / "recordings")
+    monkeypatch.setattr(folder, "FOLDER", tmp_path / "recordings")
     for name in ("first", "second"):
         shutil.copy(tiny, tmp_path / f"{name}.safetensors")
     (tmp_path / "second.json").write_text('{"parameters": 2e6, "fidelity": {"psnr": {"1": 30.0}}}')
@@ -808,7 +812,7 @@ def test_another_model_and_saved_dreams_are_chosen(tiny: Path, tmp_path: Path, m
     w.pump()
     assert w.chooser is not None and [entry.name for entry in w.chooser.entries[:2]] == ["first", "second"]
     assert w.chooser.entries[1].lines == ("maze · 2.0 M parameters", "PSNR 30.0 dB")
-    assert w._pause(time.perf_counter()) == window.IDLE  # the game waits
+    assert w.wait(time.perf_counter()) == window.IDLE  # the game waits
     w.draw()
     key("right", "return")
     w.pump()
@@ -816,7 +820,7 @@ def test_another_model_and_saved_dreams_are_chosen(tiny: Path, tmp_path: Path, m
     key("o")
     w.pump()
     w.draw()
-    dream = w.chooser._tiles[2]
+    dream = w.chooser.tiles[2]
     pygame.event.post(pygame.event.Event(pygame.MOUSEBUTTONDOWN, button=1, pos=dream.center))
     w.pump()
     assert w.session.now.frames == 2 and w.session.now.picture.shape == (64, 64, 3)
@@ -827,7 +831,7 @@ def test_another_model_and_saved_dreams_are_chosen(tiny: Path, tmp_path: Path, m
     w.chooser.chosen = 2
     key("return")
     w.pump()
-    assert "third" in w._hint[0] and w.name == "second" and w.session.now.frames == 2  # what was played goes on
+    assert "third" in w.hint and w.name == "second" and w.session.now.frames == 2  # what was played goes on
     key("o")
     w.pump()
     key("escape")
@@ -841,11 +845,11 @@ def test_full_screen_and_back(opened: Any) -> None:
     size = w.surface.get_size()
     key("f11")
     w.pump()
-    assert w._windowed == size
+    assert w.commands.windowed == size
     w.draw()
     key("f11")
     w.pump()
-    assert w._windowed is None and w.surface.get_size() == size
+    assert w.commands.windowed is None and w.surface.get_size() == size
 
 
 def test_a_gamepad_and_the_mouse_move_axes(opened: Any) -> None:
@@ -886,20 +890,20 @@ def test_a_gamepad_and_the_mouse_move_axes(opened: Any) -> None:
     assert w.session.now.action.tolist() == [0]
     pygame.event.post(pygame.event.Event(pygame.JOYBUTTONDOWN, button=4))
     w.pump()
-    assert w.rewinding
+    assert w.keys.rewinding
 
 
 def test_a_gamepad_that_is_there_already_is_heard(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pygame.joystick, "get_count", lambda: 2)
     monkeypatch.setattr(pygame.joystick, "Joystick", lambda number: f"pad {number}")
-    assert opened()._pad._plugged == ["pad 0", "pad 1"]
+    assert opened().keys.pad.plugged == ["pad 0", "pad 1"]
 
 
 def test_escape_goes_back_while_another_model_loads(opened: Any, tmp_path: Path) -> None:
     w = opened()
     w.advance()
     session, wait = w.session, threading.Event()
-    w._opener = lambda path: lambda report: wait.wait(20) and None
+    w.opener = lambda path: lambda report: wait.wait(20) and None
     key("escape")
     w.open(tmp_path / "other.safetensors")
     assert w.running and w.session is session and w.name == "fake"
@@ -912,7 +916,7 @@ def test_escape_goes_back_while_another_model_loads(opened: Any, tmp_path: Path)
 def test_an_error_is_told_whole(opened: Any, capsys: pytest.CaptureFixture[str]) -> None:
     w = opened()
     words = "recordings/a-long-name.mp4 cannot be written (no space left on the device): " + "free some space " * 8
-    w._fail(UserError(words.strip()))
+    w.fail(UserError(words.strip()))
     w.draw()
     assert words.strip() in capsys.readouterr().err
     lines = paint.wrapped(words, 12, 300, 3)
@@ -924,13 +928,13 @@ def test_an_error_is_told_whole(opened: Any, capsys: pytest.CaptureFixture[str])
 def no_command_lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Whatever goes wrong in a window of these tests, nobody is told to type a flag or to run a command."""
     said: list[str] = []
-    fail = window.Window._fail
+    fail = window.Window.fail
 
     def failed(self: window.Window, error: UserError) -> None:
         said.append(str(error))
         fail(self, error)
 
-    monkeypatch.setattr(window.Window, "_fail", failed)
+    monkeypatch.setattr(window.Window, "fail", failed)
     yield
     for words in said:
         assert not re.search(r"--[a-z]|play\.py|python -m|the same command", words), words
@@ -942,24 +946,24 @@ def test_the_window_says_what_went_wrong(opened: Any, tiny: Path, tmp_path: Path
     from game_wm.checkpoint import load
 
     w = opened(replace(load(tiny), game="dream:tiny"))
-    w._opener = lambda path: lambda report: Session(load(path))
+    w.opener = lambda path: lambda report: Session(load(path))
     w.advance()
 
     def said(*keys: str) -> str:
-        w._hint = ("", 0.0)
+        w.hint = ""
         key(*keys)
         w.pump()
         w.draw()
-        return w._hint[0]
+        return w.hint
 
     assert "no moment is saved" in said("u")
     assert "only" in said("q") and "not a game" in said("g") and "not a game" in said("c")
     assert "saved" in said("s")
-    w._saved.unlink()
+    w.commands.saved.unlink()
     assert "does not exist" in said("u")
 
     model = tmp_path / "model.safetensors"
-    w._folders = [tmp_path]
+    w.folders = [tmp_path]
     for content, words in ((None, "is gone; O shows"), (b"damaged", "not a whole")):
         model.write_bytes(tiny.read_bytes())
         said("o")
@@ -1048,7 +1052,7 @@ def test_a_film_that_cannot_be_written_stops_alone(
     monkeypatch.setattr(VideoWriter, "write", full)
     w.session.take_over("random")
     w.advance()
-    assert w.session.video is None and "disk is full" in w._hint[0]
+    assert w.session.video is None and "disk is full" in w.hint
     assert w.session.controls.name == "random" and w.session.now.frames == 1
     assert not list(tmp_path.glob("*.mp4*"))
 
@@ -1073,7 +1077,7 @@ def test_a_key_of_the_game_is_never_a_command() -> None:
     assert "s" not in keymap.command_keys(MAZE_WASD) and keymap.command_keys(MAZE_WASD)["ctrl+s"] == "save"
     assert set(keymap.command_keys(MAZE).values()) == {command.name for command in keymap.COMMANDS}
     for command in keymap.COMMANDS:
-        assert callable(getattr(window.Window, f"_do_{command.name}"))
+        assert callable(getattr(Commands, command.name))
 
 
 def test_keys_from_a_file(tmp_path: Path) -> None:

@@ -24,8 +24,9 @@ from game_wm.acceleration.controller import MOST_PATIENCE, PATIENCE, SETTLING, W
 from game_wm.acceleration.quality import QUALITY_LEVELS, Quality  # noqa: E402
 from game_wm.checkpoint import load  # noqa: E402
 from game_wm.play import app, flags  # noqa: E402
+from game_wm.play.files import folder  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
-from game_wm.play.window import commands, window  # noqa: E402
+from game_wm.play.window import window  # noqa: E402
 
 ONE = WINDOW + SETTLING  # frames after which a rung that does not hold has been left
 
@@ -190,7 +191,7 @@ def test_a_saved_dream_names_all_that_it_ran_on(path: Path, uncompiled: list[Any
 def test_a_key_changes_the_quality_in_the_window(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uncompiled: list[Any]
 ) -> None:
-    monkeypatch.setattr(commands, "FOLDER", tmp_path / "recordings")
+    monkeypatch.setattr(folder, "FOLDER", tmp_path / "recordings")
     checkpoint = load(path)
     shown = window.Window("tiny", lambda report: Session(checkpoint, quality=Quality(checkpoint.model, "auto", 20)))
     assert shown.load()
@@ -200,7 +201,7 @@ def test_a_key_changes_the_quality_in_the_window(
     for _ in range(4):
         pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_q, mod=0))
         shown.pump()
-        found.append((shown.session.quality.wanted, shown._hint[0]))  # type: ignore[union-attr]
+        found.append((shown.session.quality.wanted, shown.hint))  # type: ignore[union-attr]
         shown.advance()
     assert found == [(name, f"quality: {name}") for name in ("fast", "balanced", "best")] + [
         ("auto", "quality: auto: balanced")
@@ -208,7 +209,7 @@ def test_a_key_changes_the_quality_in_the_window(
     # Late frames: the window says what becomes of them.
     monkeypatch.setattr(Quality, "record_frame_time", lambda self, _: self.set("fast") or "quality lowered")
     shown.advance()
-    assert shown._hint[0] == "quality lowered" and shown.session.scene.model is shown.session.quality.model  # type: ignore
+    assert shown.hint == "quality lowered" and shown.session.scene.model is shown.session.quality.model  # type: ignore
     pygame.display.quit()
 
 

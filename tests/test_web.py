@@ -29,7 +29,8 @@ from game_wm.checkpoint import Checkpoint, load  # noqa: E402
 from game_wm.dream import saved  # noqa: E402
 from game_wm.play import app, keymap, web  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
-from game_wm.play.web import addresses, dreams, server  # noqa: E402
+from game_wm.play.web import addresses, dreams, lines, seats, server  # noqa: E402
+from game_wm.play.web.page import PAGE_COMMANDS  # noqa: E402
 from game_wm.play.web.player import UNSEEN  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,7 +65,7 @@ def test_frames_are_those_of_the_model_under_the_same_keys(loaded: Checkpoint, m
             assert (about["name"], about["width"], about["limit"], about["places"]) == ("tiny", 16, 2, 3)
             assert {"keys": ["up"], "text": "forward"} in about["keys"]
             assert [command["name"] for command in about["commands"]] == [
-                command.name for command in keymap.COMMANDS if command.name in server.COMMANDS
+                command.name for command in keymap.COMMANDS if command.name in PAGE_COMMANDS
             ]
             await page.until(lambda status: status["frame"] >= 3)
             await page.say(key="up", level=1, at=123.5)
@@ -119,7 +120,7 @@ def test_another_place_the_same_again_and_a_pause(loaded: Checkpoint) -> None:
 def test_after_the_end_comes_the_next_place(web_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ending = load(web_path)
     ending.model.dynamics.context.outcome.bias[0] = 50
-    monkeypatch.setattr(server, "NOTICE", 0.05)
+    monkeypatch.setattr(seats, "NOTICE", 0.05)
 
     async def play() -> None:
         async with served(ending) as table:
@@ -141,7 +142,7 @@ def test_axes_go_part_of_the_way(web_path: Path) -> None:
             await page.until(lambda status: status["frame"] >= 1)
             await page.say(key="left", level=0.25, at=1)
             await page.until(lambda status: status["answers"] == 1)
-            (player,) = table.server.players.values()
+            (player,) = table.server.seats.players.values()
             seen.append(player.keyboard.act(np.zeros(0), {}))
 
     run(play())
@@ -178,7 +179,7 @@ def test_two_play_at_once_and_the_third_is_told(loaded: Checkpoint) -> None:
             await bob.about()
             for page in (ann, bob):
                 await page.until(lambda status: status["frame"] >= 3 and status["players"] == 2)
-            assert table.server.players.keys() == {0, 1}
+            assert table.server.seats.players.keys() == {0, 1}
             assert [page.pictures[0][0]["place"] for page in (ann, bob)] == [0, 1]
             async with table.session.get(table.http) as answer:
                 assert answer.status == 503 and "tiny is played by 2 already" in await answer.text()
@@ -206,7 +207,7 @@ def test_a_page_that_comes_before_its_old_line_goes_gets_the_place(loaded: Check
             await old.about()
             new = await table.sit()
             await asyncio.sleep(0.1)
-            assert table.server.players.keys() == {0}
+            assert table.server.seats.players.keys() == {0}
             await old.line.close()
             assert (await new.about())["name"] == "tiny"
             await new.until(lambda status: status["frame"] >= 2 and status["players"] == 1)
@@ -225,7 +226,7 @@ def test_one_who_rests_does_not_hold_up_the_other(loaded: Checkpoint) -> None:
             await ann.say(command="pause")
             stopped = (await ann.until(lambda status: status["paused"]))["frame"]
             await bob.until(lambda status: status["frame"] > stopped + 20)
-            assert table.server.players[0].moment.frames <= stopped + 1
+            assert table.server.seats.players[0].moment.frames <= stopped + 1
             await ann.say(command="pause")
             await ann.until(lambda status: status["frame"] == stopped + 3)
 
@@ -267,7 +268,7 @@ def test_a_slow_page_gets_the_newest_pictures(loaded: Checkpoint) -> None:
             page = await table.sit()
             await page.about()
             first = [await page.look(seen=False) for _ in range(UNSEEN)]
-            (player,) = table.server.players.values()
+            (player,) = table.server.seats.players.values()
             async with asyncio.timeout(SOON):
                 while player.moment.frames < 40:
                     await asyncio.sleep(0.01)
@@ -284,7 +285,7 @@ def test_a_slow_page_gets_the_newest_pictures(loaded: Checkpoint) -> None:
 def test_nothing_is_dreamt_while_nobody_plays(loaded: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     turns: list[int] = []
     turn = dreams.Dreams.turn
-    monkeypatch.setattr(server, "KEPT", 0.05)
+    monkeypatch.setattr(seats, "LEFT_SECONDS", 0.05)
     monkeypatch.setattr(dreams.Dreams, "turn", lambda self, wishes: (turns.append(len(wishes)), turn(self, wishes))[1])
 
     async def play() -> None:
@@ -323,7 +324,7 @@ def test_a_line_that_breaks_is_gone_on_with(loaded: Checkpoint) -> None:
             await ann.until(lambda status: status["place"] == 1 and status["frame"] >= 5)
             await ann.line.close()
             await table.seats(0)
-            left = table.server.left[0][0].moment.frames
+            left = table.server.seats.left[0][0].moment.frames
             other = await table.sit(ticket="not hers")
             assert (await other.about())["ticket"] != ticket
             assert (await other.until(lambda status: status["frame"] >= 2))["place"] == 1  # of seed 1
@@ -333,7 +334,7 @@ def test_a_line_that_breaks_is_gone_on_with(loaded: Checkpoint) -> None:
             assert (await again.about())["ticket"] == ticket
             assert await again.look() | {"answers": None} == ann.pictures[-1][0] | {"frame": left, "answers": None}
             await again.until(lambda status: status["frame"] >= left + 3)
-            assert table.server.players.keys() == {0}
+            assert table.server.seats.players.keys() == {0}
 
     run(play())
 
@@ -345,9 +346,9 @@ def test_the_same_dream_in_another_tab_goes_on_there(loaded: Checkpoint) -> None
             ticket = (await old.about())["ticket"]
             await old.until(lambda status: status["frame"] >= 3)
             new = await table.sit(ticket)
-            assert await closed(old) == server.ELSEWHERE
+            assert await closed(old) == lines.PLAYED_ELSEWHERE
             await new.about()
-            assert (await new.look())["frame"] >= 3 and table.server.players.keys() == {0}
+            assert (await new.look())["frame"] >= 3 and table.server.seats.players.keys() == {0}
 
     run(play())
 
@@ -367,7 +368,7 @@ def test_who_comes_and_goes_takes_nobody_elses_dream(loaded: Checkpoint) -> None
                 await bob.look()
                 await bob.line.close()
                 await table.seats(0)
-            assert table.server.left.keys() == {0, 4}
+            assert table.server.seats.left.keys() == {0, 4}
             again = Page(await session.ws_connect(f"{table.http}/play?ticket={ticket}"))
             await again.about()
             assert (await again.look())["frame"] >= 3
@@ -389,10 +390,10 @@ def test_a_seat_is_given_up(loaded: Checkpoint, limit: str, monkeypatch: pytest.
             bob_plays = asyncio.create_task(bob.until(lambda status: status["players"] == 1))
             if word is not None:
                 await ann.say(**word)
-                await table.until(lambda: table.server.players[0].waits)
-            assert await closed(ann) == server.GONE
+                await table.until(lambda: table.server.seats.players[0].waits)
+            assert await closed(ann) == lines.GONE
             await bob_plays
-            assert table.server.players.keys() == {1} and table.server.left.keys() == {0}
+            assert table.server.seats.players.keys() == {1} and table.server.seats.left.keys() == {0}
 
     run(play())
 
@@ -406,9 +407,9 @@ def test_a_hidden_page_costs_nothing(loaded: Checkpoint) -> None:
             await ann.until(lambda status: status["frame"] >= 2)
             await ann.say(hidden=True)
             await bob.until(lambda status: status["frame"] > 20)
-            stopped = table.server.players[0].moment.frames
+            stopped = table.server.seats.players[0].moment.frames
             await bob.until(lambda status: status["frame"] > 40)
-            assert table.server.players[0].moment.frames == stopped
+            assert table.server.seats.players[0].moment.frames == stopped
             await ann.say(hidden=False)
             await ann.until(lambda status: status["frame"] >= stopped + 3)
 
@@ -442,7 +443,7 @@ def test_time_runs_back_and_the_same_way_again(loaded: Checkpoint) -> None:
 def test_time_runs_back_from_the_end_of_an_episode(web_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ending = load(web_path)
     ending.model.dynamics.context.outcome.bias[0] = 50
-    monkeypatch.setattr(server, "NOTICE", 0.5)
+    monkeypatch.setattr(seats, "NOTICE", 0.5)
 
     async def play() -> None:
         async with served(ending) as table:
@@ -451,7 +452,7 @@ def test_time_runs_back_from_the_end_of_an_episode(web_path: Path, monkeypatch: 
             await page.until(lambda status: status["ended"])
             await page.say(rewind=True)
             await page.until(lambda status: status["frame"] == 0)
-            player = table.server.players[0]
+            player = table.server.seats.players[0]
             await asyncio.sleep(0.6)
             assert player.place.context == 0 and player.next_place is None
             await page.say(rewind=False)
@@ -556,7 +557,7 @@ def test_the_address_on_the_network_is_one_of_this_machine(monkeypatch: pytest.M
             assert not web.is_loopback(own) and (":" in own) == (":" in everywhere)
             web.listen(own, 0).close()
     for nowhere in ("127.0.0.1", "255.255.255.255"):  # a machine on no network; one whose system refuses
-        monkeypatch.setattr(addresses, "ELSEWHERE", {"0.0.0.0": nowhere})
+        monkeypatch.setattr(addresses, "PROBES", {"0.0.0.0": nowhere})
         assert addresses.own_address("0.0.0.0") is None
 
 

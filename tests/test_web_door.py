@@ -22,7 +22,7 @@ aiohttp = pytest.importorskip("aiohttp")
 from web_table import SOON, Page, Table, run, served  # noqa: E402
 
 from game_wm.checkpoint import Checkpoint  # noqa: E402
-from game_wm.play.web import door, dreams, server  # noqa: E402
+from game_wm.play.web import door, dreams, lines, server  # noqa: E402
 from game_wm.play.web.limits import MANY, Bucket, Buckets  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -150,7 +150,7 @@ def test_lines_that_break_at_any_moment(loaded: Checkpoint, capfd: pytest.Captur
                     line.sendall(words)
                     line.close()
                     await asyncio.sleep(0)
-            await table.until(lambda: len(table.server.players) == 1)
+            await table.until(lambda: len(table.server.seats.players) == 1)
 
     run(play())
 
@@ -303,8 +303,8 @@ def test_who_is_sent_away_hears_why_though_he_is_slow(loaded: Checkpoint, capfd:
             reader, writer = await asyncio.open_connection("127.0.0.1", table.port)
             writer.write(HANDSHAKE)
             await table.seats(2)
-            await table.until(lambda: table.server.players[1].moment is not None)
-            ticket = table.server.players[1].ticket
+            await table.until(lambda: table.server.seats.players[1].moment is not None)
+            ticket = table.server.seats.players[1].ticket
             taking = asyncio.create_task(table.sit(ticket))
             for _ in range(20):  # what it says while it has not read the farewell
                 writer.write(frame(1, b'{"seen": 1}'))
@@ -312,8 +312,8 @@ def test_who_is_sent_away_hears_why_though_he_is_slow(loaded: Checkpoint, capfd:
             said = b""
             while code_of(said) is None:
                 said += await asyncio.wait_for(reader.read(1 << 16), SOON)
-            assert code_of(said) == server.ELSEWHERE
-            writer.write(frame(8, server.ELSEWHERE.to_bytes(2, "big")))
+            assert code_of(said) == lines.PLAYED_ELSEWHERE
+            writer.write(frame(8, lines.PLAYED_ELSEWHERE.to_bytes(2, "big")))
             there = await taking
             assert (await there.about())["ticket"] == ticket
             await there.line.close()
@@ -396,7 +396,7 @@ def test_a_flood_of_wishes_moves_the_batch_rarely(
             started, before = time.monotonic(), sum(calls.values())
             del began[:]
             tasks = [asyncio.create_task(spam()), asyncio.create_task(look())]
-            ann = table.server.players[0]
+            ann = table.server.seats.players[0]
             reached = ann.moment.frames if ann.moment else 0
             await table.until(lambda: ann.moment is not None and ann.moment.frames > reached + 60)
             for task in tasks:
@@ -415,7 +415,7 @@ def test_a_flood_of_wishes_moves_the_batch_rarely(
 def test_who_comes_and_goes_all_the_time_waits(loaded: Checkpoint, capfd: pytest.CaptureFixture[str]) -> None:
     async def play() -> None:
         async with served(loaded) as table, beside(table, capfd):
-            started, came = time.monotonic(), table.server.came
+            started, came = time.monotonic(), table.server.seats.came
 
             async def hurry() -> None:
                 while True:
@@ -426,13 +426,13 @@ def test_who_comes_and_goes_all_the_time_waits(loaded: Checkpoint, capfd: pytest
                         await bob.line.close()
 
             task = asyncio.create_task(hurry())
-            ann = table.server.players[0]
+            ann = table.server.seats.players[0]
             reached = ann.moment.frames if ann.moment else 0
             await table.until(lambda: ann.moment is not None and ann.moment.frames > reached + 60)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             rate, burst = server.ARRIVALS
-            assert table.server.came - came <= burst + rate * (time.monotonic() - started) + 1
+            assert table.server.seats.came - came <= burst + rate * (time.monotonic() - started) + 1
 
     run(play())
 

@@ -81,8 +81,7 @@ def walked(folder: Path) -> bool:
 # The player as it is, which says what plays whenever that changes, and what of the compiler has been imported.
 PLAY = """
 import sys
-from game_wm.play import app
-from game_wm.play.window import window
+from game_wm.play import app, window
 
 class Told(window.Window):
     label = ""

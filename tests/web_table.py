@@ -42,7 +42,7 @@ class Table:
 
     async def seats(self, taken: int) -> None:
         """Wait until so many play."""
-        await self.until(lambda: len(self.server.players) == taken)
+        await self.until(lambda: len(self.server.seats.players) == taken)
 
     async def until(self, true: Callable[[], bool]) -> None:
         async with asyncio.timeout(SOON):

@@ -115,8 +115,8 @@ def load_session(options: argparse.Namespace, report: Callable[[str, float], Non
 def _window(options: argparse.Namespace) -> int:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     try:
+        from game_wm.play.window import Window
         from game_wm.play.window.screen import require_display
-        from game_wm.play.window.window import Window
     except ImportError as error:
         raise UserError(
             f"{error.name} is missing: pip install pygame-ce, or play without a window (--headless)"

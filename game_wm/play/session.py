@@ -209,12 +209,13 @@ class Session:
 
     # --- quality ----------------------------------------------------------------------------------------------------
 
-    def change_quality(self) -> None:
-        """Play at the next level; `UserError` where there is but one."""
+    def change_quality(self) -> str:
+        """Play at the next level; its label. `UserError` where there is but one."""
         if self.quality is None:
             raise UserError("this player has one quality only")
         self.quality.next()
         self._take_quality(self.quality)
+        return self.quality.label
 
     def adapt_quality(self, seconds: float) -> str | None:
         """A frame took so long, all in all: a sentence where the quality changes for it."""
@@ -276,6 +277,10 @@ class Session:
         if data is not None:
             return data.close()
         return None if self.scene.real is None else self.scene.real.stop_data()
+
+    def save_log(self, path: Path) -> None:
+        """Write every action since the session began, with the episodes' contexts and seeds."""
+        self.dream.log.save(path, self.checkpoint.name, self.scene.steps)
 
     def _drop_broken_data(self) -> None:
         """A recording that cannot go on is over, what it has written stays; what is played goes on."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from data_collect.system import proc
 
+NOTICE = 1.6  # seconds that the end of an episode is shown
 _IMPORTED = time.perf_counter()
 
 

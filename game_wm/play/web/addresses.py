@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from data_collect.errors import UserError
 
-ELSEWHERE = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}  # for all of one's addresses, one that is nobody's
+PROBES = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}  # for all of one's addresses, one that is nobody's
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -33,7 +33,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def address(listening: socket.socket, host: str, token: str | None, secure: bool = False) -> str:
     """What to open in the browser; of all this machine's addresses, the one that other machines know."""
-    name = own_address(host) or socket.gethostname() if host in ELSEWHERE else host
+    name = own_address(host) or socket.gethostname() if host in PROBES else host
     name = f"[{name}]" if ":" in name else name
     query = f"?token={token}" if token else ""
     return f"http{'s' if secure else ''}://{name}:{listening.getsockname()[1]}/{query}"
@@ -73,7 +73,7 @@ def own_address(everywhere: str) -> str | None:
     family = socket.AF_INET6 if ":" in everywhere else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((ELSEWHERE[everywhere], 9))  # of a datagram socket: looks up the route, sends nothing
+            probe.connect((PROBES[everywhere], 9))  # of a datagram socket: looks up the route, sends nothing
             own = probe.getsockname()[0]
     except OSError:
         return None

@@ -10,7 +10,15 @@ import hashlib
 import html
 from functools import cache
 from importlib import resources
+from typing import TYPE_CHECKING, Any
 
+from data_collect.places import CODES
+from game_wm.play import keymap
+
+if TYPE_CHECKING:
+    from game_wm.checkpoint import Checkpoint
+
+PAGE_COMMANDS = ("previous", "restart", "next", "pause", "rewind", "save", "hud", "full_screen")  # of the window's
 FULL = "<!-- full -->"  # where page.html has room for the words that a full game is told in
 STYLE, SCRIPTS = "page.css", ("page.js", "line.js", "keys.js", "touch.js", "gamepad.js", "files.js", "screen.js")
 COMMON = {
@@ -42,3 +50,18 @@ def page() -> tuple[str, dict[str, str]]:
 def full_page(words: str) -> str:
     """The same for whom there is no place, with words for those without scripts."""
     return page()[0].replace(FULL, html.escape(words))
+
+
+def about(checkpoint: Checkpoint, commands: tuple[keymap.Command, ...]) -> dict[str, Any]:
+    """What a page must know: the model's name, the size of a picture and the keys."""
+    schema = checkpoint.schema
+    height, width = checkpoint.contexts_frames.shape[2:4]
+    keys = [{"keys": keys, "text": text} for keys, text in keymap.game_keys(schema)]
+    offered = [
+        {"name": command.name, "text": command.text, "keys": keymap.keys_of(schema, command)}
+        for command in commands
+        if command.name in PAGE_COMMANDS
+    ]
+    size = {"width": int(width), "height": int(height)}
+    named = {"name": checkpoint.name, "axes": schema.kind == "box", "codes": CODES}
+    return {**named, **size, "keys": keys, "commands": offered}

@@ -102,7 +102,7 @@ class Chooser:
         self.chosen = here[0] if here else 0
         self.current = entries[here[0]].path if here else None
         self._columns = 1
-        self._tiles: list[pygame.Rect] = []
+        self.tiles: list[pygame.Rect] = []
 
     @property
     def entry(self) -> Entry:
@@ -116,7 +116,7 @@ class Chooser:
 
     def at(self, point: tuple[int, int]) -> bool:
         """Choose the tile under a point of the window; whether there is one."""
-        hit = pygame.Rect(point, (1, 1)).collidelist(self._tiles)
+        hit = pygame.Rect(point, (1, 1)).collidelist(self.tiles)
         if hit >= 0 and self._numbers[hit] < len(self.entries):
             self.chosen = self._numbers[hit]
         return hit >= 0
@@ -137,12 +137,12 @@ class Chooser:
         tall = pictured + words
         rows = (height - top - s + gap) // (tall + gap)  # none in a window too small for a tile
         first = max(0, self.chosen // self._columns - rows + 1) * self._columns
-        self._tiles, self._numbers = [], list(range(first, min(len(self.entries), first + rows * self._columns)))
+        self.tiles, self._numbers = [], list(range(first, min(len(self.entries), first + rows * self._columns)))
         for place, number in enumerate(self._numbers):
             x, y = margin + place % self._columns * (side + gap), top + place // self._columns * (tall + gap)
-            self._tiles.append(pygame.Rect(x, y, side, tall))
-            self._tile(target, self.entries[number], self._tiles[-1], pictured, s, number == self.chosen)
-        board.taken += self._tiles
+            self.tiles.append(pygame.Rect(x, y, side, tall))
+            self._tile(target, self.entries[number], self.tiles[-1], pictured, s, number == self.chosen)
+        board.taken += self.tiles
         board.put(text("What to play", round(s * 1.8), INK, True), (margin, margin))
         if 0 < len(self._numbers) < len(self.entries):
             which = f"{first + 1} to {self._numbers[-1] + 1} of {len(self.entries)}"

@@ -95,25 +95,25 @@ class Figures:
         for name in ("frame", "latency"):
             if t[name] and (where := board.put(text(t[name], s, MUTED), (width - margin, y), "topright")):
                 y = max(y + s * 1.45, where.bottom)
-        if states := _states(session, rewinding, waiting):
-            _status(board, states, margin + big * 0.6, s)
+        if found := states(session, rewinding, waiting):
+            _status(board, found, margin + big * 0.6, s)
 
 
-def _states(session: Session, rewinding: bool, waiting: str) -> list[tuple[str, tuple[int, int, int]]]:
+def states(session: Session, rewinding: bool, waiting: str) -> list[tuple[str, tuple[int, int, int]]]:
     """Paused, filming, another player: what is going on, and its colour."""
-    states = []
+    found = []
     if session.video is not None:
         seconds = int(session.video.frames / (session.fps or session.schema.fps))
-        states.append((f"filming {seconds // 60}:{seconds % 60:02d}", RED))
+        found.append((f"filming {seconds // 60}:{seconds % 60:02d}", RED))
     if session.data is not None:
-        states.append((f"recording data{waiting or f', {session.data.steps} steps'}", AMBER if waiting else RED))
+        found.append((f"recording data{waiting or f', {session.data.steps} steps'}", AMBER if waiting else RED))
     if rewinding:
-        states.append(("backwards", AMBER))
+        found.append(("backwards", AMBER))
     elif session.paused:
-        states.append(("paused", INK))
+        found.append(("paused", INK))
     if session.controls.agent is not session.controls.keyboard:
-        states.append((f"{_player(session.controls.name)} plays", AMBER))
-    return states
+        found.append((f"{_player(session.controls.name)} plays", AMBER))
+    return found
 
 
 def _status(board: Board, states: list[tuple[str, tuple[int, int, int]]], y: float, s: int) -> None:

@@ -35,13 +35,13 @@ class Gamepad:
         self.buttons = [key for key in firsts if key not in self.arrows.values()]
         pygame.joystick.init()
         # A pad is silent once nobody holds it, and only those that come later are told of.
-        self._plugged: list[Any] = [pygame.joystick.Joystick(i) for i in range(pygame.joystick.get_count())]
+        self.plugged: list[Any] = [pygame.joystick.Joystick(i) for i in range(pygame.joystick.get_count())]
         self._levels: dict[tuple[str, str], float] = {}  # how far each stick holds each key down
 
     def press(self, event: pygame.event.Event, size: tuple[int, int]) -> list[Change]:
         """The keys that an event moves, and how far down each is then; `size` is the window's."""
         if event.type == pygame.JOYDEVICEADDED:
-            self._plugged.append(pygame.joystick.Joystick(event.device_index))
+            self.plugged.append(pygame.joystick.Joystick(event.device_index))
         elif event.type == pygame.JOYAXISMOTION and event.axis < 2:
             return self._stick("stick", *(("left", "right") if event.axis == 0 else ("up", "down")), event.value)
         elif event.type == pygame.JOYHATMOTION:
