@@ -15,7 +15,7 @@ PROGRAM = Program(
         Command("doctor", "play", "what this machine can play, how fast, and what keeps it from more",
                 "game_wm.doctor:main", "game_wm.doctor:parser"),
         Command("evaluate", "measure", "measure a checkpoint against the real game, and write its card",
-                "game_wm.evaluation:main", "game_wm.evaluation:parser"),
+                "game_wm.evaluation.evaluate:main", "game_wm.evaluation.evaluate:parser"),
         Command("compare", "measure", "methods side by side, each trained for as long",
                 "train.lab.compare:main", "train.commands.tools:compare"),
         Command("export", "make another of it", "its networks as ONNX files",

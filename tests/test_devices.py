@@ -23,8 +23,8 @@ from data_collect.errors import UserError  # noqa: E402
 from game_wm.checkpoint import load  # noqa: E402
 from game_wm.device import usable  # noqa: E402
 from game_wm.env import DreamEnv  # noqa: E402
-from game_wm.evaluation import main as evaluate  # noqa: E402
 from game_wm.evaluation import metrics  # noqa: E402
+from game_wm.evaluation.evaluate import main as evaluate  # noqa: E402
 from game_wm.model.attention import FINE, rotate, turns  # noqa: E402
 from game_wm.play.app import main as play  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402

@@ -17,16 +17,21 @@ from fakes import SIZE, TrueGame
 from played import Played
 from torch import Tensor
 
+from data_collect import games
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
-from game_wm import evaluation
-from game_wm.evaluation import metrics, rollout, stability, suites
+from game_wm.evaluation import evaluate, metrics, stability, suites
 from game_wm.evaluation.control import InverseDynamics, groups, named, right, triples
 from game_wm.evaluation.control import loss as inverse_loss
 from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.options import Options
 from game_wm.evaluation.outcomes import Outcomes
 from game_wm.evaluation.report import card as cards
+from game_wm.evaluation.report import page as page_of
+from game_wm.evaluation.rollout import roll
+from game_wm.evaluation.truth import game as truth_game
+from game_wm.evaluation.truth.game import RealGame
+from game_wm.evaluation.truth.plays import stack
 
 COMMITTED = Path(__file__).parents[1] / "checkpoints"
 BUTTONS = ("left", "right", "up", "down")
@@ -85,9 +90,9 @@ class Fake(TrueGame):
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout.games, "option_names", lambda game_id: ("ends", "surface"))
+    monkeypatch.setattr(games, "option_names", lambda game_id: ("ends", "surface"))
     monkeypatch.setattr(
-        rollout, "Forgiving", lambda game_id, tally, frame, **options: Toy("ends" in game_id, **options)
+        truth_game, "Forgiving", lambda game_id, tally, frame, **options: Toy("ends" in game_id, **options)
     )
 
 
@@ -245,7 +250,7 @@ def test_features_are_frozen_and_differentiable(features: FeatureDistance) -> No
 
 
 def test_truth_is_aligned_and_repeats(toy: None) -> None:
-    with rollout.RealGame("toy") as game:
+    with RealGame("toy") as game:
         truth = next(game.truths(range(90000, 90003), 8, 20, horizons=(1, 16)))
         again = next(game.truths(range(90000, 90003), 8, 20, horizons=(1, 16)))
     assert truth.frames.shape == (3, 28, SIZE, SIZE, 3) and truth.actions.shape == (3, 27, 4)
@@ -261,19 +266,19 @@ def test_truth_is_aligned_and_repeats(toy: None) -> None:
 
 
 def test_truth_does_not_end_where_another_action_seed_helps(toy: None) -> None:
-    with rollout.RealGame("toy ends") as game:
+    with RealGame("toy ends") as game:
         plays = [game.choose(seed, 8, 60) for seed in range(90000, 90008)]
     assert any(len(play.rewards) == 60 for play in plays)
     assert game.ended and all(play.terminated and len(play.rewards) <= 60 for play in game.ended)
-    truth = rollout.stack(game.ended[:2], 8, 60)
+    truth = stack(game.ended[:2], 8, 60)
     assert truth.terminated[0, truth.length[0] - 1] and truth.terminated.sum() == len(truth.seeds)
 
 
 def test_frames_of_another_size_are_refused(toy: None) -> None:
     model = Fake(frozen=True)
     model.height = 48
-    with rollout.RealGame("toy") as game, pytest.raises(UserError, match="32x48"):
-        rollout.roll(model, next(game.truths([90000], 8, 4)))
+    with RealGame("toy") as game, pytest.raises(UserError, match="32x48"):
+        roll(model, next(game.truths([90000], 8, 4)))
 
 
 # --- suites -----------------------------------------------------------------------------------------------------------
@@ -340,7 +345,7 @@ def test_other_seeds_are_other_episodes(toy: None, tmp_path: Path) -> None:
 def test_stability_ranks_perfect_and_frozen(toy: None, features: FeatureDistance) -> None:
     cards_ = {}
     for frozen in (False, True):
-        with rollout.RealGame("toy") as game:
+        with RealGame("toy") as game:
             *parts, cards_[frozen] = stability.stability(
                 Fake(frozen), game, features, 8, range(90000, 90003), frames=400
             )
@@ -448,7 +453,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str, frozen
     monkeypatch.setattr("game_wm.checkpoint.load", lambda p, device="cpu": checkpoint(Fake(frozen), Path(p)))
     monkeypatch.setattr("game_wm.evaluation.cost.measure", lambda *a, **k: {"fps_median": 70.0, "frames": a[1]})
     monkeypatch.chdir(tmp_path)
-    assert evaluation.main([str(path), *arguments]) == 0
+    assert evaluate.main([str(path), *arguments]) == 0
     return json.loads((tmp_path / "toy.json").read_text())
 
 
@@ -559,7 +564,7 @@ def test_figures_are_written_as_soon_as_they_are_there(
     """What is killed later keeps the suites before, and of stability the windows before."""
     arguments = ("--suite", "fidelity,control,stability", "--episodes", "3", "--frames", "400")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(suites, "_namer", interrupt)
+        patch.setattr("game_wm.evaluation.control.trained_namer", interrupt)
         run(tmp_path, monkeypatch, *arguments)
     card = json.loads((tmp_path / "toy.json").read_text())
     assert "fidelity" in card and "control" not in card
@@ -592,7 +597,7 @@ def test_networks_that_measure_are_trained_in_proportion_to_the_sample() -> None
 def test_a_command_in_a_card_can_be_pasted(toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "my cards"
     run(tmp_path, monkeypatch, "--suite", "cost", "--episodes", "2")
-    assert evaluation.main(["toy.safetensors", "--suite", "cost", "--episodes", "2", "--out", str(out)]) == 0
+    assert evaluate.main(["toy.safetensors", "--suite", "cost", "--episodes", "2", "--out", str(out)]) == 0
     words = shlex.split(json.loads((out / "toy.json").read_text())["command"])
     assert words[:5] == ["python", "-m", "game_wm", "evaluate", "toy.safetensors"] and words[-1] == str(out)
 
@@ -627,7 +632,7 @@ def figures_with_intervals(card: dict[str, Any]) -> list[tuple[str, float, list[
 def test_committed_cards_agree_with_themselves(path: Path) -> None:
     card = json.loads(path.read_text())
     assert card["command"] == cards.command(card["runs"]) and card["seeds"] == cards.seeds(card["runs"])
-    assert path.with_suffix(".md").read_text() == cards.markdown(card, path)
+    assert path.with_suffix(".md").read_text() == page_of.markdown(card, path)
     found = figures_with_intervals(card)
     assert len(found) > 20
     assert [row for row in found if not row[2][0] <= row[1] <= row[2][1]] == []
@@ -635,10 +640,10 @@ def test_committed_cards_agree_with_themselves(path: Path) -> None:
 
 def test_an_interval_beside_its_figure_is_not_shown() -> None:
     figures = {"dreams": 16, "frames": 10_000, "real_real": 63.4, "real_real_interval": [0, 46], "frechet_start": 594.0}
-    page = "\n".join(cards._stability({"stability": figures}))
+    page = "\n".join(page_of.section({"stability": figures}, "stability"))
     assert "| real against real | 63.4 |" in page and "±" not in page and "kernel" not in page
     judged = figures | {"kernel_real_real": 0.01, "kernel_real_real_interval": [-0.02, 0.04], "dreamt": 500}
-    page = "\n".join(cards._stability({"stability": judged}))
+    page = "\n".join(page_of.section({"stability": judged}, "stability"))
     assert "| real against real | 63.4 | 0.010 ± 0.030 |" in page and "| dream, start | 594.0 | – |" in page
     assert "10,000 frames, 500 of them dreamt so far" in page
 
@@ -659,14 +664,14 @@ def test_what_is_no_number_is_absent() -> None:
 )
 def test_wrong_arguments_are_refused(tmp_path: Path, arguments: list[str], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        evaluation.main([str(tmp_path / "x.safetensors"), *arguments])
+        evaluate.main([str(tmp_path / "x.safetensors"), *arguments])
 
 
 def test_files_that_are_no_checkpoint_or_no_card_are_refused(
     toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UserError, match=r"missing\.safetensors"):
-        evaluation.main([str(tmp_path / "missing.safetensors")])
+        evaluate.main([str(tmp_path / "missing.safetensors")])
     with pytest.raises(UserError, match="another folder with --out"):
         run(tmp_path, monkeypatch, "--suite", "cost", "--out", str(tmp_path / "toy.safetensors"))
     with pytest.raises(UserError, match="another folder with --json"):

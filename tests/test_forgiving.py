@@ -10,8 +10,8 @@ pytest.importorskip("torch")
 from rude_game import rude
 
 from data_collect.errors import UserError
-from game_wm.evaluation.report.card import section
-from game_wm.evaluation.rollout import Pace, RealGame
+from game_wm.evaluation.report.page import section
+from game_wm.evaluation.truth.game import Pace, RealGame
 
 BRIEF = Pace((1, 3), 4, 16)  # steps before the prompt, its frames, those after it
 

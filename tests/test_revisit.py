@@ -16,15 +16,17 @@ from fakes import SIZE, Playing, TrueGame
 from played import Played
 from torch import Tensor
 
+from data_collect import games
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
-from game_wm import evaluation
-from game_wm.evaluation import metrics, rollout, suites
+from game_wm.evaluation import evaluate, metrics, suites
 from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.first_person import dream as dreams
 from game_wm.evaluation.first_person import dream_walk as led
 from game_wm.evaluation.first_person import gems, plot, returns, revisit, trips
-from game_wm.evaluation.first_person.returns import MOVING, NEVER
+from game_wm.evaluation.report.ages import MOVING, NEVER
+from game_wm.evaluation.truth import game as truth_game
+from game_wm.evaluation.truth.game import RealGame
 from game_wm.world import Outcome
 
 WORLD, STEP = 96, 4  # 24 turns are 360 degrees
@@ -121,8 +123,8 @@ class Namer:
 
 @pytest.fixture
 def ring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout.games, "option_names", lambda game_id: ("surface", "gems"))
-    monkeypatch.setattr(rollout, "Forgiving", lambda game_id, tally, frame, **options: Ring(**options))
+    monkeypatch.setattr(games, "option_names", lambda game_id: ("surface", "gems"))
+    monkeypatch.setattr(truth_game, "Forgiving", lambda game_id, tally, frame, **options: Ring(**options))
     monkeypatch.setattr(returns, "CUTS", 5)  # fewer copies of the game than in earnest
     monkeypatch.setattr(returns, "SPARE", 128)
 
@@ -152,7 +154,7 @@ def test_every_age_above_16_is_in_one_bucket() -> None:
 
 
 def test_a_visit_is_aligned_repeats_and_comes_back(ring: None) -> None:
-    with rollout.RealGame("ring") as game:
+    with RealGame("ring") as game:
         visit, again = (returns.come_back(game, 90000, 80, spare=64) for _ in range(2))
     assert visit.frames.shape == (80, SIZE, SIZE, 3) and visit.actions.shape == (79, 4) and len(visit.branches) == 3
     assert all(np.array_equal(a.frames, b.frames) for a, b in zip(visit.branches, again.branches, strict=True))
@@ -189,7 +191,7 @@ def test_local_feature_distance_averages_to_the_distance(features: FeatureDistan
 
 
 def test_a_perfect_model_revisits_at_the_cap_and_a_blind_one_below(ring: None, features: FeatureDistance) -> None:
-    with rollout.RealGame("ring") as game:
+    with RealGame("ring") as game:
         perfect, found = revisit.revisit(
             Fake("perfect"), game, features, range(90000, 90003), (80,), window=Fake("frozen")
         )
@@ -227,7 +229,7 @@ def test_a_maze_with_too_few_pixels_of_an_age_does_not_count() -> None:
 
 
 def test_a_turn_comes_back_in_the_real_game_and_a_walk_can(ring: None) -> None:
-    with rollout.RealGame("ring") as game:
+    with RealGame("ring") as game:
         turn = trips.turn_round(game, 90000, 8)
         walk = trips.Walk.record(game, 90000, 0, 8, 200)
     assert turn is not None and len(turn.frames) == WORLD // STEP and turn.marks == (6, 12, 18)
@@ -254,7 +256,7 @@ def test_one_button_and_its_opposite() -> None:
 
 
 def dreamt(kind: str) -> tuple[dict[str, Any], list[str], list[Any]]:
-    with rollout.RealGame("ring") as game:
+    with RealGame("ring") as game:
         detector = gems.Detector()
         detector.forward = lambda frames: (frames == torch.tensor(GEM, dtype=torch.uint8)).all(-1)  # type: ignore
         bare = gems.Bare(game)
@@ -287,7 +289,7 @@ def test_a_perfect_dream_comes_back_and_a_frozen_one_scores_nothing(
 
 
 def test_a_way_is_led_past_the_walls_of_the_dream(ring: None) -> None:
-    with rollout.RealGame("ring") as game:
+    with RealGame("ring") as game:
         play = game.lead(90000, 0, 8).play  # type: ignore[union-attr]
     start = led.Start(90000, np.stack(play.frames), np.stack(play.actions))
     ways = [led.lead(Fake("walled"), Namer(), start, half=60) for _ in range(2)]  # type: ignore[arg-type]
@@ -304,7 +306,7 @@ def test_a_way_is_led_past_the_walls_of_the_dream(ring: None) -> None:
 
 
 def test_a_way_goes_on_from_given_steps_and_not_into_what_is_shunned(ring: None) -> None:
-    with rollout.RealGame("ring") as game:
+    with RealGame("ring") as game:
         play = game.lead(90000, 0, 8).play  # type: ignore[union-attr]
     given = [np.array(button, np.float32) for button in ((1, 0, 0, 0), (0, 1, 0, 0), (1, 0, 0, 0))]
     start = led.Start(90000, np.stack(play.frames), np.stack(play.actions), given)
@@ -315,7 +317,7 @@ def test_a_way_goes_on_from_given_steps_and_not_into_what_is_shunned(ring: None)
 
 
 def test_a_gem_is_found_before_it_is_taken_and_from_where_it_is_left(ring: None) -> None:
-    with rollout.RealGame("ring") as game:
+    with RealGame("ring") as game:
         bare = gems.Bare(game)
         walk = trips.Walk.record(game, 90005, 0, 8, 500)
         masks = bare.masks(90005, walk.frames, walk.actions)
@@ -341,7 +343,7 @@ def test_a_gem_counts_where_it_was() -> None:
 
 
 def test_the_detector_learns_what_the_game_without_gems_lacks(ring: None, tmp_path: Path) -> None:
-    with rollout.RealGame("ring") as game:
+    with RealGame("ring") as game:
         assert gems.has_gems(game)
         detector, again = (gems.gem_detector(game, "ring", tmp_path, walks=10, updates=60) for _ in range(2))
     assert detector.right(*detector.held_out) > 0.9
@@ -374,7 +376,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dic
     monkeypatch.setattr("game_wm.evaluation.first_person.dream.LENGTHS", (40,))
     monkeypatch.setattr(gems, "gem_detector", lambda *_: gems.Detector())
     monkeypatch.chdir(tmp_path)
-    assert evaluation.main([str(path), *arguments]) == 0
+    assert evaluate.main([str(path), *arguments]) == 0
     file = tmp_path / "ring.json"
     return json.loads(file.read_text()) if file.exists() else {}
 

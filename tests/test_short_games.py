@@ -15,7 +15,8 @@ from data_collect.errors import UserError
 from game_wm.evaluation import suites
 from game_wm.evaluation.options import Options
 from game_wm.evaluation.report import card as cards
-from game_wm.evaluation.rollout import Pace
+from game_wm.evaluation.report import page as pages
+from game_wm.evaluation.truth.game import Pace
 from game_wm.world import Outcome
 from tests.test_evaluation import measured
 
@@ -51,7 +52,7 @@ def evaluate(game: str, names: tuple[str, ...], episodes: int = 3, **options: An
     made = Options(names, episodes, cache=None, inverse_plays=12, inverse_updates=12, **options)
     card = cards.tidy(measured(checkpoint, made)[0])
     for suite in names:
-        page = cards.section(card, suite) if suite in card else []
+        page = pages.section(card, suite) if suite in card else []
         card.setdefault("pages", {})[suite] = "\n".join(page)
     return card
 

@@ -44,18 +44,11 @@ from torch import Tensor, nn
 from data_collect.files import whole
 from data_collect.schema import ActionSchema
 from game_wm.evaluation.metrics import bootstrap, mean, ratio
-from game_wm.evaluation.rollout import (
-    ATTEMPTS,
-    Dream,
-    Pace,
-    RealGame,
-    Tick,
-    TooShort,
-    Truth,
-    in_threes,
-    no_tick,
-    round_trip,
-)
+from game_wm.evaluation.options import Options
+from game_wm.evaluation.report.progress import progress
+from game_wm.evaluation.rollout import DreamRollout, in_threes, round_trip
+from game_wm.evaluation.truth.game import ATTEMPTS, Pace, RealGame, Tick, TooShort, no_tick
+from game_wm.evaluation.truth.plays import Truth
 from game_wm.training import descend
 
 VERSION = 2  # of the network and its training; part of the cache's key
@@ -230,6 +223,16 @@ def inverse_dynamics(
     return namer
 
 
+def trained_namer(game: RealGame, options: Options) -> Namer:
+    """The network that the options ask for, its training shown as it goes."""
+    plays = options.inverse_plays or options.share(PLAYS)
+    updates = options.inverse_updates or options.share(UPDATES)
+    with progress("inverse dynamics", plays + updates) as tick:
+        return inverse_dynamics(
+            game, game.game_id, options.cache, plays, updates, tick, attempts=options.share(ATTEMPTS)
+        )
+
+
 def _train(network: InverseDynamics, schema: ActionSchema, plays: Plays, updates: int, tick: Tick) -> None:
     where = [(i, t) for i, (_, actions) in enumerate(plays) for t in range(1, len(actions))]
     optimiser = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.01)
@@ -259,7 +262,7 @@ class Control:
         self.dream: list[Tensor] = []
         self.tokenised: list[Tensor] = []  # of the first episodes only
 
-    def add(self, model: Any, truth: Truth, dream: Dream) -> None:
+    def add(self, model: Any, truth: Truth, dream: DreamRollout) -> None:
         """Score a batch of episodes (of the first one the model is asked for the tokenizer's round trip)."""
         first, tokenise = truth.prompt + 1, not self.actions  # the action that led to the third frame after the prompt
         for i, length in enumerate(truth.length):

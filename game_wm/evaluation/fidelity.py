@@ -26,7 +26,8 @@ import torch
 
 from game_wm.evaluation import metrics
 from game_wm.evaluation.feature_distance import FeatureDistance
-from game_wm.evaluation.rollout import Dream, Truth, round_trip
+from game_wm.evaluation.rollout import DreamRollout, round_trip
+from game_wm.evaluation.truth.plays import Truth
 
 HORIZONS = (1, 4, 16, 64, 256)
 SEEN_SHARE = 0.01  # least share of seen pixels for an episode to count in psnr_seen
@@ -40,14 +41,14 @@ class Fidelity:
         self.seeds: list[int] = []
         self.rows: dict[str, list[np.ndarray]] = {}
 
-    def add(self, model: Any, truth: Truth, dream: Dream) -> None:
+    def add(self, model: Any, truth: Truth, dream: DreamRollout) -> None:
         """Score a batch of episodes (the model is asked for the tokenizer's round trip of the truth)."""
         self.seeds += truth.seeds
         columns = [self._score(model, truth, dream, h) for h in self.horizons]
         for name in columns[0]:
             self.rows.setdefault(name, []).append(np.stack([c[name] for c in columns], 1))  # (E, K, 1 or 2)
 
-    def _score(self, model: Any, truth: Truth, dream: Dream, horizon: int) -> dict[str, np.ndarray]:
+    def _score(self, model: Any, truth: Truth, dream: DreamRollout, horizon: int) -> dict[str, np.ndarray]:
         real, last, made = truth.at(horizon), truth.at(0), dream.at(horizon)
         ceiling = round_trip(model, truth.frames[:, : truth.prompt + horizon])
         nothing = torch.zeros(real.shape[:3], dtype=torch.bool)

@@ -1,11 +1,15 @@
-"""What to measure, and on how much of it."""
+"""What to measure, on how much of it, and what a suite has found."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data_collect.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 EPISODES = 64
 CACHE = Path("runs/evaluation")
@@ -13,6 +17,16 @@ SUITES = ("fidelity", "control", "stability", "revisit", "dream", "cost")
 FIRST_SEED = 90_000  # recorded training seeds never reach this far
 WHOLE = 8  # episodes from which on the networks that measure are trained on all that the protocol gives them
 LEAST_FRAMES = 24  # of a stability run: three windows of eight
+
+
+class Found(NamedTuple):
+    """Figures of a suite by the card's keys, and pictures by what follows NAME: "" the contact sheet of fidelity,
+    "-revisit" and "-returns" those of revisit, "-ways" of dream. `whole`: no more of this suite is to come."""
+
+    suite: str
+    results: dict[str, Any]
+    pictures: dict[str, Image.Image]
+    whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -74,3 +88,13 @@ class Options:
     def share(self, whole: int) -> int:
         """So much of a network's training: all of it from `WHOLE` episodes on, in proportion below."""
         return max(1, whole * min(self.episodes, WHOLE) // WHOLE)
+
+    def window_of(self, checkpoint: Path | None) -> Path | None:
+        """The file of the model without long memory that revisit compares with, if there is one.
+
+        `UserError` when the one named is missing.
+        """
+        if self.window is not None and not self.window.is_file():
+            raise UserError(f"--window {self.window}: no such file")
+        beside = checkpoint.with_name(f"{checkpoint.stem}-window.safetensors") if checkpoint else None
+        return self.window or (beside if beside and beside.is_file() else None)

@@ -38,7 +38,8 @@ from torch import Tensor
 from data_collect.guest.match import Leg
 from game_wm.evaluation import metrics
 from game_wm.evaluation.feature_distance import FeatureDistance
-from game_wm.evaluation.rollout import ATTEMPTS, RealGame, Tick, TooShort, begin, device_of, no_tick
+from game_wm.evaluation.rollout import begin, device_of
+from game_wm.evaluation.truth.game import ATTEMPTS, RealGame, Tick, TooShort, no_tick
 
 DREAMS, FRAMES = 16, 10_000
 STRIDE = 8

@@ -12,33 +12,22 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from data_collect import games
 from data_collect.errors import UserError
-from game_wm.evaluation.options import Options
+from game_wm.evaluation.first_person import suites as first_person
+from game_wm.evaluation.options import Found, Options
 from game_wm.evaluation.report.progress import progress
-from game_wm.evaluation.rollout import ATTEMPTS, BATCH, RealGame, TooShort, device_of, roll, stack
-from game_wm.library import reference
+from game_wm.evaluation.rollout import device_of, roll
+from game_wm.evaluation.truth.game import BATCH, RealGame, TooShort
+from game_wm.evaluation.truth.plays import stack
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from game_wm.checkpoint import Checkpoint
-    from game_wm.evaluation.control import Namer
 
 LED = 5  # seeds of which a prompt is led to see whether the game lasts so long
 MIN_PROMPT = 32
-
-
-class Found(NamedTuple):
-    """Figures of a suite by the card's keys, and pictures by what follows NAME: "" the contact sheet of fidelity,
-    "-revisit" and "-returns" those of revisit, "-ways" of dream. `whole`: no more of this suite is to come."""
-
-    suite: str
-    results: dict[str, Any]
-    pictures: dict[str, Image.Image]
-    whole: bool = True
 
 
 def measure(checkpoint: Checkpoint, options: Options) -> Iterator[Found]:
@@ -161,9 +150,9 @@ def _rollouts(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: 
 
 def _control(checkpoint: Checkpoint, options: Options, game: RealGame, rollouts: list[Any]) -> Iterator[Found]:
     """Control, of rollouts that were dreamt."""
-    from game_wm.evaluation.control import Control
+    from game_wm.evaluation.control import Control, trained_namer
 
-    control = Control(_namer(checkpoint, options, game))
+    control = Control(trained_namer(game, options))
     for truth, dream in rollouts:
         control.add(checkpoint.model, truth, dream)
     figures = control.result()
@@ -173,18 +162,6 @@ def _control(checkpoint: Checkpoint, options: Options, game: RealGame, rollouts:
     if "ratio" not in figures:
         print("control: real frames do not tell the actions apart, so the dream's share says nothing", file=sys.stderr)
     yield Found("control", {"control": figures | game.told()}, {})
-
-
-def _namer(checkpoint: Checkpoint, options: Options, game: RealGame) -> Namer:
-    """The inverse-dynamics network."""
-    from game_wm.evaluation.control import PLAYS, UPDATES, inverse_dynamics
-
-    plays = options.inverse_plays or options.share(PLAYS)
-    updates = options.inverse_updates or options.share(UPDATES)
-    with progress("inverse dynamics", plays + updates) as tick:
-        return inverse_dynamics(
-            game, checkpoint.game, options.cache, plays, updates, tick, attempts=options.share(ATTEMPTS)
-        )
 
 
 def _stability(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int) -> Iterator[Found]:
@@ -197,67 +174,6 @@ def _stability(checkpoint: Checkpoint, options: Options, game: RealGame, prompt:
     with progress("stability", budget(options.dreams, options.long)) as tick:
         for card in stability(checkpoint.model, game, features, prompt, seeds, options.long, options.steps, tick):
             yield Found("stability", {"stability": card | game.told()}, {}, whole="dreamt" not in card)
-
-
-def window_only(checkpoint: Checkpoint, options: Options) -> Path | None:
-    """The file of the model without long memory, if there is one; `UserError` when the one named is missing."""
-    if options.window is not None and not options.window.is_file():
-        raise UserError(f"--window {options.window}: no such file")
-    path = checkpoint.path
-    return options.window or (path and reference(path, f"{path.stem}-window.safetensors"))
-
-
-def _revisit(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int) -> Iterator[Found]:
-    from game_wm.acceleration import prepare
-    from game_wm.checkpoint import load
-    from game_wm.evaluation.feature_distance import FeatureDistance
-    from game_wm.evaluation.first_person.plot import plot, sheet
-    from game_wm.evaluation.first_person.revisit import PROMPTS, budget, revisit
-
-    if "surface" not in game.env.reset(seed=options.seeds(1)[0])[1]:
-        print(
-            f"revisit: left out, for {checkpoint.game} does not number the surfaces behind its pixels", file=sys.stderr
-        )
-        return
-    device = device_of(checkpoint.model)
-    file, prompts = window_only(checkpoint, options), options.prompts or PROMPTS
-    window = load(file, device).model if file else None
-    if window is not None:
-        prepare(window, options.precision, str(device))
-    if window is not None and (window.height, window.width) != (checkpoint.model.height, checkpoint.model.width):
-        raise UserError(f"{file} dreams frames of another size than {checkpoint.path}: name another one with --window")
-    seeds, features = options.seeds(options.episodes), FeatureDistance(device)
-    with progress("revisit", budget(options.episodes, prompts)) as tick:
-        card, returns = revisit(checkpoint.model, game, features, seeds, prompts, window, options.steps, tick)
-    for length in prompts:
-        if not any(name.startswith(f"{length}/") for name in card):
-            print(f"revisit: prompts of {length} frames left out, for the game ends before", file=sys.stderr)
-    if card:
-        yield Found("revisit", {"revisit": card}, {"-revisit": plot(card), "-returns": sheet(returns)})
-
-
-def _dream(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int) -> Iterator[Found]:
-    from game_wm.evaluation.first_person.dream import budget, dream
-    from game_wm.evaluation.first_person.gems import UPDATES, WALKS, Bare, gem_detector, has_gems
-    from game_wm.evaluation.first_person.plot import ways
-    from game_wm.evaluation.first_person.trips import lacking
-
-    if reason := lacking(game):
-        print(f"dream: left out, for {checkpoint.game}: {reason}", file=sys.stderr)
-        return
-    namer, gems = _namer(checkpoint, options, game), None
-    if has_gems(game):
-        walks = options.gem_walks or options.share(WALKS)
-        updates = options.gem_updates or options.share(UPDATES)
-        with progress("gem detector", walks + max(1, walks // 5) + updates) as tick:
-            detector = gem_detector(game, checkpoint.game, options.cache, tick, walks, updates)
-        gems = (Bare(game), detector)
-    seeds, (prompt, _) = options.seeds(options.runs), game.pace.cut(prompt, 1)
-    with progress("dream", budget(options.runs, gems=gems is not None)) as tick:
-        card, notes, found = dream(checkpoint.model, game, namer, seeds, prompt, gems, steps=options.steps, tick=tick)
-    for note in notes:
-        print(f"dream: {note}", file=sys.stderr)
-    yield Found("dream", {"dream": card | game.told()}, {"-ways": ways(found)} if found else {})
 
 
 def _cost(checkpoint: Checkpoint, options: Options) -> Found:
@@ -273,6 +189,5 @@ def _cost(checkpoint: Checkpoint, options: Options) -> Found:
 SUITES: dict[tuple[str, ...], Callable[..., Iterator[Found]]] = {
     ("fidelity", "control"): _rollouts,
     ("stability",): _stability,
-    ("revisit",): _revisit,
-    ("dream",): _dream,
+    **first_person.SUITES,
 }

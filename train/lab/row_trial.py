@@ -24,7 +24,8 @@ from game_wm.acceleration import compilation, export, pack, precision, pruning
 from game_wm.checkpoint import Checkpoint, first_line, load, save
 from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.report.card import tidy
-from game_wm.evaluation.rollout import Truth, in_threes
+from game_wm.evaluation.rollout import in_threes
+from game_wm.evaluation.truth.plays import Truth
 from game_wm.objectives import make_objective, objective_entries
 from game_wm.world import WorldModel
 from train.checkpoints import load_tokenizer

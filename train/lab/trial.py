@@ -33,14 +33,16 @@ from data_collect.errors import UserError
 from data_collect.files import save_picture, whole
 from data_collect.shards.writer import write_atomic
 from game_wm.checkpoint import Checkpoint, load, save
-from game_wm.evaluation import rollout
 from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.fidelity import Fidelity
 from game_wm.evaluation.first_person.revisit import revisit
 from game_wm.evaluation.options import FIRST_SEED
 from game_wm.evaluation.report.card import tidy
 from game_wm.evaluation.report.sheet import beside, draw
-from game_wm.evaluation.rollout import RealGame, Truth, roll, stack
+from game_wm.evaluation.rollout import roll
+from game_wm.evaluation.truth import game as real_game
+from game_wm.evaluation.truth.game import RealGame
+from game_wm.evaluation.truth.plays import Truth, stack
 from game_wm.world import WorldModel
 from train.assemble import assemble
 from train.checkpoints import load_dynamics, load_geometry, load_tokenizer, read_checkpoint
@@ -260,7 +262,10 @@ def real_play(protocol: Protocol) -> Truth:
     """The held-out episodes; kept under RUNS/trials until a file that they depend on changes."""
     game_id, frames = LatentStore(protocol.latents).game, max(protocol.horizons)
     seeds = range(FIRST_SEED, FIRST_SEED + protocol.episodes)
-    files = [Path(rollout.__file__), *sorted(Path(data_collect.__path__[0]).rglob("*.py"))]
+    files = [
+        *sorted(Path(real_game.__file__).parent.glob("*.py")),
+        *sorted(Path(data_collect.__path__[0]).rglob("*.py")),
+    ]
     asked = repr((game_id, seeds, protocol.prompt, protocol.horizons)).encode()
     path = Path(protocol.runs, "trials", f"truth-{digest(asked, *(file.read_bytes() for file in files))}.pt")
     if not path.exists():

@@ -6,7 +6,7 @@
 *Turn round once*: after a prompt, `turn_left` is held until the real game has turned by 360°. `turn_round_psnr`
 compares the dream's last frame with the frame before the turn, the last of the prompt, sent through the tokenizer.
 *There and back* over 50, 200 and 1,000 frames: half of them on a way that is led in the dream itself, where nothing is
-in the way, one button at a time (see led.py), the other half the opposite buttons in reverse order; compared in the
+in the way, one button at a time (dream_walk.py), the other half the opposite buttons in reverse order; compared in the
 same way, all but what moves by itself before it sets out.
 
 PSNR is that of the mean squared error over all pixels of the runs that count; turning, without those that move by
@@ -55,7 +55,8 @@ from game_wm.evaluation.first_person.gems import (
 )
 from game_wm.evaluation.first_person.trips import AWAY, Trip, Walk, difference, lacking, turn_round
 from game_wm.evaluation.report.sheet import ROWS
-from game_wm.evaluation.rollout import ATTEMPTS, BATCH, RealGame, Tick, begin, device_of, no_tick, round_trip
+from game_wm.evaluation.rollout import begin, device_of, round_trip
+from game_wm.evaluation.truth.game import ATTEMPTS, BATCH, RealGame, Tick, no_tick
 
 LENGTHS = (50, 200, 1000)
 RUNS = 32

@@ -9,7 +9,7 @@ two pictures differ there is a gem. Its accuracy is measured on real frames of o
 mean of how often it finds a gem where at least `LEAST` of the pixels show one, and none where none does (frames with
 fewer count for neither).
 
-A gem's way is 350 frames there and back, led in the dream (see led.py) from where the gem was seen best. *Taken*: it
+A gem's way is 350 frames there and back, led in the dream (dream_walk.py) from where the gem was seen best. *Taken*: it
 begins with the real steps that take it, 12 to 48, so that it was taken at least 300 frames before the end; where the
 dream still shows it after them, it was not taken there, and does not count. *Untouched*: it begins where no gem is
 close, is led around them, and does not count where one was always in view. A gem counts as there when, within a tenth
@@ -39,7 +39,7 @@ from data_collect.guest.match import Leg
 from data_collect.schema import ActionSchema
 from game_wm.evaluation.first_person.dream_walk import Start
 from game_wm.evaluation.first_person.trips import Walk, reversed_actions
-from game_wm.evaluation.rollout import RealGame, Tick, no_tick
+from game_wm.evaluation.truth.game import RealGame, Tick, no_tick
 from game_wm.training import descend
 
 VERSION = 1

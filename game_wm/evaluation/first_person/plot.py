@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from game_wm.evaluation.first_person.returns import AGES, MOVING, NEVER
+from game_wm.evaluation.report.ages import AGES, MOVING, NEVER
 from game_wm.evaluation.report.sheet import CELL, GAP, INK, PAPER, ROWS, TOP
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 250, 190, 44, 34  # of a panel, and its margins

@@ -28,16 +28,9 @@ import numpy as np
 
 from data_collect.guest.match import LEADER, Leg
 from data_collect.schema import ActionSchema
-from game_wm.evaluation.rollout import ATTEMPTS, RealGame
+from game_wm.evaluation.report.ages import AGES, MOVING, NEVER
+from game_wm.evaluation.truth.game import ATTEMPTS, RealGame
 
-MOVING, NEVER = 0, 2**30
-AGES = {
-    "17-64": (17, 64),
-    "65-256": (65, 256),
-    "257-1024": (257, 1024),
-    ">1024": (1025, NEVER - 1),
-    "never": (NEVER,) * 2,
-}
 SPANS = {"1-8": slice(0, 8), "9-32": slice(8, 32)}  # of the rollout's frames, the first of which is number 1
 FRAMES = 32
 CUTS, SPARE = 33, 512

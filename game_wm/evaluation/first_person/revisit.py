@@ -33,7 +33,8 @@ from torch import Tensor
 from game_wm.evaluation import metrics
 from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.first_person.returns import SPANS, Visit, buckets, come_back, of_age
-from game_wm.evaluation.rollout import RealGame, Tick, begin, device_of, in_threes, no_tick, round_trip
+from game_wm.evaluation.rollout import begin, device_of, in_threes, round_trip
+from game_wm.evaluation.truth.game import RealGame, Tick, no_tick
 
 PROMPTS = (256, 1024, 4096)
 LEAST = 0.01  # share of a span's pixels that must be of an age for a maze to count

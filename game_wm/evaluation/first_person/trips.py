@@ -27,7 +27,7 @@ import numpy as np
 
 from data_collect import players
 from data_collect.schema import ActionSchema
-from game_wm.evaluation.rollout import ATTEMPTS, RealGame
+from game_wm.evaluation.truth.game import ATTEMPTS, RealGame
 
 SAME, AWAY = 8, 12.0
 OPPOSITE = {"turn_left": "turn_right", "left": "right", "forward": "back", "up": "down"}

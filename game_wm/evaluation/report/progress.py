@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from game_wm.evaluation.rollout import Tick
+from game_wm.evaluation.truth.game import Tick
 
 EVERY = 10.0  # seconds between two lines
 

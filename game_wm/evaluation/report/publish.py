@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from data_collect import games
 from data_collect.files import save_picture
-from game_wm.evaluation.options import EPISODES, Options
-from game_wm.evaluation.report.card import file_hash, markdown, merge, read, same, tidy, without, write
-from game_wm.evaluation.suites import Found, window_only
+from game_wm.evaluation.options import EPISODES, Found, Options
+from game_wm.evaluation.report.card import file_hash, merge, read, same, tidy, without, write
+from game_wm.evaluation.report.page import markdown
 from game_wm.library import reference
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def make_card(
     head |= {"teacher": teacher.name} if teacher else {}
     head |= {"notice": said} if (said := games.notice(checkpoint.game)) else {}
     run = {"command": _command(checkpoint.path, options, out)}
-    if found.suite == "revisit" and (window := window_only(checkpoint, options)):
+    if found.suite == "revisit" and (window := options.window_of(checkpoint.path)):
         run |= {"window": window.name, "window_weights": file_hash(window)}
     counts = {"stability": 2 * options.dreams, "dream": options.runs, "cost": 0}
     if count := counts.get(found.suite, options.episodes):

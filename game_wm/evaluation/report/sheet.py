@@ -10,7 +10,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from game_wm.evaluation.rollout import Dream, Truth
+from game_wm.evaluation.rollout import DreamRollout
+from game_wm.evaluation.truth.plays import Truth
 
 FRAMES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)  # 0 is the last frame of the prompt
 ROWS = 6
@@ -19,7 +20,7 @@ GAP, LABEL, NAME, TOP = 4, 64, 80, 22
 PAPER, INK = (250, 250, 250), (40, 40, 40)
 
 
-def draw(truth: Truth, dream: Dream) -> Image.Image:
+def draw(truth: Truth, dream: DreamRollout) -> Image.Image:
     """The sheet of the first episodes of a batch."""
     count = dream.frames.shape[1]
     columns = [f for f in FRAMES if f <= count]

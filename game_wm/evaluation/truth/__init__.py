@@ -1,0 +1,1 @@
+"""The truth: the real game, played on seeds that training never saw."""
