@@ -29,13 +29,11 @@ from data_collect.files import whole
 from data_collect.schema import ActionSchema
 from game_wm.device import usable
 from game_wm.finite import diverged, unsound
-from game_wm.memory.first_person.atlas_file import pack_atlas, unpack_atlas
-from game_wm.memory.first_person.geometry import FINER
 from game_wm.pictures import pack_contexts, unpack_contexts
 from game_wm.world import WorldConfig, WorldModel
 
 FORMAT = "game_wm/1"
-ATLAS = "geometry.atlas."
+GEOMETRY = "geometry."  # of the first-person memory: a file has its weights beside those of tokenizer and dynamics
 
 
 @dataclass
@@ -103,7 +101,9 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
 
     `UserError` if the disk is full or the folder cannot be written, and for weights that are not finite.
     """
-    weights = {k: v for k, v in checkpoint.model.state_dict().items() if not k.startswith(ATLAS)}
+    memory = checkpoint.model.memory
+    packed = tuple(f"memory.{name}" for name in memory.packed)
+    weights = {in_file(k): v for k, v in checkpoint.model.state_dict().items() if not k.startswith(packed)}
     tensors = {f"model.{k}": v.detach().to("cpu", torch.float16).contiguous() for k, v in weights.items()}
     # Normalisation statistics stay exact: they are few, and every latent passes through them.
     tensors |= {f"model.{k}": v.detach().cpu().float() for k, v in weights.items() if k.startswith("tokenizer.mean")}
@@ -112,9 +112,7 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
         raise UserError(f"{path} is not written: {diverged(broken)}")
     tensors |= pack_contexts(checkpoint.contexts_frames.cpu())
     tensors["contexts.actions"] = checkpoint.contexts_actions.cpu().float().contiguous()
-    geometry = checkpoint.model.geometry
-    if geometry is not None and geometry.atlas is not None:
-        tensors |= pack_atlas(geometry.atlas)
+    tensors |= memory.pack()
     if checkpoint.contexts_poses is not None:
         tensors["contexts.poses"] = checkpoint.contexts_poses.cpu().float().contiguous()
     metadata = {
@@ -153,13 +151,9 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
         if stated is not None and content_hash(json.dumps(metadata, sort_keys=True), tensors) != stated:
             raise ValueError("its content differs from its hash")
         model = WorldModel(WorldConfig.from_dict(json.loads(metadata["config"])))
-        weights = {k.removeprefix("model."): v.float() for k, v in tensors.items() if k.startswith("model.")}
-        if model.geometry is not None and model.geometry.atlas is not None:
-            assert model.config.memory is not None
-            disparity = FINER * model.config.memory.height, FINER * model.config.memory.width
-            atlas = unpack_atlas(tensors, (model.height, model.width), disparity)
-            weights |= {ATLAS + name: value for name, value in atlas.items()}
-        model.load_state_dict(weights)
+        weights = {in_model(k.removeprefix("model.")): v.float() for k, v in tensors.items() if k.startswith("model.")}
+        known = model.memory.unpack(tensors, model.height, model.width)
+        model.load_state_dict(weights | {f"memory.{name}": value for name, value in known.items()})
         broken = unsound(model.state_dict() | {k: v for k, v in tensors.items() if k.startswith("contexts.")})
         schema = _schema(json.loads(metadata["schema"]))
         frames, actions, poses = unpack_contexts(tensors), tensors["contexts.actions"], tensors.get("contexts.poses")
@@ -176,6 +170,16 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
         raise UserError(f"{path}: {diverged(broken)}")
     model.to(device).eval().requires_grad_(False)
     return Checkpoint(model, schema, game, frames, actions, trained, name, path, poses, measured)
+
+
+def in_file(name: str) -> str:
+    """The name of a model's parameter in the file, without `model.`."""
+    return name.removeprefix("memory.") if name.startswith(f"memory.{GEOMETRY}") else name
+
+
+def in_model(name: str) -> str:
+    """The inverse."""
+    return f"memory.{name}" if name.startswith(GEOMETRY) else name
 
 
 def content_hash(about: str, tensors: dict[str, Tensor]) -> str:

@@ -88,7 +88,7 @@ def play(path: Path, frames: int) -> dict[str, Any]:
 def train(folder: Path) -> dict[str, list[float]]:
     """Losses of the first steps of each stage, by a tiny network on a tiny recording of the maze."""
     from data_collect.recording.record import record
-    from train.checkpoints import load_geometry, load_tokenizer
+    from train.checkpoints import load_memory, load_tokenizer
     from train.data.encode import encode
     from train.first_person.draw_views import draw_views
     from train.report.figures import read_figures
@@ -124,7 +124,7 @@ def train(folder: Path) -> dict[str, list[float]]:
         if stage == "tokenizer":
             encode([str(folder / "data")], load_tokenizer(Path(tokenizer)), folder / "latents")
         if stage == "geometry":
-            draw_views(folder / "latents", load_geometry(Path(geometry[1])), load_tokenizer(Path(tokenizer)))
+            draw_views(folder / "latents", load_memory(Path(geometry[1])), load_tokenizer(Path(tokenizer)))
     return losses
 
 

@@ -15,7 +15,8 @@ from data_collect.errors import UserError
 from game_wm.acceleration import compilation, export, pack, precision, pruning, quantisation
 from game_wm.acceleration.batching import Batch
 from game_wm.checkpoint import load, save
-from game_wm.world import WorldModel, WorldState, frame_noise
+from game_wm.state import WorldState
+from game_wm.world import WorldModel, frame_noise
 from train.lab.acceleration import caching, onnx, pipelining
 
 
@@ -146,8 +147,8 @@ def test_the_parts_that_are_compiled_are_functions_of_tensors(obstacles: bool) -
         memory = replace(config.memory, inertia=True, exact=True, trail=8, obstacles=True)
         dynamics = replace(config.dynamics, aligned=True)
         model = WorldModel(replace(config, memory=memory, dynamics=dynamics)).eval().requires_grad_(False)
-        assert model.geometry is not None and model.geometry.obstacles is not None
-        torch.nn.init.constant_(model.geometry.obstacles.net[-1].bias, -0.5)  # type: ignore[arg-type]
+        assert model.memory.geometry is not None and model.memory.geometry.obstacles is not None
+        torch.nn.init.constant_(model.memory.geometry.obstacles.net[-1].bias, -0.5)  # type: ignore[arg-type]
     for name, part, arguments in compilation.parts(model, 2):
         with torch.no_grad():
             made = torch.export.export(part, arguments, strict=False).module()(*compilation.copied(arguments))
@@ -288,7 +289,7 @@ def test_exported_networks_give_the_same_frames(tmp_path: Path, recall: bool) ->
         noisy = frame_noise(state.seeds, state.dynamics.context.working.count, model.latent_shape).numpy()
         told = {"action": action.numpy(), "noisy": noisy, "level": np.zeros(1, "f"), "stride": np.ones(1, "f")}
         if recall:
-            told["drawn"] = model.render_views(state, action).numpy()
+            told["drawn"] = model.render_views(state, action)[1].numpy()
         (clean,) = run["denoiser"](None, {**{k: kept[k] for k in read}, **told})
         (frame,) = run["decoder"](None, {"latents": clean})
         reward, termination, *after = run["context"](None, {**kept, "clean": clean, "action": action.numpy()})

@@ -18,7 +18,8 @@ from data_collect import games
 from data_collect.errors import UserError
 from game_wm.checkpoint import load, save
 from game_wm.memory.first_person.atlas import ASTRAY, NAMES, Atlas
-from game_wm.memory.first_person.episodic import NEVER, EpisodicMemory, Places
+from game_wm.memory.first_person.episodic import EpisodicMemory, Places
+from game_wm.memory.protocol import NEVER
 from game_wm.world import WorldModel
 from train.data.windows import Span
 from train.first_person.atlas import candidates, check_level, main, most_shown, stops, thinned
@@ -48,9 +49,8 @@ def world_with(atlas: Atlas | None) -> WorldModel:
     for p in world.parameters():
         if not p.detach().abs().sum():
             torch.nn.init.normal_(p, std=0.05)
-    assert world.geometry is not None
     if atlas is not None:
-        world.geometry.atlas = atlas
+        world.memory.geometry.atlas = atlas
     return world.eval().requires_grad_(False)
 
 
@@ -95,13 +95,13 @@ def test_who_was_there_knows_the_level_and_nobody_else() -> None:
     frames, actions, poses = prompt()
     known, plain = world_with(rooms()), world_with(None)
     told = [world.start(frames, actions[:, :5], torch.arange(2), poses) for world in (known, plain)]
-    placed = told[0].episodic
+    placed = told[0].memory.episodic
     assert placed is not None and torch.allclose(placed.pose, poses[:, -1], atol=1e-4)
-    found = known.remembered(told[0], actions[:, 5])
+    found = known.inspect(told[0], actions[:, 5])
     assert found is not None and (found.ages >= NEVER).any()
     # Who begins with no pose begins where it shows nothing, and dreams as if there were none.
     lost = [world.start(frames, actions[:, :5], torch.arange(2)) for world in (known, plain)]
-    astray = lost[0].episodic
+    astray = lost[0].memory.episodic
     assert astray is not None and (astray.pose[:, 0] > ASTRAY).all()
     for t in range(5, 9):
         (a, _), (b, _) = (world.step(state, actions[:, t]) for world, state in zip((known, plain), lost, strict=True))
@@ -122,14 +122,13 @@ def test_an_atlas_is_kept_in_the_file(tmp_path: Path) -> None:
     made = load(tiny_checkpoint(tmp_path / "tiny.safetensors", recall=True))
     save(path, replace(made, model=world_with(atlas)))
     model = load(path).model
-    assert model.geometry is not None and model.geometry.atlas is not None
-    found = model.geometry.atlas
+    found = model.memory.geometry.atlas
     assert torch.equal(found.poses, atlas.poses) and torch.equal(found.stops, atlas.stops)
     assert (found.disparity.float() / atlas.disparity.float()).log().abs().max() < 0.02
     assert (found.pictures.float() - atlas.pictures.float()).square().mean() < 5**2
     save(path, replace(made, model=model))  # coded again it is as large
-    again = load(path).model.geometry
-    assert again is not None and again.atlas is not None and torch.equal(again.atlas.disparity, found.disparity)
+    again = load(path).model.memory.geometry.atlas
+    assert torch.equal(again.disparity, found.disparity)
     with safe_open(path, "pt") as file:
         metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     del metadata["sha256"]

@@ -18,7 +18,7 @@ pygame = pytest.importorskip("pygame")
 from tiny import tiny_checkpoint  # noqa: E402
 
 from game_wm.checkpoint import Checkpoint, load  # noqa: E402
-from game_wm.memory.first_person.episodic import NEVER  # noqa: E402
+from game_wm.memory.protocol import NEVER  # noqa: E402
 from game_wm.play.files import folder  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
 from game_wm.play.window import chooser, display, help, overlays, paint, window  # noqa: E402

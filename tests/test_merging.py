@@ -8,7 +8,8 @@ from torch import Tensor
 from data_collect.errors import UserError
 from game_wm.model.denoiser import RingReader
 from game_wm.objectives import Autoregressive, Masked
-from game_wm.world import WorldModel, WorldState
+from game_wm.state import WorldState
+from game_wm.world import WorldModel
 from train.lab.acceleration.merging import MergingTransformer, groups, means, merge
 
 LEVELS = (4, 3, 3, 3)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from data_collect.errors import UserError
 from data_collect.recording.record import record
 from game_wm.checkpoint import load
-from game_wm.memory.first_person.views import COVER
+from game_wm.model.config import COVER
 from game_wm.model.denoiser import embed_level
 from game_wm.model.dynamics import Dynamics
 from game_wm.model.fsq import Codebook

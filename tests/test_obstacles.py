@@ -27,6 +27,8 @@ from game_wm.memory.first_person.obstacles import (
     stopped,
     turned,
 )
+from game_wm.memory.first_person.recent import steady
+from game_wm.memory.first_person.system import FirstPersonMemory
 from game_wm.world import WorldModel
 from train.data.windows import Span
 from train.first_person.obstacles import Hindered, fit, hindered_steps, main, off_by, perturbed_end
@@ -206,25 +208,27 @@ def test_a_dream_with_obstacles_goes_on_as_it_was_cut() -> None:
     config = tiny_world(recall=True).config
     assert config.memory is not None
     torch.manual_seed(0)
-    memory = replace(config.memory, inertia=True, exact=True, trail=8, obstacles=True)
+    sizes = replace(config.memory, inertia=True, exact=True, trail=8, obstacles=True)
     dynamics = replace(config.dynamics, warp=True, aligned=True)
-    world = WorldModel(replace(config, memory=memory, dynamics=dynamics)).eval().requires_grad_(False)
-    geometry = world.geometry
-    assert geometry is not None and geometry.obstacles is not None and geometry.motion.free is not None
+    world = WorldModel(replace(config, memory=sizes, dynamics=dynamics)).eval().requires_grad_(False)
+    memory = world.memory
+    assert isinstance(memory, FirstPersonMemory)
+    geometry = memory.geometry
+    assert geometry.obstacles is not None and geometry.motion.free is not None
     torch.nn.init.normal_(geometry.motion.free.weight, std=0.3)  # type: ignore[arg-type]
     frames, actions = torch.randint(0, 256, (2, 6, 64, 64, 3), dtype=torch.uint8), torch.rand(2, 9, 4).round()
     start = world.start(frames, actions[:, :5], torch.arange(2))
-    assert start.recent is not None
-    free = start.recent.unhindered(geometry, actions[:, 5])
-    lost, steps = start.recent.lost(geometry), start.recent.steps[:, -1]
+    recent, episodic = start.memory.recent, start.memory.episodic
+    free = steady(geometry, geometry.motion.unhindered(actions[:, 5], recent.past(geometry)))
+    lost, steps = recent.blocked_motion(geometry), recent.steps[:, -1]
     assert torch.allclose(lost[:, 0].norm(dim=1), steps[:, :2].norm(dim=1), atol=1e-5)
     # The prompt, read at once, and play, frame by frame, keep the same of a step.
-    assert start.episodic is not None and lost[:, 1].any()
-    kept, heading = start.episodic.trail[:, 5, 3:], start.episodic.pose[:, 2]
+    assert lost[:, 1].any()
+    kept, heading = episodic.trail[:, 5, 3:], episodic.pose[:, 2]
     assert torch.allclose(kept, turned(lost[:, 1], -heading), atol=1e-5)
-    assert torch.equal(world._coming(geometry, start, start.recent, actions[:, 5])[0], free)
+    assert torch.equal(memory.foresee(start.memory, actions[:, 5]).motion, free)
     torch.nn.init.constant_(geometry.obstacles.net[-1].bias, -0.5)  # type: ignore[arg-type]
-    assert not torch.equal(world._coming(geometry, start, start.recent, actions[:, 5])[0], free)
+    assert not torch.equal(memory.foresee(start.memory, actions[:, 5]).motion, free)
     assert_goes_on_as_cut(world, start, actions[:, 5:])
 
 
@@ -236,7 +240,7 @@ def test_a_prompt_is_placed_by_its_poses() -> None:
     for aligned in (True, False):
         torch.manual_seed(0)
         world = WorldModel(replace(config, dynamics=replace(config.dynamics, aligned=aligned))).eval()
-        told, read = (world.start(frames, actions, torch.arange(2), x).episodic for x in (poses, None))
+        told, read = (world.start(frames, actions, torch.arange(2), x).memory.episodic for x in (poses, None))
         assert told is not None and read is not None
         assert torch.equal(told.pose, read.pose) != aligned
         if aligned:

@@ -19,7 +19,7 @@ from game_wm.memory.first_person.geometry import Geometry, MemoryConfig
 from game_wm.memory.first_person.odometry import measured
 from game_wm.memory.first_person.pose import move, trace
 from game_wm.model.tokenizer import TokenizerConfig
-from train.checkpoints import load_geometry
+from train.checkpoints import load_memory
 from train.data import encode
 from train.data.windows import LatentStore, Span
 from train.first_person import geometry as training
@@ -119,7 +119,8 @@ def test_motion_is_found_without_labels(module: GeometryModule) -> None:
     latents, actions, truth, _ = walks(64, 8, seed=10_000)
     with torch.no_grad():
         pair = pair_features(module.geometry.motion, latents, torch.zeros(64, 1).long(), module.steps)
-        found = module.geometry.motion.led_here(pair.flatten(0, 1), actions[:, :-1].flatten(0, 1), torch.zeros(448, 3))
+        led = actions[:, :-1].flatten(0, 1)
+        found = module.geometry.motion.estimate_step(pair.flatten(0, 1), led, torch.zeros(448, 3))
     found, actions = found.view_as(truth), actions[:, :-1]
     forward, left, right = (found[actions[..., i] > 0].mean(0) for i in range(3))
     idle = found[actions.sum(-1) == 0].mean(0)
@@ -171,13 +172,12 @@ def test_a_game_without_poses_is_trained_on_drawn_and_played(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     record(tmp_path / "data", PLACELESS, "random", 240, seed=3, episode_frames=60)
     world = tiny_world(actions=3, recall=True)
-    assert world.geometry is not None
     monkeypatch.setattr(training, "load_tokenizer", lambda path: world.tokenizer)
     encode.encode([str(tmp_path / "data")], world.tokenizer, tmp_path / "latents")
     store = LatentStore(tmp_path / "latents")
     assert not store.index["pose"]
     with pytest.raises(UserError, match="no poses to compare with"):
-        measure(store, world.geometry)
+        measure(store, world.memory.geometry)
     flags = ["--config", str(CONFIG), "--data.latents", str(store.directory), "--wandb", "off", "--warmup", "1"]
     flags += ["--model.geometry.hidden", "16", "--model.geometry.slots", "64", "--data.batch_size", "4"]
     flags += ["--data.length", "16", "--data.validation_windows", "4", "--steps", "4"]
@@ -188,15 +188,15 @@ def test_a_game_without_poses_is_trained_on_drawn_and_played(tmp_path: Path, mon
     with pytest.raises(UserError, match=r"--data\.length"):
         run_stage("geometry", [*flags, "--name", "short", "--data.length", "2"])
     assert run_stage("geometry", [*flags, "--name", "mine"]) == 0
-    geometry = load_geometry(tmp_path / "runs" / "mine" / "geometry" / "last.ckpt")
-    assert draw_views(store.directory, geometry, world.tokenizer)
+    memory = load_memory(tmp_path / "runs" / "mine" / "geometry" / "last.ckpt")
+    assert draw_views(store.directory, memory, world.tokenizer)
     assert store.open_views() and store.read("views", Span(0, 20, 1))[:, 4:8].any()  # memory has drawn something
 
-    world.geometry = geometry
+    world.memory = memory
     latents = torch.from_numpy(np.array(store.read("latents", Span(0, 0, 20)), np.float32))[None]
     actions = torch.from_numpy(np.array(store.read("actions", Span(0, 0, 19)), np.float32))[None]
     state = world.start_latents(latents, actions, torch.tensor([0]))
     for _ in range(8):
         outcome, state = world.step(state, actions[:, -1])
-    assert outcome.frames.shape == (1, 64, 64, 3) and state.episodic is not None
-    assert state.episodic.pose.abs().max() < 1  # a picture that stays takes nobody anywhere
+    assert outcome.frames.shape == (1, 64, 64, 3) and state.memory.episodic is not None
+    assert state.memory.episodic.pose.abs().max() < 1  # a picture that stays takes nobody anywhere

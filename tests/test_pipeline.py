@@ -82,8 +82,8 @@ def test_everything_from_nothing_to_play(
     assert (student.game, student.model.steps, teacher.model.steps) == ("maze", 1, 2)
     assert student.contexts_frames.shape == (2, 32, 64, 64, 3) and student.contexts_actions.shape == (2, 31, 4)
     assert student.contexts_frames.float().std() > 10
-    assert student.model.geometry is not None and student.model.config.dynamics.recall
-    assert student.model.geometry.motion.free is not None  # as configs/maze/geometry.yaml asks for
+    assert student.model.config.dynamics.recall
+    assert student.model.memory.geometry.motion.free is not None  # as configs/maze/geometry.yaml asks for
     assert student.trained["frames"] > teacher.trained["frames"] > 0
 
     state = student.model.start(student.contexts_frames, student.contexts_actions, torch.tensor([1, 2]))
@@ -138,9 +138,10 @@ def goes_on_from_what_ships(tmp_path: Path, run: Path) -> None:
     assert main(["distill", "--config", str(CONFIGS / "distill.yaml"), *flags]) == 0
     assert main(["export", "--run", str(more), "--latents", latents, "--base", base, "--out", str(more)]) == 0
     old, new = load(Path(base)), load(more / "more.safetensors")
-    assert old.model.geometry is not None and new.model.geometry is not None
     for part, same in (("depth", True), ("motion", False)):
-        pairs = zip(getattr(old.model.geometry, part).parameters(), getattr(new.model.geometry, part).parameters())
+        pairs = zip(
+            getattr(old.model.memory.geometry, part).parameters(), getattr(new.model.memory.geometry, part).parameters()
+        )
         assert all(torch.equal(a, b) for a, b in pairs) == same
     assert not torch.equal(old.model.dynamics.denoiser.leave.weight, new.model.dynamics.denoiser.leave.weight)
     mean = ["export", "--run", str(more), "--latents", latents, "--base", base, "--out", str(more), "--name", "mean"]

@@ -21,7 +21,7 @@ from game_wm.dream.rewind import Undo  # noqa: E402
 from game_wm.evaluation.metrics import psnr  # noqa: E402
 from game_wm.play import app, headless  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
-from game_wm.world import WorldState  # noqa: E402
+from game_wm.state import WorldState  # noqa: E402
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["working memory", "episodic memory"])

@@ -108,9 +108,8 @@ def test_candidates_may_have_memories_and_are_judged_by_returns(
     protocol: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = tiny_world(recall=True)
-    assert world.geometry is not None
-    weights = {f"geometry.{k}": v for k, v in world.geometry.state_dict().items()}
-    config = {"geometry": asdict(world.geometry.config)}
+    weights = {f"geometry.{k}": v for k, v in world.memory.geometry.state_dict().items()}
+    config = {"geometry": asdict(world.memory.geometry.config)}
     geometry = protocol.parent / "geometry.ckpt"
     torch.save({"game_wm": {"stage": "geometry", "game": "maze"}, "config": config, "state_dict": weights}, geometry)
     latents = protocol.parent / "latents"

@@ -17,7 +17,8 @@ from game_wm.checkpoint import load, save
 from game_wm.env import DreamEnv
 from game_wm.evaluation.metrics import psnr
 from game_wm.play.window import chooser
-from game_wm.world import WorldModel, WorldState, frame_noise
+from game_wm.state import WorldState
+from game_wm.world import WorldModel, frame_noise
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["working memory", "episodic memory"])
@@ -62,7 +63,7 @@ def test_players_are_slices(world: WorldModel) -> None:
     together = play(world, state, 6)
     apart = torch.cat([play(world, part, 6) for part in parts], dim=1)
     # A drawn picture has 8 bits: where a value lies between two of them, the last bit of a float decides.
-    assert (together - apart).abs().max() < (0.05 if world.geometry else 1e-4)
+    assert (together - apart).abs().max() < (0.05 if world.memory.config else 1e-4)
     assert (together - apart).abs().mean() < 1e-3
     joined = WorldState.cat(parts)
     assert {k: v.shape for k, v in joined.to_dict().items()} == {k: v.shape for k, v in state.to_dict().items()}

@@ -11,7 +11,8 @@ from game_wm.memory.first_person.geometry import MemoryConfig
 from game_wm.model.config import DynamicsConfig
 from game_wm.model.tokenizer import TokenizerConfig
 from game_wm.objectives import FlowMatching, Objective
-from game_wm.world import WorldConfig, WorldModel, WorldState
+from game_wm.state import WorldState
+from game_wm.world import WorldConfig, WorldModel
 
 MAZE_BUTTONS = ("forward", "back", "turn_left", "turn_right")
 

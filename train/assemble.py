@@ -1,16 +1,17 @@
 """A playable model out of trained parts, and the seed contexts that its dreams begin with.
 
-    model = assemble(tokenizer, network, objective, geometry)       # as `train/checkpoints.py` loads them
+    model = assemble(tokenizer, network, objective, memory)         # as `train/checkpoints.py` loads them
     seeds = held_out_contexts(store, count=8, frames=32)            # or at the end of recordings: `final_contexts`
 
-The geometry brings its atlas and its obstacles. Export and experiments build what they play here and nowhere else.
+Memory brings its atlas and its obstacles. Export and experiments build what they play here and nowhere else.
 
 Legend: S contexts, P frames of one, H, W pixels, A encoded action.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from data_collect.dataset import Dataset, Episode
 from data_collect.errors import UserError
-from game_wm.memory.first_person.geometry import Geometry, MemoryConfig
+from game_wm.memory.protocol import Memory
 from game_wm.model.dynamics import Dynamics
 from game_wm.model.tokenizer import Tokenizer
 from game_wm.objectives import Objective
@@ -44,21 +45,18 @@ def assemble(
     tokenizer: Tokenizer,
     network: Dynamics,
     objective: Objective,
-    geometry: Geometry | None = None,
+    memory: Memory,
     steps: int | None = None,
-    memory: MemoryConfig | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> WorldModel:
-    """A frozen model. `steps`: network calls a frame, the objective's own where it is None; `memory`: settings to
-    play with in place of the geometry's."""
-    size = network.config
-    if geometry is not None:
-        memory = memory or geometry.config
+    """A frozen model. `steps`: network calls a frame, the objective's own where it is None; `settings`: entries of
+    memory's configuration to play with in place of its own."""
+    size, remembers = network.config, replace(memory.config, **settings) if settings else memory.config
     calls = steps or objective.calls(size.height * size.width)
-    model = WorldModel(WorldConfig(tokenizer.config, size, objective, calls, memory))
+    model = WorldModel(WorldConfig(tokenizer.config, size, objective, calls, remembers))
     model.tokenizer.load_state_dict(tokenizer.state_dict())
     model.dynamics.load_state_dict(network.state_dict())
-    if model.geometry is not None and geometry is not None:
-        model.geometry.load_state_dict(geometry.state_dict())
+    model.memory.load_state_dict(memory.state_dict())
     return model.eval().requires_grad_(False)
 
 

@@ -25,11 +25,12 @@ from data_collect.files import whole
 from game_wm import checkpoint
 from game_wm.finite import diverged, unsound
 from game_wm.memory.first_person.geometry import Geometry, MemoryConfig
-from game_wm.model.config import DynamicsConfig
+from game_wm.memory.first_person.system import FirstPersonMemory
+from game_wm.memory.protocol import Memory
+from game_wm.model.config import DynamicsConfig, build
 from game_wm.model.dynamics import Dynamics
 from game_wm.model.tokenizer import Tokenizer, TokenizerConfig
 from game_wm.objectives import Objective, make_objective
-from game_wm.world import build
 
 
 def read_checkpoint(path: Path, metadata: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -85,15 +86,25 @@ def load_dynamics(path: str | Path, device: str = "cpu") -> tuple[Dynamics, Obje
 
 def load_geometry(path: str | Path, device: str = "cpu") -> Geometry:
     """The frozen geometry of a training checkpoint (.ckpt) or a playable one (.safetensors). Raises `UserError`."""
+    memory = load_memory(path, device)
+    if not isinstance(memory, FirstPersonMemory):
+        raise UserError(f"{path} has no geometry: name a model with first-person memory, or train it")
+    return memory.geometry
+
+
+def load_memory(path: str | Path, device: str = "cpu") -> Memory:
+    """The frozen memory of a playable checkpoint (.safetensors), or around the geometry of a training checkpoint.
+    Raises `UserError`."""
     if Path(path).suffix == ".safetensors":
-        found = checkpoint.load(path, device).model.geometry
-        if found is None:
-            raise UserError(f"{path} has no geometry: name a model with episodic memory, or train it")
-        return found
+        model = checkpoint.load(path, device).model
+        if model.config.memory is None:
+            raise UserError(f"{path} has no memory: name a model with one, or train its geometry")
+        return model.memory
     state = _of_stage(path, "name one of geometry", "geometry")
     geometry = Geometry(build(MemoryConfig, state["config"]["geometry"]))
     geometry.load_state_dict(weights_of(state, "geometry"))
-    return geometry.to(device).eval().requires_grad_(False)
+    geometry.to(device).eval().requires_grad_(False)
+    return FirstPersonMemory.around(geometry, DynamicsConfig(recall=True, warp=True))
 
 
 def _of_stage(path: str | Path, remedy: str, *stages: str) -> dict[str, Any]:
@@ -156,7 +167,8 @@ def initialise(model: pl.LightningModule, stage: str, path: Path, metadata: dict
     if path.suffix == ".safetensors":
         playable = checkpoint.load(path)
         kind = playable.model.config.objective.kind
-        weights, names = getattr(playable.model, part).state_dict(), list(playable.schema.names)
+        network = load_geometry(path) if part == "geometry" else getattr(playable.model, part)
+        weights, names = network.state_dict(), list(playable.schema.names)
         if part == "dynamics" and names != metadata["schema"]["names"]:
             raise UserError(f"{path} knows the actions {names}, the recording {metadata['schema']['names']}")
     else:
@@ -216,7 +228,7 @@ def size_flags(path: Path, stage: str) -> list[str]:
         config = checkpoint.load(path).model.config
         found = config.memory if part == "geometry" else getattr(config, part)
         if found is None:
-            raise UserError(f"{path} has no geometry: name a model with episodic memory with --init")
+            raise UserError(f"{path} has no geometry: name a model with first-person memory with --init")
         sizes = asdict(found)
     else:
         state = read_checkpoint(path)

@@ -22,11 +22,12 @@ import torch
 
 from data_collect.errors import UserError
 from game_wm.checkpoint import Checkpoint, load, save
+from game_wm.memory.protocol import NoMemory
 from game_wm.model.dynamics import Dynamics
 from game_wm.objectives import Objective
 from game_wm.world import WorldModel
 from train.assemble import HELD_OUT, SeedContexts, assemble, final_contexts, held_out_contexts, within_file
-from train.checkpoints import load_dynamics, load_geometry, load_tokenizer, read_checkpoint
+from train.checkpoints import load_dynamics, load_memory, load_tokenizer, read_checkpoint
 from train.commands import tools
 from train.data.encode import tokenizer_hash
 from train.data.windows import LatentStore
@@ -113,9 +114,9 @@ class Source:
             raise UserError(
                 f"{self.run} was not trained on {store.directory}: name what it was trained on with --latents"
             )
-        geometry = load_geometry(self.at("geometry")) if sizes.views else None
-        model = assemble(self.tokenizer, network, objective, geometry, steps)
-        stages = {"dynamics", stage} | ({"geometry"} if geometry else set())
+        memory = load_memory(self.at("geometry")) if sizes.views else NoMemory()
+        model = assemble(self.tokenizer, network, objective, memory, steps)
+        stages = {"dynamics", stage} | ({"geometry"} if sizes.views else set())
         files = {self.tokenizer_at, *(self.at(each) for each in stages)}
         # Dynamics that began with the base counts what is behind that itself.
         trained = behind(files - {self.base} if self.own_dynamics else files)

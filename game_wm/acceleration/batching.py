@@ -18,7 +18,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from game_wm.world import Outcome, WorldModel, WorldState
+from game_wm.state import WorldState
+from game_wm.world import Outcome, WorldModel
 
 
 class Batch:

@@ -39,9 +39,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only, tree_unflatten, treespec_loads
 
 from data_collect import system
+from game_wm.memory.protocol import Frame
 from game_wm.memory.working import WorkingMemory
 from game_wm.model.dynamics import DynamicsState
-from game_wm.world import FrameParts, WorldModel, WorldState
+from game_wm.state import WorldState
+from game_wm.world import FrameParts, WorldModel
 
 
 def say(sentence: str) -> None:
@@ -57,7 +59,7 @@ def compile(model: WorldModel, players: int = 1, tell: Callable[[str], None] = s
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         tell("playing uncompiled: there is no C++ compiler; install g++ (apt install g++) or name another one in CXX")
         return model
-    if model.config.memory is not None and model.config.memory.growing:
+    if model.memory.grows:
         tell("playing uncompiled: compiled code is for memories that do not grow (memory.growing)")
         return model
     if model.config.dynamics.trunk != "unet":
@@ -121,8 +123,9 @@ class Views(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, state: dict[str, Tensor], action_BA: Tensor) -> Tensor | None:
-        return self.model.render_views(WorldState.from_dict(state), action_BA)
+    def forward(self, state: dict[str, Tensor], action_BA: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+        step, views = self.model.render_views(WorldState.from_dict(state), action_BA)
+        return named(step), views
 
 
 class Denoise(nn.Module):
@@ -153,12 +156,17 @@ class Commit(nn.Module):
         self.model = model
 
     def forward(
-        self, tensors: dict[str, Tensor], clean_BCHW: Tensor, action_BA: Tensor, frames_BHWC: Tensor
+        self, tensors: dict[str, Tensor], step: dict[str, Tensor], frame: tuple[Tensor, Tensor, Tensor]
     ) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
         """What `commit_frame` returns, and the tensors of the state that are new; others are written in place."""
-        state = WorldState.from_dict(tensors)
-        outcome = self.model.commit_frame(state, clean_BCHW, action_BA, frames_BHWC)
+        state, kind = WorldState.from_dict(tensors), self.model.memory.Step
+        outcome = self.model.commit_frame(state, kind and kind(**step), Frame(*frame))
         return outcome, {k: v for k, v in state.to_dict().items() if v is not tensors[k]}
+
+
+def named(step: Any) -> dict[str, Tensor]:
+    """The tensors of a memory's step, none where it has none: compiled code takes and gives no classes of ours."""
+    return {} if step is None else {name: x for name, x in step._asdict().items() if x is not None}
 
 
 def read_by_denoiser(state: DynamicsState) -> tuple[Tensor, ...]:
@@ -242,10 +250,11 @@ def _install(model: WorldModel, players: int, folder: Path) -> None:
     run = {path.stem: Package(path) for path in folder.glob("*.pt2")}
     own = model.parts
 
-    def views(state: WorldState, action_BA: Tensor) -> Tensor | None:
+    def views(state: WorldState, action_BA: Tensor) -> tuple[Any, Tensor | None]:
         if len(state) != players:
             return own.views(state, action_BA)
-        return run["views"](*contiguous((state.to_dict(), action_BA)))
+        step, views = run["views"](*contiguous((state.to_dict(), action_BA)))
+        return model.memory.Step(**step), views
 
     def call(state: DynamicsState, *arguments: Tensor | None) -> Tensor:
         return run["denoise"](*contiguous((read_by_denoiser(state), *arguments)))
@@ -260,12 +269,12 @@ def _install(model: WorldModel, players: int, folder: Path) -> None:
             return own.decode(latents_BCHW, before_BCHW)
         return run["decode"](*contiguous((latents_BCHW, before_BCHW)))
 
-    def commit(state: WorldState, *arguments: Tensor) -> tuple[Tensor, Tensor]:
-        if len(state) != players or not arguments[-1].numel():  # no frames, none were asked for
-            return own.commit(state, *arguments)
-        outcome, new = run["commit"](tensors := contiguous(state.to_dict()), *contiguous(arguments))
+    def commit(state: WorldState, step: Any, frame: Frame) -> tuple[Tensor, Tensor]:
+        if len(state) != players or not frame.picture.numel():  # compiled code takes pictures, and none was asked for
+            return own.commit(state, step, frame)
+        outcome, new = run["commit"](tensors := contiguous(state.to_dict()), *contiguous((named(step), tuple(frame))))
         changed = WorldState.from_dict(tensors | new)
-        state.dynamics, state.episodic, state.recent = changed.dynamics, changed.episodic, changed.recent
+        state.dynamics, state.memory = changed.dynamics, changed.memory
         return outcome
 
     model.parts = FrameParts(views if "views" in run else own.views, denoise, decode, commit)
@@ -326,7 +335,7 @@ def parts(model: WorldModel, players: int) -> list[tuple[str, nn.Module, tuple[A
     action, noisy = actions[:, 0].clone(), torch.randn(players, *model.latent_shape, device=device)
     model.step(state, action)  # fills what layers keep from call to call
     state = WorldState.from_dict(copied(state.to_dict()))
-    drawn = model.render_views(state, action)
+    step, drawn = model.render_views(state, action)
     level, stride = (torch.full((players,), x, device=device) for x in (0.25, 0.5))
     denoised = read_by_denoiser(state.dynamics), action, noisy, level, stride, drawn
     before = state.dynamics.latents[:, -1].clone()
@@ -334,6 +343,6 @@ def parts(model: WorldModel, players: int) -> list[tuple[str, nn.Module, tuple[A
     made: list[tuple[str, nn.Module, tuple[Any, ...]]] = [
         ("denoise", Denoise(model), contiguous(denoised)),
         ("decode", Decode(model), (noisy, before)),
-        ("commit", Commit(model), contiguous((state.to_dict(), noisy, action, picture))),
+        ("commit", Commit(model), contiguous((state.to_dict(), named(step), (noisy, picture, action)))),
     ]
     return [*made, ("views", Views(model), contiguous((state.to_dict(), action)))] if config.views else made

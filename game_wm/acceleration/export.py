@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from data_collect.errors import UserError
 from data_collect.files import whole
 from game_wm.acceleration.compilation import Denoise, contiguous, copied, read_by_denoiser
-from game_wm.world import WorldModel, WorldState, unet
+from game_wm.state import WorldState
+from game_wm.world import WorldModel, unet
 
 RING = [f"dynamics.bottleneck.{part}" for part in ("keys", "values", "sums", "count")]
 
@@ -63,7 +64,11 @@ def parts(model: WorldModel, players: int) -> list[tuple[str, nn.Module, tuple[A
     actions = torch.rand(players, 6, model.config.dynamics.actions)
     state = model.start(frames, actions[:, 1:], torch.arange(players))
     action, latents = actions[:, 0].clone(), torch.randn(players, *model.latent_shape)
-    drawn, level, stride = model.render_views(state, action), torch.full((players,), 0.25), torch.full((players,), 0.5)
+    drawn, level, stride = (
+        model.render_views(state, action)[1],
+        torch.full((players,), 0.25),
+        torch.full((players,), 0.5),
+    )
     kept = {k: v for k, v in contiguous(copied(state.to_dict())).items() if k.startswith("dynamics.")}
     changed = [f"{name}.next" for name in kept]
     denoised = contiguous(copied((read_by_denoiser(state.dynamics), action, latents, level, stride, drawn)))

@@ -39,9 +39,7 @@ def choose(model: WorldModel, precision: str, device: str = "cpu") -> WorldModel
 
 def half(model: WorldModel) -> WorldModel:
     """The same model in bfloat16, changed in place: dreams differ from those in 32 bits by rounding."""
-    parts: list[nn.Module] = [model.tokenizer, model.dynamics]
-    if model.geometry is not None:
-        parts.append(model.geometry.depth)
+    parts: list[nn.Module] = [model.tokenizer, model.dynamics, *model.memory.networks()]
     for part in parts:
         for module in part.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):

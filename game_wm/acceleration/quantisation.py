@@ -109,9 +109,7 @@ def quantise(model: WorldModel) -> WorldModel:
         raise UserError(f"eight bits are for the processor, not for {device}: take --precision 16, or --device cpu")
     dynamics = model.dynamics
     kept = {dynamics.denoiser.leave, dynamics.denoiser.gate, dynamics.context.outcome, model.tokenizer.encoder[-1]}
-    parts: list[nn.Module] = [model.tokenizer, dynamics]
-    if model.geometry is not None:
-        parts.append(model.geometry.depth)
+    parts: list[nn.Module] = [model.tokenizer, model.dynamics, *model.memory.networks()]
     for part in parts:
         for module in list(part.modules()):
             for name, layer in list(module.named_children()):

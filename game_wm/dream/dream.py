@@ -25,7 +25,8 @@ from game_wm.world import Outcome
 
 if TYPE_CHECKING:
     from game_wm.checkpoint import Checkpoint
-    from game_wm.world import WorldModel, WorldState
+    from game_wm.state import WorldState
+    from game_wm.world import WorldModel
 
 NO_CONTEXT = -1  # the context of a dream that began in none of the checkpoint's
 Prompt = tuple[Tensor, Tensor, Tensor | None]  # frames (P, H, W, 3), actions (P - 1, A), poses (P, 3) where known
@@ -92,7 +93,7 @@ class Dream:
         """One frame of a raw action (D,), with `steps` denoiser calls (default: the model's own); with `inspect`, what
         memory gives for it goes to `remembered`."""
         vector_1A = self.encode(raw)[None].to(next(model.parameters()).device)
-        remembered = model.remembered(self.state, vector_1A) if inspect else None
+        remembered = model.inspect(self.state, vector_1A) if inspect else None
         self.runs_on(model)
         outcome, self.state = model.step(self.state, vector_1A, steps or model.steps)
         self.record(raw, Outcome(*(x[0] for x in outcome)), steps or model.steps)

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from game_wm.world import WorldState
+    from game_wm.state import WorldState
 
 REWIND_BYTES = 256 << 20  # bytes: a minute and a half of the maze or of Doom
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # A place is written together with its time: comparing the pictures of all places would take longer than the frame.
-STAMP = "episodic.times"
-STAMPED = ("episodic.pictures", "episodic.disparity", "episodic.poses")
+STORE = "memory.first_person.episodic"
+STAMP = f"{STORE}.times"
+STAMPED = (f"{STORE}.pictures", f"{STORE}.disparity", f"{STORE}.poses")
 
 # Rows of a tensor, and what stood in them; or none, and the first of the entries that have moved on by one.
 Change = tuple[Tensor | None, Tensor]

@@ -26,7 +26,7 @@ from torch import Tensor
 from data_collect.errors import UserError
 from data_collect.files import whole
 from game_wm.checkpoint import content_hash
-from game_wm.world import WorldState
+from game_wm.state import WorldState, from_first_format
 
 if TYPE_CHECKING:
     from game_wm.checkpoint import Checkpoint
@@ -115,7 +115,7 @@ def load(path: str | Path, checkpoint: Checkpoint) -> SavedDream:
         values = {k.removeprefix("state."): v.to(device) for k, v in tensors.items() if k.startswith("state.")}
         actions, steps, picture = (tensors[name].numpy() for name in ("actions", "steps", "picture"))
         prompt = tensors["prompt.frames"], tensors["prompt.actions"]
-        state, poses = WorldState.from_dict(values), tensors.get("prompt.poses")
+        state, poses = WorldState.from_dict(from_first_format(values)), tensors.get("prompt.poses")
         return SavedDream(about, *prompt, actions, steps, picture, state, poses)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path, error) from None

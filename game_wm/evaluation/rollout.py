@@ -19,6 +19,7 @@ from torch import Tensor
 from data_collect.errors import UserError
 from game_wm.evaluation.truth.game import Tick, no_tick
 from game_wm.evaluation.truth.plays import Truth
+from game_wm.memory.protocol import Memory, NoMemory
 
 
 @dataclass
@@ -68,6 +69,11 @@ def roll(model: Any, truth: Truth, steps: int | None = None, tick: Tick = no_tic
         terminated.append(outcome.terminated.float().cpu().numpy())
         tick(len(truth.seeds))
     return DreamRollout(torch.stack(frames, 1), np.stack(rewards, 1), np.stack(terminated, 1))
+
+
+def memory_of(model: Any) -> Memory:
+    """What the model remembers with; a player of the true game has none."""
+    return getattr(model, "memory", NoMemory())
 
 
 def device_of(model: Any) -> torch.device:

@@ -19,7 +19,7 @@ from data_collect.errors import UserError
 from game_wm.evaluation.first_person import suites as first_person
 from game_wm.evaluation.options import Found, Options
 from game_wm.evaluation.report.progress import progress
-from game_wm.evaluation.rollout import device_of, roll
+from game_wm.evaluation.rollout import device_of, memory_of, roll
 from game_wm.evaluation.truth.game import BATCH, RealGame, TooShort
 from game_wm.evaluation.truth.plays import stack
 
@@ -117,7 +117,7 @@ def _rollouts(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: 
     with progress("rollouts", options.episodes * (frames + 1)) as tick:
         for truth in game.truths(options.seeds(options.episodes), prompt, frames, horizons, tick):
             dream = roll(model, truth, options.steps, tick)
-            told = truth.poses is not None and getattr(model, "placed", False)
+            told = truth.poses is not None and memory_of(model).placed
             outcomes.add(truth.length, truth.rewards, dream.rewards, truth.terminated, dream.terminated)
             if fidelity:
                 fidelity.add(model, truth, dream)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+COVER = 4  # channels of a view that tell how much of each quarter of a cell is drawn
 
 Trunk = Literal["unet", "transformer"]
 
@@ -105,3 +107,10 @@ class DynamicsConfig:
         """Tokens of a frame in the context stream: the grid of the innermost level, and the registers."""
         height, width = self.grid(len(self.widths) - 1)
         return height * width + self.registers
+
+
+def build(kind: Any, entries: dict[str, Any]) -> Any:
+    """A configuration dataclass from its entries; ValueError for unknown ones."""
+    if unknown := set(entries) - {f.name for f in fields(kind)}:
+        raise ValueError(f"unknown {kind.__name__} entries: {', '.join(sorted(unknown))}")
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()})

@@ -14,10 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from game_wm.memory.first_person.views import COVER
 from game_wm.memory.working import WorkingMemory
 from game_wm.model.attention import Projections, SpatialAttention, attend, rotate, window_mask
-from game_wm.model.config import DynamicsConfig
+from game_wm.model.config import COVER, DynamicsConfig
 from game_wm.model.convolution import ResidualBlock, groups
 from game_wm.objectives.cascade import double, halve
 from game_wm.objectives.flow import Predict

@@ -208,7 +208,7 @@ class Scene:
     def _from_real(self) -> None:
         """A dream of the moment at which the real game stands."""
         assert self.real is not None
-        lookback = max(LOOKBACK, self.real.length) if self.dream.state.episodic is not None else None
+        lookback = max(LOOKBACK, self.real.length) if self.model.memory.reaches_back else None
         self._start(self.real.prompt(lookback), NO_CONTEXT, self.dream.seed)
         self._linked_at, self.linked = self.real.moment.frames, True
 

@@ -23,6 +23,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import singledispatch
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +37,13 @@ from data_collect.files import whole
 from data_collect.lock import folder_lock
 from data_collect.shards.writer import write_atomic
 from game_wm.device import usable
-from game_wm.memory.first_person.camera import Sources, draw_pair
-from game_wm.memory.first_person.episodic import YOUNG, EpisodicMemory, Places
-from game_wm.memory.first_person.geometry import Geometry
-from game_wm.memory.first_person.pose import move, relative
-from game_wm.memory.first_person.recent import KEPT, RecentFrames, steady
-from game_wm.memory.first_person.views import COVER, as_latents
+from game_wm.memory.first_person.camera import Sources
+from game_wm.memory.first_person.episodic import YOUNG
+from game_wm.memory.first_person.recent import KEPT, RecentFrames
+from game_wm.memory.first_person.system import FirstPersonMemory
+from game_wm.memory.protocol import Frame, Memory, Prompt
 from game_wm.model.tokenizer import Tokenizer
-from train.checkpoints import load_geometry, load_tokenizer
+from train.checkpoints import load_memory, load_tokenizer
 from train.commands import tools
 from train.data.encode import tokenizer_hash
 from train.data.windows import LatentStore, Span, shard_path
@@ -57,13 +58,14 @@ BATCH, BATCH_GPU = 16, 2048  # frames that are drawn at once: on a processor, wh
 TOGETHER = 128  # episodes that a GPU walks through at once
 
 
-def draw_views(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer, aligned: bool = False) -> bool:
+def draw_views(latents: str | Path, memory: Memory, tokenizer: Tokenizer, aligned: bool = False) -> bool:
     """Write the views of all frames; False when that had been done. Raises `UserError` where it cannot."""
     store = LatentStore(latents)
     if store.index["tokenizer"] != tokenizer_hash(tokenizer):
         raise UserError(f"{latents} was encoded by another tokenizer: name that one with --tokenizer")
-    read = {name: value for name, value in geometry.state_dict().items() if not name.startswith("atlas.")}
-    weights = np.concatenate([value.cpu().flatten().numpy() for value in read.values()], dtype=np.float64)
+    memory = memory.for_recordings(aligned)
+    parts = [np.zeros(0), *(value.cpu().flatten().numpy() for value in memory.weights())]
+    weights = np.concatenate(parts, dtype=np.float64)
     key = store.views_key(aligned) + f"{(weights * np.arange(1, len(weights) + 1)).sum():.6e}"
     path = store.directory / "views.json"
     try:
@@ -80,12 +82,14 @@ def draw_views(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer, al
         write_atomic(path, json.dumps({"key": key, "shards": done}))
         task = stack.enter_context(Task("views", sum(store.lengths), "frames"))
         task.advance(sum(store.index["shards"][:done]))
-        each = views_of(stack, store, ahead, geometry, tokenizer, aligned)
+        each = views_of(stack, store, ahead, memory, tokenizer)
         for number in range(done, len(store.shards)):
-            shape = (store.index["shards"][number], 2 * (store.latent_shape[0] + COVER), *store.latent_shape[1:])
-            views = np.zeros(shape, np.float16)
+            views = np.zeros((0,), np.float16)
             for episode in (episode for episode in store.episodes if episode["shard"] == number):
-                views[episode["offset"] :][: episode["frames"]] = next(each)
+                drawn = next(each)
+                if not len(views):
+                    views = np.zeros((store.index["shards"][number], *drawn.shape[1:]), np.float16)
+                views[episode["offset"] :][: episode["frames"]] = drawn
                 task.advance(episode["frames"])
             out = shard_path(store.directory, "views", number)
             with whole(out) as file:
@@ -96,60 +100,85 @@ def draw_views(latents: str | Path, geometry: Geometry, tokenizer: Tokenizer, al
 
 
 def views_of(
-    stack: ExitStack, store: LatentStore, episodes: list[int], geometry: Geometry, tokenizer: Tokenizer, aligned: bool
+    stack: ExitStack, store: LatentStore, episodes: list[int], memory: Memory, tokenizer: Tokenizer
 ) -> Iterator[np.ndarray]:
     """The views of these episodes in turn: many at once on a GPU, elsewhere by one process a core, since much of it is
     no matrix product."""
-    if geometry.focal.device.type != "cpu":
+    if next(tokenizer.parameters()).device.type != "cpu":
         groups = [episodes[i : i + TOGETHER] for i in range(0, len(episodes), TOGETHER)]
-        return (views for group in groups for views in draw_episodes(store, group, geometry, tokenizer, aligned))
+        return (views for group in groups for views in draw_episodes(memory, store, group, tokenizer))
     cores = torch.get_num_threads()
     if cores == 1 or len(episodes) == 1:
-        return (draw_episodes(store, [number], geometry, tokenizer, aligned)[0] for number in episodes)
-    about = str(store.directory), geometry, tokenizer, aligned
+        return (draw_episodes(memory, store, [number], tokenizer)[0] for number in episodes)
+    about = str(store.directory), memory, tokenizer
     return stack.enter_context(spread("train.first_person.draw_views:worker", about, episodes, cores))
 
 
-def worker(latents: str, geometry: Geometry, tokenizer: Tokenizer, aligned: bool) -> Callable[[int], np.ndarray]:
+def worker(latents: str, memory: Memory, tokenizer: Tokenizer) -> Callable[[int], np.ndarray]:
     """What a process of `spread` does: the number of an episode -> its views."""
     store = LatentStore(latents)
-    return lambda number: draw_episodes(store, [number], geometry, tokenizer, aligned)[0]
+    return lambda number: draw_episodes(memory, store, [number], tokenizer)[0]
 
 
+@singledispatch
 @torch.no_grad()
-def draw_episodes(
-    store: LatentStore, numbers: list[int], geometry: Geometry, tokenizer: Tokenizer, aligned: bool = False
+def draw_episodes(memory: Memory, store: LatentStore, numbers: list[int], tokenizer: Tokenizer) -> list[np.ndarray]:
+    """The views (F, V * (C + COVER), h, w), float16, of each of these episodes; zero for its first frame.
+
+    This is the way of any memory, frame by frame, as play goes. `first_person` below draws many frames at once."""
+    device, drawn = next(tokenizer.parameters()).device, []
+    for number in numbers:
+        prompt = read_episodes(store, [number], device, memory.placed)
+        state, views = memory.start(prompt.part(slice(1)), tokenizer), list[Tensor]()
+        for t in range(1, prompt.latents.shape[1]):
+            latent, action = prompt.latents[:, t], prompt.actions[:, t - 1]
+            step = memory.foresee(state, action)
+            found = memory.views(state, step, tokenizer)
+            assert found is not None, "a memory without views has nothing to draw"
+            views.append(found)
+            memory.commit(state, step, Frame(latent, tokenizer.decode(latent), action))
+            memory.store(state)
+        drawn.append(F.pad(torch.cat(views), (0, 0, 0, 0, 0, 0, 1, 0)).half().cpu().numpy())
+    return drawn
+
+
+@draw_episodes.register
+@torch.no_grad()
+def first_person(
+    memory: FirstPersonMemory, store: LatentStore, numbers: list[int], tokenizer: Tokenizer
 ) -> list[np.ndarray]:
-    """The views (F, 2 * (C + COVER), h, w), float16, of each of these episodes; none of its first frame."""
-    device, lengths = geometry.focal.device, [store.lengths[number] for number in numbers]
-    wanted = ["latents", "actions", *(["pose"] if aligned and store.index["pose"] else [])]
-    latents, actions, *poses = (
-        torch.stack([lengthened(store.read(name, Span(n, 0, f)), max(lengths)) for n, f in zip(numbers, lengths)])
-        .to(device)
-        for name in wanted
-    )  # fmt: skip
+    """The same for first-person memory: all episodes walk at once (`walk`), and then frames are drawn in batches."""
+    device, lengths = memory.geometry.focal.device, [store.lengths[number] for number in numbers]
+    prompt = read_episodes(store, numbers, device, memory.placed)
     with torch.autocast(device.type, torch.bfloat16):
-        led = F.pad(relative(poses[0][:, :-1], poses[0][:, 1:]), (0, 0, 1, 0)) if poses else None
-        frames = RecentFrames.read(geometry, tokenizer.decode, latents, actions, steps_BT3=led)
+        frames = memory.read(prompt, tokenizer)
     seeds = [store.episodes[n]["seed"] for n in numbers]
-    which, sources, there, coming = walk(
-        frames, actions, geometry, seeds, frames.steps if aligned else None, bool(poses)
-    )
+    recalled = walk(memory, frames, prompt, seeds)
     drawn = []
-    at = torch.arange(latents.shape[1], device=device).repeat(len(numbers), 1)
+    at = torch.arange(prompt.latents.shape[1], device=device).repeat(len(numbers), 1)
     episode = torch.arange(len(numbers), device=device)[:, None].expand_as(at)
     kept = at < torch.tensor(lengths, device=device)[:, None]
     for e, t in zip(*(x[kept].split(BATCH if device.type == "cpu" else BATCH_GPU) for x in (episode, at)), strict=True):
-        rows = which[e, t] * there[e, t]
-        recalled = Sources(
-            frames.pictures[e[:, None], rows], frames.disparity[e[:, None], rows], sources[e, t], there[e, t]
-        )
-        warped = stretches(frames, e, t).sources(geometry, coming[e, t])
+        times, away, there, motion = (x[e, t] for x in recalled)
+        rows = times * there
+        sources = Sources(frames.pictures[e[:, None], rows], frames.disparity[e[:, None], rows], away, there)
+        recent = stretches(frames, e, t).sources(memory.geometry, motion)
         with torch.autocast(device.type, torch.bfloat16):
-            views = as_latents(tokenizer, draw_pair(recalled, warped, geometry.focal)).half()
+            views = memory.draw(sources, recent, tokenizer).half()
         views[t == 0] = 0
         drawn.append(views.cpu())
     return [part.numpy() for part in torch.cat(drawn).split(lengths)]
+
+
+def read_episodes(store: LatentStore, numbers: list[int], device: torch.device, poses: bool = False) -> Prompt:
+    """Recorded episodes in 32 bits, the last frame of the shorter ones repeated; with `poses`, if there are any."""
+    longest = max(store.lengths[number] for number in numbers)
+    spans = [Span(number, 0, store.lengths[number]) for number in numbers]
+    latents, actions, *rest = (
+        torch.stack([lengthened(store.read(name, span), longest) for span in spans]).to(device)
+        for name in ["latents", "actions", *(["pose"] if poses and store.index["pose"] else [])]
+    )
+    return Prompt(latents, actions, None, *rest)
 
 
 def lengthened(rows: np.ndarray, frames: int) -> Tensor:
@@ -166,56 +195,57 @@ def stretches(frames: RecentFrames, episode: Tensor, at: Tensor) -> RecentFrames
     return past
 
 
+class Lapses:
+    """What memory is made to miss: by chance, anew for every stretch of `STRETCH` frames of each episode."""
+
+    def __init__(self, seeds: list[int], device: torch.device) -> None:
+        self.randoms = [torch.Generator().manual_seed(seed % 2**63) for seed in seeds]
+        self.device = device
+
+    def begin(self) -> None:
+        """A new stretch: frames of `young` frames or less are hidden, `missing` episodes recall nothing, and what the
+        `wrong` ones recall is of another place."""
+        hidden, length, kind = torch.stack([torch.rand(3, generator=random) for random in self.randoms]).T
+        shortest = (SHORTEST * (LONGEST / SHORTEST) ** length).round().long()
+        self.young = torch.where(hidden < HIDDEN, shortest, YOUNG).to(self.device)
+        self.missing = (kind < MISSING).to(self.device)
+        self.wrong = [i for i, x in enumerate(kind.tolist()) if MISSING <= x < MISSING + WRONG]
+
+    def confuse(self, times_ER: Tensor, now: int) -> None:
+        """Have the wrong ones recall any frame, in place."""
+        for i in self.wrong:
+            times_ER[i] = int(torch.randint(now, (), generator=self.randoms[i]))
+
+
 def walk(
-    frames: RecentFrames,
-    actions: Tensor,
-    geometry: Geometry,
-    seeds: list[int],
-    led: Tensor | None = None,
-    sure: bool = False,
+    memory: FirstPersonMemory, frames: RecentFrames, prompt: Prompt, seeds: list[int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """For each frame of E episodes: which frames are recalled (E, F, R), their poses seen from its own (E, F, R, 3),
-    whether there is one (E, F, R), and the step that was foreseen to lead to it (E, F, 3), or that `led`
-    there. `sure`: the frames' steps were recorded."""
-    config, device = geometry.config, actions.device
-    pictures, disparity, was = frames.pictures, frames.disparity, frames.steps
-    pasts = geometry.motion.pasts(was, frames.actions)[:, 1:]
-    flat = [x.flatten(0, 1) for x in (frames.pairs, actions, pasts)]
-    coming, free = steady(geometry, geometry.motion.to_come(*flat)).view_as(was), None
-    if config.trail:
-        free = steady(geometry, geometry.motion.unhindered(*flat[1:])).view_as(was)
+    whether there is one (E, F, R), and the step (E, F, 3) that led to it: predicted, or that of an aligned network."""
+    actions, steps = prompt.actions, frames.steps
+    pasts = memory.geometry.motion.pasts(steps, frames.actions)[:, 1:]
+    expected = memory.expected(*(x.flatten(0, 1) for x in (frames.pairs, actions, pasts)))
+    seen, free = (x.view_as(steps) for x in expected)
     # Positions are put right at this resolution, so that no more of a picture need be kept here.
-    small = torch.stack(
-        [F.interpolate(x.float(), size=disparity.shape[-2:], mode="area").round().to(torch.uint8) for x in pictures]
-    )
-    places = Places(config.place, config.headings, config.growing)
-    shapes = small.shape[2:], disparity.shape[2:]
-    memory = EpisodicMemory.start(len(was), config.slots, *shapes, str(device), config.trail)
-    randoms = [torch.Generator().manual_seed(seed % 2**63) for seed in seeds]
-    nothing = torch.zeros(len(was), config.views, device=device)
-    found = [(nothing.long(), nothing[..., None].expand(-1, -1, 3), nothing > 0)]
-    for t in range(was.shape[1]):
-        now = torch.full((len(was),), t, device=device)
+    size = frames.disparity.shape[-2:]
+    small = [F.interpolate(x.float(), size=size, mode="area").round().to(torch.uint8) for x in frames.pictures]
+    kept = replace(frames, pictures=torch.stack(small))
+    store, lapses = memory.empty(kept.pictures, kept.disparity), Lapses(seeds, steps.device)
+    nothing = torch.zeros(len(steps), memory.geometry.config.views, device=steps.device)
+    found = [(nothing.long(), nothing[..., None].expand(-1, -1, 3), nothing > 0, steps[:, 0])]
+    for t in range(steps.shape[1]):
         if t % STRETCH == 0:
-            hidden, length, kind = torch.stack([torch.rand(3, generator=random) for random in randoms]).T
-            shortest = (SHORTEST * (LONGEST / SHORTEST) ** length).round().long()
-            young = torch.where(hidden < HIDDEN, shortest, YOUNG).to(device)
-            missing = (kind < MISSING).to(device)
-            wrong = [i for i, x in enumerate(kind.tolist()) if MISSING <= x < MISSING + WRONG]
+            lapses.begin()
         if t:
-            if led is not None:
-                coming[:, t - 1] = led[:, t]
-            elif free is not None:
-                coming[:, t - 1], _ = memory.coming(places, coming[:, t - 1], free[:, t - 1])
-            pose = move(memory.pose, coming[:, t - 1])
-            which, sources, there = memory.choose(places, pose, now, config.views, geometry.focal, young)
-            times = memory.times.flatten(1).gather(1, which)
-            for i in wrong:  # what it recalls is of another place
-                times[i] = int(torch.randint(t, (), generator=randoms[i]))
-            found.append((times, sources, there & ~missing[:, None]))
-        memory.arrive(places, was[:, t], small[:, t], disparity[:, t], now, geometry.focal, sure)
-    which, sources, there = (torch.stack(x, 1) for x in zip(*found, strict=True))
-    return which, sources, there, coming.roll(1, 1)
+            now = torch.full((len(steps),), t, device=steps.device)
+            motion = steps[:, t] if memory.aligned else memory.predict(store, seen[:, t - 1], free[:, t - 1])[0]
+            which, away, there = memory.choose(store, motion, now, lapses.young)
+            times = store.times.flatten(1).gather(1, which)
+            lapses.confuse(times, t)
+            found.append((times, away, there & ~lapses.missing[:, None], motion))
+        memory.arrive(store, kept, t, sure=prompt.poses is not None)
+    times, away, there, motion = (torch.stack(x, 1) for x in zip(*found, strict=True))
+    return times, away, there, motion
 
 
 def main(arguments: list[str]) -> int:
@@ -223,6 +253,6 @@ def main(arguments: list[str]) -> int:
     options = tools.views().parse_args(arguments)
     use_all_cores()
     device = usable(options.device)
-    networks = load_geometry(options.geometry, device), load_tokenizer(options.tokenizer, device)
+    networks = load_memory(options.geometry, device), load_tokenizer(options.tokenizer, device)
     draw_views(options.latents, *networks, options.aligned)
     return 0

@@ -211,10 +211,10 @@ class GeometryModule(StageModule):
         )
         known = torch.where(torch.rand(len(truth), 1, 1, device=self.device) < 0.5, truth, read)
         past = motion.pasts(known, led)  # of each step and of what comes after the last
-        was = motion.led_here(*(x.flatten(0, 1) for x in (pair, led, past[:, :-1]))).view_as(truth)
+        was = motion.estimate_step(*(x.flatten(0, 1) for x in (pair, led, past[:, :-1]))).view_as(truth)
         # What comes after the last pair is not in the window.
         following = past[:, 1:-1].flatten(0, 1)
-        coming = motion.to_come(pair[:, :-1].flatten(0, 1), led[:, 1:].flatten(0, 1), following)
+        coming = motion.predict_step(pair[:, :-1].flatten(0, 1), led[:, 1:].flatten(0, 1), following)
         was, coming = self.off(was, truth), self.off(coming.view_as(truth[:, 1:]), truth[:, 1:])
         if motion.free is not None and not self.geometry.motion.inertia:
             free = usual_loss(motion, led[:, 1:], past[:, 1:-1], truth[:, 1:])

@@ -52,13 +52,13 @@ def unposed_losses(
     pair = pair if trying else pair.detach()
     led = actions_BTA[:, :-1]
     past = motion.pasts(motion.reckon(pair, led), led)
-    was = motion.led_here(*(x.flatten(0, 1) for x in (pair, led, past[:, :-1]))).unflatten(0, led.shape[:2])
+    was = motion.estimate_step(*(x.flatten(0, 1) for x in (pair, led, past[:, :-1]))).unflatten(0, led.shape[:2])
     steps = torch.cat((was[..., :2].detach(), was[..., 2:]), -1) if trying else was
     photo, other, rough, disparity = depth_losses(geometry, tokenizer, latents_BTChw, trace(steps), target, distant)
     # A step is predicted from the one before it.
     goal = steps.detach()[:, 1:].flatten(0, 1)
     known = motion.pasts(steps.detach(), led)[:, 1:-1].flatten(0, 1)
-    coming = motion.to_come(pair[:, :-1].flatten(0, 1), led[:, 1:].flatten(0, 1), known)
+    coming = motion.predict_step(pair[:, :-1].flatten(0, 1), led[:, 1:].flatten(0, 1), known)
     coming = ((coming - goal) / motion.unit)[..., :2].square().mean()
     size = (disparity.mean((1, 2)).log().mean() - math.log(MEAN_DISPARITY)).square()
     moved = steps.detach()[..., :2].norm(dim=-1).mean() / geometry.config.place

@@ -19,7 +19,7 @@ import signal
 import statistics
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,10 @@ from game_wm.evaluation.rollout import roll
 from game_wm.evaluation.truth import game as real_game
 from game_wm.evaluation.truth.game import RealGame
 from game_wm.evaluation.truth.plays import Truth, stack
+from game_wm.memory.protocol import NoMemory
 from game_wm.world import WorldModel
 from train.assemble import assemble
-from train.checkpoints import load_dynamics, load_geometry, load_tokenizer, read_checkpoint
+from train.checkpoints import load_dynamics, load_memory, load_tokenizer, read_checkpoint
 from train.commands import tools
 from train.data.encode import tokenizer_hash
 from train.data.windows import LatentStore
@@ -167,11 +168,10 @@ class Trial:
         """The playable file, whose dreams begin with the protocol's own prompts; the training checkpoint goes."""
         last = self.folder / self.stage / "last.ckpt"
         tokenizer, (network, objective) = load_tokenizer(self.tokenizer), load_dynamics(last)
-        geometry = load_geometry(self.geometry) if self.geometry and network.config.views else None
-        memory = replace(geometry.config, **self.candidate.memory) if geometry else None
+        memory = load_memory(self.geometry) if self.geometry and network.config.views else NoMemory()
         state, p = read_checkpoint(last), truth.prompt
         calls = self.protocol.steps or state["game_wm"]["settings"]["model"].get("student_steps")
-        model = assemble(tokenizer, network, objective, geometry, calls, memory)
+        model = assemble(tokenizer, network, objective, memory, calls, self.candidate.memory if memory.config else None)
         trained = {**state["game_wm"]["trained"], "steps": state["global_step"]}
         contexts = truth.frames[:8, :p], truth.actions[:8, : p - 1]
         save(self.path, Checkpoint(model, self.store.schema, self.store.game, *contexts, trained, self.name, self.path))

@@ -266,12 +266,12 @@ class Runner:
 
     def draw_views(self) -> None:
         """What the denoiser is shown of every frame, beside the latents."""
-        from train.checkpoints import load_geometry, load_tokenizer
+        from train.checkpoints import load_memory, load_tokenizer
         from train.first_person.draw_views import draw_views
 
-        geometry = load_geometry(self.folder / "geometry" / "last.ckpt", self.device)
+        memory = load_memory(self.folder / "geometry" / "last.ckpt", self.device)
         tokenizer = load_tokenizer(self.folder / "tokenizer" / "last.ckpt", self.device)
-        draw_views(self.folder / "latents", geometry, tokenizer)
+        draw_views(self.folder / "latents", memory, tokenizer)
 
     # --- the result ---------------------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_collect.errors import UserError
-from game_wm.memory.first_person.views import COVER
+from game_wm.model.config import COVER
 from game_wm.model.convolution import ResidualBlock
 from game_wm.model.dynamics import Dynamics
 from game_wm.objectives.flow import FlowMatching, Predict, advance, mix
@@ -204,7 +204,7 @@ class DistillModule(DynamicsModule):
         time = latents.shape[1]
         seen, first, views = latents, self.config.history, self.views(batch)
         if self.dreams():
-            seen, views = self.roll_out(latents, actions, self.rollout, self.steps, views, batch.get("pose"))
+            seen, views = self.roll_out(batch, self.rollout, self.steps)
             first = time - self.rollout
         targets = first + self.some(time - first)
         drawn = None if views is None else views[:, targets]

@@ -9,7 +9,7 @@ C channels, h, w latent grid, A action vector.
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,31 +17,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data_collect.errors import UserError
-from game_wm.memory.first_person.camera import draw
-from game_wm.memory.first_person.geometry import Geometry
-from game_wm.memory.first_person.pose import relative
-from game_wm.memory.first_person.recent import KEPT, RecentFrames
-from game_wm.memory.first_person.views import COVER, as_latents, at_rest, unmoved
-from game_wm.model.config import DynamicsConfig
+from game_wm.memory.protocol import Memory, NoMemory, Prompt
+from game_wm.model.config import COVER, DynamicsConfig
 from game_wm.model.context import two_hot
 from game_wm.model.dynamics import Dynamics, Reading
 from game_wm.model.features import Features, perceptual_distance
 from game_wm.model.tokenizer import Tokenizer, earlier
 from game_wm.objectives import FlowMatching, Objective, make_objective, objective_entries
-from train.checkpoints import load_geometry, load_tokenizer
+from train.checkpoints import load_memory, load_tokenizer
 from train.data.windows import random_below
 from train.stages.callbacks import average_of, budget_of
 from train.stages.module import Kind, StageModule, make_optimizer
+from train.stages.rollout import Player, Rollout, roll_out
 from train.stages.tokenizer import psnr
 
 Batch = dict[str, Tensor]
-
-
-class Rollout(NamedTuple):
-    """Windows that end in the model's own frames (B, L, C, h, w), and the views (B, L, M, h, w) that it was shown."""
-
-    frames: Tensor
-    views: Tensor | None
 
 
 class DynamicsModule(StageModule):
@@ -105,7 +95,8 @@ class DynamicsModule(StageModule):
         self.rollout, self.rollout_from, self.rollout_share = rollout, rollout_from, rollout_share
         # In lists, so that frozen networks are no part of the checkpoint.
         self.frozen = [load_tokenizer(tokenizer)] if tokenizer else []
-        self.frozen_geometry = [load_geometry(geometry)] if geometry and self.config.warp else []
+        memory = load_memory(geometry).for_network(self.config) if geometry and self.config.views else NoMemory()
+        self.frozen_memory = [memory.within_window()]
         self.features = [Features()] if perceptual else []
         if self.decodes and not tokenizer:
             raise UserError("a loss on pixels needs the decoder: set --model.tokenizer")
@@ -136,14 +127,10 @@ class DynamicsModule(StageModule):
         assert self.tokenizer is not None
         return self.tokenizer
 
-    def decode(self, latents_BCHW: Tensor) -> Tensor:
-        """Latents (B, C, h, w) -> uint8 (B, H, W, 3)."""
-        return self.decoder.decode(latents_BCHW)
-
     @property
-    def geometry(self) -> Geometry:
-        """The frozen geometry, on this module's device."""
-        return self.frozen_geometry[0].to(self.device)
+    def memory(self) -> Memory:
+        """What a window suffices for of the frozen memory, on this module's device."""
+        return self.frozen_memory[0].to(self.device)
 
     def check_length(self, length: int) -> None:
         """`UserError` when windows of so many frames hold no targets, or nothing real before own rollouts."""
@@ -168,7 +155,7 @@ class DynamicsModule(StageModule):
         dreamt = self.dreams()
         if dreamt:
             first = time - self.rollout
-            seen, views = self.roll_out(latents, actions, self.rollout, views=views, poses=batch.get("pose"))
+            seen, views = self.roll_out(batch, self.rollout)
             noise = noise * 0.25
         targets = first + self.some(time - first)
         drawn = None if views is None else views[:, targets]
@@ -221,63 +208,22 @@ class DynamicsModule(StageModule):
         """Whether the stage of own rollouts has begun."""
         return budget_of(self.trainer).progress(self.trainer) >= self.rollout_from
 
-    @torch.no_grad()
-    def roll_out(
-        self,
-        latents_BLCHW: Tensor,
-        actions_BLA: Tensor,
-        frames: int,
-        steps: int | None = None,
-        views: Tensor | None = None,
-        poses: Tensor | None = None,
-    ) -> Rollout:
-        """The window with its last `frames` replaced by the model's own, under the true actions. What memory drew
-        stays, whose past is longer; warped are the model's own frames: an `aligned` network's from where the steps led,
-        of which `poses` (B, L, 3) are the recorded ones, if any.
-        """
-        start = latents_BLCHW.shape[1] - frames
-        steps = steps or self.objective.calls(latents_BLCHW[0, 0, 0].numel())
-        state = self.dynamics.start(latents_BLCHW[:, :start], actions_BLA[:, : start - 1])
-        made = [*latents_BLCHW[:, :start].unbind(1)]
-        shown = [] if views is None else [*views.unbind(1)]
-        recent = led = None
-        if self.config.warp:
-            first = max(0, start - KEPT - 1)
-            part = slice(first, None if self.config.aligned and poses is None else start)
-            if self.config.aligned and poses is not None:
-                led = F.pad(relative(poses[:, first:-1], poses[:, first + 1 :]), (0, 0, 1, 0))
-            known = None if led is None else led[:, : start - first]
-            real = RecentFrames.read(
-                self.geometry, self.decode, latents_BLCHW[:, part], actions_BLA[:, part], steps_BT3=known
-            )
-            recent = real.before(start - first)
-            led = real.steps if self.config.aligned and led is None else led
-        for t in range(start, start + frames):
-            action, noise = actions_BLA[:, t - 1], torch.randn_like(latents_BLCHW[:, 0])
-            if recent is not None:
-                step = recent.to_come(self.geometry, action) if led is None else led[:, t - first]
-                warped = as_latents(self.decoder, draw([recent.sources(self.geometry, step)], self.geometry.focal))
-                if led is not None:
-                    warped = unmoved(warped, made[-1], step)
-                shown[t] = torch.cat((shown[t][:, : -warped.shape[1]], warped), 1)
-            drawn = shown[t] if shown else None
-            latent = self.dynamics.generate(state, action, noise, steps, self.objective, drawn)
-            if self.config.aligned:
-                latent = at_rest(latent, made[-1], drawn)
-            self.dynamics.encode_context(state, latent, action)
-            if recent is not None:
-                sure = torch.full_like(step[:, :1], self.config.aligned, dtype=torch.bool)
-                picture = self.decode(latent).permute(0, 3, 1, 2)
-                recent.push(self.geometry, made[-1], latent, action, picture, (step, sure))
-            made.append(latent)
-        return Rollout(torch.stack(made, 1), torch.stack(shown, 1) if shown else None)
+    def roll_out(self, batch: Batch, frames: int, steps: int | None = None) -> Rollout:
+        """The windows with their last `frames` replaced by the model's own: see `rollout.py`."""
+        latents = batch["latents"]
+        steps = steps or self.objective.calls(latents[0, 0, 0].numel())
+        player = Player(self.dynamics, self.objective, steps, self.memory, self.tokenizer)
+        window = Prompt(latents, batch["actions"], None, batch.get("pose"))
+        return roll_out(player, window, frames, self.views(batch))
 
     def views(self, batch: Batch) -> Tensor | None:
-        """What this network is shown of real frames (B, L, M, h, w), of all that was drawn for them."""
+        """The views of recorded frames (B, L, M, h, w) that this network reads, of all that were drawn for them."""
         if not self.config.views:
             return None
-        recalled, warped = batch["views"].chunk(2, 2)
-        return torch.cat([recalled] * self.config.recall + [warped] * self.config.warp, 2)
+        drawn = batch["views"].split(self.config.channels + COVER, 2)
+        if len(drawn) > self.config.views:
+            drawn = [view for view, read in zip(drawn, (self.config.recall, self.config.warp), strict=True) if read]
+        return torch.cat(drawn, 2)
 
     @staticmethod
     def outcome_loss(outcomes: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
@@ -307,9 +253,9 @@ class DynamicsModule(StageModule):
 
     @torch.no_grad()
     def validation_step(self, batch: Batch, index: int) -> None:
-        latents, actions = batch["latents"], batch["actions"]
+        latents = batch["latents"]
         frames = min(16, latents.shape[1] - self.config.history)
-        made = self.roll_out(latents, actions, frames, views=self.views(batch), poses=batch.get("pose")).frames
+        made = self.roll_out(batch, frames).frames
         began = latents.shape[1] - frames
         for frame in sorted({1, min(4, frames), frames}):
             at = [(made, began + frame - 1), (latents, began + frame - 1), (latents, began - 1)]
@@ -332,12 +278,11 @@ class DynamicsModule(StageModule):
 
     def sample(self, batch: Batch) -> Tensor:
         """uint8 (rows, T, H, W, 3): truth and rollout in turn, of four windows; black without a tokenizer."""
-        latents, actions = batch["latents"][:4], batch["actions"][:4]
         if self.tokenizer is None:
             return torch.zeros(2, 1, 16, 16, 3, dtype=torch.uint8)
-        views = self.views({name: value[:4] for name, value in batch.items()})
-        count, poses = min(16, latents.shape[1] - self.config.history), batch.get("pose")
-        made = self.roll_out(latents, actions, count, views=views, poses=poses if poses is None else poses[:4]).frames
+        batch = {name: value[:4] for name, value in batch.items()}
+        latents = batch["latents"]
+        made = self.roll_out(batch, min(16, latents.shape[1] - self.config.history)).frames
         shown = [[part[:, -16:].flatten(0, 1) for part in (x, earlier(x))] for x in (latents, made)]
         rows = [self.tokenizer.decode(*each).unflatten(0, (len(latents), -1)) for each in shown]
         return torch.stack(rows, dim=1).flatten(0, 1)

@@ -23,7 +23,7 @@ from torch import Tensor
 from data_collect.schema import ActionSchema
 from game_wm.evaluation.control import Namer, triples
 from game_wm.evaluation.first_person.trips import reversed_actions
-from game_wm.evaluation.rollout import begin, device_of
+from game_wm.evaluation.rollout import begin, device_of, memory_of
 
 AHEAD, BACK, TURN = (8, 40), (6, 12), (6, 30)  # steps of a leg, the least and less than the most
 TURNS = 0.4  # share of the legs that follow a leg ahead
@@ -97,14 +97,6 @@ def share_named(namer: Namer, frames_NHWC: Tensor, actions_NA: Tensor) -> float:
     return float((choices[likelihood.argmax(1)] == actions_NA[2:]).all(1).float().mean())
 
 
-def usual(model: Any, state: Any, action_1A: Tensor) -> float | None:
-    """How far this button mostly leads; None in a model that does not reckon."""
-    geometry = getattr(model, "geometry", None)
-    if geometry is None or geometry.motion.free is None:
-        return None
-    return float(state.recent.unhindered(geometry, action_1A)[0, :2].norm())
-
-
 @torch.inference_mode()
 def lead(
     model: Any,
@@ -144,11 +136,11 @@ def lead(
         action = torch.from_numpy(button)
         walks = not leader.name.startswith("turn_")
         before = state.clone() if walks else state  # a turn is never taken back
-        wanted = usual(model, state, action[None].to(device)) if walks else None
+        wanted = memory_of(model).usual_length(state.memory, action[None].to(device)) if walks else None
         frame = step(button)
         free = not walks or share_named(namer, torch.stack([*frames[-2:], frame]), action.expand(3, -1)) == 1
         if wanted is not None:
-            free &= abs(float(state.recent.steps[0, -1, :2].norm()) - wanted) <= HELD_UP * wanted
+            free &= abs(memory_of(model).last_length(state.memory) - wanted) <= HELD_UP * wanted
         if not free:
             state = before
             leader.held_up()

@@ -101,10 +101,7 @@ def make_card(
         "trained": checkpoint.trained,
         "weights": weights,
     }
-    known = getattr(getattr(checkpoint.model, "geometry", None), "atlas", None)
-    if known is not None:
-        what = f"{len(known.poses)} pictures and {len(known.stops)} stretches of wall of the level"
-        head |= {"atlas": f"{what}, recorded for training"}
+    head |= checkpoint.model.memory.about()
     teacher = reference(checkpoint.path, f"{checkpoint.path.stem}-teacher.json")
     head |= {"teacher": teacher.name} if teacher else {}
     head |= {"notice": said} if (said := games.notice(checkpoint.game)) else {}

@@ -25,6 +25,7 @@ from game_wm.memory.first_person.atlas import Atlas
 from game_wm.memory.first_person.camera import EMPTY, align, rays
 from game_wm.memory.first_person.obstacles import horizon, seen_from, turned
 from game_wm.memory.first_person.pose import move, relative, wrap
+from game_wm.memory.protocol import NEVER
 
 WAYS = 4
 LIMIT = 2**14  # places are counted modulo twice this, along each axis
@@ -44,7 +45,6 @@ EXACT, ALIKE = 0.02, 0.03  # of a step's length, and radians: two poses that are
 CLOSE = 0.01  # of a place: a step of no length counts as so long
 NOWHERE = 1e6
 ALIGNED = 2  # frames by which a position is put right
-NEVER = 2**62  # a time that does not come
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class EpisodicMemory:
         for name, value in new.items():
             getattr(self, name)[players, slot, 0] = value
 
-    def coming(self, places: Places, step_B3: Tensor, unhindered_B3: Tensor) -> tuple[Tensor, Tensor]:
+    def predict_step(self, places: Places, step_B3: Tensor, unhindered_B3: Tensor) -> tuple[Tensor, Tensor]:
         """The step to come (B, 3), and whether it is sure (B, 1). `step` is what pictures make of it, `unhindered` what
         the action does where nothing is in the way.
 

@@ -152,7 +152,7 @@ class Motion(nn.Module):
         windows = [x.unfold(1, BEFORE, 1).flatten(0, 1).mT for x in padded]
         return self.past(*windows).unflatten(0, (len(steps_BT3), -1))
 
-    def led_here(self, pair_BE: Tensor, action_BA: Tensor, past_BP: Tensor) -> Tensor:
+    def estimate_step(self, pair_BE: Tensor, action_BA: Tensor, past_BP: Tensor) -> Tensor:
         """The step between the two frames, which `action` led to, after `past`."""
         return self._step(self.was, action_BA, past_BP, pair_BE)
 
@@ -166,10 +166,10 @@ class Motion(nn.Module):
         led = F.pad(actions_BLA, (0, 0, BEFORE, 0))
         for t in range(pairs_BLE.shape[1]):
             past = self.past(torch.stack(steps[-BEFORE:], 1), led[:, t : t + BEFORE])
-            steps.append(settle(self.led_here(pairs_BLE[:, t], actions_BLA[:, t], past)))
+            steps.append(settle(self.estimate_step(pairs_BLE[:, t], actions_BLA[:, t], past)))
         return torch.stack(steps, 1)[:, BEFORE:]
 
-    def to_come(self, pair_BE: Tensor, action_BA: Tensor, past_BP: Tensor) -> Tensor:
+    def predict_step(self, pair_BE: Tensor, action_BA: Tensor, past_BP: Tensor) -> Tensor:
         """The step that `action` will lead to after the two frames; `past` ends with the step between them."""
         return self._step(self.next, action_BA, past_BP, pair_BE)
 

@@ -64,7 +64,7 @@ def measured(
     for _ in range(SWEEPS):
         past = motion.pasts(steps[None], actions_LA[None])[0, :-1]
         usual = motion.unhindered(actions_LA, past)
-        start = best(usual, motion.led_here(pairs_LE, actions_LA, past))
+        start = best(usual, motion.estimate_step(pairs_LE, actions_LA, past))
         steps = best(steps, usual, improved(start, FINE))
     return best(steps, improved(steps, LAST))
 

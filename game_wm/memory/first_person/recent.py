@@ -91,54 +91,33 @@ class RecentFrames:
         return RecentFrames(*parts)
 
     def push(
-        self,
-        geometry: Geometry,
-        before: Tensor,
-        now: Tensor,
-        action_BA: Tensor,
-        picture_B3HW: Tensor,
-        foreseen: tuple[Tensor, Tensor] | None = None,
-    ) -> Tensor:
-        """A frame is finished, in place: its latent, the one before and the action between. The step (B, 3) it was: as
-        the picture shows it, unless `foreseen` (B, 3) was sure (B, 1)."""
-        pair = features(geometry, before, now)
-        step = steady(geometry, geometry.motion.led_here(pair, action_BA, self.past(geometry)))
-        if foreseen is not None:
-            step = torch.where(foreseen[1], foreseen[0], step)
-        pose = move(self.poses[:, -1], step)
-        there = torch.ones_like(self.there[:, 0])
-        new = (picture_B3HW, geometry.depth(now).float(), step, action_BA.to(self.actions), pose, pair, there)
+        self, picture_B3HW: Tensor, disparity_Bhw: Tensor, step_B3: Tensor, action_BA: Tensor, pair_BE: Tensor
+    ) -> None:
+        """Take a frame in, in place, and let go of the oldest."""
+        pose, there = move(self.poses[:, -1], step_B3), torch.ones_like(self.there[:, 0])
+        new = (picture_B3HW, disparity_Bhw, step_B3, action_BA.to(self.actions), pose, pair_BE, there)
         kept = (torch.cat((old[:, 1:], value[:, None]), 1) for old, value in zip(self.tensors(), new, strict=True))
         self.pictures, self.disparity, self.steps, self.actions, self.poses, self.pairs, self.there = kept
-        return step
 
     def past(self, geometry: Geometry) -> Tensor:
         """What the next step goes on from, as the motion network reads it."""
         return geometry.motion.past(self.steps[:, -BEFORE:], self.actions[:, -BEFORE:])
 
-    def to_come(self, geometry: Geometry, action_BA: Tensor) -> Tensor:
-        """The step (B, 3) that an action will lead to."""
-        return steady(geometry, geometry.motion.to_come(self.pairs[:, -1], action_BA, self.past(geometry)))
-
-    def unhindered(self, geometry: Geometry, action_BA: Tensor) -> Tensor:
-        """The step (B, 3) that an action mostly leads to, whatever is in the way."""
-        return steady(geometry, geometry.motion.unhindered(action_BA, self.past(geometry)))
-
-    def lost(self, geometry: Geometry) -> Tensor:
-        """The last step and what was lost of it to what was in the way (B, 2, 2), as the player now stands."""
+    def blocked_motion(self, geometry: Geometry) -> Tensor:
+        """The last step, and the part of it that something blocked (B, 2, 2), as the player now stands."""
         before = geometry.motion.past(self.steps[:, -BEFORE - 1 : -1], self.actions[:, -BEFORE - 1 : -1])
         step, known = self.steps[:, -1], self.there[:, -BEFORE - 1, None]
-        lost = (step - geometry.motion.unhindered(self.actions[:, -1], before)) * known
-        return turned(torch.stack((step, lost), 1)[..., :2], step[:, None, 2])
+        blocked = (step - geometry.motion.unhindered(self.actions[:, -1], before)) * known
+        return turned(torch.stack((step, blocked), 1)[..., :2], step[:, None, 2])
 
-    def losses(self, geometry: Geometry) -> Tensor:
-        """What was lost of every step of a sequence (B, T, 2), as the player then stands; nothing of the first one,
-        which goes on from what is not known."""
+    def blocked_motions(self, geometry: Geometry) -> Tensor:
+        """The blocked part of every step of a sequence (B, T, 2), as the player then stands. Zero for the first steps,
+        whose own past is not known."""
         steps, actions = self.steps[:, 1:], self.actions[:, 1:]
         pasts = geometry.motion.pasts(steps, actions)[:, :-1]
         free = geometry.motion.unhindered(actions.flatten(0, 1), pasts.flatten(0, 1)).unflatten(0, steps.shape[:2])
-        lost = F.pad(turned((steps - free)[..., :2], steps[..., 2])[:, BEFORE - 1 :], (0, 0, BEFORE, 0))
-        return lost[:, : self.steps.shape[1]]
+        blocked = F.pad(turned((steps - free)[..., :2], steps[..., 2])[:, BEFORE - 1 :], (0, 0, BEFORE, 0))
+        return blocked[:, : self.steps.shape[1]]
 
     def sources(self, geometry: Geometry, step_B3: Tensor) -> Sources:
         """What is drawn from where this step leads."""

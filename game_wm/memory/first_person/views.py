@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from game_wm.model.config import COVER
 from game_wm.model.tokenizer import Tokenizer
 
-COVER = 4  # channels that tell what is drawn: quarters of every cell
-RESTING = 0.01  # the mean square by which the latent of a cell changes at most where nothing happens
+SMALL_CHANGE = 0.01  # mean square change of a cell's latent, below which nothing has happened there
 
 
 def as_latents(tokenizer: Tokenizer, views: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -23,23 +23,23 @@ def as_latents(tokenizer: Tokenizer, views: Sequence[tuple[Tensor, Tensor]]) -> 
     return torch.cat(as_latent(tokenizer, pictures, known).chunk(len(views)), 1)
 
 
-def unmoved(views_BMhw: Tensor, last_BChw: Tensor, step_B3: Tensor) -> Tensor:
-    """Views whose last one, the warped, is the last latent itself where no step was taken: to draw and to code a
+def keep_view(views_BMhw: Tensor, last_BChw: Tensor, step_B3: Tensor) -> Tensor:
+    """Views whose last one, the warped, is the last latent itself where the player stands still: to draw and encode a
     picture again costs it a little each time."""
     last = torch.cat((last_BChw, torch.ones_like(last_BChw[:, :COVER])), 1).to(views_BMhw)
     others, warped = views_BMhw.split((views_BMhw.shape[1] - last.shape[1], last.shape[1]), 1)
-    return torch.cat((others, torch.where((step_B3 == 0).all(1)[:, None, None, None], last, warped)), 1)
+    return torch.cat((others, torch.where(_still(step_B3), last, warped)), 1)
 
 
-def at_rest(made_BChw: Tensor, last_BChw: Tensor, views_BMhw: Tensor | None) -> Tensor:
-    """A frame for which no step was taken (see `unmoved`), with the last one's cells wherever it changes them little:
-    what a network changes by mistake would add up."""
-    if views_BMhw is None:
-        return made_BChw
-    warped, cover = views_BMhw[:, -last_BChw.shape[1] - COVER :].split((last_BChw.shape[1], COVER), 1)
-    still = (warped == last_BChw).flatten(1).all(1) & (cover == 1).flatten(1).all(1)
-    little = (made_BChw - last_BChw).square().mean(1, keepdim=True) < RESTING
-    return torch.where(still[:, None, None, None] & little, last_BChw.to(made_BChw), made_BChw)
+def keep_still(made_BChw: Tensor, last_BChw: Tensor, step_B3: Tensor) -> Tensor:
+    """A generated frame that keeps the last one's cells where the player stands still and they change little: small
+    mistakes of the network would add up."""
+    little = (made_BChw - last_BChw).square().mean(1, keepdim=True) < SMALL_CHANGE
+    return torch.where(_still(step_B3) & little, last_BChw.to(made_BChw), made_BChw)
+
+
+def _still(step_B3: Tensor) -> Tensor:
+    return (step_B3 == 0).all(1)[:, None, None, None]
 
 
 def as_latent(tokenizer: Tokenizer, view_BCHW: Tensor, known_BHW: Tensor) -> Tensor:

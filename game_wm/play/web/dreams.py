@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from game_wm.acceleration.quality import Quality
     from game_wm.checkpoint import Checkpoint
     from game_wm.dream.saved import SavedDream
-    from game_wm.world import WorldState
+    from game_wm.state import WorldState
 
 PROMPT_BYTES = 512 << 20  # bytes of states in which dreams begin: fifteen places of the maze or of Doom
 REWIND_BYTES = 64 << 20  # bytes of what each player can take back: twenty seconds of them
@@ -70,9 +70,8 @@ class Dreams:
     def __init__(self, checkpoint: Checkpoint, steps: int | None, quality: Quality | None = None) -> None:
         self.checkpoint, self.steps, self.quality = checkpoint, steps, quality
         self.device = next(checkpoint.model.parameters()).device
-        memory = checkpoint.model.config.memory
         # What has grown cannot be put back in place.
-        self._rewind = REWIND_BYTES if memory is None or not memory.growing else 0
+        self._rewind = 0 if checkpoint.model.memory.grows else REWIND_BYTES
         self.batch = Batch(checkpoint.model)
         self._take_quality()
         self._seats: dict[int, Seat] = {}

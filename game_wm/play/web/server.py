@@ -74,8 +74,7 @@ class Server:
         heartbeat: float = HEARTBEAT,
     ) -> None:
         check(checkpoint, steps, context)
-        memory = checkpoint.model.config.memory
-        if memory is not None and memory.growing and players > 1:
+        if checkpoint.model.memory.grows and players > 1:
             raise UserError(f"{checkpoint.name} has a memory that grows, which cannot be shared: give --players 1")
         contexts = len(checkpoint.contexts_frames)
         self.checkpoint, self.token, self.heartbeat = checkpoint, token, heartbeat

@@ -211,7 +211,7 @@ class Commands:
 
     def memory(self) -> None:
         self.session.scene.inspect = not self.session.scene.inspect
-        if self.session.dream.state.episodic is None:
+        if not self.session.checkpoint.model.memory.reaches_back:
             self.session.scene.inspect = False
             self.window.say(f"{self.window.name} has no episodic memory")
         self.window.draw()

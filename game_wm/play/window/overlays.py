@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pygame
 
-from game_wm.memory.first_person.episodic import NEVER
+from game_wm.memory.protocol import NEVER
 from game_wm.play.scene import DIVERGED_DB
 from game_wm.play.window import display, paint
 from game_wm.play.window.paint import AMBER, INK, MUTED, RED, Board, put, text

@@ -16,8 +16,10 @@ from torch import Tensor
 from data_collect.errors import UserError
 from game_wm.acceleration.compilation import read_by_denoiser
 from game_wm.acceleration.export import RING
+from game_wm.memory.protocol import Frame
 from game_wm.model.dynamics import DynamicsState
-from game_wm.world import WorldModel, WorldState
+from game_wm.state import WorldState
+from game_wm.world import WorldModel
 
 
 def run(model: WorldModel, folder: Path) -> WorldModel:
@@ -52,13 +54,12 @@ def run(model: WorldModel, folder: Path) -> WorldModel:
     def decode(latents_BCHW: Tensor, before_BCHW: Tensor) -> Tensor:
         return run_file("decoder", {"latents": latents_BCHW, "before": before_BCHW})[0]
 
-    def commit(state: WorldState, clean_BCHW: Tensor, action_BA: Tensor, frames_BHWC: Tensor) -> tuple[Tensor, Tensor]:
-        before = state.dynamics.latents[:, -1].clone()
+    def commit(state: WorldState, step: Any, frame: Frame) -> tuple[Tensor, Tensor]:
         whole = state.to_dict()
         kept = {name: value for name, value in whole.items() if name.startswith("dynamics.")}
-        reward, termination, *after = run_file("context", {**kept, "clean": clean_BCHW, "action": action_BA})
+        reward, termination, *after = run_file("context", {**kept, "clean": frame.latent, "action": frame.action})
         state.dynamics = WorldState.from_dict(whole | dict(zip(kept, after, strict=True))).dynamics
-        model.place_frame(state, before, clean_BCHW, action_BA, frames_BHWC)
+        model.memory.commit(state.memory, step, frame)
         return reward, termination
 
     model.parts = replace(model.parts, denoise=partial(model.denoise, call=call), decode=decode, commit=commit)

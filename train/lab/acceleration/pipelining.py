@@ -12,12 +12,15 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from data_collect.errors import UserError
-from game_wm.world import WorldModel, WorldState
+from game_wm.memory.protocol import Frame
+from game_wm.state import WorldState
+from game_wm.world import WorldModel
 
 
 def pipeline(model: WorldModel) -> WorldModel:
@@ -41,13 +44,12 @@ def pipeline(model: WorldModel) -> WorldModel:
         decoding.append(pool.submit(fill, frames, clean_BCHW, before_BCHW, torch.get_num_threads()))
         return frames
 
-    def commit(state: WorldState, clean_BCHW: Tensor, action_BA: Tensor, frames_BHWC: Tensor) -> tuple[Tensor, Tensor]:
-        before = state.dynamics.latents[:, -1].clone()
+    def commit(state: WorldState, step: Any, frame: Frame) -> tuple[Tensor, Tensor]:
         with model.autocast():
-            outcome = model.dynamics.encode_context(state.dynamics, clean_BCHW, action_BA)
-        while decoding:
-            decoding.pop().result()
-        model.place_frame(state, before, clean_BCHW, action_BA, frames_BHWC)
+            outcome = model.dynamics.encode_context(state.dynamics, frame.latent, frame.action)
+            while decoding:
+                decoding.pop().result()
+            model.memory.commit(state.memory, step, frame)
         return outcome
 
     model.parts = replace(own, decode=decode, commit=commit)
