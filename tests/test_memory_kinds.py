@@ -183,4 +183,4 @@ def test_few_conditions_ask_which_memory_there_is() -> None:
         str(p.relative_to(ROOT)): asked(p) for p in paths if not any(p.is_relative_to(folder) for folder in inside)
     }
     found = {path: lines for path, lines in found.items() if lines}
-    assert sum(len(lines) for lines in found.values()) <= 15, found
+    assert sum(len(lines) for lines in found.values()) <= 20, found
