@@ -81,3 +81,42 @@ def loaded(web_path: Path) -> Any:
     from game_wm.checkpoint import load
 
     return load(web_path)
+
+
+@pytest.fixture
+def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Opens a window, see windowed.py."""
+    from windowed import opening
+
+    yield from opening(monkeypatch, tmp_path / "recordings")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with memory, whose episodes never end."""
+    from tiny import tiny_checkpoint
+
+    return tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny.safetensors", prompt=12, recall=True, endless=True)
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model as a real checkpoint."""
+    import torch
+    from fakes import MAZE
+
+    from game_wm.checkpoint import Checkpoint, save
+    from game_wm.model.config import DynamicsConfig
+    from game_wm.model.tokenizer import TokenizerConfig
+    from game_wm.world import WorldConfig, WorldModel
+
+    torch.manual_seed(0)
+    config = WorldConfig(
+        TokenizerConfig(height=16, width=16, channels=4, encoder_widths=(16, 16), decoder_widths=(16, 16)),
+        DynamicsConfig(channels=4, height=4, width=4, actions=4, window=4, widths=(32, 32), blocks=(1, 1),
+                       condition=32, context_width=32, context_blocks=1, heads=2, registers=1),
+    )  # fmt: skip
+    contexts = torch.randint(0, 255, (3, 5, 16, 16, 3), dtype=torch.uint8)
+    path = tmp_path_factory.mktemp("checkpoints") / "tiny.safetensors"
+    save(path, Checkpoint(WorldModel(config), MAZE, "maze", contexts, torch.zeros(3, 4, 4), {}, "tiny"))
+    return path

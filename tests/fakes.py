@@ -1,12 +1,14 @@
-"""A model that dreams by playing the true game, for tests of what is measured; its tokenizer loses nothing.
+"""Models without a network: one brightens its picture, for tests of play; one plays the true game, for tests of what is
+measured.
 
-class Fake(TrueGame): ...      # says which game, and what of it is dreamt; wants the fixture `in_32_bits`
+    session = Session(fake(MAZE, end=2))        # a checkpoint of the former, whose episodes end after two frames
+    class Fake(TrueGame): ...                   # says which game, and what of it is dreamt; wants `in_32_bits`
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,9 +16,40 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from data_collect.schema import ActionSchema
 from game_wm.world import Outcome
 
 SIZE = 32  # pixels of a side
+MAZE = ActionSchema(
+    "multibinary",
+    ("forward", "back", "turn_left", "turn_right"),
+    keys={"up": "forward", "down": "back", "left": "turn_left", "right": "turn_right"},
+    fps=20,
+)
+
+
+MAZE_WASD = replace(MAZE, keys={**MAZE.keys, "w": "forward", "s": "back"})
+
+
+ATARI = ActionSchema(
+    "discrete",
+    ("NOOP", "FIRE", "UP", "UPFIRE"),
+    keys={"up": "UP", "space": "FIRE", "p": "FIRE"},
+    fps=15,
+)
+
+
+CAR = ActionSchema(
+    "box",
+    ("steer", "gas"),
+    low=(-1, 0),
+    high=(1, 1),
+    keys={"left": "steer-", "right": "steer+", "up": "gas+"},
+    fps=25,
+)
+
+
+WASD = replace(MAZE, keys={"w": "forward", "s": "back", "a": "turn_left", "d": "turn_right"})
 
 
 @dataclass
@@ -30,11 +63,70 @@ class Playing:
         return copy.deepcopy(self)
 
 
-class TrueGame(nn.Module):
+class FakeModel(nn.Module):
+    """What play asks of any model, without a network."""
+
+    steps = 1
+    low_precision = quantised = compiled = False
+    compiling = None
+
+    def start(self, frames: Tensor, actions: Tensor, seeds: Tensor, poses: Tensor | None = None) -> Any:
+        raise NotImplementedError
+
+    def begin(self, frames: Tensor, actions: Tensor, seed: int, poses: Tensor | None = None) -> Any:
+        return self.start(frames[None], actions[None], torch.tensor([seed]))
+
+
+class Brightness:
+    """The picture and how many frames there were."""
+
+    nbytes, episodic = 1_000_000, None
+
+    def __init__(self, picture: Any) -> None:
+        self.picture, self.frames = picture, torch.zeros(1, dtype=torch.int64)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"picture": self.picture, "frames": self.frames}
+
+
+class BrighteningModel(FakeModel):
+    """The place is written in the red channel; "forward" (or the first axis) brightens the green one."""
+
+    def __init__(self, end: int | None = None) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.end, self.calls = end, []
+
+    def start(self, frames: Any, actions: Any, seeds: Any, poses: Any = None) -> Brightness:
+        assert frames.shape == (1, 3, 10, 15, 3) and actions.shape[:2] == (1, 2) and seeds.shape == (1,)
+        return Brightness(frames[0, -1].clone())
+
+    def step(self, state: Brightness, action: Any, steps: int) -> tuple[Any, Brightness]:
+        assert action.dtype == torch.float32 and action.shape[0] == 1
+        self.calls.append((action[0].tolist(), steps))
+        state.picture = state.picture.clone()
+        state.picture[..., 1] += int(action[0, 0])
+        state.frames += 1
+        ended = float(self.end is not None and int(state.frames) >= self.end)
+        return Outcome(state.picture[None], action[:, 0], torch.tensor([ended])), state
+
+
+def fake(schema: ActionSchema = MAZE, end: int | None = None) -> Any:
+    contexts = torch.zeros(4, 3, 10, 15, 3, dtype=torch.uint8)
+    contexts[..., 0] = torch.arange(4)[:, None, None, None] * 10
+    actions = torch.zeros(4, 2, schema.size)
+    return SimpleNamespace(
+        model=BrighteningModel(end), schema=schema, game="maze", name="fake", parameters=1_500_000,
+        contexts_frames=contexts, contexts_actions=actions, prompt=lambda i: (contexts[i], actions[i], None),
+        check_steps=lambda steps: None,
+    )  # fmt: skip
+
+
+class TrueGame(FakeModel):
     """Dreams what the game does; with `frozen`, shows the last frame for ever."""
 
     height = width = SIZE
-    window, steps, low_precision, quantised, compiled = 4, 1, False, False, False
+    window = 4
     config = SimpleNamespace(dynamics=SimpleNamespace(tokens=7))
     frozen = False
 

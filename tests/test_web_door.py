@@ -184,7 +184,7 @@ def test_connections_come_at_a_rate(
     loaded: Checkpoint, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Those beyond it wait, and come in then."""
-    monkeypatch.setattr(door, "ACCEPTED", (10.0, 4.0))
+    monkeypatch.setattr(door, "ACCEPTED", (1.0, 4.0))
 
     async def play() -> None:
         async with served(loaded) as table, beside(table, capfd):
