@@ -58,24 +58,34 @@ def record_parser() -> Parser:
 
 def record(words: list[str]) -> int:
     """Record, and say what the folder then holds."""
+    return make_recording(**vars(record_parser().parse_args(words)))
+
+
+def make_recording(
+    out: str,
+    game: str,
+    player: str,
+    frames: int,
+    workers: int = 1,
+    seed: int | None = None,
+    episode_frames: int | None = None,
+    minutes: float | None = None,
+) -> int:
+    """The same, told by values; the exit status."""
     from data_collect.recording.record import record
     from data_collect.shards.inspect import size
 
-    arguments = record_parser().parse_args(words)
     started = time.monotonic()
-    dataset = record(
-        arguments.out, arguments.game, arguments.player, arguments.frames,
-        arguments.workers, arguments.seed, arguments.episode_frames, arguments.minutes,
-    )  # fmt: skip
+    dataset = record(out, game, player, frames, workers, seed, episode_frames, minutes)
     card = dataset.card
     print(
-        f"{arguments.out}: {card['frames']:,} frames in {card['episodes']:,} episodes, {card['shards']} shards, "
+        f"{out}: {card['frames']:,} frames in {card['episodes']:,} episodes, {card['shards']} shards, "
         f"{size(card['bytes'])}, after {time.monotonic() - started:,.1f} s"
     )
-    if card["frames"] < arguments.frames and arguments.minutes is not None:
-        print(f"its {arguments.minutes:g} minutes were over before the {arguments.frames:,} frames that were wanted")
+    if card["frames"] < frames and minutes is not None:
+        print(f"its {minutes:g} minutes were over before the {frames:,} frames that were wanted")
     if faults := card["faults"]:
-        print(f"{len(faults):,} episodes ended because the game failed: {arguments.out}/dataset.json tells why")
+        print(f"{len(faults):,} episodes ended because the game failed: {out}/dataset.json tells why")
     return 0
 
 

@@ -64,30 +64,43 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m game_wm evaluate`: measure a checkpoint and write its card. `UserError` for what the user can mend."""
     arguments = parser().parse_args(argv)
-    options = options_of(arguments)
+    return evaluate(
+        arguments.checkpoint, options_of(arguments), arguments.out, arguments.replace, arguments.json
+    )
 
+
+def evaluate(
+    weights_at: Path, options: Options, out: Path | None = None, replace: bool = False, into: str | None = None
+) -> int:
+    """Measure the checkpoint in a file, and write its card; the exit status. Raises `UserError`.
+
+    Args:
+        out: folder of the card, if not that of the checkpoint.
+        replace: put this sample into the card even where it holds a larger one.
+        into: a file for the card with these figures; - is standard output.
+    """
     from game_wm.checkpoint import load
     from game_wm.evaluation.report.card import file_hash, merge, read, writable, write
     from game_wm.evaluation.report.page import section
     from game_wm.evaluation.report.publish import make_card, path_of, publish
     from game_wm.evaluation.suites import measure
 
-    checkpoint = prepared(arguments.checkpoint, options)
-    path = path_of(checkpoint, options, arguments.out)
+    checkpoint = prepared(weights_at, options)
+    path = path_of(checkpoint, options, out)
     writable(path.parent)
     card = read(path)  # a file that is no card is told of before the work
-    if arguments.json and arguments.json != "-":
-        writable(Path(arguments.json).parent, "--json")
+    if into and into != "-":
+        writable(Path(into).parent, "--json")
     if "revisit" in options.suites and (window := options.window_of(checkpoint.path)):
         load(window)
-    weights = file_hash(arguments.checkpoint)  # of now: the file may be replaced meanwhile
+    weights = file_hash(weights_at)  # of now: the file may be replaced meanwhile
     announce(checkpoint, options)
     if card and card.get("weights") != weights:
-        print(f"{path} is of other weights than {arguments.checkpoint} now has: it is replaced", file=sys.stderr)
-    said = sys.stderr if arguments.json == "-" else sys.stdout
+        print(f"{path} is of other weights than {weights_at} now has: it is replaced", file=sys.stderr)
+    said = sys.stderr if into == "-" else sys.stdout
     for found in measure(checkpoint, options):
-        new = make_card(checkpoint, options, found, weights, arguments.out)
-        place = publish(path, new, found.pictures, options.episodes, arguments.replace)
+        new = make_card(checkpoint, options, found, weights, out)
+        place = publish(path, new, found.pictures, options.episodes, replace)
         card = merge(card, new)
         if not found.whole:
             continue
@@ -99,10 +112,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 file=sys.stderr,
             )
     text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
-    if arguments.json == "-":
+    if into == "-":
         sys.stdout.write(text)
-    elif arguments.json:
-        write(Path(arguments.json), text)
+    elif into:
+        write(Path(into), text)
     return 0
 
 

@@ -100,7 +100,8 @@ def depth() -> Parser:
 
 def motion() -> Parser:
     """Flags of `motion`."""
-    return _part("motion", "Motion with inertia, on all steps at once.", "checkpoint of `python -m train geometry`")
+    about = "Motion with inertia, on all steps at once."
+    return _part("motion", about, "checkpoint of `python -m train geometry`", steps=6000)
 
 
 def atlas() -> Parser:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -162,20 +163,28 @@ def draw_atlas(store: LatentStore, spans: Sequence[Span], geometry: Geometry, pi
     return Atlas(shown, disparity[kept], torch.from_numpy(poses[kept]), stops(store, spans, geometry))
 
 
-def main(arguments: list[str]) -> int:
-    """`python -m train atlas`."""
-    options = tools.atlas().parse_args(arguments)
+def make_atlas(latents: str, geometry: Path, out: Path, held_out: float = 0.04, pictures: int = 1500) -> None:
+    """Write a geometry that goes on from another one, with the atlas of encoded recordings.
+
+    Args:
+        held_out: share of the episodes, the last, that are kept from training.
+    """
     use_all_cores()
-    geometry, store = load_geometry(options.geometry), LatentStore(options.latents)
-    if not (geometry.motion.inertia and store.index["pose"]):
+    network, store = load_geometry(geometry), LatentStore(latents)
+    if not (network.motion.inertia and store.index["pose"]):
         raise UserError(
             "an atlas is drawn where poses are recorded, with a geometry that was trained with inertia and exact: true"
         )
-    state = read_checkpoint(options.geometry)
-    spans = store.split(options.held_out, False)
-    atlas = draw_atlas(store, spans, geometry, options.pictures)
+    state = read_checkpoint(geometry)
+    spans = store.split(held_out, False)
+    atlas = draw_atlas(store, spans, network, pictures)
     say(f"{len(atlas.poses)} pictures and {len(atlas.stops)} stretches of wall")
     state["config"]["geometry"]["atlas"] = True
-    save_part(state, "geometry.atlas", {name: getattr(atlas, name) for name in NAMES}, options.out)
-    say(f"wrote {options.out}")
+    save_part(state, "geometry.atlas", {name: getattr(atlas, name) for name in NAMES}, out)
+    say(f"wrote {out}")
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m train atlas`."""
+    make_atlas(**vars(tools.atlas().parse_args(arguments)))
     return 0

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -102,24 +103,32 @@ def off_by(depth: Depth, frames: Frames) -> list[float]:
     return [float(x) for x in np.expm1(np.quantile(off, [0.5, 0.75, 0.9]))]
 
 
-def main(arguments: list[str]) -> int:
-    """`python -m train depth`."""
-    options = tools.depth().parse_args(arguments)
+def learn_depth(latents: str, geometry: Path, out: Path, held_out: float = 0.04, steps: int = 3000) -> None:
+    """Write a geometry that goes on from another one, with its depth learnt from what the game knows.
+
+    Args:
+        held_out: share of the episodes, the last, that are kept from training.
+    """
     use_all_cores()
     torch.manual_seed(0)
-    geometry, store = load_geometry(options.geometry), LatentStore(options.latents)
+    network, store = load_geometry(geometry), LatentStore(latents)
     if not store.index["pose"]:
-        raise UserError(f"{options.latents} has no poses: depth is asked for where the player stood")
-    state, config = read_checkpoint(options.geometry), geometry.config
+        raise UserError(f"{latents} has no poses: depth is asked for where the player stood")
+    state, config = read_checkpoint(geometry), network.config
     with Guest(store.game) as game:
         known = known_disparity(game, config.place, config.height, config.width)
-        learnt, held_out = (Frames(store, store.split(options.held_out, held), known) for held in (False, True))
-        before = off_by(geometry.depth, held_out)
-        depth = fit(geometry.depth, learnt, options.steps)
-        after = off_by(depth, held_out)
+        learnt, judged = (Frames(store, store.split(held_out, held), known) for held in (False, True))
+        before = off_by(network.depth, judged)
+        depth = fit(network.depth, learnt, steps)
+        after = off_by(depth, judged)
     for when, off in (("before", before), ("now", after)):
         half, more, most = (f"{100 * x:.1f} %" for x in off)
         say(f"depth, held-out episodes, {when}: half within {half}, three quarters {more}, nine in ten {most}")
-    save_part(state, "geometry.depth", depth.state_dict(), options.out)
-    say(f"wrote {options.out}")
+    save_part(state, "geometry.depth", depth.state_dict(), out)
+    say(f"wrote {out}")
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m train depth`."""
+    learn_depth(**vars(tools.depth().parse_args(arguments)))
     return 0

@@ -13,6 +13,7 @@ Legend: N steps, A action vector, P past of a step, E features of a pair of fram
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -65,21 +66,29 @@ def fit_heads(motion: Motion, recorded: Recorded, pairs: tuple[Tensor, Tensor], 
         descend("motion", optimizer, steps, loss, lambda i: HEADS_RATE * min(1.0, 2 * (1 - i / steps)))
 
 
-def main(arguments: list[str]) -> int:
-    """`python -m train motion`."""
-    options = tools.motion().parse_args(arguments)
+def learn_motion(latents: str, geometry: Path, out: Path, held_out: float = 0.04, steps: int = HEADS_STEPS) -> None:
+    """Write a geometry that goes on from another one, with its motion learnt on all steps of encoded recordings.
+
+    Args:
+        held_out: share of the episodes, the last, that are kept from training.
+    """
     use_all_cores()
-    geometry, store = load_geometry(options.geometry), LatentStore(options.latents)
-    if not (geometry.motion.inertia and store.index["pose"]):
+    network, store = load_geometry(geometry), LatentStore(latents)
+    if not (network.motion.inertia and store.index["pose"]):
         raise UserError(
             "motion is learnt so where poses are recorded, in a geometry that was trained with inertia and exact: true"
         )
-    state, motion = read_checkpoint(options.geometry), geometry.motion
-    spans = store.split(options.held_out, False)
+    state, motion = read_checkpoint(geometry), network.motion
+    spans = store.split(held_out, False)
     recorded = recorded_steps(store, spans)
     off = fit(motion, recorded)
     say(f"{len(recorded.steps)} steps; where nothing is in the way half of them are known to {off / 10:.5f} places")
-    fit_heads(motion, recorded, pairs(motion, store, spans))
-    save_part(state, "geometry.motion", motion.state_dict(), options.out)
-    say(f"wrote {options.out}")
+    fit_heads(motion, recorded, pairs(motion, store, spans), steps)
+    save_part(state, "geometry.motion", motion.state_dict(), out)
+    say(f"wrote {out}")
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m train motion`."""
+    learn_motion(**vars(tools.motion().parse_args(arguments)))
     return 0

@@ -16,6 +16,7 @@ picture, A action vector.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -124,6 +125,8 @@ def hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geometry
             end = perturbed_end(free[t], ends[t], aside) if float((ends[t] - free[t]).norm()) > NEARLY else ends[t]
             along = turned(before, towards[t]), turned(end, towards[t])
             found.append((known.half(), lines.half(), lengths[t], *along, torch.tensor(exact)))
+    if not found:
+        raise UserError(f"{store.directory}: in episodes {', '.join(str(span.episode) for span in spans)} nobody moves")
     return Hindered(*(torch.stack(x) for x in zip(*found, strict=True)))
 
 
@@ -196,28 +199,34 @@ def off_by(network: Obstacles, held_out: Hindered) -> tuple[float, float, float]
     return tuple(float(x.mean()) for x in (before[stopped], after[stopped], after[~stopped]))  # type: ignore[return-value]
 
 
-def main(arguments: list[str]) -> int:
-    """`python -m train obstacles`."""
-    options = tools.obstacles().parse_args(arguments)
+def learn_obstacles(latents: str, geometry: Path, out: Path, held_out: float = 0.04, steps: int = 8000) -> None:
+    """Write a geometry that goes on from another one, with what is in the way of players.
+
+    Args:
+        held_out: share of the episodes, the last, that are kept from training.
+    """
     use_all_cores()
     torch.manual_seed(0)
-    geometry, store = load_geometry(options.geometry), LatentStore(options.latents)
-    if not (geometry.motion.inertia and store.index["pose"]):
+    begun, store = load_geometry(geometry), LatentStore(latents)
+    if not (begun.motion.inertia and store.index["pose"]):
         raise UserError(
             "obstacles are learnt where poses are recorded, for a geometry trained with inertia and exact: true"
         )
-    state = read_checkpoint(options.geometry)
-    learnt, held_out = (
-        all_hindered_steps(store, store.split(options.held_out, held), geometry) for held in (False, True)
-    )
+    state = read_checkpoint(geometry)
+    learnt, judged = (all_hindered_steps(store, store.split(held_out, held), begun) for held in (False, True))
     network = Obstacles()
-    fit(network, learnt, options.steps)
-    before, after, free = off_by(network, held_out)
+    fit(network, learnt, steps)
+    before, after, free = off_by(network, judged)
     say(
         f"held-out steps that something hindered end {before:.4f} places from where they would end without, "
         f"{after:.4f} from where they are now said to; the others {free:.4f}"
     )
     state["config"]["geometry"]["obstacles"] = True
-    save_part(state, "geometry.obstacles", network.state_dict(), options.out)
-    say(f"wrote {options.out}")
+    save_part(state, "geometry.obstacles", network.state_dict(), out)
+    say(f"wrote {out}")
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m train obstacles`."""
+    learn_obstacles(**vars(tools.obstacles().parse_args(arguments)))
     return 0
