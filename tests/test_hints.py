@@ -154,7 +154,7 @@ PRINTS = {
     "train/lab/compare.py": [("python -m game_wm", "compare")],
     "train/lab/row": [("python -m game_wm", "compare")],
     "train/pipeline/": [("python -m train", "pipeline")],
-    "train/pipeline/plan.py": [("python -m train", "pipeline"), ("python -m data_collect", "record")],
+    "train/pipeline/flags.py": [("python -m train", "pipeline"), ("python -m data_collect", "record")],
     "train/data/encode.py": [("python -m train", "encode")],
     "train/export.py": [("python -m train", "export")],
     "train/first_person/draw_views.py": [("python -m train", "views")],

@@ -19,11 +19,9 @@ from game_wm.checkpoint import load
 from game_wm.play.files.recording import ShardRecording
 from tests.tiny_game import PLACELESS
 from train.__main__ import main
-from train.data.frames import open_recordings, recordings_of
+from train.data.frames import recordings_of
 from train.data.windows import LatentStore
-from train.pipeline import Runner
-from train.pipeline.outlook import _longer
-from train.pipeline.plan import parse
+from train.pipeline.flags import parse
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "maze"
 SMALL = {
@@ -162,7 +160,7 @@ def goes_on_from_what_ships(tmp_path: Path, run: Path) -> None:
     with pytest.raises(UserError, match="no episode of"):
         main([*only, "--beginnings", str(run / "data"), "--prompt", "100000"])
     moved = load(more / "only.safetensors").model  # the base with the new motion
-    for part, other in (("dynamics", old), ("geometry", new)):
+    for part, other in (("dynamics", old), ("memory", new)):
         pairs = zip(getattr(moved, part).parameters(), getattr(other.model, part).parameters(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
     assert new.trained["frames"] > old.trained["frames"] and new.trained["hours"] >= old.trained["hours"]
@@ -199,22 +197,6 @@ def test_short_episodes_end_in_a_model_that_plays(
     assert outcome.frames.shape == (2, 64, 64, 3)
 
 
-@pytest.mark.parametrize(
-    ("game", "episode_frames", "remedy"),
-    [
-        ("maze?size=9", 20, "--record.episode_frames"),
-        ("gym:odd_games:Timed-v0", 200, "--record.game 'ID?skip=1'"),
-        ("gym:odd_games:Brief-v0", 200, "--record.game 'ID?skip=1' or --record.player with one that lasts longer"),
-    ],
-)
-def test_what_makes_episodes_longer_depends_on_what_ends_them(
-    game: str, episode_frames: int, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parent)
-    record(tmp_path, game, "random", 100, episode_frames=episode_frames)
-    assert _longer(open_recordings([str(tmp_path)])) == remedy
-
-
 def test_recordings_that_there_are_are_trained_on_together(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,7 +219,7 @@ def test_recordings_that_there_are_are_trained_on_together(
     assert {store.episodes[span.episode]["recording"] for span in store.split(0.1, validation=True)} == {0, 1}
     assert main(own(tmp_path, "both", *both)) == 0
     told = capfd.readouterr().out
-    assert told.count("complete, skipped") == 2 and "is up to date" in told
+    assert told.count("complete, skipped") == 3 and "is up to date" in told
 
     record(tmp_path / "other", "maze?size=7", "random", 100)
     record(tmp_path / "small", PLACELESS.replace("64", "32"), "random", 100)
@@ -251,35 +233,6 @@ def test_recordings_that_there_are_are_trained_on_together(
     assert not (tmp_path / "no").exists()
 
 
-def test_what_cannot_be_learnt_is_told_before_minutes_are_spent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In the pipeline's own words, and nothing is trained."""
-    monkeypatch.syspath_prepend(Path(__file__).parent)
-    monkeypatch.chdir(Path(__file__).parent)
-    still = ["--record.game", "gym:tiny_game:Still-v0", "--record.frames", "200"]
-    with pytest.raises(UserError, match=r"still/data: every picture is the same.*inspect .* --sheet"):
-        main(own(tmp_path, "still", *still))
-    few = ["--record.game", PLACELESS, "--record.frames", "20"]
-    with pytest.raises(UserError, match=r"20 frames are too few .*: record more --record\.frames"):
-        main(own(tmp_path, "few", *few))
-    with pytest.raises(UserError, match=r"a recording of recording seed 0, not 1: choose another --name"):
-        main(own(tmp_path, "few", *few, "--record.seed", "1"))
-    with pytest.raises(UserError, match=r"^unknown player 'nobody'"):
-        main(own(tmp_path, "nobody", *few, "--record.player", "nobody"))
-    with pytest.raises(UserError, match=r"^--record\.frames 1 is too small"):
-        main(own(tmp_path, "one", *few, "--record.frames", "1"))
-    for flag, value, words in [
-        ("--dynamics.model.colour", "1", r"there is no flag --dynamics\.model\.colour"),
-        ("--tokenizer.minuts", "1", r"there is no flag --tokenizer\.minuts; did you mean --tokenizer\.minutes"),
-        ("--dynamics.warmup", "-5", r"--dynamics\.warmup must be at least 0"),
-        ("--distill.name", "x", "the pipeline gives it that itself"),
-    ]:
-        with pytest.raises(UserError, match=words):
-            main(own(tmp_path, "never", *few, flag, value))
-    assert not (tmp_path / "never").exists() and not list(tmp_path.glob("*/tokenizer"))
-
-
 def test_a_stage_that_diverges_is_told_in_the_pipelines_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parent)
     record(tmp_path / "data", PLACELESS, "random", 500)
@@ -288,64 +241,6 @@ def test_a_stage_that_diverges_is_told_in_the_pipelines_words(tmp_path: Path, mo
         UserError, match=r"training diverged.* such as --tokenizer\.model\.lr 2\.5e\+29; what was saved"
     ):
         main(own(tmp_path, "wild", *wild))
-
-
-def test_minutes_of_all_go_where_they_are_needed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The tokenizer takes rounds until it is better than repeating, or has had its most; the rest is shared."""
-    now, got, alone = [0.0], list[tuple[str, float]](), [25.0, 28.0, 33.0]
-    monkeypatch.setattr("train.pipeline.clock.time.monotonic", lambda: now[0])
-    plan = parse(own(tmp_path, "shared", "--minutes", "18", "--record.game", "maze")[1:])
-    for stage, minutes in (("tokenizer", 5), ("dynamics", 10), ("distill", 2)):
-        plan.stage(stage).minutes = minutes
-    runner = Runner(plan, ["--minutes", "18"])
-
-    had = lambda stage: sum(more for name, more in got if name == stage)  # noqa: E731
-
-    def train(stage: str, minutes: float | None) -> int:
-        assert minutes is not None
-        now[0] += 60 * (minutes - had(stage))
-        got.append((stage, minutes - had(stage)))
-        return 0
-
-    monkeypatch.setattr(runner, "train_for", train)
-    monkeypatch.setattr(runner, "good_enough", lambda stage: alone.pop(0) > 30)
-    monkeypatch.setattr(runner, "had", had)
-    for stage in runner.stages:
-        assert runner.share_out(stage, None) == 0
-    assert [stage for stage, _ in got] == ["tokenizer"] * 3 + ["dynamics", "distill"]
-    tokenizer = [minutes for stage, minutes in got if stage == "tokenizer"]
-    assert tokenizer == pytest.approx([5, 2.5, 1.85])  # a part of 17 minutes, half as much again, what is left of 55 %
-    assert [minutes for _, minutes in got[3:]] == pytest.approx([7.65 * 10 / 12, 7.65 * 2 / 12])
-    assert runner.clock.spent == pytest.approx(17)  # a minute is left for the export
-    (tmp_path / "shared").mkdir()
-    runner.clock.keep()
-    assert Runner(plan).clock.spent == pytest.approx(17)
-    assert runner.longer("tokenizer") == "python -m train pipeline --minutes 36"
-    # Three minutes more do not make up for a dynamics that begins anew on another tokenizer; eighteen do.
-    runner.clock.total = 21
-    assert runner.room("tokenizer") < 0 < runner.room("dynamics")
-    runner.clock.total = 36
-    assert runner.room("tokenizer") == pytest.approx(18 - 7.65)
-    alone[:] = [20.0] * 9
-    assert runner.share_out("tokenizer", runner.room("tokenizer")) == 0
-    assert had("tokenizer") == pytest.approx(0.55 * (18 + 9.35)) and runner.clock.left > 7.65
-
-
-def test_a_slow_recording_leaves_minutes_for_the_rest(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parent)
-    monkeypatch.chdir(Path(__file__).parent)
-    timed = ["--record.game", PLACELESS, "--record.frames", "10000000", "--minutes", "0.1", "--distill.config", ""]
-    assert main(own(tmp_path, "timed", *timed)) == 0
-    told = capfd.readouterr().out
-    assert "minutes were over before the 10,000,000 frames" in told
-    assert main(own(tmp_path, "timed", *timed)) == 0
-    again = capfd.readouterr().out
-    assert "record:" not in again and again.count("complete, skipped") == 2
-    assert told.splitlines()[-4:] == again.splitlines()[-4:]
 
 
 def test_errors_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

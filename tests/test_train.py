@@ -31,7 +31,6 @@ from game_wm.model.tokenizer import Tokenizer, TokenizerConfig
 from game_wm.training import descend
 from game_wm.world import WorldModel
 from tests.tiny import tiny_checkpoint
-from train import pipeline
 from train.__main__ import main
 from train.checkpoints import load_dynamics, read_checkpoint
 from train.data import encode
@@ -46,7 +45,8 @@ from train.data.windows import (
     split_recordings,
 )
 from train.lab import bench, context_cost
-from train.pipeline import read_yaml
+from train.pipeline.flags import parse
+from train.pipeline.plan import read_yaml
 from train.report.figures import read_figures
 from train.report.machine import MatrixRate, count_flops
 from train.stages.callbacks import Budget, Saver, Schedule
@@ -818,9 +818,9 @@ def test_configurations_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert config.name
         if stage == "dynamics":
             assert read_objective(config.model.objective or {})
-    elif path.stem == "quick":
-        plan = pipeline.parse(["--config", str(path)])
-        assert all(Path(getattr(plan, name).config).is_file() for name in pipeline.Runner(plan).stages)
+    elif path.stem in ("quick", "ships"):
+        plan = parse(["--config", str(path)])
+        assert all(Path(plan.training(name).config).is_file() for name in plan.stages)
 
 
 def test_windows_of_latents_are_checked_against_the_game(latents: Path) -> None:

@@ -47,13 +47,13 @@ class Source:
 
     def __init__(
         self, run: Path, tokenizer: Path | None = None, latents: Path | None = None, base: Path | None = None,
-        share: float = 1.0,
+        share: float = 1.0, geometry: Path | None = None,
     ) -> None:  # fmt: skip
         if not 0 < share <= 2 or (share != 1 and base is None):
             raise UserError(
                 f"--share {share} must lie above 0, at most 2, and other than 1 needs a --base to average with"
             )
-        self.run, self.base, self.share = run, base, share
+        self.run, self.base, self.share, self.geometry = run, base, share, geometry
         self.playable = load(base) if base else None
         self.tokenizer_at = tokenizer or self.at("tokenizer")
         self.tokenizer, self.store = load_tokenizer(self.tokenizer_at), LatentStore(latents or run / "latents")
@@ -69,6 +69,8 @@ class Source:
     def at(self, stage: str) -> Path:
         """The checkpoint that a stage's weights are in."""
         path = self.run / stage / "last.ckpt"
+        if stage == "geometry" and self.geometry:
+            return self.geometry
         return self.base if self.base and not path.exists() else path
 
     @property
@@ -136,17 +138,19 @@ def export(
     base: Path | None = None,
     share: float = 1.0,
     begin_with: Sequence[Path] = (),
+    geometry_at: Path | None = None,
 ) -> tuple[Path, Diagnosis | None]:
     """Write the playable checkpoint(s) of a run; returns the path of the one that ships, and how good its next frame
     is, if the recording is still there to tell. Raises `UserError`.
 
-    `tokenizer_at`, `latents`: where they are not the run's own. `begin_with`: recordings for the seed contexts.
+    `tokenizer_at`, `latents`, `geometry_at`: where they are not the run's own. `begin_with`: recordings for the seed
+    contexts.
     `base`: the playable checkpoint that the run began with: it gives the stages that the run has not, the seed
     contexts, and 1 - `share` of the weights of dynamics. Averaged weights of one descent are often better than either
     end (Wortsman et al., 2022, model soups); a share above 1 goes on past the run, as task arithmetic does (Ilharco et
     al., 2023).
     """
-    source = Source(run, tokenizer_at, latents, base, share)
+    source = Source(run, tokenizer_at, latents, base, share, geometry_at)
     seeds = source.seeds(count, prompt, begin_with)
     path, teacher, settings = out / f"{name}.safetensors", None, source.settings
     if source.distilled:

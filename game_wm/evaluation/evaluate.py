@@ -64,9 +64,7 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m game_wm evaluate`: measure a checkpoint and write its card. `UserError` for what the user can mend."""
     arguments = parser().parse_args(argv)
-    return evaluate(
-        arguments.checkpoint, options_of(arguments), arguments.out, arguments.replace, arguments.json
-    )
+    return evaluate(arguments.checkpoint, options_of(arguments), arguments.out, arguments.replace, arguments.json)
 
 
 def evaluate(

@@ -19,17 +19,19 @@ LEAST = 0.1  # minutes of a stage, however little is left
 
 
 class Clock:
-    """`total` minutes, or no end with None; `path` holds what earlier runs have spent, and of how many frames the
-    recording was `recorded` to its end, or as long as there was time."""
+    """`total` minutes, or no end with None, of which `reserve` are kept for the card. `path` holds what earlier runs
+    have spent, and of how many frames each recording was `recorded` to its end, or as long as there was time."""
 
-    def __init__(self, total: float | None, path: Path) -> None:
-        self.total, self.path = total, path
+    def __init__(self, total: float | None, path: Path, reserve: float = 0.0) -> None:
+        self.total, self.path, self.reserve = total, path, RESERVE + reserve
         self.began = time.monotonic()
         try:
             kept = json.loads(path.read_text())
-            self.before, self.recorded = float(kept["minutes"]), int(kept["recorded"])
+            recorded = kept["recorded"]  # a number, where there was one recording alone
+            self.recorded: dict[str, int] = dict(recorded) if isinstance(recorded, dict) else {"data": int(recorded)}
+            self.before = float(kept["minutes"])
         except (OSError, ValueError, KeyError, TypeError):
-            self.before, self.recorded = 0.0, 0  # its first run
+            self.before, self.recorded = 0.0, {}  # its first run
 
     @property
     def spent(self) -> float:
@@ -40,7 +42,7 @@ class Clock:
     def left(self) -> float:
         """Minutes that the stages still have."""
         assert self.total is not None
-        return max(0.0, self.total - self.spent - RESERVE)
+        return max(0.0, self.total - self.spent - self.reserve)
 
     def recording(self) -> float:
         """Minutes that a recording may still take."""

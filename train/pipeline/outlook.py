@@ -88,12 +88,12 @@ def _short(recordings: Sequence[Recording], settings: Mapping[str, Any], made: b
             shortened += [f"{stage} {length} instead of {wanted.data.length}"] if length < wanted.data.length else []
     if not shortened:
         return
-    remedy = f"; for longer ones, {_longer(recordings)}" if made else ""
+    remedy = f"; for longer ones, {longer_episodes(recordings)}" if made else ""
     median = int(np.median([n - 1 for each in lengths for n in each]))
     yield f"outlook: episodes have {median} steps (median), so windows are shorter: {', '.join(shortened)}{remedy}"
 
 
-def _longer(recordings: Sequence[Recording]) -> str:
+def longer_episodes(recordings: Sequence[Recording]) -> str:
     """What makes episodes longer, by what ends most of them: the recorder, the game's own limit, or its rules."""
     ends = [(ref, r.dataset.settings["episode_frames"]) for r in recordings for ref in r.dataset.index if ref.last]
     if sum(ref.truncated and ref.start + ref.frames >= limit for ref, limit in ends) > len(ends) / 2:

@@ -1,32 +1,36 @@
-"""What a pipeline is asked for: its configuration file and flags, and the words in which it speaks of them.
+"""What a pipeline is asked for: the entries of its configuration file.
 
-    plan = parse(["--config", "configs/own/quick.yaml", "--data", "a", "b", "--dynamics.model.lr", "3e-4"])
-    in_own_words("dynamics", "lower --model.lr")            # "lower --dynamics.model.lr"
-
-Every flag of a stage is one of the pipeline's behind the stage's name: `--dynamics.model.lr 3e-4`.
+plan = parse(["--config", "configs/own/quick.yaml", "--data", "a", "b"])        # train/pipeline/flags.py
+plan.stages                                                                     # ["tokenizer", "dynamics", "distill"]
 """
 
 from __future__ import annotations
 
-import json
-import re
-import shlex
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
 
-from data_collect.commandline import explained, unknown
 from data_collect.errors import UserError
-from train.commands.stages import OWN, STAGES
+
+# The stages that train, in order, each with the command that it is (`python -m train COMMAND`).
+KINDS = {
+    "tokenizer": "tokenizer", "geometry": "geometry", "geometry_motion": "geometry", "dynamics": "dynamics",
+    "distill": "distill",
+}  # fmt: skip
+PARTS = ("motion", "depth", "atlas", "obstacles")  # of a geometry, after its training, in order
+USES = ("tokenizer", "latents", "level", "contexts")
 
 
 @dataclass
 class Record:
-    """What to record, as `python -m data_collect record` takes it."""
+    """What to record, as `python -m data_collect record` takes it.
+
+    Args:
+        use: what learns from it: the tokenizer; what reads latents (all other training); the level's atlas and
+            obstacles, beside those latents; or nothing does, and dreams begin where its episodes end (`contexts`).
+    """
 
     game: str = ""
     player: str = "random"
@@ -34,16 +38,31 @@ class Record:
     episode_frames: int = 1_000
     workers: int = 2
     seed: int = 0
+    use: list[str] = field(default_factory=lambda: ["tokenizer", "latents"])
 
 
 @dataclass
-class Stage:
-    """A training stage: its configuration file, its budget, and further flags."""
+class Training:
+    """A stage that trains: its configuration file and its budget.
+
+    Args:
+        values: what differs from the file, by name: {data.batch_size: 16}.
+        flags: the same as a command line has it: [--data.batch_size, "16"].
+    """
 
     config: str = ""
     minutes: float | None = None
     steps: int | None = None
+    values: dict[str, Any] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Evaluation:
+    """The card: what `python -m game_wm evaluate` measures; without suites there is none."""
+
+    suites: list[str] = field(default_factory=list)
+    episodes: int = 64
 
 
 @dataclass
@@ -52,26 +71,42 @@ class Pipeline:
 
     Args:
         name: of the run and of the checkpoint, `RUNS/NAME/NAME.safetensors`.
-        data: recordings to train on instead of one that is made.
+        data: recordings to train on instead of those that are made.
+        recordings: several instead of one, by name: what differs from `record` in each.
         minutes: of all of it, recording, encoding and export included; the stages' own minutes say in which proportion
             they share them, and the tokenizer gets more where it needs more.
+        takes: the minutes that all of it takes as configured; with fewer, there are fewer frames, steps of what does
+            not train by the clock, and episodes of the evaluation, in proportion. 0: these are always the same.
         init: a playable checkpoint (.safetensors) to tune on the recording, tokenizer and dynamics.
         geometry: of episodic memory; without a configuration the model has none.
+        geometry_motion: the geometry trained on, its motion alone.
+        motion: steps of training of what reads motion off pictures, for a player with inertia; 0: none.
+        depth: steps of training on the depth that the game knows; 0: none.
+        atlas: recorded frames of a level that is always the same, known before play; 0: none.
+        obstacles: steps of training of what is in the way of a player with inertia; 0: none.
         distill: without a configuration (`--distill.config ""`) the dynamics plays as it is.
-        contexts: beginnings of dreams in the checkpoint.
+        contexts: dreams' beginnings in the checkpoint.
         prompt: real frames of each.
         device: cpu, cuda, cuda:1 or mps; auto: cuda where there is one.
     """
 
     name: str
     record: Record
-    tokenizer: Stage
-    dynamics: Stage
-    distill: Stage = field(default_factory=Stage)
-    geometry: Stage = field(default_factory=Stage)
+    tokenizer: Training
+    dynamics: Training
+    distill: Training = field(default_factory=Training)
+    geometry: Training = field(default_factory=Training)
+    geometry_motion: Training = field(default_factory=Training)
+    motion: int = 0
+    depth: int = 0
+    atlas: int = 0
+    obstacles: int = 0
+    evaluate: Evaluation = field(default_factory=Evaluation)
     runs: str = "runs"
     data: list[str] = field(default_factory=list)
+    recordings: dict[str, dict[str, Any]] = field(default_factory=dict)
     minutes: float | None = None
+    takes: float = 0
     init: str | None = None
     contexts: int = 8
     prompt: int = 32
@@ -80,32 +115,44 @@ class Pipeline:
 
     @property
     def stages(self) -> list[str]:
-        """Names of the stages that are asked for, in order."""
-        memory = ["geometry"] if self.geometry.config else []
-        student = ["distill"] if self.distill.config else []
-        return ["tokenizer", *memory, "dynamics", *student]
+        """Names of the stages that train, in order."""
+        return [name for name in KINDS if name in ("tokenizer", "dynamics") or self.training(name).config]
 
-    def stage(self, name: str) -> Stage:
+    @property
+    def folder(self) -> Path:
+        """Where all of it lies."""
+        return Path(self.runs, self.name)
+
+    def training(self, name: str) -> Training:
         """The stage of this name."""
         return getattr(self, name)
 
+    def scaled(self, number: int, least: int = 1) -> int:
+        """As much of a number as the minutes are of those that all of it takes, but not less than `least`."""
+        share = min(1.0, self.minutes / self.takes) if self.minutes and self.takes else 1.0
+        return max(min(number, least), round(share * number))
 
-# Of a stage's flags: those that the pipeline gives it, and those that a run of its own has beside its classes'.
-GIVEN = {"config", "name", "runs", "resume", "init", "wandb", "device", "data.data", "data.latents", "model.tokenizer",
-         "model.geometry"}  # fmt: skip
-OF_A_STAGE = {flag.name.removeprefix("--") for flag in OWN} - GIVEN | {"seed_everything"}
-STAGE_FLAG = re.compile(rf"--((?:{'|'.join(sorted(OF_A_STAGE))}|model|data|trainer)(?![\w-])(?:\.\w+)*)")
-RECORD_FLAG = re.compile(rf"--({'|'.join(each.name.replace('_', '-') for each in fields(Record))})(?![\w-])")
+    def recorded(self) -> dict[Path, Record]:
+        """The recordings that are to be made, by their folders."""
+        if self.data:
+            return {}
+        if not self.recordings:
+            return {self.folder / "data": self.record}
+        found = dict[Path, Record]()
+        for name, differs in self.recordings.items():
+            if unknown := set(differs) - {each.name for each in fields(Record)}:
+                raise UserError(f"recordings: {name}: there is no entry {unknown.pop()!r}")
+            record = Record(**asdict(self.record) | differs)
+            if wrong := set(record.use) - set(USES):
+                raise UserError(f"recordings: {name}: use: {wrong.pop()!r} is none of {', '.join(USES)}")
+            found[self.folder / "data" / name] = record
+        return found
 
-
-def in_own_words(stage: str, sentence: str, given: Sequence[str] = ()) -> str:
-    """What a stage or the recorder says, with flags of the pipeline for its own and for those that it was `given`."""
-    if stage == "record":  # its --minutes is the pipeline's own
-        named = RECORD_FLAG.sub(lambda found: f"--record.{found[1].replace('-', '_')}", sentence)
-        return named.replace("another --out", "another --name").replace(" for --out", " for --runs")
-    for flag in {flag for flag in given if flag.startswith("--") and not STAGE_FLAG.fullmatch(flag)}:
-        sentence = re.sub(rf"{re.escape(flag)}(?![\w.-])", f"--{stage}.{flag.removeprefix('--')}", sentence)
-    return STAGE_FLAG.sub(lambda found: found[0] if found[1] in GIVEN else f"--{stage}.{found[1]}", sentence)
+    def used_for(self, *uses: str) -> list[str]:
+        """Folders of the recordings that are of one of these uses."""
+        if self.data:
+            return self.data if "contexts" not in uses else []
+        return [str(folder) for folder, record in self.recorded().items() if set(uses) & set(record.use)]
 
 
 def read_yaml(path: str) -> dict[str, Any]:
@@ -117,55 +164,3 @@ def read_yaml(path: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} is no configuration file: it has no entries")
     return content
-
-
-def parse(arguments: Sequence[str]) -> Pipeline:
-    """The plan that a configuration file and flags describe; `UserError` when they do not."""
-    parser = ArgumentParser(prog="python -m train pipeline", description=Pipeline.__doc__, exit_on_error=False)
-    parser.add_argument("--config", action=ActionConfigFile, help="configuration file (YAML)")
-    parser.add_class_arguments(Pipeline)
-    own: list[str] = []
-    of_stages: dict[str, list[str]] = {stage: [] for stage in STAGES}
-    for flag, values in grouped(arguments):
-        stage, _, rest = flag.removeprefix("--").partition(".")
-        if flag == "--data" and not (len(values) == 1 and values[0].startswith("[")):
-            own += ["--data", json.dumps(values)]
-        elif stage in STAGES and rest and rest.rstrip("+") not in {each.name for each in fields(Stage)}:
-            if rest in GIVEN or len(values) != 1:
-                why = "the pipeline gives it that itself" if rest in GIVEN else "it takes one value"
-                raise UserError(f"{flag}: {why} (see `python -m train pipeline --help`)")
-            if "." not in rest and rest not in OF_A_STAGE:
-                known = [f"--{stage}.{name}" for name in [*(each.name for each in fields(Stage)), *OF_A_STAGE]]
-                raise UserError(f"{unknown([flag], known)} (see `python -m train pipeline --help`)")
-            of_stages[stage] += [f"--{rest}", *values]
-        else:
-            own += [flag, *values] if flag else values
-    try:
-        options = parser.instantiate_classes(parser.parse_args(own))
-    except ArgumentError as error:
-        raise UserError(f"{explained(error, parser)} (see `python -m train pipeline --help`)") from None
-    plan = Pipeline(**{key: value for key, value in vars(options).items() if key != "config"})
-    for stage, flags in of_stages.items():
-        plan.stage(stage).flags = [*plan.stage(stage).flags, *flags]
-    return plan
-
-
-def grouped(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Each flag with what stands behind it (also behind "="); what comes before any flag has the flag ""."""
-    flag, values = "", list[str]()
-    for word in arguments:
-        if not word.startswith("--"):
-            values.append(word)
-            continue
-        if flag or values:
-            yield flag, values
-        flag, found, value = word.partition("=")
-        values = [value] if found else []
-    if flag or values:
-        yield flag, values
-
-
-def again(arguments: Sequence[str], flag: str, value: str) -> str:
-    """The command line of a pipeline with another value of a flag, ready to be typed."""
-    kept = [word for name, values in grouped(arguments) if name != flag for word in ([name] if name else []) + values]
-    return shlex.join(["python", "-m", "train", "pipeline", *kept, flag, value])

@@ -1,6 +1,6 @@
 """A recording made in a process of its own, which needs no PyTorch; what it says in the end is said here.
 
-status = record(["--game", "maze", "--player", "random", "--frames", "1000", "--out", "runs/maze/data"])
+status = record({"out": "runs/maze/data", "game": "maze", "player": "random", "frames": 1000})
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ import signal
 import sys
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from typing import Any
 
 from data_collect.errors import UserError, main_guard
 
 
-def record(arguments: list[str]) -> int:
-    """`python -m data_collect record` with these arguments; its exit status. `UserError` as there."""
+def record(values: dict[str, Any]) -> int:
+    """`python -m data_collect record` with these values of its flags; its exit status. `UserError` as there."""
     context = get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_record, args=(theirs, arguments))
+    child = context.Process(target=_record, args=(theirs, values))
     # Ctrl-C reaches the recorder by itself, SIGTERM has to be passed on.
     before = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     try:
@@ -36,12 +37,12 @@ def record(arguments: list[str]) -> int:
     return status if status >= 0 else 128 - status
 
 
-def _record(pipe: Connection, arguments: list[str]) -> None:
-    from data_collect.__main__ import main
+def _record(pipe: Connection, values: dict[str, Any]) -> None:
+    from data_collect.commands import make_recording
 
     def run() -> int:
         try:
-            return main(["record", *arguments])
+            return make_recording(**values)
         except UserError as error:
             pipe.send(" ".join(str(error).split()))
             return 2

@@ -1,0 +1,76 @@
+"""A stage of a pipeline: what it takes, what it makes, its budget.
+
+stage = Stage("tokenizer", folder, train, inputs=[Path("runs/mine/data")], output=folder / "last.ckpt")
+stage.key()                     # another one: it has to be made anew
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a stage is given: minutes of training or steps."""
+
+    minutes: float | None = None
+    steps: int | None = None
+
+    def words(self, had: float) -> str:
+        """For a line that begins it; `had`: the minutes that it has been trained."""
+        before = f", {had:.1f} of them behind it" if had else ""
+        return f"{self.minutes:.1f} minutes{before}" if self.minutes else f"{self.steps} steps"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One piece of work.
+
+    Args:
+        folder: where what it makes lies.
+        run: does it, or goes on with it; returns the exit status.
+        inputs: recordings, latents and checkpoints that it takes.
+        output: the file that is there when it is done; None: the work itself finds out what is left to do.
+        settings: what it is told; with the contents of its inputs, all that the result depends on.
+        budget: what it is given; minutes are its part of the pipeline's, where these are shared out.
+        enough: asked between two rounds of training, whether more minutes are better spent on what follows.
+    """
+
+    name: str
+    folder: Path
+    run: Callable[[Budget], int]
+    inputs: Sequence[Path] = ()
+    output: Path | None = None
+    settings: Any = None
+    budget: Budget = Budget()
+    enough: Callable[[], bool] | None = None
+
+    def key(self) -> str:
+        """Hash of all that the result depends on but the budget. Where things lie does not count."""
+        parts = [self.settings, *(content(path) for path in self.inputs)]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def had(self) -> float:
+        """Minutes that it has been trained."""
+        from train.checkpoints import trained_minutes
+
+        return trained_minutes(self.output) if self.output is not None and self.budget.minutes else 0.0
+
+
+def content(path: Path) -> str:
+    """Hash of a recording, of latents, of a checkpoint's weights, or of a file."""
+    from train.checkpoints import weights_hash
+    from train.data.frames import open_recordings
+
+    if path.suffix == ".ckpt":
+        return weights_hash(path)
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    if (path / "dataset.json").exists():
+        return open_recordings([str(path)])[0].key
+    return json.loads((path / "index.json").read_text())["key"]

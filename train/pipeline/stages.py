@@ -1,0 +1,242 @@
+"""The list of a pipeline's stages: from recordings to the card, each told what it takes and what it makes.
+
+    for stage in stages_of(plan, "cpu"): ...           # train/pipeline/stage.py says what a stage is
+
+Everything lies under RUNS/NAME/, a folder a stage: `data`, `tokenizer`, `latents`, `geometry`, `dynamics`, `distill`, …
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data_collect.shards.writer import write_atomic
+from train import locate
+from train.pipeline.plan import KINDS, PARTS, Pipeline, Training, read_yaml
+from train.pipeline.stage import Budget, Stage
+from train.report.console import say
+
+HELD_OUT = 0.04  # share of the episodes that the parts of a geometry are judged on
+
+
+def stages_of(plan: Pipeline, device: str) -> list[Stage]:
+    """All that is done with the recordings, in order."""
+    trained = [trained_stage(plan, name) for name in plan.stages]
+    found = [trained.pop(0), encoding(plan, device, "latents", ["latents"])]
+    if geometries(plan):
+        while trained and KINDS[trained[0].name] == "geometry":
+            found.append(trained.pop(0))
+        if plan.used_for("level"):
+            found.append(encoding(plan, device, "level", ["latents", "level"]))
+        found += [part(plan, name) for name in PARTS if getattr(plan, name)]
+        found.append(Stage("views", plan.folder / "latents", partial(views, plan, device)))
+    card = [evaluating(plan, device)] if plan.evaluate.suites else []
+    return [*found, *trained, exporting(plan), *card]
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+def checkpoint_of(plan: Pipeline, name: str) -> Path:
+    """What a stage that trains writes, a part of the geometry, or the export."""
+    if name == "export":
+        return plan.folder / f"{plan.name}.safetensors"
+    if name in PARTS or name == KINDS[name]:
+        return plan.folder / name / "last.ckpt"
+    return plan.folder / name / KINDS[name] / "last.ckpt"
+
+
+def geometries(plan: Pipeline) -> list[str]:
+    """The stages that the geometry goes through, each from what the one before has made of it."""
+    trained = [name for name in plan.stages if KINDS[name] == "geometry"]
+    return [*trained, *(name for name in PARTS if trained and getattr(plan, name))]
+
+
+def values_of(plan: Pipeline, name: str) -> dict[str, Any]:
+    """All that a stage that trains is told beside its configuration file and its budget."""
+    kind, folder = KINDS[name], plan.folder
+    given: dict[str, Any] = {"name": plan.name, "runs": plan.runs, "wandb": plan.wandb, "device": plan.device}
+    if name != kind:
+        given |= {"name": name, "runs": str(folder)}
+    if plan.init and begins_with_init(plan.init, name):
+        given["init"] = plan.init
+    if kind == "tokenizer":
+        return given | {"data.data": plan.used_for("tokenizer")} | plan.training(name).values
+    given |= {"data.latents": str(folder / "latents"), "model.tokenizer": str(checkpoint_of(plan, "tokenizer"))}
+    made = geometries(plan)
+    if name == "geometry_motion":
+        given["init"] = str(checkpoint_of(plan, "geometry"))
+    elif made and kind != "geometry":
+        given["model.geometry"] = str(checkpoint_of(plan, made[-1]))
+        if kind == "dynamics":
+            given |= {"model.dynamics.recall": True, "model.dynamics.warp": True}
+    if kind == "distill":
+        given["init"] = str(checkpoint_of(plan, "dynamics"))
+    return given | plan.training(name).values
+
+
+@cache
+def begins_with_init(path: str, name: str) -> bool:
+    """Whether a stage begins with the playable checkpoint that is tuned: the geometry only where that has one."""
+    if name != "geometry":
+        return name in ("tokenizer", "dynamics")
+    from game_wm.checkpoint import load
+
+    return load(Path(path)).model.config.memory is not None
+
+
+def config_of(training: Training) -> Path:
+    """A stage's configuration file."""
+    return Path(locate(training.config))
+
+
+def trained_stage(plan: Pipeline, name: str) -> Stage:
+    """A stage that trains a network."""
+    training, kind = plan.training(name), KINDS[name]
+    content = read_yaml(str(config_of(training)))
+    settings = [{key: value for key, value in content.items() if key not in ("minutes", "steps")}, training.values]
+    inputs = [Path(folder) for folder in plan.used_for("tokenizer")] if kind == "tokenizer" else []
+    if kind != "tokenizer":
+        inputs = [plan.folder / "latents", *(checkpoint_of(plan, each) for each in before(plan, name))]
+    if plan.init and begins_with_init(plan.init, name):
+        inputs.append(Path(plan.init))
+    budget = Budget(training.minutes, training.steps)
+    run = partial(train, plan, name)
+    return Stage(name, plan.folder / name, run, inputs, checkpoint_of(plan, name), settings, budget)
+
+
+def before(plan: Pipeline, name: str) -> list[str]:
+    """The stages whose weights another one takes."""
+    made = geometries(plan)
+    if name in made:
+        return made[: made.index(name)][-1:]
+    return [*made[-1:], *(["dynamics"] if KINDS[name] == "distill" else [])]
+
+
+def train(plan: Pipeline, name: str, budget: Budget) -> int:
+    """Train a stage until it has had its budget; exit status."""
+    from train.stages.cli import run_stage
+
+    values = values_of(plan, name) | {"minutes": budget.minutes, "steps": budget.steps, "resume": True}
+    config = config_of(plan.training(name))
+    if int(values.get("trainer.devices", 1)) == 1:
+        return run_stage(KINDS[name], config=config, values=values)
+    file = plan.folder / name / "values.yaml"
+    write_atomic(file, yaml.safe_dump(values))
+    return apart(["-m", "train", KINDS[name], "--config", str(config), "--config", str(file)])
+
+
+def apart(command: list[str]) -> int:
+    """Run a command of this Python in a process of its own; exit status.
+
+    Of a training by several processes, Lightning starts the others by the command line of the first.
+    """
+    child = subprocess.Popen([sys.executable, *command])
+    handler = signal.signal(signal.SIGTERM, lambda *_: child.terminate())  # Ctrl-C reaches it by itself
+    try:
+        status = child.wait()
+    except KeyboardInterrupt:
+        status = child.wait()
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    return status if status >= 0 else 128 - status
+
+
+# --- what is made of recordings and weights ---------------------------------------------------------------------------
+
+
+def encoding(plan: Pipeline, device: str, name: str, uses: list[str]) -> Stage:
+    """Latents of the recordings with one of these uses; `encode` finds out what of them is there."""
+
+    def run(budget: Budget) -> int:
+        from train.checkpoints import load_tokenizer
+        from train.data.encode import encode
+        from train.report.machine import use_all_cores
+
+        use_all_cores()
+        tokenizer = load_tokenizer(checkpoint_of(plan, "tokenizer"), device)
+        encode(plan.used_for(*uses), tokenizer, plan.folder / name, device)
+        return 0
+
+    return Stage(name, plan.folder / name, run)
+
+
+def part(plan: Pipeline, name: str) -> Stage:
+    """A part of the geometry, by the command of its name."""
+    made = geometries(plan)
+    latents = plan.folder / ("level" if name in ("atlas", "obstacles") and plan.used_for("level") else "latents")
+    geometry, out = checkpoint_of(plan, made[made.index(name) - 1]), checkpoint_of(plan, name)
+
+    def run(budget: Budget) -> int:
+        from train.first_person.atlas import make_atlas
+        from train.first_person.depth import learn_depth
+        from train.first_person.motion import learn_motion
+        from train.first_person.obstacles import learn_obstacles
+
+        make = {"motion": learn_motion, "depth": learn_depth, "atlas": make_atlas, "obstacles": learn_obstacles}[name]
+        say(f"{name}: {number} {'pictures' if name == 'atlas' else 'steps'}")
+        make(str(latents), geometry, out, HELD_OUT, number)
+        return 0
+
+    number = plan.scaled(getattr(plan, name))
+    return Stage(name, plan.folder / name, run, [latents, geometry], out, budget=Budget(steps=number))
+
+
+def views(plan: Pipeline, device: str, budget: Budget) -> int:
+    """What memory shows of every frame, beside the latents; `draw_views` finds out what of it is there."""
+    from train.checkpoints import load_memory, load_tokenizer
+    from train.first_person.draw_views import draw_views
+    from train.report.machine import use_all_cores
+    from train.stages.configuration import read_stage
+
+    use_all_cores()
+    dynamics = read_stage("dynamics", config=config_of(plan.dynamics), values=values_of(plan, "dynamics"))
+    memory = load_memory(checkpoint_of(plan, geometries(plan)[-1]), device)
+    tokenizer = load_tokenizer(checkpoint_of(plan, "tokenizer"), device)
+    draw_views(plan.folder / "latents", memory, tokenizer, dynamics.model.dynamics.aligned)
+    return 0
+
+
+# --- the result -------------------------------------------------------------------------------------------------------
+
+
+def exporting(plan: Pipeline) -> Stage:
+    """The playable checkpoint, and beside it what its next frame is worth."""
+    contexts = [Path(folder) for folder in plan.used_for("contexts")]
+    geometry = [checkpoint_of(plan, name) for name in geometries(plan)[-1:]]
+    weights = [*geometry, *(checkpoint_of(plan, name) for name in plan.stages if KINDS[name] != "geometry")]
+
+    def run(budget: Budget) -> int:
+        from train.export import export
+
+        _, figures = export(
+            plan.folder, plan.name, plan.folder, plan.contexts, plan.prompt,
+            begin_with=contexts, geometry_at=next(iter(geometry), None),
+        )  # fmt: skip
+        assert figures is not None  # the recordings are there
+        write_atomic(plan.folder / "diagnosis.json", json.dumps(figures.to_json(), indent=1))
+        return 0
+
+    inputs, told = [plan.folder / "latents", *weights, *contexts], [plan.contexts, plan.prompt, plan.name]
+    return Stage("export", plan.folder, run, inputs, checkpoint_of(plan, "export"), told)
+
+
+def evaluating(plan: Pipeline, device: str) -> Stage:
+    """The card of the checkpoint."""
+    path = checkpoint_of(plan, "export")
+    suites, episodes = tuple(plan.evaluate.suites), plan.scaled(plan.evaluate.episodes)
+
+    def run(budget: Budget) -> int:
+        from game_wm.evaluation.evaluate import evaluate
+        from game_wm.evaluation.options import Options
+
+        return evaluate(path, Options(suites, episodes, device=device), replace=True)
+
+    return Stage("evaluate", plan.folder, run, [path], path.with_suffix(".json"), [*suites, episodes])
