@@ -120,3 +120,29 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("checkpoints") / "tiny.safetensors"
     save(path, Checkpoint(WorldModel(config), MAZE, "maze", contexts, torch.zeros(3, 4, 4), {}, "tiny"))
     return path
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine short episodes of a small maze."""
+    from data_collect.recording.record import record
+
+    folder = tmp_path_factory.mktemp("maze")
+    record(folder, "maze?size=7", "random", 360, seed=3, episode_frames=40)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten episodes of 50 frames; a latent says which episode (channel 0) and frame (channel 1) it is."""
+    import numpy as np
+
+    from train.data import encode
+
+    folder = tmp_path_factory.mktemp("latents")
+    encode.write_synthetic(folder, (4, 4, 4), actions=3, episodes=10, frames=50)
+    path = folder / "latents-00000.npy"
+    values = np.load(path)
+    values[:, 0], values[:, 1] = (np.arange(500) // 50)[:, None, None], (np.arange(500) % 50)[:, None, None]
+    np.save(path, values)
+    return folder
