@@ -29,6 +29,7 @@ from data_collect.files import whole
 from data_collect.schema import ActionSchema
 from game_wm.device import usable
 from game_wm.finite import diverged, unsound
+from game_wm.model.names import present_names
 from game_wm.pictures import pack_contexts, unpack_contexts
 from game_wm.world import WorldConfig, WorldModel
 
@@ -153,6 +154,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
         model = WorldModel(WorldConfig.from_dict(json.loads(metadata["config"])))
         weights = {in_model(k.removeprefix("model.")): v.float() for k, v in tensors.items() if k.startswith("model.")}
         known = model.memory.unpack(tensors, model.height, model.width)
+        weights = present_names(weights)
         model.load_state_dict(weights | {f"memory.{name}": value for name, value in known.items()})
         broken = unsound(model.state_dict() | {k: v for k, v in tensors.items() if k.startswith("contexts.")})
         schema = _schema(json.loads(metadata["schema"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from stage_runs import TINY, stage_flags
 
 from data_collect.errors import UserError
@@ -23,7 +26,7 @@ from game_wm.checkpoint import load, save
 from game_wm.world import WorldModel
 from tests.tiny import tiny_checkpoint
 from train.__main__ import main
-from train.checkpoints import read_checkpoint
+from train.checkpoints import read_checkpoint, weights_hash
 from train.data import encode
 from train.lab import bench, context_cost
 from train.pipeline.flags import parse
@@ -265,3 +268,35 @@ def test_configurations_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -
     elif path.stem in ("quick", "ships"):
         plan = parse(["--config", str(path)])
         assert all(Path(plan.training(name).config).is_file() for name in plan.stages)
+
+
+def test_weights_under_older_names_are_read(latents: Path, tmp_path: Path) -> None:
+    """A run from before a renaming goes on as itself, and a playable file plays on."""
+    runs = {name: stage_flags(latents, tmp_path, name) for name in ("new", "old")}
+    assert run_stage("dynamics", [*runs["new"], "--steps", "2"]) == 0
+    shutil.copytree(tmp_path / "new", tmp_path / "old")
+    last = tmp_path / "old" / "dynamics" / "last.ckpt"
+    before = weights_hash(last)
+    state = torch.load(last, weights_only=True)
+    for part in ("state_dict", "current_model_state"):
+        state[part] = {older(name): value for name, value in state[part].items()}
+    torch.save(state, last)
+    assert weights_hash(last) != before  # of the file as it is
+    for flags in runs.values():
+        assert run_stage("dynamics", [*flags, "--steps", "4", "--resume"]) == 0
+    new, old = (read_figures(tmp_path / name / "dynamics", "loss") for name in runs)
+    assert len(new) == 4 and new == old
+
+    path = tiny_checkpoint(tmp_path / "tiny.safetensors")
+    with safe_open(path, "pt") as file:
+        about = {name: value for name, value in file.metadata().items() if name != "sha256"}
+    tensors = {older(name): value for name, value in load_file(path).items()}
+    assert "model.dynamics.denoiser.enter.weight" in tensors
+    save_file(tensors, tmp_path / "old.safetensors", about)
+    weights = (load(tmp_path / f"{name}.safetensors").model.state_dict() for name in ("tiny", "old"))
+    assert all(torch.equal(*pair) for pair in zip(*(each.values() for each in weights), strict=True))
+
+
+def older(name: str) -> str:
+    """What a weight was called once."""
+    return name.replace(".conv_in.", ".enter.").replace(".conv_out.", ".leave.").replace(".forecast.", ".next.")

@@ -29,13 +29,16 @@ from game_wm.memory.first_person.system import FirstPersonMemory
 from game_wm.memory.protocol import Memory
 from game_wm.model.config import DynamicsConfig, build
 from game_wm.model.dynamics import Dynamics
+from game_wm.model.names import present_names
 from game_wm.model.tokenizer import Tokenizer, TokenizerConfig
 from game_wm.objectives import Objective, make_objective
 
 
-def read_checkpoint(path: Path, metadata: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A training checkpoint. `UserError` when it is damaged, or of another stage, game or schema than
-    `metadata` says."""
+def read_checkpoint(path: Path, metadata: dict[str, Any] | None = None, as_stored: bool = False) -> dict[str, Any]:
+    """A training checkpoint, its weights under the names of today unless `as_stored`.
+
+    Raises `UserError` when it is damaged, or of another stage, game or schema than `metadata` says.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         found, stage, _ = state["game_wm"], state["game_wm"]["stage"], state["state_dict"]
@@ -47,6 +50,9 @@ def read_checkpoint(path: Path, metadata: dict[str, Any] | None = None) -> dict[
         raise UserError(f"{path} is damaged or no training checkpoint: name another, or train it again") from None
     if broken := unsound(state["state_dict"]):
         raise UserError(f"{path}: {diverged(broken)}")
+    for name in ("state_dict", "current_model_state") if not as_stored else ():
+        if name in state:
+            state[name] = present_names(state[name])
     if metadata is None:
         return state
     if stage != metadata["stage"]:
@@ -115,9 +121,9 @@ def _of_stage(path: str | Path, remedy: str, *stages: str) -> dict[str, Any]:
 
 
 def weights_hash(path: Path) -> str:
-    """Of the averaged weights in a training checkpoint: changes when any does."""
+    """Of the averaged weights in a training checkpoint, under the names in the file."""
     digest = hashlib.sha256()
-    for name, value in sorted(read_checkpoint(path)["state_dict"].items()):
+    for name, value in sorted(read_checkpoint(path, as_stored=True)["state_dict"].items()):
         digest.update(name.encode() + value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
@@ -189,13 +195,13 @@ def grown(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Te
     the unhindered step, which are learnt anew."""
     weights = dict(weights)
     if "motion.free.weight" in wanted and "motion.free.weight" not in weights:  # inertia
-        heads = ("motion.was.", "motion.next.", "motion.free.")
+        heads = ("motion.observed.", "motion.forecast.", "motion.free.")
         weights = {name: value for name, value in weights.items() if not name.startswith(heads)}
         weights |= {name: value for name, value in wanted.items() if name.startswith(heads)}
-    for name in ("denoiser.enter.weight",):
+    for name in ("denoiser.conv_in.weight",):
         if name in weights and name in wanted and (more := wanted[name].shape[1] - weights[name].shape[1]) > 0:
             weights[name] = F.pad(weights[name], (0, 0) * (weights[name].ndim - 2) + (0, more))
-    if "denoiser.enter.weight" in weights:
+    if "denoiser.conv_in.weight" in weights:
         for gate in (k for k in wanted if k.startswith("denoiser.gate.")):
             views, had = len(wanted[gate]), weights.get(gate, wanted[gate][:0])
             weights[gate] = torch.cat((had, torch.zeros_like(wanted[gate][: views - len(had)])))

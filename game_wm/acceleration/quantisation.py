@@ -108,7 +108,7 @@ def quantise(model: WorldModel) -> WorldModel:
     if device != "cpu" or not torch.backends.mkldnn.is_available():
         raise UserError(f"eight bits are for the processor, not for {device}: take --precision 16, or --device cpu")
     dynamics = model.dynamics
-    kept = {dynamics.denoiser.leave, dynamics.denoiser.gate, dynamics.context.outcome, model.tokenizer.encoder[-1]}
+    kept = {dynamics.denoiser.conv_out, dynamics.denoiser.gate, dynamics.context.outcome, model.tokenizer.encoder[-1]}
     parts: list[nn.Module] = [model.tokenizer, model.dynamics, *model.memory.networks()]
     for part in parts:
         for module in list(part.modules()):

@@ -128,7 +128,7 @@ class Denoiser(nn.Module):
         self.drawn = config.views * (config.channels + COVER)
         self.older = config.compressed
         inputs = config.channels * (1 + config.history + config.compressed) + self.drawn
-        self.enter = nn.Conv2d(inputs, config.widths[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(inputs, config.widths[0], 3, padding=1)
         self.down = nn.ModuleList(
             nn.ModuleList(ResidualBlock(w, w, e, hidden) for _ in range(d))
             for w, d, hidden in zip(outer, depths, config.inside[:-1], strict=True)
@@ -144,7 +144,7 @@ class Denoiser(nn.Module):
             for w, d, hidden in zip(outer, depths, config.inside[:-1], strict=True)
         )
         self.norm = nn.GroupNorm(groups(config.widths[0]), config.widths[0])
-        self.leave = nn.Conv2d(config.widths[0], config.channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(config.widths[0], config.channels, 3, padding=1)
         # How much of a view's cell is taken as it is: of memory's none at first, of the warped last frame all.
         self.gate = nn.Conv2d(config.widths[0], config.views, 3, padding=1) if config.views else None
         if self.gate is not None:
@@ -152,8 +152,8 @@ class Denoiser(nn.Module):
             nn.init.zeros_(self.gate.bias)  # type: ignore[arg-type]
             if config.warp:
                 nn.init.ones_(self.gate.bias[-1:])  # type: ignore[index]
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
 
     def keys_values(self, context_BNC: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (..., N, H, D) of context tokens for the bottleneck: computed once a frame."""
@@ -180,9 +180,9 @@ class Denoiser(nn.Module):
 
     def trunk(self, x_BCHW: Tensor, condition_BE: Tensor, context: ContextReader) -> Tensor:
         """All blocks, (B, widths[0], h, w) to the same."""
-        return self.rest(self.down[0][0](x_BCHW, condition_BE), condition_BE, context)  # type: ignore[index]
+        return self.after_first_block(self.down[0][0](x_BCHW, condition_BE), condition_BE, context)  # type: ignore[index]
 
-    def rest(self, x: Tensor, condition: Tensor, context: ContextReader) -> Tensor:
+    def after_first_block(self, x: Tensor, condition: Tensor, context: ContextReader) -> Tensor:
         """All blocks but the first."""
         skips, first = [], self.down[0][0]  # type: ignore[index]
         for blocks, shrink in zip(self.down, self.shrink, strict=True):
@@ -230,12 +230,12 @@ class Denoiser(nn.Module):
             empty = noisy_BCHW.new_zeros(len(noisy_BCHW), self.drawn, *noisy_BCHW.shape[2:])
             seen.append(empty if drawn_BMhw is None else drawn_BMhw)
         seen.append(older.flatten(1, 2))
-        x = self.enter(torch.cat(seen, dim=1).contiguous(memory_format=torch.channels_last))
+        x = self.conv_in(torch.cat(seen, dim=1).contiguous(memory_format=torch.channels_last))
         if coarse:  # all of the past has been seen, by one convolution
             x, last = halve(x).contiguous(memory_format=torch.channels_last), halve(last)
             drawn_BMhw = None if drawn_BMhw is None else halve(drawn_BMhw)
         x = F.silu(self.norm(self.trunk(x, condition, context)))
-        clean = last + self.leave(x).float()
+        clean = last + self.conv_out(x).float()
         if self.gate is not None and drawn_BMhw is not None:
             gates = self.gate(x).float().unbind(1)
             for gate, each in zip(gates, drawn_BMhw.split(self.channels + COVER, 1), strict=True):

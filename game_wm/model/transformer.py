@@ -74,7 +74,7 @@ class FrameTransformer(nn.Module):
         self.condition = nn.Sequential(
             nn.Linear(config.history * config.actions + self.levels, e), nn.SiLU(), nn.Linear(e, e), nn.SiLU()
         )
-        self.enter = nn.Conv2d(config.channels * (config.history + config.compressed), width, 3, padding=1)
+        self.conv_in = nn.Conv2d(config.channels * (config.history + config.compressed), width, 3, padding=1)
         self.history = nn.ModuleList(ResidualBlock(width, width, e) for _ in range(config.blocks[0]))
         self.positions = nn.Parameter(torch.randn(config.height * config.width, width) * 0.02)
         self.digits = nn.Embedding(sum(config.levels), width)
@@ -82,9 +82,9 @@ class FrameTransformer(nn.Module):
         self.blocks = nn.ModuleList(FrameBlock(config, i == 0) for i in range(config.blocks[-1]))
         self.norm = Norm(width)
         # A code's logit: the sum of those of its digits, which is learnt at once, and one of its own.
-        self.leave_digits, self.leave = nn.Linear(width, sum(config.levels)), nn.Linear(width, self.codebook.size)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        self.digit_logits, self.code_logits = nn.Linear(width, sum(config.levels)), nn.Linear(width, self.codebook.size)
+        nn.init.zeros_(self.code_logits.weight)
+        nn.init.zeros_(self.code_logits.bias)
         self.table: Tensor
         rows = F.one_hot(self._rows(torch.arange(self.codebook.size)), sum(config.levels)).sum(-2)
         self.register_buffer("table", rows.float().T.contiguous(), persistent=False)
@@ -111,7 +111,7 @@ class FrameTransformer(nn.Module):
         shape, level = history_BKPCHW.shape[:2], embed_level(context_noise_BK.flatten(), self.levels)
         condition = self.condition(torch.cat((actions_BKPA.flatten(0, 1).flatten(1), level), -1))
         history = history_BKPCHW.flatten(0, 1).flatten(1, 2)
-        x = self.enter(history.contiguous(memory_format=torch.channels_last))
+        x = self.conv_in(history.contiguous(memory_format=torch.channels_last))
         for block in self.history:
             x = block(x, condition)
         past = x.flatten(2).transpose(1, 2) + self.positions
@@ -125,7 +125,7 @@ class FrameTransformer(nn.Module):
         codes = self.digits(self._rows(ids_Bn.clamp_max(self.codebook.size - 1))).sum(-2)
         x = past_BnE + torch.where(known, codes, self.unknown)
         x = self.norm(self.through(x, context, causal, cache))
-        return self.leave(x) + self.leave_digits(x) @ self.table
+        return self.code_logits(x) + self.digit_logits(x) @ self.table
 
     def through(self, x_BnE: Tensor, context: ContextReader, causal: bool, cache: FrameCache | None) -> Tensor:
         """All blocks, (B, n, E) to the same."""

@@ -88,7 +88,7 @@ class GeometryModule(StageModule):
         if not poses:
             self.geometry.focal.requires_grad_(True)
             motion = self.geometry.motion
-            for head in (motion.was, motion.next, motion.turn):
+            for head in (motion.observed, motion.forecast, motion.turn):
                 for weights in head[-1].parameters():
                     nn.init.zeros_(weights)  # nobody has moved, until pictures say so
         # In a list, so that the frozen tokenizer is no part of the checkpoint.
@@ -111,10 +111,10 @@ class GeometryModule(StageModule):
             return make_optimizer(self.geometry, self.optimizer_kind, self.lr, self.weight_decay)
         motion = self.geometry.motion
         assert motion.free is not None
-        heads = [part for part in (motion.was, motion.next, motion.turn, motion.free) if part is not None]
+        heads = [part for part in (motion.observed, motion.forecast, motion.turn, motion.free) if part is not None]
         others = nn.ModuleList((self.geometry.depth, *heads))
         optimizer = make_optimizer(others, self.optimizer_kind, self.lr, self.weight_decay)
-        reading = (motion.enter, motion.blocks, motion.gather, motion.read)
+        reading = (motion.conv_in, motion.blocks, motion.gather, motion.read)
         for params, rate, decay in (
             ([p for part in reading for p in part.parameters()], IMAGE_RATE, self.weight_decay),
             ([self.geometry.focal], FOCAL_RATE, 0.0),

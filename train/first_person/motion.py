@@ -50,7 +50,7 @@ def fit_heads(motion: Motion, recorded: Recorded, pairs: tuple[Tensor, Tensor], 
     """Train the heads that read pictures, in place: the predicted step on the pair of frames before it, the observed
     one on its own pair. In half of the batches the past has the errors of play."""
     generator = torch.Generator().manual_seed(0)
-    for head, seen in zip((motion.next, motion.was), pairs, strict=True):
+    for head, seen in zip((motion.forecast, motion.observed), pairs, strict=True):
 
         def loss(i: int, head: nn.Module = head, seen: Tensor = seen) -> Tensor:
             rows = torch.randint(len(seen), (HEADS_BATCH,), generator=generator)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from data_collect.errors import UserError
 from game_wm.finite import diverged, unsound
+from game_wm.model.names import present_names
 from train.data.windows import random_integers
 from train.report.machine import MatrixRate, count_flops
 
@@ -169,6 +170,13 @@ class EMA(WeightAveraging):
             torch._foreach_lerp_(averaged, current, 1 - decay)
         else:
             torch._foreach_copy_(averaged, current)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """As the parent; weights may have the names of an older checkpoint."""
+        checkpoint["state_dict"] = present_names(checkpoint["state_dict"])
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Unlike the parent, keep the weights in training: a finished run can be continued exactly."""

@@ -6,11 +6,14 @@ callback (`train.stages.callbacks.Schedule`), since runs are measured in minutes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 from torch import nn
+
+from game_wm.model.names import present_names
 
 Kind = Literal["adamw", "muon"]
 
@@ -31,6 +34,10 @@ class StageModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         self.prepare(self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As the parent; weights may have the names of an older checkpoint."""
+        return super().load_state_dict(present_names(state_dict), strict, assign)
 
     def prepare(self, data: Any) -> None:
         """Find out from the data what must be known before the first step. Raises `UserError`."""

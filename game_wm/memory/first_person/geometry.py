@@ -74,21 +74,21 @@ class Depth(nn.Module):
     def __init__(self, config: MemoryConfig) -> None:
         super().__init__()
         width = config.hidden
-        self.enter = nn.Conv2d(config.channels, width, 3, padding=1)
+        self.conv_in = nn.Conv2d(config.channels, width, 3, padding=1)
         self.blocks = nn.ModuleList(Block(width) for _ in range(3))
         self.twice = nn.Conv2d(width, 4 * 64, 3, padding=1)
         self.four = nn.Conv2d(64, 4 * 32, 3, padding=1)
-        self.leave = nn.Conv2d(32, 1, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.constant_(self.leave.bias, -1.8)  # type: ignore[arg-type]
+        self.conv_out = nn.Conv2d(32, 1, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.constant_(self.conv_out.bias, -1.8)  # type: ignore[arg-type]
 
     def forward(self, latents_BChw: Tensor) -> Tensor:
-        x = self.enter(latents_BChw)
+        x = self.conv_in(latents_BChw)
         for block in self.blocks:
             x = block(x)
         x = F.silu(F.pixel_shuffle(self.twice(x), 2))
         x = F.silu(F.pixel_shuffle(self.four(x), 2))
-        return FARTHEST + NEAREST * self.leave(x).float().sigmoid()[:, 0]
+        return FARTHEST + NEAREST * self.conv_out(x).float().sigmoid()[:, 0]
 
 
 class Motion(nn.Module):
@@ -104,20 +104,20 @@ class Motion(nn.Module):
     def __init__(self, config: MemoryConfig, features: int = 192) -> None:
         super().__init__()
         width = config.hidden
-        self.enter = nn.Conv2d(2 * config.channels, width, 3, padding=1)
+        self.conv_in = nn.Conv2d(2 * config.channels, width, 3, padding=1)
         self.blocks = nn.ModuleList(Block(width) for _ in range(2))
         self.gather = nn.Conv2d(width, 16, 1)
         self.read = nn.Linear(16 * config.height * config.width + width, features)
         self.inertia, self.last = config.inertia and config.exact, config.inertia and not config.exact
         blind = config.actions + 3 * self.last + self.inertia * BEFORE * (3 + config.actions)
-        self.was, self.next = (
+        self.observed, self.forecast = (
             nn.Sequential(nn.Linear(features + blind, 128), nn.SiLU(), nn.Linear(128, 2)) for _ in range(2)
         )
         self.turn = nn.Sequential(nn.Linear(config.actions, 64), nn.SiLU(), nn.Linear(64, 1))
         self.free: nn.Module | None = None
         if self.inertia:  # pushes add up, and a share of the speed is lost: linear, but for turns on the way
             self.free = nn.Linear(2 * (3 + 2 * config.actions), 2, bias=False)
-            for weights in (*self.free.parameters(), *self.was[-1].parameters(), *self.next[-1].parameters()):
+            for weights in (*self.free.parameters(), *self.observed[-1].parameters(), *self.forecast[-1].parameters()):
                 nn.init.zeros_(weights)
         elif config.trail:
             self.free = nn.Sequential(nn.Linear(blind, 64), nn.SiLU(), nn.Linear(64, 2))
@@ -126,7 +126,7 @@ class Motion(nn.Module):
 
     def pair(self, before_BChw: Tensor, now_BChw: Tensor) -> Tensor:
         """Features (B, E) of two frames that follow each other."""
-        x = self.enter(torch.cat((now_BChw, now_BChw - before_BChw), 1))
+        x = self.conv_in(torch.cat((now_BChw, now_BChw - before_BChw), 1))
         for block in self.blocks:
             x = block(x)
         return F.silu(self.read(torch.cat((self.gather(x).flatten(1), x.mean((2, 3))), 1)))
@@ -154,7 +154,7 @@ class Motion(nn.Module):
 
     def estimate_step(self, pair_BE: Tensor, action_BA: Tensor, past_BP: Tensor) -> Tensor:
         """The step between the two frames, which `action` led to, after `past`."""
-        return self._step(self.was, action_BA, past_BP, pair_BE)
+        return self._step(self.observed, action_BA, past_BP, pair_BE)
 
     @torch.no_grad()
     def reckon(
@@ -171,7 +171,7 @@ class Motion(nn.Module):
 
     def predict_step(self, pair_BE: Tensor, action_BA: Tensor, past_BP: Tensor) -> Tensor:
         """The step that `action` will lead to after the two frames; `past` ends with the step between them."""
-        return self._step(self.next, action_BA, past_BP, pair_BE)
+        return self._step(self.forecast, action_BA, past_BP, pair_BE)
 
     def unhindered(self, action_BA: Tensor, past_BP: Tensor) -> Tensor:
         """The step that `action` mostly leads to after `past`, whatever is in the way."""

@@ -44,7 +44,7 @@ class CachedDenoiser(Denoiser):
             self.spared += 1
             return first + self.added
         self.ran += 1
-        last = self.rest(first, condition_BE, context)
+        last = self.after_first_block(first, condition_BE, context)
         self.first, self.added = first, last - first
         return last
 
