@@ -85,7 +85,7 @@ def test_what_comes_back_beats_a_blur(kind: str) -> None:
         module.training_step(batch, step).backward()
         optimiser.step()
     with torch.no_grad():
-        truth, drawn = module.drawn(batch)
+        truth, drawn = module.reconstruct(batch)
     blurred = truth.mean((2, 3), keepdim=True).expand_as(truth)
     error, blur = ((x - truth).square().mean() for x in (drawn, blurred))
     assert error < 0.95 * blur

@@ -3,20 +3,21 @@ teacher that calls it many times.
 
     python -m train distill --config configs/maze/distill.yaml
 
-Student and teacher begin as the same weights, unless `--teacher` names others: many calls of a student that is trained
-on are worse than its one. The student plays on from real frames (self-forcing, Huang et al., 2025); for frames of what
-it then remembers, the teacher walks from the same noise to a clean latent in many steps, and the student must reach it
-in its few (consistency of endpoints). Where the teacher's latent lies near the real one, the student has but drifted,
-and where what memory draws does, it could have known: there the real one is its goal. So it learns to come back and to
-look into its memory, and where a view was lost it is not asked to guess it. A discriminator on pairs of latents and
-the action between them may be added, which holds the student's frames to the sharpness of real ones, and to what was
-pressed; or distribution matching (Yin et al., 2024), which moves what the student draws from where its own frames are
-dense to where the teacher's are.
+Student and teacher start from the same weights, unless `--teacher` names others: for a student that is trained further,
+its own many calls are worse than its one. The student plays on from real frames (self-forcing, Huang et al., 2025).
+From there the teacher goes from the same noise to a clean latent in many steps, and the student must reach that latent
+in its few (consistency of endpoints).
 
-Or the steps are halved, again and again (`progressive`; Salimans & Ho, 2022): a student of half as many steps learns to
-do in one what its teacher does in two, and becomes the teacher of the next.
+The goal is the real latent instead where the teacher's is near it (the student has only drifted) or where memory's view
+is (the student could have known). So it learns to correct drift and to use its memory, but not to guess a view that was
+forgotten. Two losses may be added: a discriminator on pairs of latents and the action between them, which asks for
+sharp frames that follow the action; and distribution matching (Yin et al., 2024), which moves the student's samples
+from where its own are dense to where the teacher's are.
 
-Legend: B windows, K targets, C channels, h, w latent grid.
+Or the steps are halved repeatedly (`progressive`; Salimans & Ho, 2022): a student of half as many steps learns to do in
+one what its teacher does in two, and becomes the teacher of the next.
+
+Legend: B windows, K targets, C channels, h, w latent grid, A action vector.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ class Discriminator(nn.Module):
 def distribution_loss(made_BKCHW: Tensor, teach: Predict, fake: Predict, finest: int) -> tuple[Tensor, Tensor]:
     """Distribution matching distillation (Yin et al., 2024, equations 7 and 8): the student's loss and the fake's.
 
-    What the student made is noised; teacher and `fake`, which learns the student's own frames, each tell the clean
-    latent. Their difference is that of the two densities' slopes, and the student follows it.
+    The student's sample is noised; the teacher and `fake`, which learns the student's own frames, each predict the
+    clean latent. Their difference is that of the two densities' scores, and the student follows it.
     """
     level = torch.rand(made_BKCHW.shape[:2], device=made_BKCHW.device).mul(finest).floor() / finest
     stride, part = torch.full_like(level, 1 / finest), slice(0, made_BKCHW.shape[1])
@@ -78,11 +79,11 @@ def distribution_loss(made_BKCHW: Tensor, teach: Predict, fake: Predict, finest:
 
 
 def progressive_loss(clean_BKCHW: Tensor, student: Predict, teach: Predict, flow: FlowMatching, steps: int) -> Tensor:
-    """Progressive distillation (Salimans & Ho, 2022, algorithm 2): the loss of a student that takes so many steps, and
-    learns from a teacher that takes twice as many.
+    """Progressive distillation (Salimans & Ho, 2022, algorithm 2): the loss of a student that takes so many steps,
+    from a teacher that takes twice as many.
 
-    From where noised data lies on the student's own walk, two steps of the teacher end somewhere; the clean latent that
-    one step must point at to end there as well is the student's goal. Late steps weigh more, as in the flow's own loss.
+    The student's goal is the clean latent towards which one of its steps ends where two of the teacher's do. Late steps
+    weigh more, as in the flow's own loss.
     """
     batch, targets = clean_BKCHW.shape[:2]
     level = torch.randint(steps, (batch, targets), device=clean_BKCHW.device) / steps
@@ -97,22 +98,22 @@ def progressive_loss(clean_BKCHW: Tensor, student: Predict, teach: Predict, flow
 
 
 class DistillModule(DynamicsModule):
-    """Trains the student in place of the network that it started from (`--init`, required).
+    """Trains the student, which starts from `--init` (required).
 
     Args beyond the dynamics' own:
         teacher_steps: denoiser calls a frame of the teacher.
         student_steps: denoiser calls a frame of the student, 1 or 2.
         own: share of the steps on own rollouts; the others are on real frames, where the history can be trusted.
-        near: mean squared distance (latents have unit variance) of the teacher's latent or of what memory draws to
-            the truth, below which a cell takes the truth for its goal; 0 never does.
-        anchor: weight of the flow-matching loss on the same targets, which keeps the network serving other step counts.
-        adversarial: weight of the discriminator's judgement.
-        unseen: what is added to it in cells for which nothing is drawn, where there is something to invent and nothing
-            to copy. Where both are 0 there is no discriminator.
-        distribution: weight of distribution matching; 0 builds no network that learns the student's frames.
+        near: mean squared distance (latents have unit variance) of the teacher's latent or of memory's view to the
+            truth, below which the truth is a cell's goal; 0: never.
+        anchor: weight of the flow-matching loss on the same targets, which keeps other step counts usable.
+        adversarial: weight of the discriminator's loss.
+        unseen: added to it in cells that no view covers, where the student has to invent. If both are 0 there is no
+            discriminator.
+        distribution: weight of distribution matching; with 0 there is no network that learns the student's frames.
         consistency: weight of the distance to the teacher's endpoint.
         progressive: halve the steps from `teacher_steps` to `student_steps` instead, in rounds of equal parts of the
-            budget; both must be powers of two. The network then serves that one number of steps: there is no anchor.
+            budget; both must be powers of two. The network then serves that one number of steps, without an anchor.
     """
 
     def __init__(
@@ -153,7 +154,7 @@ class DistillModule(DynamicsModule):
         if progressive:  # how often the student has become the teacher
             self.halvings: Tensor
             self.register_buffer("halvings", torch.zeros((), dtype=torch.long))
-        # The student's own step is taught by the teacher, and, with bootstrap, by the teacher's half steps.
+        # The student's single call learns from the teacher, and with bootstrap from the teacher's half steps.
         self.flow = replace(self.objective, one_call=0.0)
         self.teacher: Dynamics | None = None
         self.discriminator = Discriminator(latent_shape[0], self.config.actions) if judged else None
@@ -164,7 +165,7 @@ class DistillModule(DynamicsModule):
         return self.own
 
     def freeze_teacher(self) -> None:
-        """The weights as they are now become the teacher; it is part of the checkpoint, so that resuming is exact."""
+        """Copy the present weights to the teacher, which is part of the checkpoint so that resuming is exact."""
         self.teacher = copy.deepcopy(self.dynamics).eval().requires_grad_(False)
         if self.fake is not None:
             self.fake.load_state_dict(self.dynamics.denoiser.state_dict())
@@ -175,7 +176,7 @@ class DistillModule(DynamicsModule):
         return self.teacher_steps >> int(self.halvings) + 1 if self.progressive else self.student_steps
 
     def halve(self) -> None:
-        """Begin the next round where the budget says so: what the student has learnt is the teacher from then on."""
+        """Begin the next round when the budget says so: the student's averaged weights become the teacher."""
         assert self.teacher is not None
         rounds = (self.teacher_steps // self.student_steps).bit_length() - 1
         if int(self.halvings) < min(rounds - 1, int(budget_of(self.trainer).progress(self.trainer) * rounds)):
@@ -210,7 +211,7 @@ class DistillModule(DynamicsModule):
         drawn = None if views is None else views[:, targets]
         noise = self.context_noise * torch.rand(len(latents), device=self.device)
         start = torch.randn_like(latents[:, targets])
-        # Student and teacher must read the same noised past: the noise is drawn here, once.
+        # Student and teacher must read the same noised past, so it is noised here, once.
         noised = seen + noise[:, None, None, None, None] * torch.randn_like(seen)
         reading = self.dynamics.read(noised, actions, targets, noise, latents, drawn)
         goals = reading.goals
@@ -251,7 +252,7 @@ class DistillModule(DynamicsModule):
         return loss
 
     def student(self, predict: Predict, noise: Tensor) -> Tensor:
-        """The student's clean latents from this noise; the gradient passes through the last of its calls."""
+        """The student's clean latents from this noise; only the last of its calls has a gradient."""
         x, size = noise, 1 / self.student_steps
         given = x.new_full(x.shape[:2], self.flow.conditioned_stride(self.student_steps))
         stride = x.new_full(x.shape[:2], size)
@@ -264,32 +265,32 @@ class DistillModule(DynamicsModule):
     def judge(
         self, latents: Tensor, seen: Tensor, actions: Tensor, targets: Tensor, made: Tensor, drawn: Tensor | None
     ) -> Tensor:
-        """Hinge losses of discriminator and student in one pass: a pair is a frame and the one before it. Cells weigh
-        as `unseen` says, for both alike."""
+        """Hinge losses of discriminator and student in one pass, on pairs of successive latents; cells are weighted by
+        `adversarial` and `unseen`, the same for both."""
         assert self.discriminator is not None
         real = torch.cat((latents[:, targets - 1], latents[:, targets]), dim=2).flatten(0, 1)
         fake = torch.cat((seen[:, targets - 1], made), dim=2).flatten(0, 1)
-        led = actions[:, targets - 1].flatten(0, 1)
+        previous_action = actions[:, targets - 1].flatten(0, 1)
         weight = self.adversarial + self.unseen * self.hidden(made, drawn)
         each = weight / weight.mean().clamp_min(1e-6)
-        seen_real, seen_fake = self.discriminator(real, led), self.discriminator(fake.detach(), led)
+        seen_real, seen_fake = (self.discriminator(pair, previous_action) for pair in (real, fake.detach()))
         critic = (each * F.relu(1 - seen_real)).mean() + (each * F.relu(1 + seen_fake)).mean()
         self.log("critic", critic.detach(), prog_bar=True)
         weights = list(self.discriminator.parameters())
         for p in weights:
             p.requires_grad_(False)
-        fooled = -(weight * self.discriminator(fake, led)).mean()
+        fooled = -(weight * self.discriminator(fake, previous_action)).mean()
         for p in weights:
             p.requires_grad_(True)
         return critic + fooled
 
     @staticmethod
     def hidden(made: Tensor, drawn: Tensor | None) -> Tensor:
-        """Share of each cell (B * K, 1, h, w) that no view shows."""
-        shown = made.new_zeros(len(made) * made.shape[1], 1, *made.shape[3:])
+        """Share of each cell (B * K, 1, h, w) that no view covers."""
+        covered = made.new_zeros(len(made) * made.shape[1], 1, *made.shape[3:])
         for view in [] if drawn is None else drawn.flatten(0, 1).split(made.shape[2] + COVER, 1):
-            shown = torch.maximum(shown, view[:, -COVER:].mean(1, keepdim=True))
-        return 1 - shown
+            covered = torch.maximum(covered, view[:, -COVER:].mean(1, keepdim=True))
+        return 1 - covered
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         if self.teacher is None and any(k.startswith("teacher.") for k in state_dict):

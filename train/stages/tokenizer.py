@@ -20,15 +20,15 @@ from train.stages.module import Kind, StageModule, make_optimizer
 
 
 class TokenizerModule(StageModule):
-    """Trains a `Tokenizer` on batches of uint8 frames (B, H, W, 3), of a temporal one in rows of three (B, 3, H, W, 3).
+    """Trains a `Tokenizer` on batches of uint8 frames (B, H, W, 3); a temporal one on triples (B, 3, H, W, 3).
 
     Args:
         tokenizer: sizes of the network; set height and width to those of the recording.
         lr, weight_decay, optimizer: of the optimiser.
         perceptual: weight of the EfficientNet-Lite0 feature distance, on `perceptual_share` of every batch.
         edges: weight of the L1 distance between picture gradients.
-        scale_penalty: weight of the latents' mean square, which keeps them near unit scale against the noise.
-        equivariance: share of every batch whose latents and target are shifted together by a part of a latent cell.
+        scale_penalty: weight of the latents' mean square, which keeps their scale near that of the noise.
+        equivariance: share of every batch whose latents and targets are shifted together by a fraction of a cell.
         halved: share of every batch whose latents, two by two cells averaged, must decode to the frame at half its
             resolution (EQ-VAE, Kouzelis et al., 2025), as the coarse stage of a cascade asks for.
     """
@@ -64,7 +64,7 @@ class TokenizerModule(StageModule):
         return make_optimizer(self.tokenizer, self.optimizer_kind, self.lr, self.weight_decay)
 
     def training_step(self, frames_BHWC: Tensor, index: int) -> Tensor:
-        images, latents = self.coded(frames_BHWC)
+        images, latents = self.encode_row(frames_BHWC)
         scale = latents.float().square().mean()
         shifted = round(self.equivariance * len(images))
         if self.tokenizer.codebook:
@@ -96,26 +96,26 @@ class TokenizerModule(StageModule):
         self.log_dict({"loss": loss, "psnr": psnr(mse), "latent_scale": scale.sqrt()}, prog_bar=True)
         return loss
 
-    def coded(self, frames_BHWC: Tensor) -> tuple[Tensor, Tensor]:
-        """The images (B, 3, H, W) that are to be drawn, and their raw latents (B, T, C, h, w) with those before."""
+    def encode_row(self, frames_BHWC: Tensor) -> tuple[Tensor, Tensor]:
+        """The target images (B, 3, H, W), and their raw latents with those before them (B, T, C, h, w)."""
         row = Tokenizer.to_unit(frames_BHWC if frames_BHWC.ndim == 5 else frames_BHWC[:, None])
         still = len(row) // 8 * self.tokenizer.config.temporal
-        if still:  # as at an episode's beginning, where a frame is its own past
+        if still:  # as at an episode's start, where a frame stands in for the one before it
             row = torch.cat((row[:still, -1:].expand_as(row[:still]), row[still:]))
         return row[:, -1].contiguous(memory_format=torch.channels_last), self.tokenizer.raw(row)
 
-    def drawn(self, frames_BHWC: Tensor) -> tuple[Tensor, Tensor]:
+    def reconstruct(self, frames_BHWC: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) and their reconstruction, in [-1, 1]."""
         row = Tokenizer.to_unit(frames_BHWC if frames_BHWC.ndim == 5 else frames_BHWC[:, None])
         return row[:, -1], self.tokenizer(row).float().clamp(-1, 1)
 
     def sample(self, frames_BHWC: Tensor) -> Tensor:
         """uint8 (2 B, 1, H, W, 3): truth and reconstruction in turn, of eight frames."""
-        pairs = self.drawn(frames_BHWC[:: max(1, len(frames_BHWC) // 8)][:8])
+        pairs = self.reconstruct(frames_BHWC[:: max(1, len(frames_BHWC) // 8)][:8])
         return torch.stack([Tokenizer.to_frames(x) for x in pairs], dim=1).flatten(0, 1)[:, None]
 
     def validation_step(self, frames_BHWC: Tensor, index: int) -> None:
-        truth, decoded = self.drawn(frames_BHWC)
+        truth, decoded = self.reconstruct(frames_BHWC)
         error = (decoded - truth).square().mean((1, 2, 3))
         self.log("val_psnr", psnr(error).mean(), prog_bar=True, batch_size=len(frames_BHWC))
 
