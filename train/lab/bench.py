@@ -25,10 +25,10 @@ from data_collect.files import save_picture
 from train.commands import tools
 from train.data.encode import write_synthetic
 from train.lab import context_cost
-from train.report.callbacks import Banner
+from train.report.callbacks import Banner, Throughput
 from train.report.console import say
 from train.report.machine import use_all_cores
-from train.stages.callbacks import Throughput, batch_size_of, log_interval
+from train.stages.callbacks import batch_size_of, log_interval
 from train.stages.configuration import StageCLI
 
 LOADER_SECONDS = 3.0

@@ -1,7 +1,9 @@
-"""Reports of a stage in training: a banner, a progress bar, sample pictures and videos."""
+"""Reports of a stage in training: a banner, a progress bar, throughput, sample pictures and videos."""
 
 from __future__ import annotations
 
+import contextlib
+import statistics
 import sys
 import time
 from collections.abc import Mapping
@@ -19,9 +21,9 @@ from rich.progress import Progress
 from data_collect.files import save_picture
 from game_wm.play.files.video import VideoWriter
 from train.report.console import progress_bar, say
-from train.report.machine import attention_backend, describe, parameter_bytes
+from train.report.machine import MatrixRate, attention_backend, count_flops, describe, parameter_bytes
 from train.report.wandb_run import WandbRun
-from train.stages.callbacks import EMA, Budget, batch_size_of, budget_of
+from train.stages.callbacks import EMA, Budget, batch_size_of, budget_of, log_interval
 
 PICTURE_FRAMES = 8  # frames of a sample that its picture shows; the video shows all
 
@@ -97,6 +99,74 @@ def time_left(budget: Budget, done: float) -> str:
         return ""
     seconds = int(budget.seconds * (1 / done - 1))
     return f"{seconds // 60}:{seconds % 60:02d} left"
+
+
+class Throughput(Callback):
+    """Logs frames/s and samples/s of training (median step) and the fraction of the machine's bf16 matrix rate.
+
+    The arithmetic of a step, forward and backward once, is counted on the first step of a run; the machine's rate is
+    timed at the start and again at every log, in the same process.
+    """
+
+    def __init__(self) -> None:
+        self.flops: int | None = None
+        self.counter: contextlib.ExitStack | None = None
+        self.rate: MatrixRate | None = None
+        self.intervals: list[float] = []
+        self.previous: float | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """First timing of the machine."""
+        self.rate = MatrixRate(pl_module.device).sample(5)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
+        """Counts the arithmetic of the first step; notes the time between the starts of the others."""
+        now = time.perf_counter()
+        if self.previous is not None:
+            self.intervals.append(now - self.previous)
+        self.previous = now
+        if self.flops is None:
+            self.counter = contextlib.ExitStack()
+            self._counted = self.counter.enter_context(count_flops())
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Logs at every logging step."""
+        if self.counter is not None:
+            self.counter.close()
+            self.counter, self.previous = None, None
+            self.flops = self._counted.get_total_flops()
+        if trainer.global_step % log_interval(trainer) or not self.intervals:
+            return
+        assert self.rate is not None
+        self.rate.sample()
+        self.previous = None  # the next interval would include this timing and the logging
+        seconds = statistics.median(self.intervals)
+        self.intervals.clear()
+        samples, frames = batch_size_of(batch)
+        # Other load slows machine and training alike: both medians are of the same period.
+        figures = {
+            "frames_per_second": frames * trainer.world_size / seconds,
+            "samples_per_second": samples * trainer.world_size / seconds,
+            "gflops": (self.flops or 0) / seconds / 1e9,
+            "machine_gflops": self.rate.median / 1e9,
+            "matrix_fraction": (self.flops or 0) / seconds / self.rate.median,
+        }
+        pl_module.log_dict(figures)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Stops counting."""
+        if self.counter is not None:
+            self.counter.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The arithmetic of a step, so that a resumed run need not count it again."""
+        return {"flops": self.flops}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See `state_dict`."""
+        self.flops = state_dict["flops"]
 
 
 class Samples(Callback):

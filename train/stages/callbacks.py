@@ -1,6 +1,6 @@
 """What happens around a training step: its seed, learning rate, averaged weights, time budget and checkpoint.
 
-    callbacks = [StepSeed(0), Budget(minutes=40), Schedule(), Clip(), EMA(), Throughput(), Saver(folder)]  # this order
+    callbacks = [StepSeed(0), Budget(minutes=40), Schedule(), Clip(), EMA(), Saver(folder)]  # this order
 
 The checkpoint's `state_dict` is the averaged (EMA) copy, which is played; the weights in training are its
 `current_model_state`, from which a run resumes. The noise of a step is a function of (seed, step), so that a run that
@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +28,6 @@ from data_collect.errors import UserError
 from game_wm.finite import diverged, unsound
 from game_wm.model.names import present_names
 from train.data.windows import random_integers
-from train.report.machine import MatrixRate, count_flops
 
 UNTOUCHED = "what was saved before stays as it is"
 
@@ -197,74 +195,6 @@ class EMA(WeightAveraging):
             yield
         finally:
             self._swap_models(pl_module)
-
-
-class Throughput(Callback):
-    """Logs frames/s and samples/s of training (median step) and the fraction of the machine's bf16 matrix rate.
-
-    The arithmetic of a step, forward and backward once, is counted on the first step of a run; the machine's rate is
-    timed at the start and again at every log, in the same process.
-    """
-
-    def __init__(self) -> None:
-        self.flops: int | None = None
-        self.counter: contextlib.ExitStack | None = None
-        self.rate: MatrixRate | None = None
-        self.intervals: list[float] = []
-        self.previous: float | None = None
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """First timing of the machine."""
-        self.rate = MatrixRate(pl_module.device).sample(5)
-
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
-        """Counts the arithmetic of the first step; notes the time between the starts of the others."""
-        now = time.perf_counter()
-        if self.previous is not None:
-            self.intervals.append(now - self.previous)
-        self.previous = now
-        if self.flops is None:
-            self.counter = contextlib.ExitStack()
-            self._counted = self.counter.enter_context(count_flops())
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Logs at every logging step."""
-        if self.counter is not None:
-            self.counter.close()
-            self.counter, self.previous = None, None
-            self.flops = self._counted.get_total_flops()
-        if trainer.global_step % log_interval(trainer) or not self.intervals:
-            return
-        assert self.rate is not None
-        self.rate.sample()
-        self.previous = None  # the next interval would include this timing and the logging
-        seconds = statistics.median(self.intervals)
-        self.intervals.clear()
-        samples, frames = batch_size_of(batch)
-        # Other load slows machine and training alike: both medians are of the same period.
-        figures = {
-            "frames_per_second": frames * trainer.world_size / seconds,
-            "samples_per_second": samples * trainer.world_size / seconds,
-            "gflops": (self.flops or 0) / seconds / 1e9,
-            "machine_gflops": self.rate.median / 1e9,
-            "matrix_fraction": (self.flops or 0) / seconds / self.rate.median,
-        }
-        pl_module.log_dict(figures)
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Stops counting."""
-        if self.counter is not None:
-            self.counter.close()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The arithmetic of a step, so that a resumed run need not count it again."""
-        return {"flops": self.flops}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See `state_dict`."""
-        self.flops = state_dict["flops"]
 
 
 def log_interval(trainer: pl.Trainer) -> int:

@@ -27,7 +27,8 @@ from train.commands.stages import OWN
 from train.data.modules import FrameDataModule, LatentDataModule, StreamDataModule
 from train.data.windows import LatentStore, fitting_length
 from train.first_person.geometry import GeometryModule
-from train.stages.callbacks import EMA, Budget, Clip, Schedule, StepSeed, Throughput
+from train.report.callbacks import Throughput
+from train.stages.callbacks import EMA, Budget, Clip, Schedule, StepSeed
 from train.stages.distill import DistillModule
 from train.stages.dynamics import DynamicsModule
 from train.stages.tokenizer import TokenizerModule
