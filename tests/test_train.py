@@ -206,7 +206,7 @@ def test_all_processes_agree_on_which_steps_are_own_rollouts(monkeypatch: pytest
         monkeypatch.setattr(DistillModule, "global_step", step)
         for number, module in enumerate(processes):
             torch.manual_seed(2 * step + number)
-            said.append(module.dreams())
+            said.append(module.on_own_rollout())
     assert said[::2] == said[1::2] and 120 < sum(said[::2]) < 200
 
 

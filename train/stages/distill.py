@@ -36,7 +36,7 @@ from game_wm.model.convolution import ResidualBlock
 from game_wm.model.dynamics import Dynamics
 from game_wm.objectives.flow import FlowMatching, Predict, advance, mix
 from train.stages.callbacks import average_of, budget_of
-from train.stages.dynamics import Batch, DynamicsModule
+from train.stages.dynamics import Batch, DynamicsModule, outcome_loss
 from train.stages.module import make_optimizer
 
 
@@ -161,7 +161,7 @@ class DistillModule(DynamicsModule):
         self.fake = copy.deepcopy(self.dynamics.denoiser) if distribution else None
 
     @property
-    def dream_share(self) -> float:
+    def own_share(self) -> float:
         return self.own
 
     def freeze_teacher(self) -> None:
@@ -203,21 +203,21 @@ class DistillModule(DynamicsModule):
             self.halve()
         latents, actions = batch["latents"], batch["actions"]
         time = latents.shape[1]
-        seen, first, views = latents, self.config.history, self.views(batch)
-        if self.dreams():
-            seen, views = self.roll_out(batch, self.rollout, self.steps)
+        context, first, views = latents, self.config.history, self.recorded_views(batch)
+        if self.on_own_rollout():
+            context, views = self.roll_out(batch, self.rollout, self.steps)
             first = time - self.rollout
-        targets = first + self.some(time - first)
-        drawn = None if views is None else views[:, targets]
+        targets = first + self.sample_targets(time - first)
+        views = None if views is None else views[:, targets]
         noise = self.context_noise * torch.rand(len(latents), device=self.device)
         start = torch.randn_like(latents[:, targets])
         # Student and teacher must read the same noised past, so it is noised here, once.
-        noised = seen + noise[:, None, None, None, None] * torch.randn_like(seen)
-        reading = self.dynamics.read(noised, actions, targets, noise, latents, drawn)
+        noised = context + noise[:, None, None, None, None] * torch.randn_like(context)
+        reading = self.dynamics.read(noised, actions, targets, noise, latents, views)
         goals = reading.goals
-        outcome = self.outcome_loss(self.dynamics.context.outcomes(reading.tokens), batch)
+        outcome = outcome_loss(self.dynamics.context.outcomes(reading.tokens), batch)
         with torch.no_grad():
-            teach = self.teacher.read(noised, actions, targets, noise, latents, drawn).predict
+            teach = self.teacher.read(noised, actions, targets, noise, latents, views).predict
         if self.progressive:
             halved = progressive_loss(goals, reading.predict, teach, self.flow, self.steps)
             loss = halved + self.outcome * outcome
@@ -227,7 +227,7 @@ class DistillModule(DynamicsModule):
         with torch.no_grad():
             taught = self.objective.sample(teach, start, self.teacher_steps)
             known = (taught - goals).square().mean(2, keepdim=True) < self.near
-            for view in [] if drawn is None else drawn.split(goals.shape[2] + COVER, 2):
+            for view in [] if views is None else views.split(goals.shape[2] + COVER, 2):
                 known |= (view[:, :, :-COVER] - goals).square().mean(2, keepdim=True) < self.near
             taught = torch.where(known, goals, taught)
         self.log("near", known.float().mean())
@@ -242,7 +242,7 @@ class DistillModule(DynamicsModule):
             self.log("flow", flow.detach(), prog_bar=True)
             loss = loss + self.anchor * flow
         if self.discriminator is not None:
-            loss = loss + self.judge(latents, seen, actions, targets, made, drawn)
+            loss = loss + self.judge(latents, context, actions, targets, made, views)
         if self.fake is not None:
             fake = reading.predict_with(self.fake)
             matched, learnt = distribution_loss(made, teach, fake, self.flow.finest)
@@ -263,15 +263,15 @@ class DistillModule(DynamicsModule):
         return predict(x, x.new_full(x.shape[:2], 1 - size), given, slice(0, x.shape[1]))
 
     def judge(
-        self, latents: Tensor, seen: Tensor, actions: Tensor, targets: Tensor, made: Tensor, drawn: Tensor | None
+        self, latents: Tensor, context: Tensor, actions: Tensor, targets: Tensor, made: Tensor, views: Tensor | None
     ) -> Tensor:
         """Hinge losses of discriminator and student in one pass, on pairs of successive latents; cells are weighted by
         `adversarial` and `unseen`, the same for both."""
         assert self.discriminator is not None
         real = torch.cat((latents[:, targets - 1], latents[:, targets]), dim=2).flatten(0, 1)
-        fake = torch.cat((seen[:, targets - 1], made), dim=2).flatten(0, 1)
+        fake = torch.cat((context[:, targets - 1], made), dim=2).flatten(0, 1)
         previous_action = actions[:, targets - 1].flatten(0, 1)
-        weight = self.adversarial + self.unseen * self.hidden(made, drawn)
+        weight = self.adversarial + self.unseen * self.hidden(made, views)
         each = weight / weight.mean().clamp_min(1e-6)
         seen_real, seen_fake = (self.discriminator(pair, previous_action) for pair in (real, fake.detach()))
         critic = (each * F.relu(1 - seen_real)).mean() + (each * F.relu(1 + seen_fake)).mean()
@@ -285,10 +285,10 @@ class DistillModule(DynamicsModule):
         return critic + fooled
 
     @staticmethod
-    def hidden(made: Tensor, drawn: Tensor | None) -> Tensor:
+    def hidden(made: Tensor, views: Tensor | None) -> Tensor:
         """Share of each cell (B * K, 1, h, w) that no view covers."""
         covered = made.new_zeros(len(made) * made.shape[1], 1, *made.shape[3:])
-        for view in [] if drawn is None else drawn.flatten(0, 1).split(made.shape[2] + COVER, 1):
+        for view in [] if views is None else views.flatten(0, 1).split(made.shape[2] + COVER, 1):
             covered = torch.maximum(covered, view[:, -COVER:].mean(1, keepdim=True))
         return 1 - covered
 

@@ -1,9 +1,9 @@
-"""The dynamics' training: an objective on finished frames, then, in a late stage, on the model's own rollouts.
+"""The dynamics' training: an objective on recorded frames, then, in a late stage, on the model's own rollouts.
 
     python -m train dynamics --config configs/maze/dynamics.yaml
 
-Legend: B windows, L frames of a window, N tokens, K targets, R rollout frames, M channels of the views that are shown,
-C channels, h, w latent grid, A action vector.
+Legend: B windows, T frames of a window, N tokens, K targets, M channels of the views, C channels, h, w latent grid, A
+action vector.
 """
 
 from __future__ import annotations
@@ -39,20 +39,21 @@ class DynamicsModule(StageModule):
 
     Args:
         latent_shape, levels, actions: given by the data; `levels` of a discrete tokenizer's channels.
-        tokenizer: the checkpoint whose latents these are; shows pictures, and gives the loss through the decoder.
-        geometry: the checkpoint that the last frame is warped by, with `dynamics.warp`.
+        tokenizer: the checkpoint whose latents these are, for losses on decoded frames, views and sample pictures.
+        geometry: the checkpoint of the memory whose views are rendered in own rollouts.
         dynamics: sizes of the network.
-        objective: how a frame is generated: its `kind`, and its options as its file in game_wm/objectives has them.
+        objective: how a frame is generated: its `kind` and its options, see game_wm/objectives.
         lr, weight_decay, optimizer: of the optimiser.
         targets: K, frames of a window that the denoiser is trained on; the context stream reads all of them.
-        context_noise: largest noise put on what is read; its level is an input (GameNGen, Valevski et al., 2024).
+        context_noise: largest deviation of noise on the context; its level is an input (GameNGen, Valevski et al.,
+            2024).
         outcome: weight of the reward's and the termination's losses.
-        pixels: weight of the L1 distance of decoded prediction and decoded truth, on `pixel_share` of the targets.
-        perceptual: weight of their EfficientNet-Lite0 feature distance, on the same ones: where latents tell textures
-            apart by where they stand, their mean is a blur, which pixels forgive and features do not.
-        rollout: R, frames at a window's end that the model generates itself before it is trained on them; 0 is off.
-        rollout_from: part of the run's budget after which they begin: the late stage.
-        rollout_share: share of the steps that have them then.
+        pixels: weight of the L1 distance between decoded prediction and decoded truth, on `pixel_share` of the targets.
+        perceptual: weight of their EfficientNet-Lite0 feature distance, on the same targets. A mean over shifted
+            textures is a blur: pixels forgive it, features do not.
+        rollout: frames at a window's end that the model generates itself before it is trained on them; 0 is off.
+        rollout_from: part of the run's budget after which such steps begin: the late stage.
+        rollout_share: share of the steps that are on own rollouts then.
     """
 
     def __init__(
@@ -129,11 +130,11 @@ class DynamicsModule(StageModule):
 
     @property
     def memory(self) -> Memory:
-        """What a window suffices for of the frozen memory, on this module's device."""
+        """The part of the frozen memory that a window suffices for, on this module's device."""
         return self.frozen_memory[0].to(self.device)
 
     def check_length(self, length: int) -> None:
-        """`UserError` when windows of so many frames hold no targets, or nothing real before own rollouts."""
+        """`UserError` when windows of so many frames have no targets, or no recorded frame before own rollouts."""
         least = max(self.config.history, self.rollout) + 1
         if length < least:
             raise UserError(
@@ -150,23 +151,23 @@ class DynamicsModule(StageModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         latents, actions = batch["latents"], batch["actions"]
         time = latents.shape[1]
-        seen, first, views = latents, self.config.history, self.views(batch)
+        context, first, views = latents, self.config.history, self.recorded_views(batch)
         noise = self.context_noise * torch.rand(len(latents), device=self.device)
-        dreamt = self.dreams()
-        if dreamt:
+        own = self.on_own_rollout()
+        if own:
             first = time - self.rollout
-            seen, views = self.roll_out(batch, self.rollout)
+            context, views = self.roll_out(batch, self.rollout)
             noise = noise * 0.25
-        targets = first + self.some(time - first)
-        drawn = None if views is None else views[:, targets]
-        if drawn is not None and self.config.warp and not dreamt:  # a dreamt frame will not be as clean as a real one
+        targets = first + self.sample_targets(time - first)
+        views = None if views is None else views[:, targets]
+        if views is not None and self.config.warp and not own:  # a generated frame is not as clean as a recorded one
             picture = slice(-self.config.channels - COVER, -COVER)
-            drawn[:, :, picture] += noise[:, None, None, None, None] * torch.randn_like(drawn[:, :, picture])
-        reading = self.dynamics(seen, actions, targets, noise, latents, drawn)
+            views[:, :, picture] += noise[:, None, None, None, None] * torch.randn_like(views[:, :, picture])
+        reading = self.dynamics(context, actions, targets, noise, latents, views)
         errors, predicted = self.objective_loss(reading)
         loss = errors.mean()
         self.log(self.objective.kind, loss.detach(), prog_bar=True)
-        outcome = self.outcome_loss(self.dynamics.context.outcomes(reading.tokens), batch)
+        outcome = outcome_loss(self.dynamics.context.outcomes(reading.tokens), batch)
         self.log("outcome", outcome.detach())
         loss = loss + self.outcome * outcome
         if self.decodes and predicted is not None:
@@ -175,22 +176,22 @@ class DynamicsModule(StageModule):
         return loss
 
     @property
-    def dream_share(self) -> float:
+    def own_share(self) -> float:
         """Share of the steps, as of now, that are on own rollouts."""
         return self.rollout_share if self.rollout and self.late else 0.0
 
     def draw_kind(self) -> bool:
-        return bool(self.dream_share and float(torch.rand(())) < self.dream_share)
+        return bool(self.own_share and float(torch.rand(())) < self.own_share)
 
-    def dreams(self) -> bool:
-        """Whether this step is on own rollouts: by chance, or as `decided` says (`graphs.py`). All processes of a run
-        do the same: a rollout takes several times as long, and each step waits for the slowest."""
+    def on_own_rollout(self) -> bool:
+        """Whether this step is on own rollouts: at random, or as `decided` says (`cuda_graphs.py`). All processes of a
+        run agree: a rollout takes several times as long, and each step waits for the slowest."""
         chance = random_below(2**32, 0, np.array([self.global_step]), 4)[0] / 2**32
-        return self.decided if self.decided is not None else bool(chance < self.dream_share)
+        return self.decided if self.decided is not None else bool(chance < self.own_share)
 
-    def some(self, frames: int) -> Tensor:
-        """Numbers (K,) below `frames` of the targets of a step, in any order: the first of them are those of the single
-        call and of the decoder, which must not learn the first frames of a window alone."""
+    def sample_targets(self, frames: int) -> Tensor:
+        """Frame numbers (K,) below `frames` for a step's targets, shuffled: the first of them train the single call and
+        the loss through the decoder, and must come from the whole window."""
         return torch.rand(frames, device=self.device).argsort()[: self.targets]
 
     def objective_loss(self, reading: Reading) -> tuple[Tensor, Tensor | None]:
@@ -214,24 +215,16 @@ class DynamicsModule(StageModule):
         steps = steps or self.objective.calls(latents[0, 0, 0].numel())
         player = Player(self.dynamics, self.objective, steps, self.memory, self.tokenizer)
         window = Prompt(latents, batch["actions"], None, batch.get("pose"))
-        return roll_out(player, window, frames, self.views(batch))
+        return roll_out(player, window, frames, self.recorded_views(batch))
 
-    def views(self, batch: Batch) -> Tensor | None:
-        """The views of recorded frames (B, L, M, h, w) that this network reads, of all that were drawn for them."""
+    def recorded_views(self, batch: Batch) -> Tensor | None:
+        """The views of recorded frames (B, T, M, h, w) that this network reads, out of all that were rendered."""
         if not self.config.views:
             return None
-        drawn = batch["views"].split(self.config.channels + COVER, 2)
-        if len(drawn) > self.config.views:
-            drawn = [view for view, read in zip(drawn, (self.config.recall, self.config.warp), strict=True) if read]
-        return torch.cat(drawn, 2)
-
-    @staticmethod
-    def outcome_loss(outcomes: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
-        """Cross-entropy of termination and two-hot reward; what step t - 1 gave is read off frame t."""
-        termination, reward = (x[:, 1:].float() for x in outcomes)
-        ended = F.binary_cross_entropy_with_logits(termination, batch["terminated"][:, :-1])
-        goal = two_hot(batch["rewards"][:, :-1])
-        return ended - (goal * reward.log_softmax(-1)).sum(-1).mean()
+        views = batch["views"].split(self.config.channels + COVER, 2)
+        if len(views) > self.config.views:
+            views = [view for view, read in zip(views, (self.config.recall, self.config.warp), strict=True) if read]
+        return torch.cat(views, 2)
 
     def pixel_loss(self, predicted_BKCHW: Tensor, goals_BKCHW: Tensor) -> Tensor:
         """L1 and feature distance of decoded pictures, weighted, on targets of the single call that plays."""
@@ -259,22 +252,8 @@ class DynamicsModule(StageModule):
         began = latents.shape[1] - frames
         for frame in sorted({1, min(4, frames), frames}):
             at = [(made, began + frame - 1), (latents, began + frame - 1), (latents, began - 1)]
-            self._compare(f"val_{frame}", [(x[:, t], x[:, max(0, t - 1)]) for x, t in at])
-
-    def _compare(self, name: str, pairs: list[tuple[Tensor, Tensor]]) -> None:
-        """Log PSNR and sharpness against the tokenised truth, and the PSNR of repeating the last frame.
-
-        `pairs`: latents of what was made, of the truth and of the last frame, each with those before it.
-        """
-        made, truth = pairs[0][0], pairs[1][0]
-        if self.tokenizer is None:
-            self.log(f"{name}_latent", (made - truth).square().mean(), batch_size=len(truth))
-            return
-        images = [self.tokenizer.decode_images(*(x.float() for x in pair)).float().clamp(-1, 1) for pair in pairs]
-        error, repeat = ((x - images[1]).square().mean((1, 2, 3)) for x in (images[0], images[2]))
-        slope = [(x[..., 1:] - x[..., :-1]).abs().mean() for x in images[:2]]
-        values = {"psnr": psnr(error).mean(), "repeat": psnr(repeat).mean(), "sharpness": slope[0] / slope[1]}
-        self.log_dict({f"{name}_{k}": v for k, v in values.items()}, batch_size=len(truth))
+            figures = compare(self.tokenizer, *((x[:, t], x[:, max(0, t - 1)]) for x, t in at))
+            self.log_dict({f"val_{frame}_{k}": v for k, v in figures.items()}, batch_size=len(latents))
 
     def sample(self, batch: Batch) -> Tensor:
         """uint8 (rows, T, H, W, 3): truth and rollout in turn, of four windows; black without a tokenizer."""
@@ -283,9 +262,37 @@ class DynamicsModule(StageModule):
         batch = {name: value[:4] for name, value in batch.items()}
         latents = batch["latents"]
         made = self.roll_out(batch, min(16, latents.shape[1] - self.config.history)).frames
-        shown = [[part[:, -16:].flatten(0, 1) for part in (x, earlier(x))] for x in (latents, made)]
-        rows = [self.tokenizer.decode(*each).unflatten(0, (len(latents), -1)) for each in shown]
+        ends = [[part[:, -16:].flatten(0, 1) for part in (x, earlier(x))] for x in (latents, made)]
+        rows = [self.tokenizer.decode(*each).unflatten(0, (len(latents), -1)) for each in ends]
         return torch.stack(rows, dim=1).flatten(0, 1)
+
+
+def outcome_loss(outcomes: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
+    """Cross-entropy of termination and two-hot reward; the outcome of step t - 1 is predicted at frame t."""
+    termination, reward = (x[:, 1:].float() for x in outcomes)
+    ended = F.binary_cross_entropy_with_logits(termination, batch["terminated"][:, :-1])
+    goal = two_hot(batch["rewards"][:, :-1])
+    return ended - (goal * reward.log_softmax(-1)).sum(-1).mean()
+
+
+def compare(
+    tokenizer: Tokenizer | None,
+    made: tuple[Tensor, Tensor],
+    truth: tuple[Tensor, Tensor],
+    last: tuple[Tensor, Tensor],
+) -> dict[str, Tensor]:
+    """PSNR and sharpness of generated frames against the tokenised truth, and the PSNR of repeating the last recorded
+    frame; without a tokenizer, the latents' squared error.
+
+    Args:
+        made, truth, last: latents (B, C, h, w) of frames, each with those of the frames before them.
+    """
+    if tokenizer is None:
+        return {"latent": (made[0] - truth[0]).square().mean()}
+    images = [tokenizer.decode_images(*(x.float() for x in pair)).float().clamp(-1, 1) for pair in (made, truth, last)]
+    error, repeat = ((x - images[1]).square().mean((1, 2, 3)) for x in (images[0], images[2]))
+    slope = [(x[..., 1:] - x[..., :-1]).abs().mean() for x in images[:2]]
+    return {"psnr": psnr(error).mean(), "repeat": psnr(repeat).mean(), "sharpness": slope[0] / slope[1]}
 
 
 def read_objective(entries: dict[str, int | float | str]) -> Objective:

@@ -1,6 +1,6 @@
 """Own rollouts: the end of a window as the model itself generates it, on which it is then trained.
 
-Legend: B windows, L frames of a window, M channels of the views, C channels, h, w latent grid, A action vector.
+Legend: B windows, T frames of a window, M channels of the views, C channels, h, w latent grid, A action vector.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from game_wm.objectives import Objective
 
 
 class Rollout(NamedTuple):
-    """Windows that end in the model's own frames (B, L, C, h, w), and the views (B, L, M, h, w) that were rendered."""
+    """Windows that end in the model's own frames (B, T, C, h, w), and the views (B, T, M, h, w) that were rendered."""
 
     frames: Tensor
     views: Tensor | None
@@ -37,7 +37,7 @@ class Player(NamedTuple):
 def roll_out(player: Player, window: Prompt, frames: int, views: Tensor | None = None) -> Rollout:
     """The window with its last `frames` replaced by the player's own, under the recorded actions.
 
-    Of its `views` (B, L, M, h, w), those that memory gives from the window alone are rendered anew from what the player
+    Of its `views` (B, T, M, h, w), those that memory gives from the window alone are rendered anew from what the player
     generated; the others, whose past is longer, stay.
     """
     dynamics, memory, latents, actions = player.dynamics, player.memory, window.latents, window.actions
