@@ -53,7 +53,7 @@ def test_cached_generation_equals_uncached(dynamics: Dynamics, prompt: int) -> N
     noise = torch.randn_like(latents[:, 0])
     objective = FlowMatching()
     state = dynamics.start(latents[:, :prompt], actions[:, : prompt - 1])
-    seen = torch.randn(2, 1, dynamics.denoiser.drawn, 8, 8) if dynamics.config.views else None
+    seen = torch.randn(2, 1, dynamics.denoiser.view_channels, 8, 8) if dynamics.config.views else None
     now = None if seen is None else seen[:, 0]
     cached = dynamics.generate(state, actions[:, prompt - 1], noise, 2, objective, now)
     quiet = torch.zeros(len(latents))

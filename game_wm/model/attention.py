@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FINE, COARSE = 8192, 2048  # rows of the tables of angles: every frame, every 8192nd; 16 million frames are nine days
+FINE, COARSE = 8192, 2048  # rows of the tables of angles: of every frame, of every 8192nd; good for 16 million frames
 
 
 def rotate(x_TND: Tensor, positions_T: Tensor, base: float = 1000.0) -> Tensor:
@@ -20,7 +20,7 @@ def rotate(x_TND: Tensor, positions_T: Tensor, base: float = 1000.0) -> Tensor:
     broadcast to `...`.
 
     The product of two rotated vectors depends on the difference of their positions alone. Angles are computed in
-    double precision, so that frame 1,000,000 is like frame 100, and looked up: not every device has double precision.
+    double precision, so that frame 1,000,000 is as exact as frame 100, and looked up: not every device has doubles.
     """
     half = x_TND.shape[-1] // 2
     fine, coarse = turns(half, base, x_TND.device)
@@ -42,7 +42,7 @@ def turns(count: int, base: float, device: torch.device) -> tuple[Tensor, Tensor
 
 
 def attend(q_BHQD: Tensor, k_BHKD: Tensor, v_BHKD: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention; `mask` is boolean, True where a query may look.
+    """Scaled dot-product attention; `mask` is boolean, True where a query may attend.
 
     On a CPU in training, plain matrix products: the fused kernel's bf16 backward is several times slower there.
     """

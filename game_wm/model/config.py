@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-COVER = 4  # channels of a view that tell how much of each quarter of a cell is drawn
+COVER = 4  # mask channels of a view: how much of each quarter of a cell it covers
 
 Trunk = Literal["unet", "transformer"]
 
@@ -14,18 +14,29 @@ Trunk = Literal["unet", "transformer"]
 class DynamicsConfig:
     """Sizes of the network.
 
-    `attention`: over time, in the context stream: "window" (the last `window` frames, the first `sink` among them; with
-    a window as long as an episode it is full causal attention), "sparse" (of the window's blocks of `block` frames the
-    two last and the `top` that fit best), "linear" (the gated delta rule instead); `kv_heads`: heads of keys and values
-    that the queries' `heads` share; `glance`: frames back that the denoiser's bottleneck looks, `window` if None.
-    `hidden`: channels inside the denoiser's residual blocks, a level each, `widths` if None (`pruning.py`).
-    `history`: last latents the denoiser sees whole, `compressed`: levels of those before them (`memory/compressed.py`);
-    `window`: frames of working memory; `recurrent`: whether it has recurrent memory; `recall`: whether it reads the
-    view that episodic memory draws for a frame; `warp`: whether it reads the last frames as they look from where the
-    action leads, `aligned`: whether it draws the frame as it looks from there, so that in a dream the step that was
-    foreseen is the step that was taken. `trunk`: what draws the next frame, given by the objective; a transformer is as
-    wide as the last of `widths` and has the last of `blocks`, behind as many convolutional ones as the first of them
-    says. `levels`: of the tokenizer's channels, none where they are continuous.
+    Args:
+        channels, height, width, levels: of the latents; `levels` of a discrete tokenizer, empty for continuous latents.
+        actions: length of an encoded action.
+        history: latest latents that the denoiser reads at full size.
+        compressed: levels of averaged older latents (`memory/compressed.py`).
+        widths, blocks: channels and residual blocks of each level of the denoiser; each level halves the grid. Of a
+            transformer trunk: the last of each, after `blocks[0]` convolutional ones.
+        hidden: channels inside the residual blocks of each level, `widths` if None (`pruning.py`).
+        condition: width of the conditioning vector.
+        context_width, context_blocks, heads, registers: of the context stream; registers are tokens without a cell.
+        window: frames of working memory.
+        attention: over time. "window": the last `window` frames, the first `sink` among them; with a window as long as
+            an episode this is full causal attention. "sparse": of the window's blocks of `block` frames the two last
+            and the `top` that fit best. "linear": the gated delta rule.
+        kv_heads: heads of keys and values that the queries' `heads` share.
+        glance: frames back that the denoiser's bottleneck reads, `window` if None.
+        recurrent: whether there is recurrent memory.
+        recall: whether the denoiser reads the view that long memory renders for a frame.
+        warp: whether it reads the last frames warped to the predicted pose.
+        aligned: whether the frame is rendered at that pose: in play the predicted step *is* the step taken.
+        trunk: the network that predicts the next frame, given by the objective.
+
+    Raises ValueError for sizes that do not fit each other.
     """
 
     channels: int = 8
@@ -63,9 +74,9 @@ class DynamicsConfig:
             tokenizer = "configs/lab/tokenizer-codes.yaml"
             raise ValueError(f"a transformer trunk needs codes, of a tokenizer with levels ({tokenizer})")
         if self.trunk == "transformer" and (self.recall or self.warp):
-            raise ValueError("a transformer trunk is shown no views: set recall and warp to false")
+            raise ValueError("a transformer trunk reads no views: set recall and warp to false")
         if self.aligned and not self.warp:
-            raise ValueError("aligned frames are drawn from what is warped: set warp to true, or aligned to false")
+            raise ValueError("aligned frames need the warped last frame: set warp to true, or aligned to false")
         if len(self.inside) != len(self.widths):
             raise ValueError("hidden must have as many levels as widths")
         if self.heads % (self.kv_heads or self.heads):
@@ -99,7 +110,7 @@ class DynamicsConfig:
 
     @property
     def views(self) -> int:
-        """How many views are drawn for a frame."""
+        """How many views of a frame the denoiser reads."""
         return self.recall + self.warp
 
     @property

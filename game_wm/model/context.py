@@ -31,7 +31,7 @@ from game_wm.model.attention import (
 from game_wm.model.config import DynamicsConfig
 
 REWARD_BINS = 41
-PART = 256  # frames of a long prompt that are read at once
+PART = 256  # frames of a long prompt that are read in one pass
 
 
 def reward_bins(device: torch.device) -> Tensor:
@@ -53,8 +53,7 @@ def expected_reward(logits: Tensor) -> Tensor:
 
 
 class CausalAttention(nn.Module):
-    """A token attends to the tokens at its own position in frames before, the present one included: in which, the
-    configuration says."""
+    """A token attends to those at its own position in the present and earlier frames, as the configuration says."""
 
     def __init__(self, config: DynamicsConfig) -> None:
         super().__init__()
@@ -85,7 +84,7 @@ class CausalAttention(nn.Module):
         return p.out(y.permute(0, 3, 1, 2, 4).flatten(-2))
 
     def _stored(self, keys: Tensor, frames: Tensor) -> Tensor:
-        """Keys as they are kept: rotated by their frame's number, those of the sink not at all."""
+        """Keys as stored: rotated by their frame's number, those of the sink unrotated."""
         return rotate(keys, torch.where(frames < self.sink, 0, frames))
 
     def _blocks(self, q: Tensor, k: Tensor, time: Tensor, times: Tensor) -> Tensor:
@@ -101,7 +100,7 @@ class CausalAttention(nn.Module):
         return (best | near) & (times <= time[:, None])
 
     def _sunk(self, q: Tensor, plain: Tensor, k: Tensor, v: Tensor, time: Tensor, times: Tensor) -> Tensor:
-        """Attention to the window and to the sink, which never is farther away than the window reaches."""
+        """Attention to the window and to the sink, whose distance is clamped to the window's reach."""
         sunk = times < self.sink
         away = (time[:, None] - times[sunk]).clamp(0, self.window - self.sink)
         near = rotate(plain[:, :, None], away[:, :, None, None])  # (B, T, S, N, H, D)
@@ -158,7 +157,7 @@ class CausalAttention(nn.Module):
 
 @dataclass
 class ContextMemory:
-    """What the context stream carries from frame to frame: its ring, and its recurrent memory if it has one."""
+    """The context stream's state between frames: its ring, and its recurrent memory if it has one."""
 
     working: WorkingMemory
     recurrent: RecurrentMemory | None = None

@@ -30,7 +30,7 @@ def embed_level(level_B: Tensor, channels: int) -> Tensor:
 
 
 class BottleneckBlock(nn.Module):
-    """A convolutional block and a look at the context of the frames before; the first one attends over the frame."""
+    """A convolutional block; the first one also attends over the frame and to the context of the frames before."""
 
     def __init__(self, config: DynamicsConfig, first: bool) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class BottleneckBlock(nn.Module):
 
 
 class ContextReader:
-    """What the bottleneck attends to: a sequence's context in training, the ring in play."""
+    """The context that the bottleneck attends to: a sequence's in training, the ring in play."""
 
     def read(self, q_BNHD: Tensor) -> Tensor:
         """Queries (B, N, H, D) -> (B, N, H*D)."""
@@ -70,7 +70,7 @@ class SequenceReader(ContextReader):
         self.targets, self.batch = targets, len(context_BTNC)
         tokens = context_BTNC.shape[2]
         time = torch.arange(context_BTNC.shape[1], device=context_BTNC.device)
-        if len(time) > 3 * window:  # of a long sequence, most frames are no one's
+        if len(time) > 3 * window:  # no target reads most frames of a long sequence
             near = window_mask(targets, time, window, strict=True).any(0)
             time, context_BTNC = time[near], context_BTNC[:, near]
         k, v = denoiser.keys_values(context_BTNC)
@@ -111,7 +111,7 @@ class RingReader(ContextReader):
 
 class Denoiser(nn.Module):
     """U-Net over the latent grid; predicts the clean next latent as a correction to the last one, and to the views that
-    are drawn for it (`memory/recollection.py`) where they show something.
+    memory renders for it where they cover something.
 
     Every level but the innermost halves the grid; the innermost reads the context.
     """
@@ -125,9 +125,9 @@ class Denoiser(nn.Module):
         self.condition = nn.Sequential(
             nn.Linear(config.history * config.actions + 3 * self.levels, e), nn.SiLU(), nn.Linear(e, e), nn.SiLU()
         )
-        self.drawn = config.views * (config.channels + COVER)
+        self.view_channels = config.views * (config.channels + COVER)
         self.older = config.compressed
-        inputs = config.channels * (1 + config.history + config.compressed) + self.drawn
+        inputs = config.channels * (1 + config.history + config.compressed) + self.view_channels
         self.conv_in = nn.Conv2d(inputs, config.widths[0], 3, padding=1)
         self.down = nn.ModuleList(
             nn.ModuleList(ResidualBlock(w, w, e, hidden) for _ in range(d))
@@ -145,7 +145,7 @@ class Denoiser(nn.Module):
         )
         self.norm = nn.GroupNorm(groups(config.widths[0]), config.widths[0])
         self.conv_out = nn.Conv2d(config.widths[0], config.channels, 3, padding=1)
-        # How much of a view's cell is taken as it is: of memory's none at first, of the warped last frame all.
+        # How much of a view's cell is copied: at first nothing of memory's view, all of the warped last frame.
         self.gate = nn.Conv2d(config.widths[0], config.views, 3, padding=1) if config.views else None
         if self.gate is not None:
             nn.init.zeros_(self.gate.weight)
@@ -165,7 +165,7 @@ class Denoiser(nn.Module):
         actions_BKPA: Tensor,
         context_noise_BK: Tensor,
         context: ContextReader,
-        drawn_BKMhw: Tensor | None = None,
+        views_BKMhw: Tensor | None = None,
     ) -> Predict:
         """The objective's function for K targets of each of B sequences, whose arguments are those of `forward`."""
         batch = len(history_BKPCHW)
@@ -173,8 +173,8 @@ class Denoiser(nn.Module):
         def predict(noisy: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
             args = (noisy, history_BKPCHW[:, part], actions_BKPA[:, part], level, stride, context_noise_BK[:, part])
             flat = [x.flatten(0, 1) for x in args]
-            drawn = None if drawn_BKMhw is None else drawn_BKMhw[:, part].flatten(0, 1)
-            return self(*flat, context.part(part), drawn).unflatten(0, (batch, noisy.shape[1]))
+            views = None if views_BKMhw is None else views_BKMhw[:, part].flatten(0, 1)
+            return self(*flat, context.part(part), views).unflatten(0, (batch, noisy.shape[1]))
 
         return predict
 
@@ -211,34 +211,34 @@ class Denoiser(nn.Module):
         stride_B: Tensor,
         context_noise_B: Tensor,
         context: ContextReader,
-        drawn_BMhw: Tensor | None = None,
+        views_BMhw: Tensor | None = None,
     ) -> Tensor:
-        """Clean latent (B, C, h, w) from one at noise level `level` (0 noise, 1 clean) and the step size `stride`; at
-        half the grid, as the cascade's coarse stage has it, from half of it.
+        """Clean latent (B, C, h, w) from a noisy one at `level` (0 noise, 1 clean) with step size `stride`; both at
+        half the grid in a cascade's coarse stage.
 
-        `history` holds compressed frames and those seen whole, the last one last; `actions[:, -1]` is the action that
-        leads from it to the one predicted; `drawn`
-        holds the views of memory and of the warped last frame, in this order, as far as it has them; None is nothing.
+        `history`: compressed frames, then whole ones, the latest last; `actions[:, -1]` leads from that to the
+        predicted frame; `views`: memory's and the warped last frame, in this order, if the network reads them; None
+        stands for empty ones.
         """
         levels = [embed_level(level, self.levels) for level in (level_B, stride_B, context_noise_B)]
         condition = self.condition(torch.cat((actions_BPA.flatten(1), *levels), dim=-1))
         older, recent = history_BPCHW[:, : self.older], history_BPCHW[:, self.older :]
         last, coarse = history_BPCHW[:, -1], noisy_BCHW.shape[2:] != history_BPCHW.shape[3:]
         noisy_BCHW = double(noisy_BCHW) if coarse else noisy_BCHW
-        seen = [noisy_BCHW, recent.flatten(1, 2)]
-        if self.drawn:
-            empty = noisy_BCHW.new_zeros(len(noisy_BCHW), self.drawn, *noisy_BCHW.shape[2:])
-            seen.append(empty if drawn_BMhw is None else drawn_BMhw)
-        seen.append(older.flatten(1, 2))
-        x = self.conv_in(torch.cat(seen, dim=1).contiguous(memory_format=torch.channels_last))
-        if coarse:  # all of the past has been seen, by one convolution
+        inputs = [noisy_BCHW, recent.flatten(1, 2)]
+        if self.view_channels:
+            empty = noisy_BCHW.new_zeros(len(noisy_BCHW), self.view_channels, *noisy_BCHW.shape[2:])
+            inputs.append(empty if views_BMhw is None else views_BMhw)
+        inputs.append(older.flatten(1, 2))
+        x = self.conv_in(torch.cat(inputs, dim=1).contiguous(memory_format=torch.channels_last))
+        if coarse:  # the past was read at the full grid, by the first convolution
             x, last = halve(x).contiguous(memory_format=torch.channels_last), halve(last)
-            drawn_BMhw = None if drawn_BMhw is None else halve(drawn_BMhw)
+            views_BMhw = None if views_BMhw is None else halve(views_BMhw)
         x = F.silu(self.norm(self.trunk(x, condition, context)))
         clean = last + self.conv_out(x).float()
-        if self.gate is not None and drawn_BMhw is not None:
+        if self.gate is not None and views_BMhw is not None:
             gates = self.gate(x).float().unbind(1)
-            for gate, each in zip(gates, drawn_BMhw.split(self.channels + COVER, 1), strict=True):
+            for gate, each in zip(gates, views_BMhw.split(self.channels + COVER, 1), strict=True):
                 view, cover = each.split((self.channels, COVER), 1)
                 clean = clean + gate[:, None] * cover.amax(1, keepdim=True) * (view - last)
         return clean

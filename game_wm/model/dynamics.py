@@ -1,11 +1,11 @@
-"""The dynamics in two streams: what has happened is read once, what comes next may be refined several times.
+"""The dynamics in two streams: the past is read once a frame, the next frame may be refined several times.
 
 The context stream (`context.py`) reads every finished frame once and is the only writer of memory; the denoiser
-(`denoiser.py`) is called once per denoising step. Here they meet: the state that ties frame to frame in play, and the
-training form over whole sequences.
+(`denoiser.py`) is called once per denoising step. This module joins them: the state between two frames of play, and
+the training form over whole sequences.
 
 Legend: B batch or players, T time, K target frames of a sequence, C channels, h, w latent grid, A action vector,
-P history frames, S frames kept for it, M channels of the views that are drawn for a frame.
+P history frames, S frames kept for it, M channels of the views of a frame.
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ DenoiserCall = Callable[..., Tensor]
 
 
 class Reading(NamedTuple):
-    """What training gets of a batch of sequences: the function that the objective calls, the goals (B, K, C, h, w), the
-    context's tokens (B, T, N, C), and the function with another denoiser in place of this one, from which the context
-    does not learn."""
+    """A batch of sequences as training reads it: the function that the objective calls, the goals (B, K, C, h, w), the
+    context's tokens (B, T, N, C), and the function for another denoiser, without gradients to the context."""
 
     predict: Any
     goals: Tensor
@@ -45,7 +44,7 @@ class Reading(NamedTuple):
 
 @dataclass
 class DynamicsState:
-    """All that is remembered between two frames; the player is the first axis of every tensor.
+    """The network's state between two frames; the player is the first axis of every tensor.
 
     `latents` (B, S, C, h, w), oldest first; `actions` (B, P, A), `actions[:, -1]` led to `latents[:, -1]`; `context`:
     the context stream's own memory; `bottleneck`: the ring that the denoiser reads.
@@ -58,7 +57,7 @@ class DynamicsState:
 
 
 class Dynamics(nn.Module):
-    """Context stream and denoiser, and the state that ties frame to frame in play."""
+    """Context stream and denoiser, and the state between two frames of play."""
 
     def __init__(self, config: DynamicsConfig) -> None:
         super().__init__()
@@ -71,7 +70,7 @@ class Dynamics(nn.Module):
         """State after a prompt of T >= 1 frames; `actions[:, t]` led from frame t to t + 1, T - 1 of them."""
         config = self.config
         batch, time = latents_BTCHW.shape[:2]
-        led = torch.cat((actions_BTA.new_zeros(batch, 1, config.actions), actions_BTA), dim=1)
+        previous = torch.cat((actions_BTA.new_zeros(batch, 1, config.actions), actions_BTA), dim=1)
         like = latents_BTCHW.float()
         layers, width = config.context_blocks, config.context_width
         frames = config.window if config.attention != "linear" else 1
@@ -84,13 +83,13 @@ class Dynamics(nn.Module):
             )
         size = (config.tokens, config.heads, config.widths[-1] // config.heads)
         bottleneck = WorkingMemory.start(batch, 1, config.glance or config.window, *size, like)
-        tokens = self.context.read(like, led, context)
+        tokens = self.context.read(like, previous, context)
         k, v = self.denoiser.keys_values(tokens)
         bottleneck.fill(0, rotate(k, torch.arange(time, device=k.device)[:, None, None]), v)
         bottleneck.advance(time)
         return DynamicsState(
             pad_front(like, config.span)[:, -config.span :].clone(),
-            F.pad(led, (0, 0, config.history, 0))[:, -config.history :].clone(),
+            F.pad(previous, (0, 0, config.history, 0))[:, -config.history :].clone(),
             context,
             bottleneck,
         )
@@ -113,17 +112,17 @@ class Dynamics(nn.Module):
         noisy_BCHW: Tensor,
         level_B: Tensor,
         stride_B: Tensor,
-        drawn_BMhw: Tensor | None = None,
+        views_BMhw: Tensor | None = None,
     ) -> Tensor:
         """The next clean latent (B, C, h, w) by one call of the denoiser; the state is read, not written.
 
-        `drawn` holds the views that the denoiser reads (`denoiser.py`), if there are any.
+        `views`: those that the denoiser reads (`denoiser.py`), if any.
         """
         actions = torch.cat((state.actions[:, 1:], action_BA[:, None]), dim=1)
         quiet = torch.zeros(len(action_BA), device=action_BA.device)
         history = compress(state.latents, self.config.history, self.config.compressed)
         reader = RingReader(state.bottleneck)
-        return self.denoiser(noisy_BCHW, history, actions, level_B, stride_B, quiet, reader, drawn_BMhw)
+        return self.denoiser(noisy_BCHW, history, actions, level_B, stride_B, quiet, reader, views_BMhw)
 
     def generate(
         self,
@@ -132,7 +131,7 @@ class Dynamics(nn.Module):
         noise_BCHW: Tensor,
         steps: int,
         objective: Objective,
-        drawn_BMhw: Tensor | None = None,
+        views_BMhw: Tensor | None = None,
         call: DenoiserCall | None = None,
     ) -> Tensor:
         """The same by a walk of `steps` calls from pure noise; `call`: what makes one of a U-Net's in play."""
@@ -140,7 +139,7 @@ class Dynamics(nn.Module):
             call = call or self.denoise
 
             def predict(noisy: Tensor, level: Tensor, stride: Tensor, part: slice) -> Tensor:
-                return call(state, action_BA, noisy[:, 0], level[:, 0], stride[:, 0], drawn_BMhw)[:, None]
+                return call(state, action_BA, noisy[:, 0], level[:, 0], stride[:, 0], views_BMhw)[:, None]
 
             return objective.sample(predict, noise_BCHW[:, None], steps)[:, 0]
         actions = torch.cat((state.actions[:, 1:], action_BA[:, None]), dim=1)
@@ -157,12 +156,12 @@ class Dynamics(nn.Module):
         targets: Tensor,
         context_noise_B: Tensor,
         goals_BTCHW: Tensor,
-        drawn_BKMhw: Tensor | None = None,
+        views_BKMhw: Tensor | None = None,
     ) -> Reading:
-        """Training form: `read` of the sequences with context noise of these levels put on all that is seen."""
+        """Training form: `read` of the sequences after adding context noise of these levels."""
         amount = context_noise_B[:, None, None, None, None]
         noised = latents_BTCHW + amount * torch.randn_like(latents_BTCHW)
-        return self.read(noised, actions_BTA, targets, context_noise_B, goals_BTCHW, drawn_BKMhw)
+        return self.read(noised, actions_BTA, targets, context_noise_B, goals_BTCHW, views_BKMhw)
 
     def read(
         self,
@@ -171,34 +170,34 @@ class Dynamics(nn.Module):
         targets: Tensor,
         context_noise_B: Tensor,
         goals_BTCHW: Tensor,
-        drawn_BKMhw: Tensor | None = None,
+        views_BKMhw: Tensor | None = None,
     ) -> Reading:
         """See `Reading`.
 
         `seen` (B, T, C, h, w) is what is read, as noised; `actions[:, t]` led from frame t to t + 1; `targets` (K,) are
-        frame numbers >= 1, the same in every sequence; `goals_BTCHW` holds what should have come; `drawn`
-        (B, K, M, h, w) the views of each target.
+        frame numbers >= 1, the same in every sequence; `goals_BTCHW` the true frames; `views` (B, K, M, h, w) those of
+        each target.
         """
         config = self.config
-        led = F.pad(actions_BTA, (0, 0, 1, 0))[:, :-1]
-        tokens = self.context(seen, led)
+        previous = F.pad(actions_BTA, (0, 0, 1, 0))[:, :-1]
+        tokens = self.context(seen, previous)
         # Frame t is predicted from the frames before it; before the first frame, it repeats.
         padded = pad_front(seen, config.span - 1)
         near = targets[:, None] - 1 + torch.arange(config.span, device=targets.device)
         spans = padded[:, near]
         history = compress(spans.flatten(0, 1), config.history, config.compressed).unflatten(0, spans.shape[:2])
-        acts = F.pad(led, (0, 0, config.history - 1, 0))
+        acts = F.pad(previous, (0, 0, config.history - 1, 0))
         acts = acts[:, targets[:, None] + torch.arange(config.history, device=targets.device)]
         noise = context_noise_B[:, None].expand(-1, len(targets))
 
         def predictor(denoiser: Denoiser | FrameTransformer, tokens: Tensor) -> Any:
             reader = SequenceReader(denoiser, tokens, targets, config.glance or config.window)
-            return denoiser.predictor(history, acts, noise, reader, drawn_BKMhw)
+            return denoiser.predictor(history, acts, noise, reader, views_BKMhw)
 
         goals, detached = goals_BTCHW[:, targets], tokens.detach()
         return Reading(predictor(self.denoiser, tokens), goals, tokens, lambda denoiser: predictor(denoiser, detached))
 
 
 def pad_front(latents_BTCHW: Tensor, frames: int) -> Tensor:
-    """Repeat the first latent `frames` times before the sequence: what lies before an episode's first frame."""
+    """Repeat the first latent `frames` times before the sequence, as the past of an episode's first frame."""
     return torch.cat((latents_BTCHW[:, :1].expand(-1, frames, -1, -1, -1), latents_BTCHW), dim=1)

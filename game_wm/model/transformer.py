@@ -104,10 +104,10 @@ class FrameTransformer(nn.Module):
         actions_BKPA: Tensor,
         context_noise_BK: Tensor,
         context: ContextReader,
-        drawn_BKMhw: Tensor | None = None,
+        views_BKMhw: Tensor | None = None,
     ) -> TokenPredictor:
         """The objective's function for K targets of each of B sequences; this trunk reads no views."""
-        assert drawn_BKMhw is None
+        assert views_BKMhw is None
         shape, level = history_BKPCHW.shape[:2], embed_level(context_noise_BK.flatten(), self.levels)
         condition = self.condition(torch.cat((actions_BKPA.flatten(0, 1).flatten(1), level), -1))
         history = history_BKPCHW.flatten(0, 1).flatten(1, 2)
