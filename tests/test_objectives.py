@@ -3,41 +3,28 @@
 import copy
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_checkpoint, tiny_config
+from tiny import tiny_config
 from torch import Tensor, nn
 
-from data_collect.errors import UserError
-from data_collect.recording.record import record
-from game_wm.checkpoint import load
 from game_wm.model.config import COVER
 from game_wm.model.denoiser import embed_level
-from game_wm.model.dynamics import Dynamics
-from game_wm.model.fsq import Codebook
 from game_wm.objectives import (
-    Autoregressive,
     Diffusion,
     FlowMatching,
-    Masked,
     Objective,
     make_objective,
     objective_entries,
 )
 from game_wm.objectives.diffusion import SAMPLERS
 from game_wm.objectives.samplers import dpmpp_2m, euler, heun, intervals, karras_sigmas
-from game_wm.play.app import main
 from game_wm.world import WorldConfig
-from train.__main__ import main as run_command
-from train.data import encode
 from train.stages.distill import DistillModule, distribution_loss
 
 MEANS, DEVIATION, SHARES = (-1.5, 1.0), 0.3, (0.25, 0.75)
-LEVELS = (4, 3, 3, 3)
-CONFIGS = Path(__file__).parent.parent / "configs" / "lab"
 WALKS = [FlowMatching(), *(Diffusion(sampler, sigma_max=80.0) for sampler in SAMPLERS)]
 
 
@@ -273,299 +260,6 @@ def test_distribution_matching_moves_a_student_of_one_call_to_the_teachers_distr
         optimiser.step()
     assert abs(float(student[0].detach()) - mean) < 0.1
     assert abs(float(student[1].detach()) - deviation) < 0.1
-
-
-# --- tokens -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("levels", [(3,), (4, 3), (8, 5, 5, 5), (7, 5, 5, 5, 5)], ids=str)
-def test_every_code_has_a_number_and_is_its_own_nearest(levels: tuple[int, ...]) -> None:
-    codebook = Codebook(levels)
-    ids = torch.arange(codebook.size)[:, None]
-    codes = codebook.codes(ids, 1, 1)
-    assert codes.shape == (codebook.size, len(levels), 1, 1) and codes.abs().max() == 1
-    assert len(codes.flatten(1).unique(dim=0)) == codebook.size
-    assert torch.equal(codebook.ids(codes), ids) and torch.equal(codebook.ids(codes.half()), ids)
-
-
-def test_quantising_rounds_and_lets_the_gradient_through() -> None:
-    codebook = Codebook((7, 4))
-    raw = torch.linspace(-4, 4, 801)[:, None, None, None].expand(-1, 2, 1, 1).clone().requires_grad_()
-    codes = codebook.quantise(raw)
-    assert [len(channel.unique()) for channel in codes.detach().flatten(1).unbind(1)] == [7, 4]
-    assert torch.equal(codebook.codes(codebook.ids(codes.detach()), 1, 1), codes.detach())
-    assert (codes[400] == 0).all() and (codes.diff(dim=0) >= 0).all()
-    codes.sum().backward()
-    assert raw.grad is not None and (raw.grad > 0).all()
-    with pytest.raises(ValueError, match="three levels or more"):
-        Codebook((5, 2))
-
-
-class Table:
-    """Tokens that depend on the one before: row `i` of `logits` (V + 1, V) is what follows code `i`, row V begins."""
-
-    def __init__(self, levels: tuple[int, ...], logits: Tensor) -> None:
-        self.codebook, self.logits, self.seen = Codebook(levels), logits, list[Tensor]()
-
-    def cache(self) -> None:
-        return None
-
-    def __call__(self, ids: Tensor, part: slice, causal: bool = False, cache: Any = None) -> Tensor:
-        self.seen.append(ids)
-        return self.logits[ids]
-
-
-def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
-    torch.manual_seed(0)
-    table = Table((3,), torch.tensor([[0.0, 1, 2], [3, 0, 0], [1, 1, 1], [0, 0, 1]]))
-    made = Autoregressive().sample(table, torch.randn(20_000, 1, 1, 1, 3), 3)
-    ids = table.codebook.ids(made)[:, 0]
-    for first, second in ((0, 1), (1, 2)):
-        for code in range(3):
-            found = ids[ids[:, first] == code, second].bincount(minlength=3) / (ids[:, first] == code).sum()
-            assert (found - table.logits[code].softmax(-1)).abs().max() < 0.03
-    likely = Autoregressive().log_likelihood(table, made[:1])
-    steps = table.logits.log_softmax(-1)[[3, *ids[0, :2].tolist()], ids[0].tolist()]
-    assert float(likely) == pytest.approx(float(steps.sum()), abs=1e-5)
-    with pytest.raises(ValueError, match="one call a token, 3 a frame, not 2"):
-        Autoregressive().sample(table, torch.randn(1, 1, 1, 1, 3), 2)
-
-
-@pytest.mark.parametrize(("steps", "calls"), [(1, 1), (8, 8), (64, 12)])
-def test_masked_decoding_knows_all_tokens_after_its_passes(steps: int, calls: int) -> None:
-    torch.manual_seed(0)
-    share = torch.tensor([0.1, 0.2, 0.7])
-    table = Table((3, 3), (share[:, None] * share).flatten().log().expand(10, 9))
-    made = Masked(choice=0.0 if steps == 1 else 1.0).sample(table, torch.randn(3000, 1, 2, 3, 4), steps)
-    assert len(table.seen) == calls and made.shape == (3000, 1, 2, 3, 4)
-    for before, after in zip(table.seen, [*table.seen[1:], table.codebook.ids(made)]):
-        assert torch.equal(torch.where(before < 9, after, before), before)  # what is known stays
-        assert ((after < 9).sum(-1) > (before < 9).sum(-1)).all()
-    digits = table.codebook.digits(table.codebook.ids(made)).flatten(0, -2)
-    if steps == 1:  # then no token is chosen for being sure
-        for channel in digits.unbind(-1):
-            assert (channel.bincount() / len(channel) - share).abs().max() < 0.02
-
-
-def test_the_passes_know_more_and_more() -> None:
-    assert Masked.known(64, 8) == [2, 5, 11, 19, 29, 40, 52, 64]
-    assert Masked.known(4, 4) == [1, 2, 3, 4] and Masked.known(64, 1) == [64]
-    assert all(Masked.known(n, n)[-1] == n and len(Masked.known(n, n)) == n for n in range(1, 70))
-
-
-def tiny_transformer(objective: Objective, levels: tuple[int, ...], side: int = 16) -> Dynamics:
-    config = tiny_config(side=side, objective=objective, levels=levels).dynamics
-    torch.manual_seed(0)
-    dynamics = Dynamics(config)
-    for p in dynamics.parameters():
-        torch.nn.init.normal_(p, std=0.2)
-    return dynamics.eval().requires_grad_(False)
-
-
-def some_codes(config: Any, batch: int, time: int) -> Tensor:
-    codebook = Codebook(config.levels)
-    ids = torch.randint(codebook.size, (batch, time, config.height * config.width))
-    return codebook.codes(ids, config.height, config.width)
-
-
-def test_the_likelihoods_of_all_frames_sum_to_one() -> None:
-    dynamics = tiny_transformer(Autoregressive(), (3,))
-    past, actions = some_codes(dynamics.config, 1, 4), torch.randn(1, 4, 4)
-    every = dynamics.denoiser.codebook.codes(torch.cartesian_prod(*[torch.arange(3)] * 4), 2, 2)  # 81 frames
-    windows = torch.cat((past[:, :3].expand(81, -1, -1, -1, -1), every[:, None]), 1)
-    reading = dynamics(windows, actions.expand(81, -1, -1), torch.tensor([3]), torch.zeros(81), windows)
-    likely = Autoregressive().log_likelihood(reading.predict, reading.goals)
-    assert float(likely.exp().sum()) == pytest.approx(1, abs=1e-4)
-    assert float(likely.exp().max()) > 2 / 81  # and they are not all alike
-    errors, _ = Autoregressive().loss(reading.predict, reading.goals)
-    assert torch.allclose(errors, -likely / 4, atol=1e-5)
-
-
-@pytest.mark.parametrize("prompt", [1, 3, 12])
-def test_cached_tokens_equal_uncached_ones(prompt: int) -> None:
-    """In play the past comes from the ring and the frame's tokens from their cache; in training from neither."""
-    dynamics = tiny_transformer(Autoregressive(), (4, 3), side=32)
-    latents, actions = some_codes(dynamics.config, 2, prompt + 1), torch.randn(2, prompt + 1, 4)
-    state = dynamics.start(latents[:, :prompt], actions[:, : prompt - 1])
-    seen: list[Tensor] = []
-
-    class Watched(Autoregressive):
-        def sample(self, predict: Any, noise: Tensor, steps: int) -> Tensor:
-            cache = predict.cache()
-            ids = torch.nn.functional.pad(predict.codebook.ids(latents[:, prompt:]), (1, 0), value=12)
-            for n in range(16):
-                seen.append(predict(ids[..., n : n + 1], slice(0, 1), causal=True, cache=cache))
-            return super().sample(predict, noise, steps)
-
-    noise = torch.randn_like(latents[:, 0])
-    made = dynamics.generate(state, actions[:, prompt - 1], noise, 16, Watched())
-    reading = dynamics(latents, actions, torch.tensor([prompt]), torch.zeros(2), latents)
-    whole = Autoregressive._logits(reading.predict, reading.predict.codebook.ids(reading.goals))
-    assert (torch.cat(seen, 2) - whole).abs().max() < 1e-4
-    again = Autoregressive().sample(reading.predict, noise[:, None], 16)[:, 0]
-    assert torch.equal(made, again)
-
-
-def test_a_hidden_token_is_told_from_all_others_and_a_causal_one_from_those_before() -> None:
-    dynamics = tiny_transformer(Masked(), (4, 3), side=32)
-    latents, actions = some_codes(dynamics.config, 1, 3), torch.randn(1, 3, 4)
-    predict = dynamics(latents, actions, torch.tensor([2]), torch.zeros(1), latents).predict
-    ids = predict.codebook.ids(latents[:, 2:])
-    other = ids.clone()
-    other[..., 9] = (ids[..., 9] + 1) % 12
-    changed = []
-    for causal in (False, True):
-        told = [predict(given, slice(0, 1), causal)[0, 0] for given in (ids, other)]
-        changed.append((told[0] - told[1]).abs().amax(-1))
-    assert (changed[0] > 1e-4).all()
-    assert (changed[1][:9] == 0).all() and (changed[1][9:] > 1e-4).all()
-
-
-# --- with the network -------------------------------------------------------------------------------------------------
-
-
-def game(config: Any, batch: int, time: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A picture that the action turns: latents (B, T, C, h, w), and actions (B, T, A) whose first number says whether
-    the next frame is the last one moved to the right by a cell, or moved to the left."""
-    first = torch.randn(batch, config.channels, config.height, config.width, generator=generator)
-    first = Codebook(config.levels).quantise(first) if config.levels else first
-    actions = torch.zeros(batch, time, config.actions)
-    actions[:, :, 0] = torch.randint(0, 2, (batch, time), generator=generator) * 2.0 - 1
-    at = torch.cat((torch.zeros(batch, 1), actions[:, :-1, 0].cumsum(1)), 1)
-    moved = [torch.stack([frame.roll(int(s), -1) for frame, s in zip(first, column)]) for column in at.unbind(1)]
-    return torch.stack(moved, 1), actions
-
-
-def trained(objective: Objective, steps: int) -> tuple[Dynamics, list[float]]:
-    """A tiny network after so many steps on `game`, and its losses."""
-    torch.manual_seed(0)
-    generator = torch.Generator().manual_seed(0)
-    dynamics = Dynamics(tiny_config(side=32, objective=objective, levels=LEVELS).dynamics)
-    optimiser = torch.optim.AdamW(dynamics.parameters(), 3e-3)
-    losses = []
-    for _ in range(steps):
-        latents, actions = game(dynamics.config, 8, 6, generator)
-        reading = dynamics(latents, actions, torch.arange(1, 6), torch.zeros(8), latents)
-        loss = objective.loss(reading.predict, reading.goals)[0].mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss.detach()))
-    return dynamics.eval().requires_grad_(False), losses
-
-
-@pytest.mark.parametrize(
-    "objective", [FlowMatching(finest=4), Diffusion(steps=4), Autoregressive(), Masked(steps=4)], ids=names
-)
-def test_a_tiny_network_learns_what_the_action_does(objective: Objective) -> None:
-    dynamics, losses = trained(objective, 320 if "transformer" in objective.trunks else 150)
-    assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
-    latents, actions = game(dynamics.config, 64, 5, torch.Generator().manual_seed(9))
-    state = dynamics.start(latents[:, :4], actions[:, :3])
-    noise = torch.randn(latents[:, 4].shape, generator=torch.Generator().manual_seed(9))
-    calls = objective.calls(dynamics.config.height * dynamics.config.width)
-    made = dynamics.generate(state, actions[:, 3], noise, calls, objective)
-    error, repeat = ((x - latents[:, 4]).square().mean() for x in (made, latents[:, 3]))
-    assert error < 0.5 * repeat
-
-
-@pytest.mark.parametrize(
-    "objective", [FlowMatching(finest=4), Diffusion("heun", 3), Autoregressive(), Masked()], ids=names
-)
-def test_a_file_plays_as_its_objective_says(objective: Objective, tmp_path: Path) -> None:
-    path = tiny_checkpoint(tmp_path / "tiny.safetensors", objective=objective, levels=LEVELS)
-    checkpoint = load(path)
-    world = checkpoint.model
-    assert (world.config.objective, world.steps) == (objective, objective.calls(64))
-    shown, actions = checkpoint.contexts_frames[:2], checkpoint.contexts_actions[:2]
-    made = []
-    for seeds in ([1, 2], [1, 3]):
-        state = world.start(shown, actions, torch.tensor(seeds))
-        made.append(world.step(state, actions[:, 0])[0].frames)
-    assert torch.equal(made[0][0], made[1][0])
-    assert not torch.equal(made[0][1], made[1][1])
-    assert main(["--headless", "--frames", "2", str(path)]) == 0
-
-
-def test_a_trunk_that_the_objective_does_not_take() -> None:
-    config = tiny_config()
-    with pytest.raises(ValueError, match="diffusion takes the trunk unet, not transformer"):
-        replace(tiny_config(objective=Masked(), levels=LEVELS), objective=Diffusion())
-    with pytest.raises(ValueError, match="latents of another tokenizer"):
-        replace(config, dynamics=replace(config.dynamics, levels=LEVELS))
-    with pytest.raises(ValueError, match="needs codes, of a tokenizer with levels"):
-        tiny_config(objective=Masked())
-    with pytest.raises(ValueError, match="shown no views"):
-        tiny_config(objective=Masked(), levels=LEVELS, recall=True)
-
-
-# --- from a recording to play -----------------------------------------------------------------------------------------
-
-SMALL = {
-    "tokenizer": ["--model.tokenizer.encoder_widths", "[16,16,16]", "--model.tokenizer.decoder_widths", "[16,16,16]",
-                  "--model.tokenizer.decoder_blocks", "1", "--model.perceptual", "0", "--data.batch_size", "8"],
-    "dynamics": ["--model.dynamics.widths", "[16,32]", "--model.dynamics.blocks", "[1,1]", "--data.batch_size", "2",
-                 "--model.dynamics.context_width", "32", "--model.dynamics.window", "8", "--model.dynamics.heads", "2",
-                 "--model.targets", "2", "--data.length", "8", "--data.validation_windows", "1",
-                 "--trainer.val_check_interval", "1"],
-}  # fmt: skip
-
-
-def train(stage: str, config: str, runs: Path, *flags: str) -> None:
-    given = ["--config", str(CONFIGS / f"{config}.yaml"), "--runs", str(runs), "--minutes", "null", "--steps", "2"]
-    assert run_command([stage, *given, "--wandb", "off", *SMALL[stage], *flags]) == 0
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recording, and its codes."""
-    folder = tmp_path_factory.mktemp("runs")
-    record(folder / "data", "maze?size=7", "random", 160, seed=3, episode_frames=40)
-    train("tokenizer", "tokenizer-codes", folder, "--data.data", f"[{folder / 'data'}]")
-    tokenizer = str(folder / "codes" / "tokenizer" / "last.ckpt")
-    encoding = ["--tokenizer", tokenizer, "--out", str(folder / "codes" / "latents")]
-    assert run_command(["encode", "--data", str(folder / "data"), *encoding]) == 0
-    return folder
-
-
-@pytest.mark.parametrize("name", ["diffusion", "shortcut", "cascade", "autoregressive", "masked"])
-def test_a_lab_configuration_trains_and_its_file_plays(
-    name: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    codes = runs / "codes"
-    tokenizer, latents = str(codes / "tokenizer" / "last.ckpt"), str(codes / "latents")
-    train("dynamics", name, runs, "--data.latents", latents, "--model.tokenizer", tokenizer)
-    places = ["--tokenizer", tokenizer, "--latents", latents, "--out", str(tmp_path)]
-    assert run_command(["export", "--run", str(runs / name), "--prompt", "4", "--contexts", "2", *places]) == 0
-    path = tmp_path / f"{name}.safetensors"
-    checkpoint = load(path)
-    wanted = {"diffusion": 3, "shortcut": 1, "cascade": 2, "autoregressive": 64, "masked": 8}
-    assert checkpoint.model.steps == wanted[name]
-    assert checkpoint.model.config.tokenizer.levels == checkpoint.model.config.dynamics.levels == (7, 5, 5, 5, 5)
-    assert main([str(path), "--headless", "--frames", "3"]) == 0
-    capsys.readouterr()
-    if name == "autoregressive":
-        with pytest.raises(UserError, match="takes 64 calls a frame: leave --steps out"):
-            main([str(path), "--headless", "--frames", "3", "--steps", "8"])
-    else:
-        assert main([str(path), "--headless", "--frames", "3", "--steps", "2"]) == 0
-
-
-def test_what_a_discrete_model_refuses(runs: Path, tmp_path: Path) -> None:
-    encode.write_synthetic(tmp_path / "latents", (4, 4, 4), actions=3, episodes=4, frames=40)
-    flags = ["--config", str(CONFIGS / "masked.yaml"), "--data.game", "null", "--steps", "1", "--runs", str(tmp_path)]
-    tokenizer = ["--model.tokenizer", str(runs / "codes" / "tokenizer" / "last.ckpt")]
-    codes = str(runs / "codes" / "latents")
-    for more, words in [
-        (["--data.latents", str(tmp_path / "latents")], "masked: a transformer trunk needs codes"),
-        (["--data.latents", codes, "--model.pixels", "1"], "flow matching's alone"),
-        (["--data.latents", codes, "--model.objective.steps", "0"], "steps must be at least 1"),
-    ]:
-        with pytest.raises(UserError, match=words):
-            run_command(["dynamics", *flags, *tokenizer, *more, "--data.length", "16"])
-    flags = ["--config", str(CONFIGS / "tokenizer-codes.yaml"), "--data.data", f"[{runs / 'data'}]", "--steps", "1"]
-    with pytest.raises(UserError, match="no codes"):
-        run_command(["tokenizer", *flags, "--model.equivariance", "0.5", "--model.perceptual", "0"])
 
 
 def test_a_cell_is_hidden_as_far_as_no_view_shows_it() -> None:
