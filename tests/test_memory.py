@@ -330,7 +330,7 @@ def test_targets_come_in_any_order() -> None:
     """So that the single call and the decoder, which the first of them teach, see late frames as well as early ones."""
     torch.manual_seed(0)
     module = DynamicsModule((4, 8, 8), (), 4, dynamics=tiny_config().dynamics, targets=3)
-    assert {int(module.some(6)[0]) for _ in range(100)} == set(range(6))
+    assert {int(module.sample_targets(6)[0]) for _ in range(100)} == set(range(6))
     latents, actions, noise = torch.randn(2, 14, 4, 8, 8), torch.rand(2, 14, 4).round(), torch.zeros(2)
     targets, order = torch.tensor([8, 10, 13]), torch.tensor([2, 0, 1])
     noisy, level, stride = torch.randn(2, 3, 4, 8, 8), torch.rand(2, 3), torch.full((2, 3), 0.25)

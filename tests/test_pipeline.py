@@ -141,7 +141,7 @@ def goes_on_from_what_ships(tmp_path: Path, run: Path) -> None:
             getattr(old.model.memory.geometry, part).parameters(), getattr(new.model.memory.geometry, part).parameters()
         )
         assert all(torch.equal(a, b) for a, b in pairs) == same
-    assert not torch.equal(old.model.dynamics.denoiser.conv_out.weight, new.model.dynamics.denoiser.leave.weight)
+    assert not torch.equal(old.model.dynamics.denoiser.conv_out.weight, new.model.dynamics.denoiser.conv_out.weight)
     mean = ["export", "--run", str(more), "--latents", latents, "--base", base, "--out", str(more), "--name", "mean"]
     assert main([*mean, "--share", "0.25"]) == 0
     a, b, c = (x.model.dynamics.denoiser.conv_out.weight for x in (old, new, load(more / "mean.safetensors")))
