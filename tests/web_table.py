@@ -129,3 +129,8 @@ def car(path: Path) -> Checkpoint:
     low, high = (-1, 0, 0, 0), (1, 1, 1, 1)
     schema = ActionSchema("box", ("steer", "gas", "brake", "horn"), low=low, high=high, keys=keys, fps=50)
     return replace(load(path), schema=schema)
+
+
+async def held(table: Table, *keys: str) -> None:
+    """Wait until these keys of the first player are down, and no others."""
+    await table.until(lambda: set(table.server.seats.players[0].keyboard.held) == set(keys))
