@@ -10,7 +10,6 @@ import socket
 import ssl
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +119,7 @@ def test_bad_options(web_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_a_memory_that_grows_is_for_one(tmp_path: Path) -> None:
     loaded = load(tiny_checkpoint(tmp_path / "recall.safetensors", side=16, recall=True))
     web.Server(loaded, players=2)
-    config = loaded.model.config
-    loaded.model.config = replace(config, memory=replace(config.memory, growing=True))
+    loaded.model.memory.grows = True
     with pytest.raises(UserError, match="--players 1"):
         web.Server(loaded, players=2)
 
