@@ -1,4 +1,4 @@
-# make play | test | demo | record | setup. Each sets up .venv first; needs only Python 3.11 or newer and make.
+# make play | test | test-fast | demo | record | setup. Each sets up .venv first; needs only Python 3.11 or newer and make.
 # make test PYTEST='-k web' gives pytest more arguments.
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -10,10 +10,10 @@ PIP    := $(BIN)/python -m pip install --disable-pip-version-check
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup play demo record test packages lint docs format pygame clean
+.PHONY: help setup play demo record test test-fast packages lint docs format pygame clean
 
 help:        ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 setup: $(STAMP)     ## create .venv and install everything into it (CPU=1: PyTorch without GPU libraries)
 
@@ -36,6 +36,9 @@ record: setup       ## record maze gameplay into runs/maze/data
 
 test: setup lint    ## linters, types, import layers, tests (a process a core)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile $(PYTEST)
+
+test-fast: setup    ## the tests that are not marked slow: under 90 seconds on two cores
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m 'not slow' $(PYTEST)
 
 packages:           ## install what tests of real windows and browsers need (Debian; as root)
 	@.ci/packages

@@ -1,5 +1,5 @@
-"""Models without a network: one brightens its picture, for tests of play; one plays the true game, for tests of what is
-measured.
+"""Models without a network: one brightens its picture, for tests of play; one repeats its last frame and one plays the
+true game, for tests of what is measured.
 
     session = Session(fake(MAZE, end=2))        # a checkpoint of the former, whose episodes end after two frames
     class Fake(TrueGame): ...                   # says which game, and what of it is dreamt; wants `in_32_bits`
@@ -122,23 +122,38 @@ def fake(schema: ActionSchema = MAZE, end: int | None = None) -> Any:
     )  # fmt: skip
 
 
-class TrueGame(FakeModel):
-    """Dreams what the game does; with `frozen`, shows the last frame for ever."""
+class Repeats(FakeModel):
+    """Dreams the last frame for ever. Its tokenizer loses nothing."""
 
-    height = width = SIZE
     window = 4
-    config = SimpleNamespace(dynamics=SimpleNamespace(tokens=7))
-    frozen = False
 
-    def game(self, seed: int, last: np.ndarray) -> Any:
-        """The game of this seed, where its last frame, uint8 (H, W, 3), shows it to be."""
-        raise NotImplementedError
+    def __init__(self, side: int = SIZE) -> None:
+        super().__init__()
+        self.height = self.width = side
 
     def encode(self, frames: Tensor, before: Tensor | None = None) -> Tensor:
         return frames.permute(0, 3, 1, 2).float()
 
     def decode(self, latents: Tensor, before: Tensor | None = None) -> Tensor:
         return latents.permute(0, 2, 3, 1).to(torch.uint8)
+
+    def start(self, frames: Tensor, actions: Tensor, seeds: Tensor, poses: Tensor | None = None) -> Any:
+        assert actions.shape[:2] == (frames.shape[0], frames.shape[1] - 1) and frames.shape[1] >= 1
+        return frames[:, -1]
+
+    def step(self, state: Any, action: Tensor, steps: int | None = None) -> tuple[Outcome, Any]:
+        return Outcome(state, torch.zeros(len(action)), torch.zeros(len(action))), state
+
+
+class TrueGame(Repeats):
+    """Dreams what the game does; with `frozen`, shows the last frame for ever."""
+
+    config = SimpleNamespace(dynamics=SimpleNamespace(tokens=7))
+    frozen = False
+
+    def game(self, seed: int, last: np.ndarray) -> Any:
+        """The game of this seed, where its last frame, uint8 (H, W, 3), shows it to be."""
+        raise NotImplementedError
 
     def start(self, frames: Tensor, actions: Tensor, seeds: Tensor, poses: Tensor | None = None) -> Playing:
         assert actions.shape[:2] == (frames.shape[0], frames.shape[1] - 1)

@@ -23,7 +23,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
+from tiny_game import Tiny
 
 GAME = "gym:rude_game:Rude-v0?width=16&height=16"
 
@@ -33,36 +33,30 @@ def rude(deed: str, at: int = 5, **options: Any) -> str:
     return "&".join([GAME, f"deed={deed}", f"at={at}", *(f"{name}={value}" for name, value in options.items())])
 
 
-class Rude(gymnasium.Env[np.ndarray, int]):
-    """A dot that moves over a coloured floor, for `length` steps."""
-
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10, "action_names": ["noop", "left", "right"]}
-    observation_space = spaces.Box(0, 255, (16, 16, 3), np.uint8)
-    action_space = spaces.Discrete(3)
+class Rude(Tiny):
+    """The tiny game for `length` steps, without its pose; `left`: the file of the deed `start`."""
 
     def __init__(
         self, render_mode: str = "rgb_array", deed: str = "", at: int = 5, when: str = "step", seeds: int = 1,
         length: int = 20, left: str = "",
     ) -> None:  # fmt: skip
-        self.render_mode, self.deed, self.at, self.when, self.seeds = render_mode, deed, at, when, seeds
-        self.length, self.left = length, left
+        super().__init__(render_mode, shortest=length, longest=length, told=False)
+        self.deed, self.at, self.when, self.seeds, self.pid_file = deed, at, when, seeds, left
         self.thread = threading.get_ident()
         if when == "init":
             self._do()
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
-        super().reset(seed=seed)
-        self.seed, self.x, self.steps = seed or 0, 8, 0
-        self.floor = self.np_random.integers(0, 256, (16, 16, 3), np.uint8)
+        frame, info = super().reset(seed=seed)
+        self.seed = seed or 0
         self._deed_at(0)
-        return self._frame(), {}
+        return frame, info
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
-        self.x = (self.x + (0, -1, 1)[action]) % 16
-        self.steps += 1
+        frame, _, ended, _, _ = super().step(action)
         info = self._deed_at(self.steps) or {}
         reward = float("nan") if info == "nan" else float(self.x)
-        return self._frame(), reward, self.steps == self.length, False, info if isinstance(info, dict) else {}
+        return frame, reward, ended, False, info if isinstance(info, dict) else {}
 
     def _deed_at(self, step: int) -> Any:
         if self.when == "step" and step == self.at and self.seed and self.seed % self.seeds == 0:
@@ -73,11 +67,6 @@ class Rude(gymnasium.Env[np.ndarray, int]):
 
     def _do(self) -> Any:
         return getattr(self, f"_{self.deed}")() if self.deed else None
-
-    def _frame(self) -> np.ndarray:
-        frame = self.floor.copy()
-        frame[self.steps % 16, self.x] = 255
-        return frame
 
     # --- deeds that end it ------------------------------------------------------------------------------------------
 
@@ -131,10 +120,10 @@ class Rude(gymnasium.Env[np.ndarray, int]):
     # --- deeds after which it plays on ------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        """A program that nobody ends; its number goes into the file `left`."""
+        """A program that nobody ends; its number goes into the file `pid_file`."""
         sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-        if self.left:
-            Path(self.left).write_text(str(sleeper.pid))
+        if self.pid_file:
+            Path(self.pid_file).write_text(str(sleeper.pid))
 
     def _thread(self) -> None:
         assert threading.get_ident() == self.thread

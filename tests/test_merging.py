@@ -12,11 +12,11 @@ from game_wm.state import WorldState
 from game_wm.world import WorldModel
 from train.lab.acceleration.merging import MergingTransformer, groups, means, merge
 
-LEVELS = (4, 3, 3, 3)
+CODE_LEVELS = (4, 3, 3, 3)
 
 
 def world() -> WorldModel:
-    return tiny_world(objective=Masked(steps=2, temperature=0.0, choice=0.0), levels=LEVELS)
+    return tiny_world(objective=Masked(steps=2, temperature=0.0, choice=0.0), levels=CODE_LEVELS)
 
 
 def prompted(model: WorldModel) -> WorldState:
@@ -80,6 +80,6 @@ def test_frames_stay_close(share: float, bound: float) -> None:
 def test_what_cannot_be_merged() -> None:
     with pytest.raises(UserError, match="take one from 0 to"):
         merge(world(), 0.8)
-    for other in (tiny_world(), tiny_world(objective=Autoregressive(), levels=LEVELS)):
+    for other in (tiny_world(), tiny_world(objective=Autoregressive(), levels=CODE_LEVELS)):
         with pytest.raises(UserError, match="all tokens of a frame at once"):
             merge(other, 0.5)

@@ -25,7 +25,7 @@ from game_wm.play.app import main
 from train.__main__ import main as run_command
 from train.data import encode
 
-LEVELS = (4, 3, 3, 3)
+CODE_LEVELS = (4, 3, 3, 3)
 CONFIGS = Path(__file__).parent.parent / "configs" / "lab"
 
 
@@ -49,7 +49,7 @@ def trained(objective: Objective, steps: int) -> tuple[Dynamics, list[float]]:
     """A tiny network after so many steps on `game`, and its losses."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
-    dynamics = Dynamics(tiny_config(side=32, objective=objective, levels=LEVELS).dynamics)
+    dynamics = Dynamics(tiny_config(side=32, objective=objective, levels=CODE_LEVELS).dynamics)
     optimiser = torch.optim.AdamW(dynamics.parameters(), 3e-3)
     losses = []
     for _ in range(steps):
@@ -82,7 +82,7 @@ def test_a_tiny_network_learns_what_the_action_does(objective: Objective) -> Non
     "objective", [FlowMatching(finest=4), Diffusion("heun", 3), Autoregressive(), Masked()], ids=names
 )
 def test_a_file_plays_as_its_objective_says(objective: Objective, tmp_path: Path) -> None:
-    path = tiny_checkpoint(tmp_path / "tiny.safetensors", objective=objective, levels=LEVELS)
+    path = tiny_checkpoint(tmp_path / "tiny.safetensors", objective=objective, levels=CODE_LEVELS)
     checkpoint = load(path)
     world = checkpoint.model
     assert (world.config.objective, world.steps) == (objective, objective.calls(64))
@@ -99,13 +99,13 @@ def test_a_file_plays_as_its_objective_says(objective: Objective, tmp_path: Path
 def test_a_trunk_that_the_objective_does_not_take() -> None:
     config = tiny_config()
     with pytest.raises(ValueError, match="diffusion takes the trunk unet, not transformer"):
-        replace(tiny_config(objective=Masked(), levels=LEVELS), objective=Diffusion())
+        replace(tiny_config(objective=Masked(), levels=CODE_LEVELS), objective=Diffusion())
     with pytest.raises(ValueError, match="latents of another tokenizer"):
-        replace(config, dynamics=replace(config.dynamics, levels=LEVELS))
+        replace(config, dynamics=replace(config.dynamics, levels=CODE_LEVELS))
     with pytest.raises(ValueError, match="needs codes, of a tokenizer with levels"):
         tiny_config(objective=Masked())
     with pytest.raises(ValueError, match="shown no views"):
-        tiny_config(objective=Masked(), levels=LEVELS, recall=True)
+        tiny_config(objective=Masked(), levels=CODE_LEVELS, recall=True)
 
 
 SMALL = {

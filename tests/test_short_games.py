@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from fakes import Repeats
 
 from data_collect import games
 from data_collect.errors import UserError
@@ -17,35 +17,14 @@ from game_wm.evaluation.options import Options
 from game_wm.evaluation.report import card as cards
 from game_wm.evaluation.report import page as pages
 from game_wm.evaluation.truth.game import Pace
-from game_wm.world import Outcome
 from tests.test_evaluation import measured
-
-
-class Repeats(nn.Module):
-    """Dreams the last frame for ever. Its tokenizer loses nothing."""
-
-    height = width = 16
-    window, steps, low_precision, quantised, compiled = 4, 1, False, False, False
-
-    def encode(self, frames: Tensor, before: Tensor | None = None) -> Tensor:
-        return frames.permute(0, 3, 1, 2).float()
-
-    def decode(self, latents: Tensor, before: Tensor | None = None) -> Tensor:
-        return latents.permute(0, 2, 3, 1).to(torch.uint8)
-
-    def start(self, frames: Tensor, actions: Tensor, seeds: Tensor, poses: Tensor | None = None) -> Tensor:
-        assert actions.shape[:2] == (frames.shape[0], frames.shape[1] - 1) and frames.shape[1] >= 1
-        return frames[:, -1]
-
-    def step(self, state: Tensor, action: Tensor, steps: int | None = None) -> tuple[Outcome, Tensor]:
-        return Outcome(state, torch.zeros(len(action)), torch.zeros(len(action))), state
 
 
 def evaluate(game: str, names: tuple[str, ...], episodes: int = 3, **options: Any) -> dict[str, Any]:
     """The figures of a model of this game that repeats the last frame, and a page of them."""
     env = games.make(game)
     checkpoint = SimpleNamespace(
-        model=Repeats(), schema=env.get_wrapper_attr("action_schema"), game=game, name="odd", path=None,
+        model=Repeats(16), schema=env.get_wrapper_attr("action_schema"), game=game, name="odd", path=None,
         contexts_frames=torch.zeros(1, 5, 16, 16, 3),
     )  # fmt: skip
     env.close()
@@ -139,7 +118,7 @@ def test_an_own_game_is_looked_for_here_and_beside_the_run(
 def test_a_game_with_other_actions_is_not_what_was_learnt() -> None:
     game = tiny(shortest=40, longest=40)
     other = games.make(tiny(choices=2)).get_wrapper_attr("action_schema")
-    checkpoint: Any = SimpleNamespace(game=game, schema=other, path=None, model=Repeats())
+    checkpoint: Any = SimpleNamespace(game=game, schema=other, path=None, model=Repeats(16))
     checkpoint.contexts_frames = torch.zeros(1, 5, 16, 16, 3)
     with pytest.raises(
         UserError, match="has the actions noop, left, right here, but the checkpoint has learnt noop, l"

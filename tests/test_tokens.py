@@ -1,4 +1,4 @@
-"""Discrete objectives: codes, how tokens are sampled, and what a token is predicted from."""
+"""Codes and the two objectives that draw them: one token after another, and all of a frame in passes."""
 
 from typing import Any
 
@@ -138,7 +138,8 @@ def test_cached_tokens_equal_uncached_ones(prompt: int) -> None:
     noise = torch.randn_like(latents[:, 0])
     made = dynamics.generate(state, actions[:, prompt - 1], noise, 16, Watched())
     reading = dynamics(latents, actions, torch.tensor([prompt]), torch.zeros(2), latents)
-    whole = Autoregressive._logits(reading.predict, reading.predict.codebook.ids(reading.goals))
+    before = torch.nn.functional.pad(reading.predict.codebook.ids(reading.goals), (1, 0), value=12)[..., :-1]
+    whole = reading.predict(before, slice(0, 1), causal=True)
     assert (torch.cat(seen, 2) - whole).abs().max() < 1e-4
     again = Autoregressive().sample(reading.predict, noise[:, None], 16)[:, 0]
     assert torch.equal(made, again)

@@ -57,16 +57,16 @@ class Tiny(gymnasium.Env[np.ndarray, int]):
         self.floor[:] = 100 if self.still else self.floor
         self.left = int(self.np_random.integers(self.shortest, self.longest + 1))
         self.x, self.steps = 8, 0
-        return self._frame(), self._info()
+        return self._frame(), self.place()
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.x = (self.x + (0, -1, 1)[action]) % 16
         self.steps += 1
         reward = float(self.np_random.normal()) + self.x
         wrong = WRONG.get(self.wrong, {}) if self.steps == 5 else {}
-        return self._frame(), wrong.get("reward", reward), self.steps == self.left, False, self._info() | wrong
+        return self._frame(), wrong.get("reward", reward), self.steps == self.left, False, self.place() | wrong
 
-    def _info(self) -> dict:
+    def place(self) -> dict:
         return {"pose": (self.x, 0.0, 0.0)} if self.told else {}
 
     def _frame(self) -> np.ndarray:
