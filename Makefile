@@ -48,6 +48,7 @@ lint: setup         ## linters, types, import layers, links of the documents
 	@$(BIN)/ruff format --check .
 	@for platform in linux darwin win32; do $(BIN)/mypy --platform $$platform --cache-dir .mypy_cache/$$platform || exit 1; done
 	@$(BIN)/lint-imports
+	@$(BIN)/vulture
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/links
 
 docs: setup         ## the documents as a site, build/site/index.html

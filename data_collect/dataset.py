@@ -160,10 +160,6 @@ class Dataset:
             raise UserError(f"{self.folder / INDEX} does not belong to {path}: delete it, it is made again")
         return chunk
 
-    def read_chunk(self, shard: int, i: int) -> Chunk:
-        """Chunk `i` of `shards[shard]`, both counted from 0 in the order of the files."""
-        return self.read(self._by_shard[self.shards[shard].name][i])
-
     @cached_property
     def _by_shard(self) -> dict[str, list[ChunkRef]]:
         refs = sorted(self.index, key=lambda ref: (ref.shard, ref.offset))

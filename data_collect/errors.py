@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from data_collect.recording.console import accept_all_letters
+from data_collect.console import accept_all_letters
 from data_collect.system import allow_many_files
 
 MOST_SAID = 300  # letters of an exception's own words

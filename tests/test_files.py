@@ -22,6 +22,7 @@ from data_collect import files, shards  # noqa: E402
 from data_collect.dataset import Dataset  # noqa: E402
 from data_collect.errors import UserError  # noqa: E402
 from data_collect.files import Part, append_line, save_picture, whole  # noqa: E402
+from data_collect.recording.mp4 import VideoWriter  # noqa: E402
 from data_collect.recording.record import record  # noqa: E402
 from data_collect.shards.chunk import Chunk  # noqa: E402
 from data_collect.shards.inspect import contact_sheet  # noqa: E402
@@ -29,7 +30,6 @@ from game_wm import checkpoint as checkpoints  # noqa: E402
 from game_wm.dream import saved  # noqa: E402
 from game_wm.evaluation.report import card  # noqa: E402
 from game_wm.play.files.recording import ShardRecording  # noqa: E402
-from game_wm.play.files.video import VideoWriter  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
 from train.data.encode import write_shard  # noqa: E402
 

@@ -14,7 +14,7 @@ pygame = pytest.importorskip("pygame")
 from windowed import frames_of  # noqa: E402
 
 from data_collect.errors import UserError  # noqa: E402
-from game_wm.play.files.video import VideoWriter, fitted  # noqa: E402
+from data_collect.recording.mp4 import VideoWriter, fitted  # noqa: E402
 
 
 def test_a_film_keeps_its_size() -> None:

@@ -30,12 +30,11 @@ from train.checkpoints import read_checkpoint, weights_hash
 from train.data import encode
 from train.lab import bench, context_cost
 from train.pipeline.flags import parse
-from train.pipeline.plan import read_yaml
 from train.report.figures import read_figures
 from train.report.machine import MatrixRate, count_flops
 from train.stages.callbacks import Budget, Saver, Schedule
 from train.stages.cli import run_stage
-from train.stages.configuration import STAGES, StageCLI, read_stage
+from train.stages.configuration import STAGES, StageCLI, read_stage, read_yaml
 from train.stages.distill import DistillModule
 from train.stages.dynamics import read_objective
 

@@ -16,8 +16,8 @@ from fakes import MAZE, fake  # noqa: E402
 from windowed import frames_of, key  # noqa: E402
 
 from data_collect.errors import UserError  # noqa: E402
+from data_collect.recording.mp4 import VideoWriter  # noqa: E402
 from game_wm.dream.actions import read_actions  # noqa: E402
-from game_wm.play.files.video import VideoWriter  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
 from game_wm.play.window import paint, window  # noqa: E402
 

@@ -41,7 +41,7 @@ from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.rollout import begin, device_of
 from game_wm.evaluation.truth.game import ATTEMPTS, RealGame, Tick, TooShort, no_tick
 
-DREAMS, FRAMES = 16, 10_000
+FRAMES = 10_000
 STRIDE = 8
 COMPONENTS = 64
 IDLE_FRAMES, IDLE_PROMPT = 1_000, 16

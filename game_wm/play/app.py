@@ -182,9 +182,9 @@ def _headless(options: argparse.Namespace) -> int:
 
 def _play(options: argparse.Namespace) -> dict[str, Any]:
     session = load_session(options, lambda stage, fraction: None)
+    from data_collect.recording.mp4 import VideoWriter
     from game_wm.dream.actions import read_actions
     from game_wm.play import headless
-    from game_wm.play.files.video import VideoWriter
     from game_wm.play.scene import DIVERGED_DB
 
     replay = read_actions(options.actions, session.schema) if options.actions else None

@@ -25,9 +25,9 @@ from data_collect.system import resident_bytes
 from game_wm.play.timing import process_age
 
 if TYPE_CHECKING:
+    from data_collect.recording.mp4 import VideoWriter
     from game_wm.dream.actions import ActionLog
     from game_wm.dream.saved import SavedDream
-    from game_wm.play.files.video import VideoWriter
     from game_wm.play.session import Session
 
 WARM_UP = 64  # frames, but no more than are counted

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from data_collect.errors import UserError
 from data_collect.games import DREAM
+from data_collect.recording.mp4 import VideoWriter, fitted
 from game_wm.dream import Dream, Moment
 from game_wm.dream.rewind import REWIND_BYTES
 from game_wm.play.controls import Controls, Replay
 from game_wm.play.files.recording import ShardRecording
-from game_wm.play.files.video import VideoWriter, fitted
 from game_wm.play.keymap import COMMANDS, Command
 from game_wm.play.scene import Scene
 from game_wm.play.timing import Timings

@@ -29,7 +29,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from data_collect.errors import UserError
 from train.lab.trial import Protocol
-from train.pipeline.plan import read_yaml
+from train.stages.configuration import read_yaml
 
 PROTOCOL = "protocol.yaml"
 FAMILIES = ("modelling", "architecture", "inference", "tokenizer", "combined")

@@ -51,10 +51,10 @@ from train.commands import tools
 from train.data.encode import tokenizer_hash
 from train.data.windows import LatentStore
 from train.lab.trial_table import table
-from train.pipeline.plan import read_yaml
 from train.report.console import say
 from train.report.figures import read_figures
 from train.report.machine import count_flops, use_all_cores
+from train.stages.configuration import read_yaml
 
 
 @dataclass

@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from data_collect.errors import UserError
 
 # The stages that train, in order, each with the command that it is (`python -m train COMMAND`).
@@ -153,14 +151,3 @@ class Pipeline:
         if self.data:
             return self.data if "contexts" not in uses else []
         return [str(folder) for folder, record in self.recorded().items() if set(uses) & set(record.use)]
-
-
-def read_yaml(path: str) -> dict[str, Any]:
-    """A configuration file as it stands; `UserError` when it is none."""
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is no configuration file: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is no configuration file: it has no entries")
-    return content

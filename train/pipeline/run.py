@@ -20,12 +20,12 @@ from game_wm.device import usable
 from game_wm.evaluation.options import SUITES
 from train.pipeline.clock import LEAST, Clock
 from train.pipeline.flags import again, in_own_words
-from train.pipeline.plan import KINDS, Pipeline, Record, read_yaml
+from train.pipeline.plan import KINDS, Pipeline, Record
 from train.pipeline.recording import record
 from train.pipeline.stage import Budget, Stage
 from train.pipeline.stages import checkpoint_of, config_of, stages_of, values_of
 from train.report.console import say
-from train.stages.configuration import check_name
+from train.stages.configuration import check_name, read_yaml
 
 MARGIN = 4.0  # dB by which the tokenizer alone should be better than repeating, before dynamics is trained
 MOST = 0.55  # of the minutes that are left when it begins, which the tokenizer may take for that

@@ -19,9 +19,10 @@ import yaml
 
 from data_collect.shards.writer import write_atomic
 from train import locate
-from train.pipeline.plan import KINDS, PARTS, Pipeline, Training, read_yaml
+from train.pipeline.plan import KINDS, PARTS, Pipeline, Training
 from train.pipeline.stage import Budget, Stage
 from train.report.console import say
+from train.stages.configuration import read_yaml
 
 HELD_OUT = 0.04  # share of the episodes that the parts of a geometry are judged on
 

@@ -19,7 +19,7 @@ from PIL import Image
 from rich.progress import Progress
 
 from data_collect.files import save_picture
-from game_wm.play.files.video import VideoWriter
+from data_collect.recording.mp4 import VideoWriter
 from train.report.console import progress_bar, say
 from train.report.machine import MatrixRate, attention_backend, count_flops, describe, parameter_bytes
 from train.report.wandb_run import WandbRun

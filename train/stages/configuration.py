@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -277,3 +278,14 @@ def quiet() -> None:
         nothing,
     ):
         warnings.filterwarnings("ignore", text)
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """A configuration file as it stands; `UserError` when it is none."""
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is no configuration file: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no configuration file: it has no entries")
+    return content

@@ -59,7 +59,6 @@ from game_wm.evaluation.rollout import begin, device_of, round_trip
 from game_wm.evaluation.truth.game import ATTEMPTS, BATCH, RealGame, Tick, no_tick
 
 LENGTHS = (50, 200, 1000)
-RUNS = 32
 WALK_FRAMES, WALKS = 1500, 3  # of real play to find a gem in; walks of a seed
 AS_MUCH = 0.6  # least and (its inverse) greatest ratio of differences, dream over real
 NAMED = 0.9
