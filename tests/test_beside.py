@@ -29,6 +29,8 @@ from game_wm.play.files import folder  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
 from game_wm.play.window import Window  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 PROMPT = 6
 SCHEMA = ActionSchema("discrete", ("noop", "left", "right"), keys={"left": "left", "right": "right"}, fps=10)
 

@@ -58,6 +58,7 @@ def test_both_stages_draw_what_is_known_in_closed_form() -> None:
     assert abs(float(rest.std()) - narrow * 0.75**0.5) < 0.02  # of four numbers, three differences
 
 
+@pytest.mark.slow
 def test_a_tiny_network_previews_the_frame_that_it_then_draws() -> None:
     """Trained on pictures that the action turns; at half the grid the next frame's means, then the frame."""
     torch.manual_seed(0)

@@ -31,6 +31,8 @@ from train.lab.rows import FAMILIES, read_rows
 from train.lab.speed import cores_in_use, in_turn
 from train.report.figures import read_figures
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 SMALL = {"encoder_widths": [16, 16, 16], "decoder_widths": [16, 16, 16], "decoder_blocks": 1}
 DYNAMICS = {"widths": [32, 32], "blocks": [1, 1], "heads": 2, "window": 8, "context_width": 32}

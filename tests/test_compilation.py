@@ -12,6 +12,8 @@ from game_wm.acceleration import compilation
 from game_wm.checkpoint import load
 from game_wm.world import WorldModel
 
+pytestmark = pytest.mark.slow
+
 
 def test_compiled_code_dreams_the_same(compiled_code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GAME_WM_CACHE", str(compiled_code))

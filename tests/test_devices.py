@@ -66,6 +66,7 @@ def test_play_makes_none(tmp_path: Path, recall: bool) -> None:
     assert session.schema.names == MAZE_BUTTONS
 
 
+@pytest.mark.slow
 def test_every_stage_trains_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(golden, "LOSSES", 2)
     with NoFloat64():

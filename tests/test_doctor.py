@@ -57,6 +57,7 @@ def test_a_window_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.state == "poor" and "nothing within 0.01 s" in found.found and "--headless" in found.remedy
 
 
+@pytest.mark.slow
 def test_compiled_code_runs_beside_a_window_that_gl_draws(x11: Xvfb, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in x11.environment(SDL_FRAMEBUFFER_ACCELERATION="1").items():
         monkeypatch.setenv(name, value)
@@ -66,6 +67,7 @@ def test_compiled_code_runs_beside_a_window_that_gl_draws(x11: Xvfb, monkeypatch
     assert re.search(r"LLVM in that process: libLLVM\S+ alone", compiled.found)
 
 
+@pytest.mark.slow
 def test_compiled_code_without_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDL_VIDEODRIVER", "no-such-driver")
     monkeypatch.setenv("CXX", "false")
@@ -125,6 +127,7 @@ def test_a_card_that_pytorch_has_no_code_for(monkeypatch: pytest.MonkeyPatch) ->
     assert card(9, 0).state == "good"
 
 
+@pytest.mark.slow
 def test_checkpoints_are_measured(tmp_path: Path) -> None:
     tiny_checkpoint(tmp_path / "tiny.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"no model")

@@ -23,6 +23,8 @@ from train.data.windows import (
     split_episodes,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def test_encode_once_and_again_when_the_tokenizer_changes(
     recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

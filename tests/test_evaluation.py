@@ -36,7 +36,7 @@ from game_wm.evaluation.truth.plays import stack
 COMMITTED = Path(__file__).parents[1] / "checkpoints"
 BUTTONS = ("left", "right", "up", "down")
 
-pytestmark = pytest.mark.usefixtures("in_32_bits")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_32_bits")]
 
 
 class Toy(Played, gymnasium.Env):

@@ -13,6 +13,8 @@ from game_wm.acceleration import export
 from game_wm.world import frame_noise
 from train.lab.acceleration import onnx
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("recall", [False, True], ids=["working memory", "episodic memory"])
 def test_exported_networks_give_the_same_frames(tmp_path: Path, recall: bool) -> None:

@@ -13,6 +13,8 @@ from data_collect.errors import UserError
 from game_wm.evaluation.report.page import section
 from game_wm.evaluation.truth.game import Pace, RealGame
 
+pytestmark = pytest.mark.slow
+
 BRIEF = Pace((1, 3), 4, 16)  # steps before the prompt, its frames, those after it
 
 

@@ -186,6 +186,7 @@ def test_an_rgb_observation_is_the_frame() -> None:
         assert env.step(env.action_schema.noop())[0].mean() == 1
 
 
+@pytest.mark.slow
 def test_atari() -> None:
     pytest.importorskip("ale_py")
     with games.make(ATARI) as env, games.make(ATARI) as other:
@@ -203,6 +204,7 @@ def test_atari() -> None:
         assert env.action_schema.names[env.action_schema.from_keys(["up", "left", "space"])] == "UPLEFTFIRE"
 
 
+@pytest.mark.slow
 def test_car_racing() -> None:
     pytest.importorskip("Box2D")
     with games.make(CAR) as env, games.make(CAR) as other:
@@ -216,6 +218,7 @@ def test_car_racing() -> None:
         assert np.array_equal(frames, again) and rewards == rewards_again
 
 
+@pytest.mark.slow
 def test_the_example_driver_follows_the_road() -> None:
     pytest.importorskip("Box2D")
     from examples.car_driver import Driver
@@ -461,6 +464,7 @@ def test_doom_depth_is_that_of_walls_floors_and_steps() -> None:
     assert np.allclose(square[:, 48], middle, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_doom_depth_is_what_the_engine_draws() -> None:
     with games.make("doom?scenario=freedoom2&map=map01") as env:
         game: Any = env.unwrapped

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
+
+pytestmark = pytest.mark.slow
 KEPT: dict[str, Any] = json.loads(golden.GOLDEN.read_text())
 ALIKE = 30.0  # dB of the first small pictures, and
 NEAR = 0.02  # of the first losses, relatively, on another release or machine

@@ -27,6 +27,8 @@ from data_collect.guest import host
 from data_collect.guest.guest import Guest
 from data_collect.guest.match import LEADER, NOBODY, Leg, Match
 
+pytestmark = pytest.mark.slow
+
 LINE = r"fails in .*rude_game\.py, line \d+"
 ENDS = {
     "raise": f"{LINE}: ZeroDivisionError: rare bug",

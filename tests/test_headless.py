@@ -111,6 +111,7 @@ def run(*arguments: Any, **environment: str | None) -> subprocess.CompletedProce
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_headless_json_is_all_that_is_printed(saved: Path, tmp_path: Path) -> None:
     log = ActionLog(MAZE)
     log.begin(2, 5)
@@ -125,6 +126,7 @@ def test_headless_json_is_all_that_is_printed(saved: Path, tmp_path: Path) -> No
     assert len(frames_of(video)) == 4
 
 
+@pytest.mark.slow
 def test_cost_from_a_fresh_process(saved: Path) -> None:
     cost = measure(saved, frames=3, threads=1, steps=2)
     assert tuple(cost) == COST and cost["frames"] == 3
@@ -132,6 +134,7 @@ def test_cost_from_a_fresh_process(saved: Path) -> None:
         measure(saved.with_name("none.safetensors"), frames=3)
 
 
+@pytest.mark.slow
 def test_no_display_says_how_to_go_on(saved: Path) -> None:
     done = run(saved, SDL_VIDEODRIVER=None, DISPLAY=None, WAYLAND_DISPLAY=None)
     assert done.returncode == 2 and done.stdout == ""

@@ -56,6 +56,7 @@ def test_a_command_has_a_short_page_with_an_example(program: Program, command: C
     assert callable(load(command.parser)) and command.about in program.help()
 
 
+@pytest.mark.slow
 def test_every_command_is_there_to_be_run() -> None:
     for program in PROGRAMS.values():
         assert all(callable(load(command.main)) for command in program.commands)

@@ -14,6 +14,8 @@ from data_collect import system
 from data_collect.errors import refusal
 from data_collect.recording.record import record
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 PROGRAMS = {
     "data_collect": ["-m", "data_collect", "inspect"],

@@ -121,6 +121,7 @@ def test_every_free_cell_can_be_reached_and_the_rim_is_closed(size):
         assert (open_sides[~walls] >= 2).all()  # braided: no dead ends
 
 
+@pytest.mark.slow
 def test_the_player_never_enters_a_wall():
     game = Maze(creatures=0, width=16, height=16)
     rng = np.random.default_rng(0)
@@ -177,6 +178,7 @@ def test_touching_the_creature_ends_the_episode():
     assert reward == -1 and terminated
 
 
+@pytest.mark.slow
 def test_the_creature_wanders_on_free_cells_and_not_into_a_player_at_rest():
     game = Maze(width=16, height=16)
     for seed in range(3):
@@ -284,6 +286,7 @@ def walk(game, seed, frames, wander=False):
     return np.array(actions), cells, taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_explorer_covers_the_maze_and_comes_back(seed):
     game = Maze(creatures=0, width=16, height=16)
@@ -305,6 +308,7 @@ def test_the_explorer_covers_the_maze_and_comes_back(seed):
     assert actions.dtype == np.uint8 and len(np.unique(actions, axis=0)) >= 7
 
 
+@pytest.mark.slow
 def test_the_wanderer_tries_every_button_and_still_gets_about():
     game = Maze(creatures=0, width=16, height=16)
     actions, cells, _ = walk(game, 0, 3000, wander=True)
@@ -313,6 +317,7 @@ def test_the_wanderer_tries_every_button_and_still_gets_about():
     assert len(set(cells)) >= 0.4 * len(free_cells(game))
 
 
+@pytest.mark.slow
 def test_the_explorer_keeps_out_of_the_creatures_way():
     survived = sum(len(walk(Maze(width=16, height=16), seed, 700)[0]) for seed in range(4))
     assert survived > 0.6 * 4 * 700

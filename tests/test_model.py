@@ -149,6 +149,7 @@ def test_rotation_depends_on_the_difference_of_positions_only() -> None:
     assert abs(near - far) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_network_trained_on_32_frames_runs_on_128() -> None:
     """The same weights with a window of 128: no position is learnt, and what is read depends on how far away it is."""
     torch.manual_seed(0)
@@ -246,6 +247,7 @@ def test_frames_of_an_odd_size_are_refused() -> None:
         TokenizerConfig(60, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((Path(__file__).parent.parent / "checkpoints").glob("*.safetensors")), ids=str)
 def test_what_ships_loads_and_dreams(path: Path) -> None:
     found = load(path)

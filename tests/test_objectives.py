@@ -55,6 +55,7 @@ def analytic(objective: Objective) -> Any:
     return predict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", WALKS, ids=names)
 def test_a_gaussian_mixture_is_sampled_with_the_right_moments(objective: Objective) -> None:
     torch.manual_seed(0)
@@ -203,6 +204,7 @@ def test_half_steps_teach_every_stride_that_nothing_else_does(one_call: float, c
     assert (told[-1][:, 4:].unique() == (torch.tensor([1 / 64, 1]) if one_call else torch.tensor([1 / 64]))).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bootstrap", [0.25, 0.0], ids=["half steps", "one call on the data"])
 def test_one_trained_network_serves_1_to_64_steps(bootstrap: float) -> None:
     """Taught by half steps, it draws the same Gaussian in any number of calls; on the data alone, one is the mean."""

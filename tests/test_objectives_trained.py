@@ -25,6 +25,8 @@ from game_wm.play.app import main
 from train.__main__ import main as run_command
 from train.data import encode
 
+pytestmark = pytest.mark.slow
+
 CODE_LEVELS = (4, 3, 3, 3)
 CONFIGS = Path(__file__).parent.parent / "configs" / "lab"
 

@@ -133,6 +133,7 @@ def test_a_recording_or_a_model_has_its_own_size() -> None:
     assert games.make("maze", frame=(48, 32)).observation_space.shape == (32, 48, 3)
 
 
+@pytest.mark.slow
 def test_a_recording_is_continued_as_it_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     game = "gym:odd_games:Changes-v0"
     monkeypatch.setenv("ODD_WIDTH", "2")
@@ -144,6 +145,7 @@ def test_a_recording_is_continued_as_it_was_begun(tmp_path: Path, monkeypatch: p
     assert make("Changes").note == "64x64, 15 frames/s"
 
 
+@pytest.mark.slow
 def test_other_keys_are_no_other_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     game = "gym:odd_games:Changes-v0"
     record(tmp_path, game, "random", 60)

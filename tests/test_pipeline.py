@@ -23,6 +23,8 @@ from train.data.frames import recordings_of
 from train.data.windows import LatentStore
 from train.pipeline.flags import parse
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = Path(__file__).parent.parent / "configs" / "maze"
 SMALL = {
     "tokenizer": ["--model.tokenizer.encoder_widths", "[16,16,32]", "--model.tokenizer.decoder_widths", "[16,16,32]",

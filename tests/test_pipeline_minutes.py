@@ -17,6 +17,8 @@ from train.pipeline.outlook import longer_episodes
 from train.pipeline.run import Runner
 from train.pipeline.stage import Budget, Stage
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("game", "episode_frames", "remedy"),

@@ -11,6 +11,8 @@ from game_wm.model.denoiser import embed_level
 from game_wm.objectives.flow import FlowMatching, advance
 from train.stages.distill import progressive_loss
 
+pytestmark = pytest.mark.slow
+
 MEAN, DEVIATION = 0.5, 0.4
 
 

@@ -127,6 +127,7 @@ def test_a_level_is_made_once_and_the_model_itself_is_kept(uncompiled: list[Any]
     assert Quality(plain, "balanced", only=True).model is plain
 
 
+@pytest.mark.slow
 def test_auto_lowers_calls_too_and_says_so(uncompiled: list[Any]) -> None:
     model = tiny_world()
     model.steps = 4

@@ -28,6 +28,8 @@ from game_wm.play import app, starts  # noqa: E402
 from game_wm.play.live_game import LiveGame  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Any:

@@ -35,6 +35,8 @@ from data_collect.shards.chunk import pack
 from data_collect.shards.verify import verify
 from data_collect.shards.writer import Dataset, ShardWriter, part_files
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ WALL = 12  # rows from one wall to the next
 BUTTONS = ("forward", "back", "turn_left", "turn_right")
 GEM = (255, 40, 132)
 
-pytestmark = pytest.mark.usefixtures("in_32_bits")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_32_bits")]
 
 
 class Ring(Played, gymnasium.Env):

@@ -23,6 +23,8 @@ from game_wm.play import app, headless  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
 from game_wm.state import WorldState  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=[False, True], ids=["working memory", "episodic memory"])
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:

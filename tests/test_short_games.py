@@ -19,6 +19,8 @@ from game_wm.evaluation.report import page as pages
 from game_wm.evaluation.truth.game import Pace
 from tests.test_evaluation import measured
 
+pytestmark = pytest.mark.slow
+
 
 def evaluate(game: str, names: tuple[str, ...], episodes: int = 3, **options: Any) -> dict[str, Any]:
     """The figures of a model of this game that repeats the last frame, and a page of them."""

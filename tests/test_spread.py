@@ -15,6 +15,8 @@ torch = pytest.importorskip("torch")
 from data_collect.errors import UserError  # noqa: E402
 from train.spread import spread  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 def maker(weights: Any, deed: str) -> Callable[[int], Any]:
     """A job is a number; the first takes longest."""

@@ -70,6 +70,7 @@ def test_a_frame_has_as_many_tokens_as_it_has_squares_of_so_many_pixels(kind: st
     assert tokenizer(Tokenizer.to_unit(frames if kind == "temporal" else frames[:, -1:])).shape == (2, 3, 64, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["32", "temporal", "detail", "codes"])
 def test_what_comes_back_beats_a_blur(kind: str) -> None:
     """Forty steps on eight frames, and they are nearer than what blur leaves of them, their mean colour."""
@@ -162,6 +163,7 @@ def test_a_temporal_world_plays_what_its_latents_say() -> None:
         replace(tiny_config(recall=True), tokenizer=world.config.tokenizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["8", "temporal", "detail"])
 def test_a_reconstruction_is_what_play_shows_of_a_frame(kind: str) -> None:
     torch.manual_seed(0)
@@ -198,6 +200,7 @@ def test_frames_come_behind_those_before_them(kind: Any, recording: Path) -> Non
         assert any(all((episodes[e][max(0, t - 2 + i)] == row[i]).all() for i in (0, 1)) for e, t in place)
 
 
+@pytest.mark.slow
 def test_a_lab_tokenizer_trains_encodes_and_is_measured(
     recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

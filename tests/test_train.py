@@ -59,6 +59,7 @@ class Killed(Exception):
     """Stands for a process that is gone."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dynamics", "distill", "progressive"])
 def test_killed_and_resumed_has_the_same_losses(
     kind: str, latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -123,6 +124,7 @@ def test_a_step_is_one_graph_on_a_cuda_device(latents: Path, tmp_path: Path) -> 
         run_stage("dynamics", [*flags, "--resume"])
 
 
+@pytest.mark.slow
 def test_a_signal_saves_and_stops(latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Signal(Callback):
         def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
@@ -151,6 +153,7 @@ def test_a_signal_saves_and_stops(latents: Path, tmp_path: Path, monkeypatch: py
         run_stage("dynamics", [*flags, "--steps", "9", "--resume"])
 
 
+@pytest.mark.slow
 def test_start_from_other_weights(latents: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     playable = tiny_checkpoint(tmp_path / "tiny.safetensors")
     encode.write_synthetic(tmp_path / "latents", (4, 8, 8), actions=4, episodes=10, frames=40)
@@ -174,6 +177,7 @@ def test_start_from_other_weights(latents: Path, tmp_path: Path, capsys: pytest.
         run_stage("dynamics", [*flags, "--name", "misfit", "--model.dynamics.widths", "[32,32]"])
 
 
+@pytest.mark.slow
 def test_a_pruned_model_is_healed(tmp_path: Path) -> None:
     """Trained on and distilled with the widths that pruning left, without naming them."""
     given, pruned = tiny_checkpoint(tmp_path / "tiny.safetensors", prompt=12), tmp_path / "pruned.safetensors"
@@ -198,6 +202,7 @@ def test_a_pruned_model_is_healed(tmp_path: Path) -> None:
         assert "denoiser.down.0.0.conv1.weight" in moved and "context.positions" in moved
 
 
+@pytest.mark.slow
 def test_all_processes_agree_on_which_steps_are_own_rollouts(monkeypatch: pytest.MonkeyPatch) -> None:
     processes = [DistillModule((4, 4, 4), actions=3, own=0.4) for _ in range(2)]
     said = []
@@ -209,6 +214,7 @@ def test_all_processes_agree_on_which_steps_are_own_rollouts(monkeypatch: pytest
     assert said[::2] == said[1::2] and 120 < sum(said[::2]) < 200
 
 
+@pytest.mark.slow
 def test_bench_tells_what_a_context_costs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +225,7 @@ def test_bench_tells_what_a_context_costs(
     assert np.asarray(Image.open(tmp_path / "cost.png")).std() > 5
 
 
+@pytest.mark.slow
 def test_bench_speaks_of_rates(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "LOADER_SECONDS", 0.1)
     flags = ["--synthetic", "--steps", "12", *TINY[:-6], "--data.game", "null"]

@@ -28,6 +28,8 @@ from train.stages.callbacks import Saver
 from train.stages.cli import run_stage
 from train.stages.dynamics import DynamicsModule
 
+pytestmark = pytest.mark.slow
+
 
 def test_what_the_user_gets_wrong(latents: Path, tmp_path: Path) -> None:
     flags = stage_flags(latents, tmp_path, "wrong")

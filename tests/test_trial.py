@@ -21,6 +21,8 @@ from train.__main__ import main
 from train.data.encode import tokenizer_hash, write_synthetic
 from train.lab import trial
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -22,6 +22,8 @@ from game_wm.play.session import Session  # noqa: E402
 from game_wm.play.web import dreams, seats  # noqa: E402
 from game_wm.play.web.page import PAGE_COMMANDS  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_page_needs_nothing_from_elsewhere(loaded: Checkpoint) -> None:
     async def play() -> None:

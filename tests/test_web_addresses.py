@@ -26,6 +26,8 @@ from game_wm.checkpoint import Checkpoint, load  # noqa: E402
 from game_wm.play import app, web  # noqa: E402
 from game_wm.play.web import addresses  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -22,6 +22,8 @@ from game_wm.checkpoint import Checkpoint  # noqa: E402
 from game_wm.play.web import door  # noqa: E402
 from game_wm.play.web.limits import MANY, Bucket, Buckets  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -16,6 +16,8 @@ from web_table import SOON, run, served  # noqa: E402
 from game_wm.checkpoint import Checkpoint  # noqa: E402
 from game_wm.play.web import dreams, lines, server  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "words",

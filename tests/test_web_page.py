@@ -25,7 +25,7 @@ from game_wm.play.session import Session  # noqa: E402
 from game_wm.play.web import dreams, server  # noqa: E402
 from game_wm.play.web.page import PAGE_COMMANDS  # noqa: E402
 
-pytestmark = needs_chromium
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 FIGURES = """(() => {

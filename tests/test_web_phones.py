@@ -17,6 +17,8 @@ from web_table import held, run, served  # noqa: E402
 from game_wm.checkpoint import Checkpoint  # noqa: E402
 from game_wm.play import keymap  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 def test_one_thumb_walks_while_the_other_turns(loaded: Checkpoint, tmp_path: Path) -> None:
     # To the model A and D are the arrows; the page is told that they are not.

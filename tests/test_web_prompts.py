@@ -13,6 +13,8 @@ aiohttp = pytest.importorskip("aiohttp")
 from game_wm.checkpoint import Checkpoint  # noqa: E402
 from game_wm.play.web import dreams  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 class Clock:
     """A clock that a test turns, and that reading a prompt turns by two seconds."""

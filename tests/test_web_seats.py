@@ -15,6 +15,8 @@ from game_wm.checkpoint import Checkpoint  # noqa: E402
 from game_wm.play.web import dreams, lines, seats, server  # noqa: E402
 from game_wm.play.web.player import UNSEEN  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 def test_two_play_at_once_and_the_third_is_told(loaded: Checkpoint) -> None:
     async def play() -> None:

@@ -99,6 +99,7 @@ def test_windows_are_as_long_as_episodes_allow(frames: list[int], fits: int) -> 
     assert fitting_length(frames, 32) == fits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("frames", "history"), [(21, 4), (7, 4), (3, 2)])
 def test_short_episodes_shorten_windows_and_what_depends_on_them(
     frames: int, history: int, tmp_path: Path, capsys: pytest.CaptureFixture
@@ -122,6 +123,7 @@ def test_windows_longer_than_every_episode(latents: Path) -> None:
         SequenceDataset(latents, length=64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache_gib", [1.0, 0.0], ids=["cached", "pooled"])
 def test_frames_are_those_of_training_episodes(recording: Path, cache_gib: float) -> None:
     def source() -> Any:

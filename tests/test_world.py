@@ -41,6 +41,7 @@ def play(world: WorldModel, state: WorldState, frames: int, first: int = 0) -> t
     return torch.stack(made)
 
 
+@pytest.mark.slow
 def test_state_saved_and_loaded_gives_the_same_next_100_frames(world: WorldModel, tmp_path: Path) -> None:
     state = world.start(*prompt(world))
     play(world, state, 10)

@@ -16,6 +16,8 @@ from xvfb import ROOT, Xvfb, until  # noqa: E402
 
 from game_wm.doctor import llvms  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
