@@ -69,6 +69,7 @@ class FakeModel(nn.Module):
     steps = 1
     low_precision = quantised = compiled = False
     compiling = None
+    memory = SimpleNamespace(reaches_back=False, grows=False)
 
     def start(self, frames: Tensor, actions: Tensor, seeds: Tensor, poses: Tensor | None = None) -> Any:
         raise NotImplementedError

@@ -57,7 +57,7 @@ def play(session: Session, steps: int) -> list[np.ndarray]:
 def test_the_dream_plays_on_where_the_real_game_fails(
     checkpoint: Checkpoint, deed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_game, "PATIENCE", 1.0)
+    monkeypatch.setattr(live_game, "STEP_SECONDS", 1.0)
     session = Session(of(checkpoint, deed), view="both")
     assert session.scene.real is not None and session.scene.real.moment.frames == 5
     play(session, 2)

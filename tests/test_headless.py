@@ -70,7 +70,7 @@ def test_the_cost_object() -> None:
     session = Session(fake(end=50), player="random")
     cost = headless.play(session, 300)
     assert tuple(cost) == COST
-    assert cost["frames"] == 300 and len(session.scene.model.calls) == 300 + headless.WARM_UP
+    assert cost["frames"] == 300 and len(session.scene.model.calls) == 300 + headless.WARM_UP_FRAMES
     assert cost["state_mb"] == 1.0 and cost["device"].startswith("cpu, ")
     assert 0 < cost["p50_ms"] <= cost["p95_ms"] and cost["fps_median"] > 0
     assert cost["first_frame_s"] > 0 and cost["rss_mb_last"] > 10
@@ -86,7 +86,7 @@ def test_figures_look_at_either_end() -> None:
 def test_what_is_played_does_not_depend_on_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     played = []
     for warm_up in (1, 64):
-        monkeypatch.setattr(headless, "WARM_UP", warm_up)
+        monkeypatch.setattr(headless, "WARM_UP_FRAMES", warm_up)
         session = Session(fake(end=30), seed=3, player="random")
         headless.play(session, 100)
         played.append(session.dream.log.actions.tolist())

@@ -53,10 +53,10 @@ def test_both_begin_at_the_same_moment_and_do_the_same(checkpoint: Any) -> None:
 
     maze = games.make("maze")
     maze.reset(seed=seeds(3, 0)[0])
-    for raw in real._actions:
+    for raw in real.actions:
         frame = maze.step(raw)[0]
     assert np.array_equal(frame, real.moment.picture)
-    assert np.array_equal(real._actions[prompted:], actions(7))
+    assert np.array_equal(real.actions[prompted:], actions(7))
 
 
 def test_both_go_back_in_time(checkpoint: Any) -> None:

@@ -168,7 +168,7 @@ def test_dream_files_that_do_not_fit_are_named(path: Path, tmp_path: Path) -> No
     (tmp_path / "score.dream").write_bytes(content.replace(b'\\"seed\\": 0', b'\\"seed\\": 1'))
     (tmp_path / "empty.dream").write_bytes(b"")
     (tmp_path / "other.dream").write_bytes(path.read_bytes())
-    (tmp_path / "older.dream").write_bytes(content.replace(saved.FORMAT.encode(), b"game_wm dream/1"))
+    (tmp_path / "older.dream").write_bytes(content.replace(saved.DREAM_FORMAT.encode(), b"game_wm dream/1"))
     (tmp_path / "folder.dream").mkdir()
     with pytest.raises(UserError, match="of another version"):
         saved.load(tmp_path / "older.dream", checkpoint)

@@ -39,7 +39,7 @@ def test_who_says_too_little_is_cut(
     loaded: Checkpoint, first: bytes, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """At once or a byte at a time: PATIENCE counts from the first packet."""
-    monkeypatch.setattr(door, "PATIENCE", 0.5)
+    monkeypatch.setattr(door, "UNKEPT_SECONDS", 0.5)
 
     async def play() -> None:
         async with served(loaded) as table, beside(table, capfd):

@@ -59,12 +59,12 @@ def test_prompts_are_read_at_a_twentieth_of_the_others_time(
 def test_what_is_kept_of_prompts_is_bounded(loaded: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     play = dreams.Dreams(loaded, None)
     assert play.read_ahead()
-    size = sum(state.nbytes for state in play._read.values())
+    size = sum(state.nbytes for state in play.prompts.values())
     monkeypatch.setattr(dreams, "PROMPT_BYTES", 2 * size)
     assert play.read_ahead() and not play.read_ahead()
     for context in (2, 0, 1, 2):
         play.turn({0: dreams.Begin(context, 0)})
-        assert len(play._read) == 2
+        assert len(play.prompts) == 2
 
 
 def test_a_dream_begins_as_if_its_prompt_had_been_read_for_it(loaded: Checkpoint) -> None:

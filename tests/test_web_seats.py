@@ -13,7 +13,7 @@ from web_table import SOON, Page, run, served  # noqa: E402
 
 from game_wm.checkpoint import Checkpoint  # noqa: E402
 from game_wm.play.web import dreams, lines, seats, server  # noqa: E402
-from game_wm.play.web.player import UNSEEN  # noqa: E402
+from game_wm.play.web.player import MOST_UNSEEN  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -115,7 +115,7 @@ def test_a_slow_page_gets_the_newest_pictures(loaded: Checkpoint) -> None:
         async with served(loaded) as table:
             page = await table.sit()
             await page.about()
-            first = [await page.look(seen=False) for _ in range(UNSEEN)]
+            first = [await page.look(seen=False) for _ in range(MOST_UNSEEN)]
             (player,) = table.server.seats.players.values()
             async with asyncio.timeout(SOON):
                 while player.moment.frames < 40:

@@ -21,7 +21,7 @@ from data_collect.errors import UserError
 from data_collect.files import whole
 from data_collect.schema import ActionSchema
 
-VERSION = 1
+LOG_VERSION = 1
 # What NumPy, zipfile and json raise for a damaged file: a header that promises terabytes, a list in a list in a list …
 DAMAGE = (
     OSError, ValueError, KeyError, EOFError, MemoryError, OverflowError, RuntimeError, TokenError, zlib.error,
@@ -75,7 +75,7 @@ class ActionLog:
         starts = np.array(self._episodes, np.int64).reshape(-1, 3)
         with whole(path) as file:
             np.savez_compressed(
-                file, version=VERSION, schema=json.dumps(self.schema.to_json()), actions=self.actions,
+                file, version=LOG_VERSION, schema=json.dumps(self.schema.to_json()), actions=self.actions,
                 start=starts[:, 0], context=starts[:, 1], seed=starts[:, 2], checkpoint=checkpoint, steps=steps,
             )  # fmt: skip
 

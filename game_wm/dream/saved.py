@@ -6,7 +6,7 @@
 A safetensors file: `state.*`, `prompt.frames`, `prompt.actions`, `prompt.poses` where there are any, `actions`,
 `steps`, `picture`, and metadata. Going on from the state, or dreaming all of it again from the prompt, is exact to the
 bit on the executable that it names; on another one (bits, threads, device, batch width) values are rounded otherwise,
-and dreams part after a while.
+and dreams diverge after a while.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from game_wm.state import WorldState, from_first_format
 if TYPE_CHECKING:
     from game_wm.checkpoint import Checkpoint
 
-FORMAT = "game_wm dream/3"
+DREAM_FORMAT = "game_wm dream/3"
 SUFFIX = ".dream"
 LEFT = "-left"  # before it, in the name of a dream that was saved when its player left
 
@@ -70,7 +70,7 @@ class SavedDream:
 
 
 def executable(model: Any, players: int = 1) -> str:
-    """What the arithmetic ran on, for whoever wants the same bits again."""
+    """What the arithmetic ran on: the same bits come only from the same."""
     device = next(model.parameters()).device.type
     bits = "bfloat16" if model.low_precision else "float32"
     batch = f"batch of {players}{', compiled' if model.compiled else ''}"
@@ -85,7 +85,7 @@ def save(path: str | Path, dream: SavedDream) -> None:
     tensors |= {name: torch.tensor(getattr(dream, name)) for name in ("actions", "steps", "picture")}
     tensors = {name: value.contiguous() for name, value in tensors.items()}
     about = json.dumps(asdict(dream.about))
-    metadata = {"format": FORMAT, "about": about, "sha256": content_hash(about, tensors)}
+    metadata = {"format": DREAM_FORMAT, "about": about, "sha256": content_hash(about, tensors)}
     with whole(path) as file:
         file.write(serialised(tensors, metadata))
 
@@ -130,12 +130,12 @@ def peek(path: Path) -> tuple[About, np.ndarray]:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             found = metadata.get("format", "")
-            if found.startswith(FORMAT.rpartition("/")[0]) and found != FORMAT:
+            if found.startswith(DREAM_FORMAT.rpartition("/")[0]) and found != DREAM_FORMAT:
                 raise UserError(
-                    f"{path} is of another version ({found}; this one reads {FORMAT}): open it with the game_wm that "
-                    "saved it, or save another one"
+                    f"{path} is of another version ({found}; this one reads {DREAM_FORMAT}): open it with the game_wm "
+                    "that saved it, or save another one"
                 )
-            if found != FORMAT:
+            if found != DREAM_FORMAT:
                 raise UserError(f"{path} is no saved dream: take a {SUFFIX} file that the player has saved")
             return About(**json.loads(metadata["about"])), file.get_tensor("picture").numpy()
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from data_collect.errors import UserError
 from game_wm.play.flags import (
     DEFAULT,
-    FRAMES,
+    HEADLESS_FRAMES,
     HOST,
     PLAYERS,
     PORT,
@@ -161,7 +161,7 @@ def _web(options: argparse.Namespace) -> int:
 
         def ready() -> None:
             print(where, flush=True)
-            if token is not None and sys.stderr.isatty():  # for a phone's camera: nobody types a token
+            if token is not None and sys.stderr.isatty():  # for a phone's camera: a token is long to type
                 print(web.qr_code(where, sys.stderr.encoding), file=sys.stderr, flush=True)
 
         asyncio.run(web.serve(server, listening, ready, tls))
@@ -193,7 +193,7 @@ def _play(options: argparse.Namespace) -> dict[str, Any]:
         if options.frames or not frames:
             raise UserError(f"--replay plays the {frames} frames that {options.replay} holds: leave out --frames")
     else:
-        frames = options.frames or (FRAMES if replay is None else len(replay))
+        frames = options.frames or (HEADLESS_FRAMES if replay is None else len(replay))
     path = options.video or options.record
     with contextlib.ExitStack() as stack:
         video = stack.enter_context(VideoWriter(path, session.fps or session.schema.fps)) if path else None

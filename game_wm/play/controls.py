@@ -15,7 +15,7 @@ import numpy as np
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 
-NAMES = "keyboard, random, policy:MODULE:FUNCTION"
+AGENTS = "keyboard, random, policy:MODULE:FUNCTION"
 
 
 class Keyboard:
@@ -138,7 +138,7 @@ def make(name: str, schema: ActionSchema, picture: np.ndarray, seed: int) -> Any
     from data_collect import players
 
     if name != "random" and not name.startswith("policy:"):
-        raise UserError(f"{name!r} cannot play a dream, which has no map; players are {NAMES}")
+        raise UserError(f"{name!r} cannot play a dream, which has no map; players are {AGENTS}")
     game = DreamGame(schema)
     agent = players.make(name, game, seed)
     agent.reset(game, picture, {})

@@ -17,7 +17,7 @@ WINDOW_ONLY = ("player", "record", "load", "replay")  # --web has none of these
 HOST, PORT, PLAYERS = "127.0.0.1", 8080, 2  # of --web
 QUALITIES = ("fast", "balanced", "best")  # as in `acceleration/quality.py`, which would bring PyTorch
 SEEDS = 2**62  # the network takes 64 bits, and each player and episode counts on from the seed
-FRAMES = 1000  # of a headless run that was given neither a number nor an action file
+HEADLESS_FRAMES = 1000  # of a headless run that was given neither a number nor an action file
 
 
 def parser() -> Parser:
@@ -69,7 +69,9 @@ def parser() -> Parser:
     w.add_argument("--key", type=Path, metavar="FILE.pem", help="its key, where that is a file of its own")
     h = p.group("without a window")
     h.add_argument("--headless", action="store_true", help="play as fast as it goes, without a display")
-    h.add_argument("--frames", type=positive, metavar="N", help=f"how many (default: all of --actions, else {FRAMES})")
+    h.add_argument(
+        "--frames", type=positive, metavar="N", help=f"how many (default: all of --actions, else {HEADLESS_FRAMES})"
+    )
     h.add_argument("--actions", type=Path, metavar="FILE", help="play these raw actions: .npz, .npy or .json")
     h.add_argument("--video", type=Path, metavar="FILE.mp4", help="write the frames to a video (.mp4 or .gif)")
     h.add_argument("--json", action="store_true", help="print the card's cost object alone (after 64 warm-up frames)")

@@ -7,7 +7,7 @@ The `cost` object (megabytes are 10^6 bytes, times include choosing the action, 
 starting another episode counts for the frame that waits for it; writing a video does not count):
 fps_median = 1000 / p50_ms, p50_ms and p95_ms over all counted frames, `*_first` and `*_last` over the first and last
 200, first_frame_s from the start of the process to the first dreamt frame, state_mb the `WorldState` of one player.
-WARM_UP frames of another episode go before and are not counted, nor are those until compiled code is in place, if it is
+WARM_UP_FRAMES of another episode go before and are not counted, nor are those until compiled code is in place, if it is
 asked for.
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from game_wm.dream.saved import SavedDream
     from game_wm.play.session import Session
 
-WARM_UP = 64  # frames, but no more than are counted
+WARM_UP_FRAMES = 64  # frames, but no more than are counted
 EDGE = 200  # frames at either end that show whether a frame's cost grows
 Line = tuple[np.ndarray, tuple[int, int] | None]
 
@@ -51,7 +51,7 @@ def play(
     """
     if replay is not None and frames > len(replay):
         raise UserError(f"--frames {frames} is more than the {len(replay)} actions of the file")
-    first_frame = warm_up(session, min(WARM_UP, frames))
+    first_frame = warm_up(session, min(WARM_UP_FRAMES, frames))
     if again and session.beginning is not None:
         session.replay(session.beginning)
     lines = None if replay is None else script(replay)

@@ -214,7 +214,7 @@ def game_keys(schema: ActionSchema) -> list[tuple[tuple[str, ...], str]]:
 
 
 def pressed(schema: ActionSchema, raw: np.ndarray) -> dict[str, float]:
-    """How far each of the game's keys is down, 0 to 1, for a raw action (D,), whoever chose it."""
+    """How far each of the game's keys is down, 0 to 1, for a raw action (D,), by hand or by an agent."""
     vector = schema.encode(raw)
     if schema.kind == "box":
         rest = schema.encode(schema.noop())

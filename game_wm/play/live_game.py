@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from game_wm.play.files.recording import ShardRecording
 
 KEPT_FRAMES = 1800  # frames that can be taken back
-PATIENCE = 5.0  # seconds that a player waits for a step, unless GAME_SECONDS says otherwise
+STEP_SECONDS = 5.0  # seconds that a player waits for a step, unless GAME_SECONDS says otherwise
 
 
 class Lost(UserError):
@@ -55,8 +55,8 @@ class LiveGame:
         self.schema, self.game, self.seed = checkpoint.schema, checkpoint.game, abs(seed)
         self.length = checkpoint.contexts_frames.shape[1]
         height, width = checkpoint.contexts_frames.shape[2:4]
-        seconds = None if os.environ.get("GAME_SECONDS") else PATIENCE
-        self.env: Guest = _known(Guest, checkpoint.game, seconds, frame=(width, height))
+        seconds = None if os.environ.get("GAME_SECONDS") else STEP_SECONDS
+        self.env: Guest = _call(Guest, checkpoint.game, seconds, frame=(width, height))
         try:
             self._check(checkpoint)
         except UserError:
@@ -117,9 +117,9 @@ class LiveGame:
         return self.moment
 
     def _step(self, raw: np.ndarray) -> None:
-        picture, reward, terminated, truncated, self.info = _known(self.env.step, self.schema.action(raw))
+        picture, reward, terminated, truncated, self.info = _call(self.env.step, self.schema.action(raw))
         before, reward, ended = self.moment, float(reward), float(terminated or truncated)
-        self._actions.append(raw)
+        self.actions.append(raw)
         moment = Moment(
             picture.copy(), raw, before.score + reward, before.frames + 1, ended, reward, pose_of(self.info)
         )
@@ -133,12 +133,12 @@ class LiveGame:
             self.data.end()
         self._kept.pop()
         self.moment, self._behind = self._kept[-1], True
-        del self._actions[self.moment.frames :]
+        del self.actions[self.moment.frames :]
         return True
 
     def seek(self, frames: int) -> None:
         """The moment after so many of the frames played: they are played again."""
-        actions = self._actions[:frames]
+        actions = self.actions[:frames]
         self._reset(seeds(self.seed, self.number)[0])
         for raw in actions:
             self._step(raw)
@@ -163,9 +163,9 @@ class LiveGame:
         self.env.close()
 
     def _reset(self, env_seed: int) -> None:
-        picture, self.info = _known(self.env.reset, seed=env_seed)
+        picture, self.info = _call(self.env.reset, seed=env_seed)
         self._behind = False
-        self._actions: list[np.ndarray] = []
+        self.actions: list[np.ndarray] = []
         self._kept.clear()
         self._show(Moment(picture.copy(), self.schema.raw(self.schema.noop()), pose=pose_of(self.info)))
 
@@ -174,8 +174,8 @@ class LiveGame:
         self.moment = moment
 
 
-def _known(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """What the game gives; `Lost` where it fails."""
+def _call(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """The result of a call into the game; `Lost` where it fails."""
     try:
         return function(*arguments, **options)
     except Fault as fault:

@@ -81,7 +81,7 @@ class Scene:
         self.likeness = Likeness()
         self._rewind, self._began = rewind, began
         self._linked_at = 0  # frames of the real game when both were at the same moment
-        self._notice = ""  # what nobody has been told yet
+        self._notice = ""  # for `news`
         self.log = ActionLog(checkpoint.schema)
 
     def reset(self) -> None:
@@ -90,8 +90,6 @@ class Scene:
         self.view, self._notice = "dream", ""
         if self.real is not None:
             self.real.number = -1
-
-    # --- what is shown ----------------------------------------------------------------------------------------------
 
     @property
     def now(self) -> Moment:
@@ -162,8 +160,6 @@ class Scene:
         notice, self._notice = self._notice, ""
         return notice
 
-    # --- where it begins --------------------------------------------------------------------------------------------
-
     def begin(self, context: int | None = None, seed: int | None = None) -> None:
         """Start a dream from a seed context (default: the present one again; counted modulo their number)."""
         context = (self.dream.context if context is None else context) % self.contexts
@@ -220,8 +216,6 @@ class Scene:
         """This dream is played from now on, apart from the real game."""
         self.dream, self.likeness, self.linked = dream, Likeness(), False
         self._began()
-
-    # --- frame by frame ---------------------------------------------------------------------------------------------
 
     def step(self, raw: np.ndarray) -> Moment:
         """One frame of a raw action (D,), in whatever is shown; of both, the dream's."""

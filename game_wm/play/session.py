@@ -1,7 +1,7 @@
 """A session of play: what is shown, who plays it, what is recorded of it, and how long everything takes.
 
     session = Session(checkpoint.load("checkpoints/maze.safetensors"), seed=1)
-    moment = session.tick()                 # asks whoever plays for an action, and plays one frame of it
+    moment = session.tick()                 # asks keyboard or agent for an action, and plays one frame of it
     session.rewind()                        # takes it back
 
 The window and the headless run share it; it draws nothing and waits for nothing. `scene.py` has the dream and the real
@@ -103,10 +103,8 @@ class Session:
         """The moment that is shown; of both, the dream's."""
         return self.scene.now
 
-    # --- episodes ---------------------------------------------------------------------------------------------------
-
     def reset(self) -> None:
-        """As if it had just been made: the first place, nothing logged; whoever plays begins anew as well."""
+        """Back to the state after `__init__`: the first place, nothing logged, a fresh agent."""
         self.episodes = 0
         self.scene.reset()
         if self.beginning is None:
@@ -116,7 +114,7 @@ class Session:
         self.show(self._view)
 
     def _began(self) -> None:
-        """An episode has begun: nobody is to answer for the last one."""
+        """An episode has begun: keys of the last one count no more, and an agent starts afresh."""
         self.episodes += 1
         self.controls.keyboard.forget()
         self.take_over("keyboard" if self.controls.name == "replay" else self.controls.name)
@@ -145,8 +143,6 @@ class Session:
             raise UserError("this is the real game: only a dream can be saved")
         return self.dream.snapshot(self.scene.model)
 
-    # --- frame by frame ---------------------------------------------------------------------------------------------
-
     def step(self, action: Any) -> Moment:
         """One frame of `action`, of whatever is shown. `UserError` when it is no action of this game."""
         before = self.dream.moment
@@ -156,7 +152,7 @@ class Session:
         return moment
 
     def tick(self) -> Moment:
-        """Ask whoever plays and play one frame; where the last episode has ended, in a new one from the next place."""
+        """Ask keyboard or agent and play one frame; after the end of an episode, in a new one from the next place."""
         if self.scene.ended:
             self.scene.restart(1)
         started = self._clock()
@@ -173,7 +169,7 @@ class Session:
         return moment
 
     def _act(self) -> Any:
-        """The action of whoever plays; after the last one of a replay, of the keyboard."""
+        """The next action; after the last one of a replay, the keyboard's."""
         if isinstance(self.controls.agent, Replay):
             if self.controls.agent.over:
                 self.take_over("keyboard")
@@ -207,8 +203,6 @@ class Session:
         # Another seed for each episode, or a random player would do the same things in all of them.
         self.controls.take_over(name, self.now.picture, self.dream.seed + self.episodes - 1)
 
-    # --- quality ----------------------------------------------------------------------------------------------------
-
     def change_quality(self) -> str:
         """Play at the next level; its label. `UserError` where there is but one."""
         if self.quality is None:
@@ -229,8 +223,6 @@ class Session:
     def _take_quality(self, quality: Quality) -> None:
         self.scene.model = quality.model
         self.scene.steps = self._own_steps = quality.calls
-
-    # --- recordings -------------------------------------------------------------------------------------------------
 
     @property
     def data(self) -> ShardRecording | None:

@@ -20,14 +20,14 @@ from data_collect.games.resize import resize
 from data_collect.shards.chunk import Chunk
 from game_wm.checkpoint import Checkpoint
 
-STILL = 8  # frames for which a picture is stood still in front of
-MOST = 64  # episodes of a recording
-LEAST = 32  # frames that one must have, where the checkpoint's own dreams begin with more
+PICTURE_FRAMES = 8  # frames of a prompt that is one picture
+MOST_EPISODES = 64  # of a recording, that become contexts
+SHORTEST = 32  # frames that an episode must have, where the checkpoint's own prompts are longer
 
 
 def from_picture(checkpoint: Checkpoint, path: str | Path) -> Checkpoint:
     """The checkpoint with one place: a picture of any size, turned as its camera was held and cut to its frames'
-    aspect, in front of which nobody moved.
+    aspect, and the player standing still.
 
     `UserError` where it cannot be read.
     """
@@ -43,13 +43,13 @@ def from_picture(checkpoint: Checkpoint, path: str | Path) -> Checkpoint:
     height, width = checkpoint.contexts_frames.shape[2:4]
     frame = torch.from_numpy(resize(picture, width, height, cut=True).copy())
     rest = torch.from_numpy(checkpoint.schema.encode(checkpoint.schema.noop()))
-    frames, actions = frame.expand(1, STILL, -1, -1, -1), rest.expand(1, STILL - 1, -1)
+    frames, actions = frame.expand(1, PICTURE_FRAMES, -1, -1, -1), rest.expand(1, PICTURE_FRAMES - 1, -1)
     return replace(checkpoint, contexts_frames=frames.clone(), contexts_actions=actions.clone(), contexts_poses=None)
 
 
 def from_recording(checkpoint: Checkpoint, folder: str | Path) -> Checkpoint:
     """The checkpoint with a place for each episode of a recording (the first 64), prompted as in its own contexts, or
-    by as many frames as the longest episode has. Shorter episodes are left out. Poses are told where it is a recording
+    by as many frames as the longest episode has. Shorter episodes are left out. Poses are given where it is a recording
     of the checkpoint's very game: another level has others.
 
     `UserError`: no recording, other actions, frames of another size, or no episode that is long enough.
@@ -63,12 +63,12 @@ def from_recording(checkpoint: Checkpoint, folder: str | Path) -> Checkpoint:
         )
     lengths = {number: sum(ref.frames for ref in refs) for number, refs in dataset.by_episode.items()}
     longest = max(lengths.values(), default=0)
-    if longest < min(frames, LEAST):
-        least = min(frames, LEAST)
+    if longest < min(frames, SHORTEST):
+        least = min(frames, SHORTEST)
         raise UserError(f"{folder} has no episode of {least} frames, which a dream begins with: record longer ones")
     frames = min(frames, longest)
     found, poses = list[tuple[np.ndarray, np.ndarray]](), list[np.ndarray]()
-    for number in [number for number, length in lengths.items() if length >= frames][:MOST]:
+    for number in [number for number, length in lengths.items() if length >= frames][:MOST_EPISODES]:
         chunks = list[Chunk]()
         while sum(len(chunk.frames) for chunk in chunks) < frames:
             chunks.append(dataset.read(dataset.by_episode[number][len(chunks)]))
@@ -80,6 +80,6 @@ def from_recording(checkpoint: Checkpoint, folder: str | Path) -> Checkpoint:
         if all(chunk.pose is not None for chunk in chunks):
             poses.append(np.concatenate([chunk.pose for chunk in chunks if chunk.pose is not None])[:frames])
     shown, actions = (torch.from_numpy(np.stack(part)) for part in zip(*found))
-    told = dataset.game == checkpoint.game and len(poses) == len(found)
-    placed = torch.from_numpy(np.stack(poses)).float() if told else None
-    return replace(checkpoint, contexts_frames=shown, contexts_actions=actions, contexts_poses=placed)
+    placed = dataset.game == checkpoint.game and len(poses) == len(found)
+    poses_EP3 = torch.from_numpy(np.stack(poses)).float() if placed else None
+    return replace(checkpoint, contexts_frames=shown, contexts_actions=actions, contexts_poses=poses_EP3)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from game_wm.play.session import Session
 
 FOLDER = Path("recordings")
-MARKS = "marks.jsonl"
+MARKS_FILE = "marks.jsonl"
 MOST_LEFT = 3  # dreams of a checkpoint that are kept when their player leaves, of up to 100 MB each
 
 
@@ -79,7 +79,7 @@ class Marks:
 
     def add(self, session: Session, name: str) -> Path:
         """Mark the moment of a dream; the file with the line."""
-        path, dream, frames = FOLDER / MARKS, session.dream, session.now.frames
+        path, dream, frames = FOLDER / MARKS_FILE, session.dream, session.now.frames
         mark = {
             "checkpoint": session.checkpoint.name, "frame": frames,
             "time": datetime.now().astimezone().isoformat(timespec="seconds"),

@@ -105,7 +105,7 @@ class ShardRecording:
         """The card alone is no recording; nor are the folders that were made for it."""
         (self.folder / CARD).unlink(missing_ok=True)
         for folder in self._made:
-            with suppress(OSError):  # somebody else has put something there
+            with suppress(OSError):  # it holds other files
                 folder.rmdir()
 
     def _told(self, error: UserError | OSError) -> UserError:

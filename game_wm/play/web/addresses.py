@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from data_collect.errors import UserError
 
-PROBES = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}  # for all of one's addresses, one that is nobody's
+PROBES = {"0.0.0.0": "192.0.2.1", "::": "2001:db8::1"}  # to find a route: addresses that are reserved for documentation
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -93,7 +93,7 @@ def is_loopback(host: str) -> bool:
 
 def hostname(host: str) -> str:
     """The name in a Host header, without its port."""
-    with suppress(ValueError):  # a name with half a bracket is nobody's
+    with suppress(ValueError):  # half a bracket is no name
         return urlsplit(f"//{host}").hostname or ""
     return ""
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from game_wm.dream.saved import SavedDream
     from game_wm.play.web.door import Connection
 
-PART = 1 << 18  # bytes of a saved dream on their way
-DOWNLOAD = 300.0  # seconds for a saved dream to arrive
+DOWNLOAD_BYTES = 1 << 18  # bytes of a saved dream on their way
+DOWNLOAD_SECONDS = 300.0  # seconds for a saved dream to arrive
 
 
 def refusal(status: int, sentence: str) -> web.Response:
@@ -42,7 +42,7 @@ def guard(token: str | None) -> Middleware:
             response = _refused(request, token) or await handler(request)
         except web.HTTPException as error:
             response = refusal(error.status, error.reason)
-        except ConnectionError:  # the line broke meanwhile: nobody reads what is answered
+        except ConnectionError:  # the line broke meanwhile: no answer is read
             response = web.Response()
         if not response.prepared:
             response.force_close()  # one request a connection: their number is what the door counts
@@ -69,7 +69,7 @@ async def download(
     """A dream of a checkpoint of this name as a file, which the window goes on with (`--load`)."""
     connection.keep()
     try:
-        async with asyncio.timeout(DOWNLOAD):
+        async with asyncio.timeout(DOWNLOAD_SECONDS):
             copy = await dream()
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder) / "saved"
@@ -91,7 +91,7 @@ async def _send_file(request: web.Request, file: Path, name: str) -> web.StreamR
     response.force_close()
     await response.prepare(request)
     with file.open("rb") as opened:
-        while part := await asyncio.to_thread(opened.read, PART):
+        while part := await asyncio.to_thread(opened.read, DOWNLOAD_BYTES):
             await response.write(part)
     await response.write_eof()
     return response

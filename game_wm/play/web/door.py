@@ -1,13 +1,13 @@
-"""The door: which connections are let in, before anybody has said who he is, and for how long.
+"""The door: which connections are let in, before it is known whose they are, and for how long.
 
     door = Door(listening, runner.server)       # aiohttp's, which makes the protocol of each connection
     await door.open()                           # lets in, until it is cancelled
-    door.of(request).keep()                     # somebody plays on this one: it may stay
+    door.of(request).keep()                     # a player uses this one: it may stay
 
 Anybody can connect, and a connection that says nothing, a byte a second or gibberish costs as much as one that plays.
-So each has PATIENCE seconds, whatever it does in them, unless it is kept; few may be open from one address, and fewer
-than the process has file descriptors for in all. Where one too many comes, the oldest of those that are not kept goes:
-whoever has something to say has said it by then.
+So each has UNKEPT_SECONDS, whatever it does in them, unless it is kept; few may be open from one address, and fewer
+than the process has file descriptors for in all. Where one too many comes, the oldest of those that are not kept is
+closed: a page sends its request at once.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from aiohttp import web
 
 from game_wm.play.web.limits import Bucket
 
-PATIENCE = 8.0  # seconds from the first packet until a connection must be a player's, or have its page
-CLOSING = 2.0  # seconds that one which was kept has for its farewell
-MOST = 256  # connections, where the process may have twice as many file descriptors
+UNKEPT_SECONDS = 8.0  # seconds from the first packet until a connection must be a player's, or have its page
+RELEASED_SECONDS = 2.0  # seconds that one which was kept has for its farewell
+MOST_CONNECTIONS = 256  # connections, where the process may have twice as many file descriptors
 FROM_ONE = 16  # connections that are not kept, from one address
-ACCEPTED = 250.0, 400.0  # connections, a second and at once: the rest wait in the kernel, and cost nobody anything
+ACCEPTED = 250.0, 400.0  # connections, a second and at once: the rest wait in the kernel, at no cost to players
 BYTES = 32e3, 128e3  # of one connection: six times what a page sends with both thumbs on it
 
 
@@ -41,7 +41,7 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self._door, self._inner, self._line = door, inner, line
         self._bytes = Bucket(*BYTES)
-        self._end = asyncio.get_running_loop().call_later(PATIENCE, self.cut)
+        self._end = asyncio.get_running_loop().call_later(UNKEPT_SECONDS, self.cut)
         self.opening: asyncio.Task[None] | None = None
 
     def keep(self) -> None:
@@ -54,7 +54,7 @@ class Connection(asyncio.Protocol):
         self.kept = False
         self._end.cancel()
         if not self.lost:
-            self._end = asyncio.get_running_loop().call_later(CLOSING, self.cut)
+            self._end = asyncio.get_running_loop().call_later(RELEASED_SECONDS, self.cut)
 
     def cut(self) -> None:
         """Close it at once, without waiting for what it has not read."""
@@ -72,8 +72,6 @@ class Connection(asyncio.Protocol):
     def _gone(self) -> None:
         self._end.cancel()
         self._door.forget(self)
-
-    # --- asyncio's protocol ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -123,7 +121,7 @@ class Door:
         return connection
 
     async def open(self) -> None:
-        """Let in who comes, until cancelled."""
+        """Let connections in, until cancelled."""
         loop = asyncio.get_running_loop()
         try:
             while True:
@@ -161,7 +159,7 @@ class Door:
 
     async def _start(self, connection: Connection, line: socket.socket) -> None:
         loop, tls = asyncio.get_running_loop(), self._tls
-        limit = None if tls is None else PATIENCE
+        limit = None if tls is None else UNKEPT_SECONDS
         with suppress(OSError):  # ssl.SSLError and that it took too long among them: it spoke no TLS, or not ours
             await loop.connect_accepted_socket(lambda: connection, line, ssl=tls, ssl_handshake_timeout=limit)
 
@@ -190,8 +188,8 @@ def network(address: str) -> str:
 def room() -> int:
     """How many connections may be open: half of the process's file descriptors; the model's files have the rest."""
     if sys.platform == "win32":  # which counts no descriptors
-        return MOST
+        return MOST_CONNECTIONS
     import resource
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MOST if soft == resource.RLIM_INFINITY else max(2, min(MOST, soft // 2))
+    return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else max(2, min(MOST_CONNECTIONS, soft // 2))

@@ -2,11 +2,11 @@
 
     dreams = Dreams(checkpoint, steps=None)
     dreams.turn({0: Begin(context=2, seed=7), 1: action})       # {0: Shown, 1: Shown}
-    dreams.turn({0: action, 1: BACK})                           # player 1 has his last frame taken back
+    dreams.turn({0: action, 1: BACK})                           # player 1's last frame is taken back
 
 A prompt is read once: the state that it leads to is kept, and a dream that begins there is a copy with its own noise,
 the same in every bit as if the prompt had been read for it. Where one must be read while others play, it may cost them
-no more than SHARE of their time, so that whoever asks for ever new places only waits himself.
+no more than SHARE of their time, so that a player who asks for ever new places delays nobody else.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from game_wm.state import WorldState
 
 PROMPT_BYTES = 512 << 20  # bytes of states in which dreams begin: fifteen places of the maze or of Doom
-REWIND_BYTES = 64 << 20  # bytes of what each player can take back: twenty seconds of them
+PLAYER_REWIND_BYTES = 64 << 20  # bytes of what each player can take back: twenty seconds of them
 SHARE = 0.05  # of the time of those who play, for prompts that have not been read yet
 
 
@@ -71,17 +71,17 @@ class Dreams:
         self.checkpoint, self.steps, self.quality = checkpoint, steps, quality
         self.device = next(checkpoint.model.parameters()).device
         # What has grown cannot be put back in place.
-        self._rewind = 0 if checkpoint.model.memory.grows else REWIND_BYTES
+        self._rewind = 0 if checkpoint.model.memory.grows else PLAYER_REWIND_BYTES
         self.batch = Batch(checkpoint.model)
         self._take_quality()
         self._seats: dict[int, Seat] = {}
-        self._read: OrderedDict[tuple[int, int], WorldState] = OrderedDict()  # (model, context), the newest last
-        self._read_again = 0.0  # when the next prompt may be read while others play
+        self.prompts: OrderedDict[tuple[int, int], WorldState] = OrderedDict()  # (model, context), the newest last
+        self._free_at = 0.0  # when the next prompt may be read while others play
         self._queue: dict[int, None] = {}  # who waits for that, in the order in which they came
 
     def turn(self, wishes: Mapping[int, Wish]) -> dict[int, Shown]:
-        """One frame for each player who acts, the first picture for each who begins, the one before for each who goes
-        back; who is not named has left, and who cannot have what he wishes yet is not answered."""
+        """Grant wishes: one frame to each player who acts, a first picture to each who begins, the previous one to each
+        who goes back. Players without an entry have left; a wish that must wait gets no answer yet."""
         for player in self._seats.keys() - wishes.keys():
             self._drop(player)
         self._queue = {player: None for player in self._queue if isinstance(wishes.get(player), Begin)}
@@ -103,20 +103,18 @@ class Dreams:
         return shown | self._step(acting)
 
     def read_ahead(self) -> bool:
-        """Read one prompt that somebody may ask for; False where there is none left, or no room for one."""
+        """Read one prompt that a player may ask for; False where none is left, or there is no room for one."""
         model, contexts = id(self.batch.model), len(self.checkpoint.contexts_frames)
-        unread = next((k for k in range(contexts) if (model, k) not in self._read), None)
-        size = next(iter(self._read.values())).nbytes if self._read else 0
-        if unread is None or size * (1 + len(self._read)) > PROMPT_BYTES:
+        unread = next((k for k in range(contexts) if (model, k) not in self.prompts), None)
+        size = next(iter(self.prompts.values())).nbytes if self.prompts else 0
+        if unread is None or size * (1 + len(self.prompts)) > PROMPT_BYTES:
             return False
         self._prompt(unread)
         return True
 
     def copy(self, player: int) -> SavedDream:
-        """A player's dream as it is now, to be saved; KeyError for somebody who has none."""
+        """A player's dream as it is now, to be saved; KeyError for a player without one."""
         return self._seats[player].dream.snapshot(self.batch.model)
-
-    # -------------------------------------------------------------------------------------------------------------
 
     def _step(self, acting: Mapping[int, np.ndarray]) -> dict[int, Shown]:
         """A frame for all who act; the others rest by now."""
@@ -148,13 +146,13 @@ class Dreams:
             self.batch.model, self.steps = self.quality.model, self.quality.calls
 
     def _may_begin(self, player: int, begin: Begin, wishes: Mapping[int, Wish]) -> bool:
-        """Whether a dream may begin in this turn: where its prompt is still to be read, that is at others' expense."""
+        """Whether a dream may begin in this turn: reading a new prompt delays the frames of the other players."""
         others = (wish for other, wish in wishes.items() if other != player)
         alone = all(wish is None or isinstance(wish, Begin) for wish in others)
-        if alone or (id(self.batch.model), begin.context) in self._read:
+        if alone or (id(self.batch.model), begin.context) in self.prompts:
             return True
         self._queue.setdefault(player)
-        return player == next(iter(self._queue)) and time.monotonic() >= self._read_again
+        return player == next(iter(self._queue)) and time.monotonic() >= self._free_at
 
     def _begin(self, player: int, begin: Begin) -> Shown:
         self._drop(player)
@@ -170,16 +168,16 @@ class Dreams:
         """The state after a place's prompt; its seed is to be replaced."""
         model = self.batch.model
         key = id(model), context
-        if key not in self._read:
+        if key not in self.prompts:
             started = time.monotonic()
             frames, actions, poses = self.checkpoint.prompt(context)
-            self._read[key] = model.begin(frames, actions, 0, poses)
+            self.prompts[key] = model.begin(frames, actions, 0, poses)
             now = time.monotonic()
-            self._read_again = now + (now - started) * (1 / SHARE - 1)
-        self._read.move_to_end(key)
-        state = self._read[key]
-        while len(self._read) > 1 and sum(each.nbytes for each in self._read.values()) > PROMPT_BYTES:
-            self._read.popitem(last=False)
+            self._free_at = now + (now - started) * (1 / SHARE - 1)
+        self.prompts.move_to_end(key)
+        state = self.prompts[key]
+        while len(self.prompts) > 1 and sum(each.nbytes for each in self.prompts.values()) > PROMPT_BYTES:
+            self.prompts.popitem(last=False)
         return state
 
     def _rest(self, seat: Seat) -> Dream:

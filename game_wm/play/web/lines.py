@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from game_wm.play.web.door import Connection
     from game_wm.play.web.player import Player
 
-FAREWELL = 1.0  # seconds that a page has to answer when it is told to go
+FAREWELL = 1.0  # seconds that a page has to answer a farewell
 MESSAGES = 200.0, 1000.0  # of a page, a second and at once: what says more is no page of ours
 FASTEST = 60.0  # pictures a second to each page, where the model has no rate
 GONE, PLAYED_ELSEWHERE = 4000, 4001  # close codes: the seat was given up; the dream goes on by another line

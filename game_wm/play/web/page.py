@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from game_wm.checkpoint import Checkpoint
 
 PAGE_COMMANDS = ("previous", "restart", "next", "pause", "rewind", "save", "hud", "full_screen")  # of the window's
-FULL = "<!-- full -->"  # where page.html has room for the words that a full game is told in
+FULL_MARK = "<!-- full -->"  # where page.html has room for the words of a full game
 STYLE, SCRIPTS = "page.css", ("page.js", "line.js", "keys.js", "touch.js", "gamepad.js", "files.js", "screen.js")
 COMMON = {
     "Cache-Control": "no-store",
@@ -48,8 +48,8 @@ def page() -> tuple[str, dict[str, str]]:
 
 
 def full_page(words: str) -> str:
-    """The same for whom there is no place, with words for those without scripts."""
-    return page()[0].replace(FULL, html.escape(words))
+    """The same for a page without a place, with words for browsers without scripts."""
+    return page()[0].replace(FULL_MARK, html.escape(words))
 
 
 def about(checkpoint: Checkpoint, commands: tuple[keymap.Command, ...]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One page that plays: its keys, what it wants next, what it has been shown.
+"""One page that plays: its keys, what it wants next, and which pictures it gets.
 
     player = Player(schema, Begin(context=2, seed=7))
     player.hear({"key": "up", "level": 1, "at": 1234.5})    # what the page says
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from data_collect.schema import ActionSchema
     from game_wm.dream import Moment
 
-UNSEEN = 2  # pictures on their way to a page at most
+MOST_UNSEEN = 2  # pictures on their way to a page at most
 CHANGES = 1.0, 4.0  # a second, and at once
 PLACES = {"restart": 0, "next": 1, "previous": -1}  # command -> places on
 
@@ -67,8 +67,6 @@ class Player:
         self.owes_since: float | None = None  # since when it has not said that it has seen a picture
         self.keyboard.release_all()
         self.publish()
-
-    # --- what the page says ---
 
     def hear(self, message: dict[str, Any]) -> None:
         """One message; ValueError, KeyError, TypeError or OverflowError for what no page sends."""
@@ -110,11 +108,9 @@ class Player:
             self.rests_since = time.monotonic()
         self.publish()
 
-    # --- its dream ---
-
     @property
     def ended(self) -> bool:
-        """Whether its episode is over and it is shown that."""
+        """Whether its episode is over, which its page shows."""
         return self.begin is None and not self.rewinding and self.moment is not None and self.moment.ended
 
     @property
@@ -155,8 +151,6 @@ class Player:
         self._answers = self._asked if self._answers is None else self._answers
         self.publish()
 
-    # --- what it is shown ---
-
     def publish(self) -> None:
         """Have what it sees sent (again)."""
         self._fresh = self.moment is not None
@@ -164,7 +158,7 @@ class Player:
 
     def take(self) -> tuple[dict[str, Any], np.ndarray] | None:
         """The newest status and picture, once; None where there is nothing new, or the line is not free."""
-        if not self._fresh or self.moment is None or self.sent - self.seen >= UNSEEN:
+        if not self._fresh or self.moment is None or self.sent - self.seen >= MOST_UNSEEN:
             return None
         self._fresh = False
         self.sent += 1

@@ -1,4 +1,4 @@
-"""What standard error is spared: whatever visitors do, and the same fault of ours again and again.
+"""Keeps out of standard error what visitors cause, and repetitions of one fault of ours.
 
     with quiet(): ...
 

@@ -34,7 +34,7 @@ class Seats:
         self.left: dict[int, tuple[Player, asyncio.TimerHandle]] = {}  # who may come back, and until when
         self.came = 0
         self.free = asyncio.Semaphore(limit)
-        self.changed = asyncio.Event()  # somebody has come, gone, or wants something else
+        self.changed = asyncio.Event()  # a player has come, gone, or wants something else
         self._seed, self._context = seed, context
 
     def number_of(self, ticket: str | None) -> int | None:
@@ -61,7 +61,7 @@ class Seats:
         self.plan(player)
         if player.moment is not None:
             if len(self.left) >= max(2, self.limit):
-                # Of the address that has most of them: who comes and goes all the time only loses his own.
+                # Of the address that has most of them: reconnecting all the time costs only one's own dreams.
                 of = Counter([player.address, *(each.address for each, _ in self.left.values())])
                 self._forget(max(self.left, key=lambda n: of[self.left[n][0].address]))
             self.left[number] = player, asyncio.get_running_loop().call_later(LEFT_SECONDS, self._forget, number)

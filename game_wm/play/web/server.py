@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 HEARTBEAT = 5.0  # seconds between two questions whether a page is still there; it has half of that to answer
 GRACE = 1.5  # seconds that a line waits for a place: a page that is loaded anew opens one before its old one is gone
 RETRY = 5  # seconds until a page that found no place asks for one again
-LONGEST = 4096  # bytes of a page's message
+MESSAGE_BYTES = 4096  # bytes of a page's message
 ARRIVALS = 1.0, 4.0  # of players from one address, a second and at once
 SAVES = 0.1, 2.0  # of dreams by one player, a second and at once
 OWES = 30.0  # seconds that a page may leave a picture unseen
@@ -94,10 +94,8 @@ class Server:
         app.on_shutdown.append(self._dismiss)
         return app
 
-    # --- for ever -----------------------------------------------------------------------------------------------
-
     async def dream(self) -> None:
-        """Dream for those who are there, for ever; while nobody plays, prompts are read ahead, then nothing is done."""
+        """Dream for all players, for ever; while there are none, prompts are read ahead, then it sleeps."""
         pacer, loop, seats = Pacer(self.fps), asyncio.get_running_loop(), self.seats
         known: set[int] = set()
         try:
@@ -120,7 +118,7 @@ class Server:
             self._model.shutdown(wait=False, cancel_futures=True)
 
     async def watch(self) -> None:
-        """Free the seats of those who are not there, for ever."""
+        """Free the seats of pages that do not answer, or rest for too long; for ever."""
         while True:
             await asyncio.sleep(min(1.0, OWES / 4, AWAY / 4))
             now = time.monotonic()
@@ -129,8 +127,6 @@ class Server:
                 longest = AWAY if player.hidden else PAUSED
                 if (owes is not None and now - owes > OWES) or (rests is not None and now - rests > longest):
                     await self.lines[number].close(GONE, "away for too long")
-
-    # --- requests -----------------------------------------------------------------------------------------------
 
     async def _page(self, request: web.Request) -> web.Response:
         """The page; in a full game it is the same one, since a place may be free by the time it asks for it."""
@@ -141,7 +137,7 @@ class Server:
         return web.Response(status=503, text=full_page(self._full()), content_type="text/html", headers=headers)
 
     def _full(self) -> str:
-        """What is said to those for whom there is no place."""
+        """What a page without a place shows."""
         return (
             f"Full\n{self.checkpoint.name} is played by {self.seats.limit} already, as many as can.\n"
             f"This page looks again every {RETRY} seconds."
@@ -152,7 +148,7 @@ class Server:
         connection = self.door.of(request)
         # Pings are answered by the line, which counts them; PNG is not compressed twice.
         line = web.WebSocketResponse(
-            heartbeat=self.heartbeat, timeout=FAREWELL, max_msg_size=LONGEST, autoping=False, compress=False
+            heartbeat=self.heartbeat, timeout=FAREWELL, max_msg_size=MESSAGE_BYTES, autoping=False, compress=False
         )
         await line.prepare(request)
         arrivals = self._arrivals.of(connection.address)
@@ -184,7 +180,7 @@ class Server:
     async def _seat(
         self, socket: web.WebSocketResponse, connection: Connection, number: int, player: Player
     ) -> asyncio.Task[None] | None:
-        """Let the page at the other end play, until its line is closed or lost; the farewell that it is told."""
+        """Let the page at the other end play, until its line is closed or lost; its farewell, if any."""
 
         def heard() -> None:
             self.seats.plan(player)
@@ -202,7 +198,7 @@ class Server:
         return line.farewell
 
     def _status(self) -> dict[str, Any]:
-        """What every page is told along with its picture."""
+        """What goes to every page along with its picture."""
         quality = None if self._quality is None else self._quality.label
         return {"players": len(self.seats.players), "quality": quality}
 
@@ -231,7 +227,7 @@ async def serve(
     ready: Callable[[], None] = lambda: None,
     tls: ssl.SSLContext | None = None,
 ) -> None:
-    """Answer until cancelled, as Ctrl-C does; then every page is told."""
+    """Answer until cancelled, as Ctrl-C does; then every page gets a farewell."""
     runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=FAREWELL, lingering_time=0.0)
     with quiet():
         await runner.setup()

@@ -54,7 +54,7 @@ def checkpoints(folders: Sequence[Path], current: Path | None = None) -> list[En
                     names = [name for name in ("contexts.frames", "contexts.sizes") if name in file.keys()]  # noqa: SIM118
                     picture = unpack_contexts({name: file.get_tensor(name) for name in names}, (0, -1)).numpy()
                     found.append(Entry(path, path.stem, _lines(path, metadata), picture))
-        except Exception:  # whatever ails a file that lies there: whoever names it on the command line hears
+        except Exception:  # a damaged file is no offer; naming it on the command line says why
             continue
     return found
 

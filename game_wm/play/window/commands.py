@@ -46,7 +46,7 @@ class Commands:
         return self.window.session
 
     def obey(self, command: str) -> None:
-        """Do what a command of `keymap.py` says; what goes wrong is shown."""
+        """Do what a command of `keymap.py` says; an error is shown."""
         try:
             getattr(self, command)()
         except UserError as error:
@@ -71,8 +71,6 @@ class Commands:
         name = keymap.shown(keymap.key_of(self.session.schema, command, self.session.commands))
         return name[0].upper() + name[1:]
 
-    # --- leaving ----------------------------------------------------------------------------------------------------
-
     def quit(self) -> None:
         now = time.perf_counter()
         if self.window.help:
@@ -90,7 +88,7 @@ class Commands:
             self.window.say(f"{self.key('quit')} again leaves{kept}{kept and ' next time'}")
 
     def leave(self) -> None:
-        """Close the window once the dream is kept. Where it cannot be, that is said, and whoever asks again leaves."""
+        """Close the window once the dream is kept; where it cannot be, say so, and close it at the next request."""
         unkept = self._keeper.keep(self.session)
         if unkept and not self._unkept:
             self._unkept = True
@@ -107,8 +105,6 @@ class Commands:
             stack.callback(lambda: self._tell(session.stop_recording()))
             if unkept := self._keeper.keep(session):
                 print(f"the dream is not kept: {unkept}", file=sys.stderr)
-
-    # --- time and place ---------------------------------------------------------------------------------------------
 
     def pause(self) -> None:
         self.session.paused = not self.session.paused
@@ -174,8 +170,6 @@ class Commands:
             window.say("there is nothing else to open yet")
         window.interrupt()
 
-    # --- what is seen -----------------------------------------------------------------------------------------------
-
     def help(self) -> None:
         """The first sheet of keys, the next, and after the last one back to play."""
         self.window.help_page = self.window.help_page + 1 if self.window.help else 0
@@ -201,7 +195,7 @@ class Commands:
         if data is not None and session.data is None and data.steps:
             window.say(f"saved {data.folder}")
         elif session.scene.view != view:
-            pass  # the real game has failed, which is told with the next picture
+            pass  # the real game has failed, which the next picture says
         elif view == "real":
             window.say(f"the real game; {self.key('switch')} dreams on from where it stands")
         elif came_from == "real":
@@ -225,8 +219,6 @@ class Commands:
     def full_screen(self) -> None:
         self.window.surface, self.windowed = screen.full(self.window.surface, self.windowed)
 
-    # --- how it is played -------------------------------------------------------------------------------------------
-
     def take_over(self) -> None:
         self.session.take_over()
 
@@ -247,8 +239,6 @@ class Commands:
             self.window.say(f"{self.window.name} takes {self.session.scene.steps} calls a frame")
         else:
             self.session.scene.steps = steps
-
-    # --- recordings -------------------------------------------------------------------------------------------------
 
     def record(self) -> None:
         if self.session.video is None:

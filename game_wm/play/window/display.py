@@ -65,7 +65,7 @@ class Figures:
         self._next = 0.0
 
     def refresh(self) -> None:
-        """Something else is shown: the figures are not to wait."""
+        """Bring the figures up to date with the next picture."""
         self._next = 0.0
 
     def draw(

@@ -34,7 +34,7 @@ class Gamepad:
         firsts = [keys[0] for keys, _ in keymap.game_keys(schema)]
         self.buttons = [key for key in firsts if key not in self.arrows.values()]
         pygame.joystick.init()
-        # A pad is silent once nobody holds it, and only those that come later are told of.
+        # A pad falls silent when its object is gone, and only those plugged in later send an event.
         self.plugged: list[Any] = [pygame.joystick.Joystick(i) for i in range(pygame.joystick.get_count())]
         self._levels: dict[tuple[str, str], float] = {}  # how far each stick holds each key down
 

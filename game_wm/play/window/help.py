@@ -11,7 +11,7 @@ import pygame
 
 from game_wm.play import keymap
 from game_wm.play.window import paint
-from game_wm.play.window.paint import INK, LEAST, MUTED, put
+from game_wm.play.window.paint import INK, LEAST_TYPE, MUTED, put
 
 if TYPE_CHECKING:
     from game_wm.play.session import Session
@@ -25,7 +25,7 @@ def pages(session: Session, size: tuple[int, int]) -> list[pygame.Surface]:
     """The sheets for a window of this size: a single one in the largest letters that it has room for, else as many as
     they take in the smallest that can be read."""
     made: list[pygame.Surface] = []
-    for s in range(paint.letters(size), LEAST - 1, -1):
+    for s in range(paint.letters(size), LEAST_TYPE - 1, -1):
         made = _pages(session, s, (size[0] - 8, size[1] - 8))
         if len(made) == 1:
             break

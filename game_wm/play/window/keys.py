@@ -1,7 +1,7 @@
 """What events mean: the game's keys go to the keyboard of the session, the others are the window's commands.
 
 keys = Keys(session)
-command = keys.hear(event, at, size)        # "pause", or None where the event was the game's, or nobody's
+command = keys.hear(event, at, size)        # "pause", or None
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Keys:
     def hear(self, event: pygame.event.Event, at: float, size: tuple[int, int], play: bool = True) -> str | None:
         """An event of time `at`, in a window of this size, moves keys of the game; the window's command that it gives.
 
-        Without `play` only what comes up counts: the keys are somebody else's.
+        Without `play` only keys that come up count: the others are the chooser's.
         """
         keyboard, given = self.session.controls.keyboard, None
         if event.type == pygame.KEYUP:

@@ -16,7 +16,7 @@ from game_wm.play.window.paint import AMBER, INK, MUTED, RED, Board, put, text
 if TYPE_CHECKING:
     from game_wm.play.session import Session
 
-SHOWN = 120  # frames in a graph
+GRAPH_FRAMES = 120  # frames in a graph
 SPREAD = 2.5  # standard deviations of a latent at which its colour is full
 FAITHFUL = 40.0  # dB at the top of the graph of the dream's likeness
 
@@ -61,16 +61,16 @@ def latents(session: Session, s: int, room: int) -> pygame.Surface | None:
 def times(session: Session, s: int) -> pygame.Surface:
     """How long each of the last frames took, beside the time that there is for one."""
     wide, tall = round(s * 13), round(s * 5)
-    taken = session.times.last(SHOWN) * 1e3
+    taken = session.times.last(GRAPH_FRAMES) * 1e3
     room = 1e3 / (session.fps or session.schema.fps)
     top = room * min(
         2.0, max(1.25, float(taken.max(initial=0.0)) / room)
     )  # what is later still stands out by its colour
     sheet, at = _panel(f"ms a frame, of {room:.0f}", wide, tall, s)
-    bar = wide / SHOWN
+    bar = wide / GRAPH_FRAMES
     for i, value in enumerate(taken):
         high = max(1, round(tall * min(1.0, value / top)))
-        x = at[0] + round((SHOWN - len(taken) + i) * bar)
+        x = at[0] + round((GRAPH_FRAMES - len(taken) + i) * bar)
         pygame.draw.rect(sheet, INK if value <= room else RED, (x, at[1] + tall - high, max(1, round(bar)), high))
     y = at[1] + tall - round(tall * room / top)
     pygame.draw.line(sheet, AMBER, (at[0], y), (at[0] + wide, y))
@@ -81,9 +81,9 @@ def likeness(board: Board, session: Session) -> None:
     """Above the two pictures whose each is, below them the PSNR of the dream against the real game, now and before."""
     s = paint.type_size(board.target)
     width, height = board.target.get_size()
-    psnr, parted = session.scene.likeness.psnr, session.scene.likeness.diverged
+    psnr, diverged = session.scene.likeness.psnr, session.scene.likeness.diverged
     now = f"{psnr[-1]:.1f} dB" if psnr else "the same moment"
-    words = "together so far" if parted is None else f"parted after {parted / session.schema.fps:.1f} s"
+    words = "together so far" if diverged is None else f"parted after {diverged / session.schema.fps:.1f} s"
     wide, tall = max(s, round(min(width - 4 * s, s * 26))), round(s * 3.4)
     sheet, (x, y) = _panel(f"PSNR {now} · {words}", wide, tall, s)
     _line(sheet, session, (x, y, wide, tall))
@@ -99,7 +99,7 @@ def likeness(board: Board, session: Session) -> None:
 
 
 def _line(sheet: pygame.Surface, session: Session, box: tuple[int, int, int, int]) -> None:
-    """The PSNR of every frame since both were at the same moment, and the mark at which a dream has parted."""
+    """The PSNR of every frame since both were at the same moment, and the mark at which the dream has diverged."""
     x, y, wide, tall = box
     level = y + tall - round(tall * DIVERGED_DB / FAITHFUL)
     pygame.draw.line(sheet, (90, 92, 98), (x, level), (x + wide, level))
@@ -107,11 +107,11 @@ def _line(sheet: pygame.Surface, session: Session, box: tuple[int, int, int, int
     if len(values) < 2:
         return
     which = np.linspace(0, len(values) - 1, min(len(values), wide)).round().astype(int)
-    across = x + which / max(SHOWN, len(values) - 1) * wide
+    across = x + which / max(GRAPH_FRAMES, len(values) - 1) * wide
     down = y + tall - np.clip(values[which] / FAITHFUL, 0, 1) * tall
     pygame.draw.aalines(sheet, INK, False, list(zip(across.tolist(), down.tolist())))
-    if (parted := session.scene.likeness.diverged) is not None:
-        at = x + (parted - 1) / max(SHOWN, len(values) - 1) * wide
+    if (diverged := session.scene.likeness.diverged) is not None:
+        at = x + (diverged - 1) / max(GRAPH_FRAMES, len(values) - 1) * wide
         pygame.draw.line(sheet, AMBER, (at, y), (at, y + tall))
 
 
@@ -129,9 +129,8 @@ def _panel(title: str, wide: int, tall: int, s: int) -> tuple[pygame.Surface, tu
 
 
 def memory(board: Board, session: Session) -> None:
-    """What memory gave for the frame that is shown: the view it drew, the pictures it drew from with their ages, and
-    where the frames that it keeps were seen, the player in the middle looking up. The last of these have no place in a
-    small window."""
+    """What memory gave for the last frame: the rendered view, its source pictures with their ages, and a map of where
+    the stored frames were seen, the player in the middle looking up. A small window has room for the first of these."""
     found, s = session.dream.remembered, paint.type_size(board.target)
     gap = round(s * 0.7)
     sources = _sources(session, s)
@@ -154,7 +153,7 @@ def memory(board: Board, session: Session) -> None:
 
 
 def _sources(session: Session, s: int) -> list[pygame.Surface]:
-    """The pictures that the view was drawn from, each with its age below, all of one size."""
+    """The source pictures of the view, each with its age below, all of one size."""
     found = session.dream.remembered
     if found is None:
         return []

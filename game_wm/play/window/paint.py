@@ -2,8 +2,8 @@
 
 Nothing here knows of the dream.
 
-Sizes are in units of the text size, so that the whole display grows with the window. No text is smaller than `LEAST`:
-what has no room at that size is left out.
+Sizes are in units of the text size, so that the whole display grows with the window. No text is smaller than
+`LEAST_TYPE`: what has no room at that size is left out.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ MUTED = (205, 206, 208)
 GROUND = (13, 14, 17)
 RED = (255, 92, 87)
 AMBER = (255, 190, 92)
-ARROWS = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0)}
-LEAST, LARGEST = 12, 20  # pixels of text
-FAMILIES = "inter,sfprotext,helveticaneue,segoeui,roboto,notosans,opensans,dejavusans,liberationsans,arial"
+ARROW_WAYS = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0)}
+LEAST_TYPE, LARGEST_TYPE = 12, 20  # pixels of text
+FONTS = "inter,sfprotext,helveticaneue,segoeui,roboto,notosans,opensans,dejavusans,liberationsans,arial"
 
 
 @lru_cache(maxsize=16)
@@ -29,7 +29,7 @@ def font(size: int, bold: bool = False) -> pygame.font.Font:
     """The first family that this machine has, else pygame's own."""
     if not pygame.font.get_init():
         pygame.font.init()
-    path = pygame.font.match_font(FAMILIES, bold=bold)
+    path = pygame.font.match_font(FONTS, bold=bold)
     return pygame.font.Font(path, size)
 
 
@@ -113,7 +113,7 @@ def shade(width: int, height: int, strength: int, down: bool) -> pygame.Surface:
 def cap(label: str, size: int, lit: int = 0) -> pygame.Surface:
     """A key cap with a word or an arrow on it; `lit` 0 to 8 says how far it is down."""
     height = round(size * 1.9)
-    arrow = ARROWS.get(label)
+    arrow = ARROW_WAYS.get(label)
     words = None if arrow else text(label, size, GROUND if lit > 3 else INK)
     width = height if words is None else max(height, words.get_width() + round(size * 1.1))
     scale = 3  # drawn large and reduced: smooth corners
@@ -170,7 +170,7 @@ def type_size(target: pygame.Surface) -> int:
 
 def letters(size: tuple[int, int]) -> int:
     """The text size that suits a window of so many pixels."""
-    return max(LEAST, min(LARGEST, round(min(size) / 50)))
+    return max(LEAST_TYPE, min(LARGEST_TYPE, round(min(size) / 50)))
 
 
 def tile(image: np.ndarray, size: tuple[int, int]) -> pygame.Surface:

@@ -14,7 +14,7 @@ from game_wm.play.window import paint
 from game_wm.play.window.display import scaled_to_fit
 
 SQUARE = (64, 64)  # a picture's height and width as long as they are not known
-LARGEST = (1024, 768)
+LARGEST_WINDOW = (1024, 768)
 HIDDEN_DRIVERS = ("dummy", "offscreen")
 
 
@@ -63,7 +63,7 @@ def fit(surface: pygame.Surface, shape: tuple[int, ...]) -> pygame.Surface:
 def first_size(shape: tuple[int, ...]) -> tuple[int, int]:
     """The window's first size for pictures (H, W): enlarged to 768 pixels or what the desktop has room for."""
     desktop = pygame.display.get_desktop_sizes()[0]
-    room = (min(LARGEST[0], int(desktop[0] * 0.9)), min(LARGEST[1], int(desktop[1] * 0.85)))
+    room = (min(LARGEST_WINDOW[0], int(desktop[0] * 0.9)), min(LARGEST_WINDOW[1], int(desktop[1] * 0.85)))
     return scaled_to_fit((shape[1], shape[0]), room).size
 
 

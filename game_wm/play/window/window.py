@@ -76,8 +76,6 @@ class Window:
                 self.commands.finish(self.session)
             pygame.display.quit()
 
-    # --- sessions ---------------------------------------------------------------------------------------------------
-
     def load(self) -> bool:
         """Make the session; False when the window was closed meanwhile, or Esc goes back to what was played before."""
         made = loading.load(self.surface, self.name, self._load)
@@ -130,8 +128,6 @@ class Window:
         self.commands.finish(playing)
         return True
 
-    # --- the loop ---------------------------------------------------------------------------------------------------
-
     def turn(self) -> None:
         """Wait for the next frame or event, and answer it."""
         seen = self.pump(min(self.wait(time.perf_counter()), IDLE))
@@ -157,7 +153,7 @@ class Window:
     def pump(self, wait: float = 0.0) -> bool:
         """Handle what has happened, waiting at most `wait` seconds for something; True when anything did."""
         events = pygame.event.get()
-        at = self._looked if events else None  # it came while nobody looked: since when cannot be told
+        at = self._looked if events else None  # it came between two looks, at a moment that is not known
         if not events and wait > 0:
             first = pygame.event.wait(math.ceil(wait * 1000))
             events = [] if first.type == pygame.NOEVENT else [first, *pygame.event.get()]
@@ -237,8 +233,6 @@ class Window:
         if forget:
             self.figures.refresh()
             self.session.controls.keyboard.forget()
-
-    # --- what is shown ----------------------------------------------------------------------------------------------
 
     def say(self, words: str) -> None:
         """Show words for as long as it takes to read them."""
