@@ -21,8 +21,6 @@ from torch import Tensor, nn
 
 from data_collect.errors import UserError
 
-SCALES = 5  # feature maps at 1/2, 1/4, 1/8, 1/16 and 1/32 of the picture
-
 
 def _weights() -> dict[str, Tensor]:
     """The ImageNet weights under timm's names."""

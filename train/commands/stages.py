@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from data_collect.commandline import Parser
@@ -79,14 +80,33 @@ PAGE = {
 DATA = {"tokenizer": "--data.latents"}  # the flag for data that a stage has not; the others have no --data.data
 
 
-def stage(name: str, prog: str, examples: Sequence[str]) -> Parser:
-    """The page of a training stage: the fifteen flags that matter, of several hundred."""
-    parser = Parser(prog, f"Train the {name}: {ABOUT[name]}.", examples)
+EXAMPLES = {
+    "tokenizer": [
+        "python -m train tokenizer --config configs/maze/tokenizer.yaml --minutes 20",
+        "python -m train tokenizer --config configs/own/tokenizer.yaml --data.data '[\"data/mine\"]' --name mine",
+    ],
+    "geometry": [
+        "python -m train geometry --config configs/maze/geometry.yaml",
+        "python -m train geometry --config configs/own/geometry.yaml --data.latents runs/mine/latents --name mine",
+    ],
+    "dynamics": [
+        "python -m train dynamics --config configs/maze/dynamics.yaml --minutes 60",
+        "python -m train dynamics --config configs/maze/dynamics.yaml --minutes 120 --resume",
+    ],
+    "distill": ["python -m train distill --config configs/maze/distill.yaml --init runs/maze/dynamics/last.ckpt"],
+}
+
+
+def stage(name: str, bench: bool = False) -> Parser:
+    """The page of a training stage, or of its bench: the fifteen flags that matter, of several hundred."""
+    example = f"python -m train bench {name} --config configs/maze/{name}.yaml --steps 40"
+    prog, examples = (f"bench {name}", [example]) if bench else (name, EXAMPLES[name])
+    parser = Parser(f"python -m train {prog}", f"Train the {name}: {ABOUT[name]}.", examples)
     own = {flag.name: flag for flag in OWN}
     for title, flags in PAGE.items():
         group = parser.group(title)
-        for shown, words in flags.items():
-            flag, _, value = shown.partition(" ")
+        for heading, words in flags.items():
+            flag, _, value = heading.partition(" ")
             if flag == DATA.get(name, "--data.data"):
                 continue
             if flag not in own:
@@ -99,64 +119,21 @@ def stage(name: str, prog: str, examples: Sequence[str]) -> Parser:
     parser.group("all the others").add_argument(
         "--help-all", action="store_true", help="all that may stand in a configuration file is a flag: list them"
     )
+    if bench:
+        parser.description = (
+            f"How fast the {name} trains: nothing is written; all flags of `python -m train {name}` hold."
+        )
+        if name != "tokenizer":
+            parser.group("bench").add_argument(
+                "--synthetic", action="store_true", help="made-up data: needs no recording"
+            )
     return parser
 
 
-def tokenizer() -> Parser:
-    """The page of `tokenizer`."""
-    return stage("tokenizer", "python -m train tokenizer", [
-        "python -m train tokenizer --config configs/maze/tokenizer.yaml --minutes 20",
-        "python -m train tokenizer --config configs/own/tokenizer.yaml --data.data '[\"data/mine\"]' --name mine",
-    ])  # fmt: skip
-
-
-def geometry() -> Parser:
-    """The page of `geometry`."""
-    return stage("geometry", "python -m train geometry", [
-        "python -m train geometry --config configs/maze/geometry.yaml",
-        "python -m train geometry --config configs/own/geometry.yaml --data.latents runs/mine/latents --name mine",
-    ])  # fmt: skip
-
-
-def dynamics() -> Parser:
-    """The page of `dynamics`."""
-    return stage("dynamics", "python -m train dynamics", [
-        "python -m train dynamics --config configs/maze/dynamics.yaml --minutes 60",
-        "python -m train dynamics --config configs/maze/dynamics.yaml --minutes 120 --resume",
-    ])  # fmt: skip
-
-
-def distill() -> Parser:
-    """The page of `distill`."""
-    return stage("distill", "python -m train distill", [
-        "python -m train distill --config configs/maze/distill.yaml --init runs/maze/dynamics/last.ckpt",
-    ])  # fmt: skip
-
-
-def bench(name: str) -> Parser:
-    """The page of a stage, timed."""
-    parser = stage(name, f"python -m train bench {name}", [
-        f"python -m train bench {name} --config configs/maze/{name}.yaml --steps 40",
-    ])  # fmt: skip
-    parser.description = f"How fast the {name} trains: nothing is written; all flags of `python -m train {name}` hold."
-    if name != "tokenizer":
-        parser.group("bench").add_argument("--synthetic", action="store_true", help="made-up data: needs no recording")
-    return parser
-
-
-def bench_tokenizer() -> Parser:
-    """The page of `bench tokenizer`."""
-    return bench("tokenizer")
-
-
-def bench_dynamics() -> Parser:
-    """The page of `bench dynamics`."""
-    return bench("dynamics")
-
-
-def bench_distill() -> Parser:
-    """The page of `bench distill`."""
-    return bench("distill")
+tokenizer, geometry, dynamics, distill = (partial(stage, name) for name in STAGES)
+bench_tokenizer, bench_dynamics, bench_distill = (
+    partial(stage, name, bench=True) for name in ("tokenizer", "dynamics", "distill")
+)
 
 
 def pipeline() -> Parser:

@@ -13,29 +13,38 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from data_collect.files import whole
 
 
-class Figures(Logger):
+class RunLogger(Logger):
+    """A logger of the run in this folder, whose configuration is written elsewhere."""
+
+    version = "0"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    @property
+    def name(self) -> str:
+        """The folder's."""
+        return self.folder.name
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing."""
+
+
+class Figures(RunLogger):
     """`metrics.jsonl`: one JSON object a logging step, `{"step": 120, "loss": 0.31, ...}`.
 
     A resumed run drops the lines after its checkpoint, so that every step is there once.
     """
 
     def __init__(self, folder: Path, from_step: int = 0) -> None:
-        super().__init__()
+        super().__init__(folder)
         self.path = folder / "metrics.jsonl"
         lines = self.path.read_text(errors="replace").splitlines() if self.path.exists() else []
         kept = [line for line in lines if (step := step_of(line)) is not None and step < from_step]
         with whole(self.path) as file:
             file.write("".join(f"{line}\n" for line in kept).encode())
-
-    @property
-    def name(self) -> str:
-        """See `Logger`."""
-        return self.path.parent.name
-
-    @property
-    def version(self) -> str:
-        """See `Logger`."""
-        return "0"
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -43,10 +52,6 @@ class Figures(Logger):
         figures = {name: float(value) for name, value in metrics.items() if name != "epoch"}
         with open(self.path, "a") as file:
             file.write(json.dumps({"step": step, **figures}) + "\n")
-
-    @rank_zero_only
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """The configuration lies beside, in `config.yaml`."""
 
 
 def step_of(line: str) -> int | None:

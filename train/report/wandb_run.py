@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from data_collect.errors import UserError
+from train.report.figures import RunLogger
 
 STEP = "trainer/global_step"
 FINISH_SECONDS = 120  # for what is not uploaded yet at the end of a run
@@ -33,12 +33,11 @@ def wandb_run(folder: Path, project: str, mode: str, config: dict[str, Any]) -> 
     return [WandbRun(folder, project, mode, config)] if first and mode not in ("off", "disabled") else []
 
 
-class WandbRun(Logger):
+class WandbRun(RunLogger):
     """One run, begun at once; nothing in it raises."""
 
     def __init__(self, folder: Path, project: str, mode: str, config: dict[str, Any]) -> None:
-        super().__init__()
-        self.folder = folder
+        super().__init__(folder)
         self.run: Any = None
         os.environ.setdefault("WANDB_SILENT", "true")
         if mode == "offline":
@@ -73,25 +72,11 @@ class WandbRun(Logger):
                 flush=True,
             )
 
-    @property
-    def name(self) -> str:
-        """See `Logger`."""
-        return self.folder.name
-
-    @property
-    def version(self) -> str:
-        """See `Logger`."""
-        return "0"
-
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Figures of a step."""
         if (run := self.run) is not None:
             self._try(lambda: run.log({**metrics, STEP: step}))
-
-    @rank_zero_only
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """The configuration went along at the start."""
 
     def log_samples(self, picture: np.ndarray, video: Path | None, step: int) -> None:
         """A sample's picture, uint8 (H, W, 3), and its film, if it has one."""
