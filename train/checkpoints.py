@@ -26,7 +26,7 @@ from game_wm import checkpoint
 from game_wm.finite import diverged, unsound
 from game_wm.memory.first_person.geometry import Geometry, MemoryConfig
 from game_wm.memory.first_person.system import FirstPersonMemory
-from game_wm.memory.protocol import Memory
+from game_wm.memory.protocol import Memory, NoMemory
 from game_wm.model.config import DynamicsConfig, build
 from game_wm.model.dynamics import Dynamics
 from game_wm.model.names import present_names
@@ -98,9 +98,11 @@ def load_geometry(path: str | Path, device: str = "cpu") -> Geometry:
     return memory.geometry
 
 
-def load_memory(path: str | Path, device: str = "cpu") -> Memory:
-    """The frozen memory of a playable checkpoint (.safetensors), or around the geometry of a training checkpoint.
-    Raises `UserError`."""
+def load_memory(path: str | Path | None, device: str = "cpu") -> Memory:
+    """The frozen memory of a playable checkpoint (.safetensors), or around the geometry of a training checkpoint; none
+    without a path. Raises `UserError`."""
+    if path is None:
+        return NoMemory()
     if Path(path).suffix == ".safetensors":
         model = checkpoint.load(path, device).model
         if model.config.memory is None:

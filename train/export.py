@@ -22,7 +22,6 @@ import torch
 
 from data_collect.errors import UserError
 from game_wm.checkpoint import Checkpoint, load, save
-from game_wm.memory.protocol import NoMemory
 from game_wm.model.dynamics import Dynamics
 from game_wm.objectives import Objective
 from game_wm.world import WorldModel
@@ -116,7 +115,7 @@ class Source:
             raise UserError(
                 f"{self.run} was not trained on {store.directory}: name what it was trained on with --latents"
             )
-        memory = load_memory(self.at("geometry")) if sizes.views else NoMemory()
+        memory = load_memory(self.at("geometry") if sizes.views else None)
         model = assemble(self.tokenizer, network, objective, memory, steps)
         stages = {"dynamics", stage} | ({"geometry"} if sizes.views else set())
         files = {self.tokenizer_at, *(self.at(each) for each in stages)}

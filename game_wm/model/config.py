@@ -73,7 +73,7 @@ class DynamicsConfig:
         if self.trunk == "transformer" and len(self.levels) != self.channels:
             tokenizer = "configs/lab/tokenizer-codes.yaml"
             raise ValueError(f"a transformer trunk needs codes, of a tokenizer with levels ({tokenizer})")
-        if self.trunk == "transformer" and (self.recall or self.warp):
+        if self.trunk == "transformer" and self.views:
             raise ValueError("a transformer trunk reads no views: set recall and warp to false")
         if self.aligned and not self.warp:
             raise ValueError("aligned frames need the warped last frame: set warp to true, or aligned to false")

@@ -43,7 +43,6 @@ from game_wm.evaluation.rollout import roll
 from game_wm.evaluation.truth import game as real_game
 from game_wm.evaluation.truth.game import RealGame
 from game_wm.evaluation.truth.plays import Truth, stack
-from game_wm.memory.protocol import NoMemory
 from game_wm.world import WorldModel
 from train.assemble import assemble
 from train.checkpoints import load_dynamics, load_memory, load_tokenizer, read_checkpoint
@@ -168,7 +167,7 @@ class Trial:
         """The playable file, whose dreams begin with the protocol's own prompts; the training checkpoint goes."""
         last = self.folder / self.stage / "last.ckpt"
         tokenizer, (network, objective) = load_tokenizer(self.tokenizer), load_dynamics(last)
-        memory = load_memory(self.geometry) if self.geometry and network.config.views else NoMemory()
+        memory = load_memory(self.geometry if network.config.views else None)
         state, p = read_checkpoint(last), truth.prompt
         calls = self.protocol.steps or state["game_wm"]["settings"]["model"].get("student_steps")
         model = assemble(tokenizer, network, objective, memory, calls, self.candidate.memory if memory.config else None)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data_collect.errors import UserError
-from game_wm.memory.protocol import Memory, NoMemory, Prompt
+from game_wm.memory.protocol import Memory, Prompt
 from game_wm.model.config import COVER, DynamicsConfig
 from game_wm.model.context import two_hot
 from game_wm.model.dynamics import Dynamics, Reading
@@ -96,7 +96,7 @@ class DynamicsModule(StageModule):
         self.rollout, self.rollout_from, self.rollout_share = rollout, rollout_from, rollout_share
         # In lists, so that frozen networks are no part of the checkpoint.
         self.frozen = [load_tokenizer(tokenizer)] if tokenizer else []
-        memory = load_memory(geometry).for_network(self.config) if geometry and self.config.views else NoMemory()
+        memory = load_memory(geometry if self.config.views else None).for_network(self.config)
         self.frozen_memory = [memory.within_window()]
         self.features = [Features()] if perceptual else []
         if self.decodes and not tokenizer:
