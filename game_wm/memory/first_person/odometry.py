@@ -16,7 +16,7 @@ from torch import Tensor
 
 from game_wm.memory.first_person.camera import align, project
 from game_wm.memory.first_person.geometry import Geometry
-from game_wm.memory.first_person.pose import move, relative
+from game_wm.memory.first_person.pose import move, seen_in
 
 COARSE, FINE = ((4, 3), (2, 3)), ((2, 2),)  # times smaller than disparities, and how often a step is improved there
 LAST = ((1, 2),)
@@ -80,8 +80,7 @@ def _better(geometry: Geometry, now: Tensor, near: Tensor, then: Tensor, near_th
 
 def _seen(geometry: Geometry, steps: Tensor) -> Tensor:
     """The poses from which these steps led, seen from where they led, in sides of a place and radians."""
-    away = relative(steps, torch.zeros_like(steps))
-    return torch.cat((away[:, :2] / geometry.config.place, away[:, 2:]), 1)
+    return seen_in(steps, torch.zeros_like(steps), geometry.config.place)
 
 
 def apart(geometry: Geometry, now_L3hw: Tensor, near_Lhw: Tensor, then_L3hw: Tensor, steps_L3: Tensor) -> Tensor:

@@ -28,6 +28,12 @@ def relative(pose: Tensor, other: Tensor) -> Tensor:
     return torch.stack((cos * dx + sin * dy, cos * dy - sin * dx, wrap(to_angle - angle)), dim=-1)
 
 
+def seen_in(pose: Tensor, others: Tensor, side: float) -> Tensor:
+    """Other poses (..., 3) as seen from `pose`, lengths in sides of a place."""
+    away = relative(pose, others)
+    return torch.cat((away[..., :2] / side, away[..., 2:]), -1)
+
+
 def trace(steps: Tensor) -> Tensor:
     """Poses (..., T + 1, 3) of somebody who begins at zero and takes these steps (..., T, 3)."""
     start = torch.zeros_like(steps[..., :1, :])

@@ -19,7 +19,7 @@ from game_wm.memory.first_person.camera import Sources
 from game_wm.memory.first_person.geometry import BEFORE, Geometry
 from game_wm.memory.first_person.obstacles import turned
 from game_wm.memory.first_person.odometry import measured
-from game_wm.memory.first_person.pose import move, relative, trace
+from game_wm.memory.first_person.pose import move, seen_in, trace
 
 AGES = (1, 2, 4, 8)  # of the frames that are drawn, each where those before it show nothing
 KEPT = max(AGES)
@@ -126,8 +126,7 @@ class RecentFrames:
             torch.stack([x[:, -age] for age in AGES], 1)
             for x in (self.pictures, self.disparity, self.poses, self.there)
         )
-        poses = relative(to[:, None], poses)
-        poses = torch.cat((poses[..., :2] / geometry.config.place, poses[..., 2:]), -1)
+        poses = seen_in(to[:, None], poses, geometry.config.place)
         return Sources(pictures, disparity, poses, there, IN_TURN, AGREE)
 
 
