@@ -17,7 +17,8 @@ from train.commands import PROGRAM as TRAIN
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-NAMES = {page: page.relative_to(ROOT).as_posix() for page in PAGES}
+DRAWINGS = sorted((ROOT / "docs" / "images").glob("*.svg"))
+NAMES = {page: page.relative_to(ROOT).as_posix() for page in [*PAGES, *DRAWINGS]}
 OURS = "data_collect|game_wm|train|configs|checkpoints|docs|examples|tests"
 # A path of the repository, not one of a run or a placeholder.
 PATH = re.compile(rf"(?<![\w/.-])(?:{OURS})/[\w./-]*[\w/](?![\w*<(…-])")
@@ -44,7 +45,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not broken
 
 
-@pytest.mark.parametrize("page", PAGES, ids=NAMES.get)
+@pytest.mark.parametrize("page", [*PAGES, *DRAWINGS], ids=NAMES.get)
 def test_paths_exist(page: Path) -> None:
     paths = {path.rstrip(".") for path in PATH.findall(page.read_text()) if "NAME" not in path}
     assert not sorted(path for path in paths if not (ROOT / path).exists() and not WRITTEN.fullmatch(path))
