@@ -23,12 +23,12 @@ from train.__main__ import main as train
 from train.checkpoints import load_tokenizer
 from train.data.encode import encode
 from train.lab import compare as comparison
-from train.lab import trial
-from train.lab.compare_table import ratios
-from train.lab.pareto import frontier
-from train.lab.row_trial import changed
+from train.lab import player_run, runs
+from train.lab.played import reconfigured
+from train.lab.plot import frontier
 from train.lab.rows import FAMILIES, read_rows
-from train.lab.speed import cores_in_use, in_turn
+from train.lab.table import add_ratios
+from train.lab.timing import cores_in_use, in_turn
 from train.report.figures import read_figures
 
 pytestmark = pytest.mark.slow
@@ -60,8 +60,10 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(comparison, "cores_in_use", lambda: cores_in_use(0.05))
-    monkeypatch.setattr(trial, "run", lambda command: train(command[3:]))
-    monkeypatch.setattr(trial, "revisit", lambda *_, **__: ({"1024/1-8": {"psnr": {"17-64": 1.0, "65-256": 9.0}}}, []))
+    monkeypatch.setattr(runs, "run_process", lambda command: train(command[3:]))
+    monkeypatch.setattr(
+        player_run, "revisit", lambda *_, **__: ({"1024/1-8": {"psnr": {"17-64": 1.0, "65-256": 9.0}}}, [])
+    )
     record(tmp_path / "data", "maze?size=7", "random", 320, seed=3, episode_frames=40)
     tokenizer = tiny_world().tokenizer
     weights = {f"tokenizer.{k}": v for k, v in tokenizer.state_dict().items()}
@@ -100,7 +102,7 @@ def compare(lab: Path, *flags: str) -> int:
 
 
 def stopped_at(steps: int) -> Callable[[list[str]], int]:
-    """`trial.run` of a stage that is told to save and end after so many steps."""
+    """`runs.run_process` of a stage that is told to save and end after so many steps."""
 
     def run(command: list[str]) -> int:
         train([*command[3:], "--steps", str(steps)])
@@ -112,13 +114,13 @@ def stopped_at(steps: int) -> Callable[[list[str]], int]:
 def test_rows_are_trained_judged_and_timed_and_an_interrupted_comparison_continues(
     lab: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    runs = lab.parent / "runs"
+    folder = lab.parent / "runs"
     with monkeypatch.context() as patch:
-        patch.setattr(trial, "run", stopped_at(2))
+        patch.setattr(runs, "run_process", stopped_at(2))
         with pytest.raises(SystemExit):
             compare(lab, "--only", "base")
     assert compare(lab) == 0
-    assert [step for step, _ in read_figures(runs / "trial-base" / "dynamics", "loss")] == [0, 1, 2, 3, 4]
+    assert [step for step, _ in read_figures(folder / "trial-base" / "dynamics", "loss")] == [0, 1, 2, 3, 4]
 
     entries = {row["name"]: row for row in json.loads((lab.parent / "docs" / "efficiency.json").read_text())}
     assert set(entries) == set(ROWS) and all(row["status"] == "measured" for row in entries.values())
@@ -141,15 +143,15 @@ def test_rows_are_trained_judged_and_timed_and_an_interrupted_comparison_continu
     assert pair["frames_per_second"] == pytest.approx(2e3 / pair["ms_per_frame"], rel=1e-3)
     assert "training_frames_per_second" not in pair and pair["minutes"] == base["minutes"] == 5
     assert codes["tokens_per_frame"] == 64 and codes["reconstruction_psnr"] > 0 and codes["ms_to_decode"] > 0
-    assert load(runs / "trial-masked" / "masked.safetensors").model.config.tokenizer.levels == (5, 5, 5)
+    assert load(folder / "trial-masked" / "masked.safetensors").model.config.tokenizer.levels == (5, 5, 5)
     page = lab.parent / "docs" / "efficiency.md"
     for words in ("2 held-out episodes", "(×1.00)", "frames as those of base", "## Combined"):
         assert words in page.read_text()
     assert Image.open(lab.parent / "docs" / "efficiency.png").width == 1120
 
     # Again: nothing is trained or judged.
-    monkeypatch.setattr(trial, "run", stopped_at(0))
-    times = {path: path.stat().st_mtime_ns for path in runs.rglob("*.json") if path.parent.name == "trials"}
+    monkeypatch.setattr(runs, "run_process", stopped_at(0))
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json") if path.parent.name == "trials"}
     assert compare(lab, "--measure") == 0
     assert times == {path: path.stat().st_mtime_ns for path in times}
     capfd.readouterr()
@@ -170,7 +172,7 @@ def test_rows_are_trained_judged_and_timed_and_an_interrupted_comparison_continu
     assert compare(lab, "--only", "fused") == 1
     entries = {row["name"]: row for row in json.loads((lab.parent / "docs" / "efficiency.json").read_text())}
     assert "all tokens of a frame at once" in entries["fused"]["note"] and entries["fused"]["status"] == "not run"
-    monkeypatch.setattr(trial, "run", lambda command: 1)
+    monkeypatch.setattr(runs, "run_process", lambda command: 1)
     more = {"row": ROWS["twice"]["row"] | {"from": "later"}}
     (lab / "more.yaml").write_text(yaml.safe_dump(more))
     assert compare(lab, "--only", "more") == 1
@@ -263,7 +265,7 @@ def test_what_stands_above_the_rows_that_come_along_trains_them() -> None:
 
 def test_a_checkpoint_is_judged_under_another_configuration(tmp_path: Path) -> None:
     model = load(tiny_checkpoint(tmp_path / "tiny.safetensors")).model
-    assert changed(model, {"dynamics": {"window": 20}}, "row.yaml").window == 20
+    assert reconfigured(model, {"dynamics": {"window": 20}}, "row.yaml").window == 20
     for judged, words in (
         ({"dynamics": {"widths": [64, 64]}}, "state_dict"),
         ({"dynamics": {"colour": 1}}, "colour"),
@@ -271,7 +273,7 @@ def test_a_checkpoint_is_judged_under_another_configuration(tmp_path: Path) -> N
         ({"objective": {"sampler": "heun"}}, "no option"),
     ):
         with pytest.raises(UserError, match=rf"row\.yaml.*{words}"):
-            changed(model, judged, "row.yaml")
+            reconfigured(model, judged, "row.yaml")
 
 
 def test_the_frontier_holds_what_no_other_row_beats() -> None:
@@ -285,7 +287,7 @@ def test_times_are_medians_in_turn_and_ratios_those_of_the_default() -> None:
     assert order == ["row", "default"] * (len(order) // 2) and took >= 0 <= usual
     found = {"status": "measured", "psnr": {"1": 20.0}, "parameters": 5, "ms_per_frame": 3.0, "players": 2,
              "ratio": {"ms_per_frame": 1.6}}  # fmt: skip
-    ratios(found, {"status": "measured", "psnr": {"1": 25.0}, "parameters": 10, "ms_per_frame": 2.0, "players": 1})
+    add_ratios(found, {"status": "measured", "psnr": {"1": 25.0}, "parameters": 10, "ms_per_frame": 2.0, "players": 1})
     assert found["ratio"] == {
         "ms_per_frame": 1.6, "parameters": 0.5, "psnr": {"1": 0.8}, "frames_per_second": 1.25
     }  # fmt: skip

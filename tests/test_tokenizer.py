@@ -22,7 +22,7 @@ from train.__main__ import main
 from train.checkpoints import load_tokenizer
 from train.data import encode
 from train.data.frames import CachedFrames, PooledFrames, Recording
-from train.lab import reconstruction
+from train.lab.bench import reconstruction
 from train.stages.tokenizer import TokenizerModule
 
 SMALL = (16, 16, 32, 32, 32)

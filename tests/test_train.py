@@ -28,7 +28,7 @@ from tests.tiny import tiny_checkpoint
 from train.__main__ import main
 from train.checkpoints import read_checkpoint, weights_hash
 from train.data import encode
-from train.lab import bench, context_cost
+from train.lab.bench import attention, stages
 from train.pipeline.flags import parse
 from train.report.figures import read_figures
 from train.report.machine import MatrixRate, count_flops
@@ -218,16 +218,16 @@ def test_all_processes_agree_on_which_steps_are_own_rollouts(monkeypatch: pytest
 def test_bench_tells_what_a_context_costs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(context_cost, "CONTEXTS", (1, 64))
+    monkeypatch.setattr(attention, "CONTEXTS", (1, 64))
     assert main(["bench", "attention", "--json", "--plot", str(tmp_path / "cost.png")]) == 0
     table = json.loads(capsys.readouterr().out)
-    assert set(table) == set(context_cost.KINDS) and all(row["1"] > 0 and row["64"] > 0 for row in table.values())
+    assert set(table) == set(attention.KINDS) and all(row["1"] > 0 and row["64"] > 0 for row in table.values())
     assert np.asarray(Image.open(tmp_path / "cost.png")).std() > 5
 
 
 @pytest.mark.slow
 def test_bench_speaks_of_rates(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "LOADER_SECONDS", 0.1)
+    monkeypatch.setattr(stages, "LOADER_SECONDS", 0.1)
     flags = ["--synthetic", "--steps", "12", *TINY[:-6], "--data.game", "null"]
     assert main(["bench", "dynamics", *flags]) == 0
     told = capsys.readouterr().out

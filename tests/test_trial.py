@@ -19,7 +19,7 @@ from game_wm.checkpoint import load
 from game_wm.evaluation.report import sheet
 from train.__main__ import main
 from train.data.encode import tokenizer_hash, write_synthetic
-from train.lab import trial
+from train.lab import player_run
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +62,7 @@ def protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_candidates_are_trained_judged_and_tabled(protocol: Path, capfd: pytest.CaptureFixture[str]) -> None:
     runs = protocol.parent / "runs"
     assert main(["trial", str(protocol), "--only", "small", "broken"]) == 1
-    assert "broken: training failed" in capfd.readouterr().out
+    assert "broken: left out: its training failed" in capfd.readouterr().out
 
     result = json.loads((runs / "trials" / "small.json").read_text())
     assert result["steps"] == 6 and result["flow"] > 0 and result["samples_per_second"] > 0
@@ -118,7 +118,7 @@ def test_candidates_may_have_memories_and_are_judged_by_returns(
     np.save(latents / "views-00000.npy", np.zeros((8 * 40, 16, 8, 8), np.float16))
     drawn = {"key": json.loads((latents / "index.json").read_text())["key"] + "-foreseen-", "shards": 1}
     (latents / "views.json").write_text(json.dumps(drawn))
-    monkeypatch.setattr(trial, "revisit", lambda model, *_, **__: ({"1024/1-8": {"psnr": {"17-64": 9.0}}}, []))
+    monkeypatch.setattr(player_run, "revisit", lambda model, *_, **__: ({"1024/1-8": {"psnr": {"17-64": 9.0}}}, []))
     content = yaml.safe_load(protocol.read_text())
     flags = content["flags"] | {"model.dynamics.widths": [16, 32]}
     bank = {

@@ -1,8 +1,8 @@
-"""The rows of a comparison: small files of which each says what is tried, and the protocol that is the same for all.
+"""A row of a comparison: one small file that says what is tried, and how it is trained and played.
 
-    lab, rows = read_rows(["configs/lab/base.yaml", "configs/lab/masked.yaml"])      # protocol.yaml lies beside them
+    protocol, rows = read_rows(["configs/lab/base.yaml", "configs/lab/masked.yaml"])    # protocol.yaml lies beside
 
-A row's file is a configuration of the stage that it trains, whole or no more than what it changes, with one entry more:
+A row's file is a configuration of the stage that it trains, whole or only what it changes, and the entry `row`:
 
     row:
       family: inference             # or modelling, architecture, tokenizer, combined: the part of the table
@@ -21,113 +21,49 @@ A row's file is a configuration of the stage that it trains, whole or no more th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
-
-from jsonargparse import ArgumentError, ArgumentParser
+from typing import Any, get_args
 
 from data_collect.errors import UserError
-from train.lab.trial import Protocol
+from train.lab.protocol import Family, Play, Protocol, Row, read
 from train.stages.configuration import read_yaml
 
-PROTOCOL = "protocol.yaml"
-FAMILIES = ("modelling", "architecture", "inference", "tokenizer", "combined")
+PROTOCOL_FILE = "protocol.yaml"
+FAMILIES: tuple[str, ...] = get_args(Family)
 OF_THE_PROTOCOL = ("name", "minutes", "data.latents", "data.data", "model.tokenizer", "model.geometry")
 
 
-@dataclass(frozen=True)
-class Play:
-    """How a row plays. The last five give the same frames as without them, and are not judged again.
+def rows_of_trial(protocol: Protocol, file: str) -> list[Row]:
+    """The candidates of a trial: they train the dynamics, from nothing, and are judged in 32 bits.
 
-    `precision`: bits, "auto" as `play.py`; `cache`: bound of step caching; `merge`: share of a frame's tokens that are
-    merged; `compiled`, `pipelined`, `onnx`: by compiled code, with a thread for the decoder, by ONNX Runtime;
-    `players`: dreams in one batch; `packed`: whether weights are laid out once, as `play.py` does.
+    `UserError` where two have one name.
     """
-
-    precision: Literal["auto", "8", "16", "32"] = "auto"
-    cache: float | None = None
-    merge: float = 0.0
-    compiled: bool = False
-    pipelined: bool = False
-    onnx: bool = False
-    players: int = 1
-    packed: bool = True
-
-    @property
-    def alike(self) -> bool:
-        """Whether its frames are those of the checkpoint, as `play.py` has them."""
-        return (self.precision, self.cache, self.merge) == ("auto", None, 0.0)
+    names = [each.name for each in protocol.candidates]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"{file}: more than one candidate is called {twice}: give one of them another name")
+    plain = Play("32", packed=False)
+    return [replace(each, stage="dynamics", play=plain, file=file) for each in protocol.candidates]
 
 
-@dataclass
-class Row:
-    """What a row's file says, see above; `start` is its entry `from`, `overrides` the flags of its stage."""
-
-    family: Literal["modelling", "architecture", "inference", "tokenizer", "combined"]
-    method: str
-    why: str
-    stage: Literal["tokenizer", "dynamics", "distill"] | None = None
-    start: str | None = None
-    checkpoint: str | None = None
-    tokens: str | None = None
-    calls: int | None = None
-    prune: float = 0.0
-    judged: dict[str, dict[str, Any]] = field(default_factory=dict)
-    play: Play = Play()
-    name: str = ""
-    file: str = ""
-    overrides: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def needs(self) -> list[str]:
-        """Rows that must be there before."""
-        return [name for name in (self.start, self.tokens) if name]
-
-
-@dataclass
-class Lab(Protocol):
-    """A protocol of trials, and what else is the same for all rows.
-
-    Args:
-        distill, tokenize: configuration files of the other stages.
-        default, defaults: the row that others are compared with, and those of families that have another one.
-        timed: frames of every row that are timed, at most (and no more than `seconds` of them).
-    """
-
-    distill: str = "configs/maze/distill.yaml"
-    tokenize: str = "configs/maze/tokenizer.yaml"
-    default: str = "base"
-    defaults: dict[str, str] = field(default_factory=dict)
-    timed: int = 100
-    seconds: float = 15.0
-
-    def default_of(self, family: str) -> str | None:
-        """The name of the row that those of a family are compared with: a tokenizer with no model that plays."""
-        return self.defaults.get(family, None if family == "tokenizer" else self.default)
-
-    def config_of(self, stage: str | None) -> str:
-        """The configuration file that a stage's rows change."""
-        return {"distill": self.distill, "tokenizer": self.tokenize}.get(stage or "", self.config)
-
-
-def read_rows(files: Sequence[str], protocol: str | None = None) -> tuple[Lab, list[Row]]:
-    """The protocol, in `protocol` or beside the first file, and the rows, each behind those that it needs.
+def read_rows(files: Sequence[str], protocol_file: str | None = None) -> tuple[Protocol, list[Row]]:
+    """The protocol, of `protocol_file` or beside the first file, and the rows, each behind those that it needs.
 
     Raises UserError that names the file and what is wrong in it.
     """
     paths = [Path(file) for file in files]
     if missing := next((path for path in paths if not path.is_file()), None):
         raise UserError(f"{missing}: no such file; rows are those of configs/lab/*.yaml, or files like them")
-    known = protocol or next((str(p) for p in paths if p.name == PROTOCOL), str(paths[0].with_name(PROTOCOL)))
-    lab = read(Lab, read_yaml(known), known)
-    rows = [read_row(path) for path in paths if path.name != PROTOCOL]
+    beside = next((str(p) for p in paths if p.name == PROTOCOL_FILE), str(paths[0].with_name(PROTOCOL_FILE)))
+    source = protocol_file or beside
+    protocol: Protocol = read(Protocol, read_yaml(source), source)
+    rows = [read_row(path) for path in paths if path.name != PROTOCOL_FILE]
     names = [row.name for row in rows]
-    if unknown := sorted(set(lab.defaults) - set(FAMILIES)):
-        raise UserError(f"{known}: defaults: {unknown[0]} is no family; there are {', '.join(FAMILIES)}")
-    for name in (lab.default, *lab.defaults.values()):
+    if unknown := sorted(set(protocol.defaults) - set(FAMILIES)):
+        raise UserError(f"{source}: defaults: {unknown[0]} is no family; there are {', '.join(FAMILIES)}")
+    for name in (protocol.default, *protocol.defaults.values()):
         if name not in names:
-            raise UserError(f"{known}: the default {name} is not among the files: {advice(paths)}")
+            raise UserError(f"{source}: the default {name} is not among the files: {advice(paths)}")
     for row in rows:
         if names.count(row.name) > 1:
             raise UserError(f"{row.file}: another row is called {row.name} too: give one of the files another name")
@@ -135,22 +71,12 @@ def read_rows(files: Sequence[str], protocol: str | None = None) -> tuple[Lab, l
             if need not in names:
                 raise UserError(f"{row.file}: it needs {need}, which is not among the files: {advice(paths)}")
         check(row, {row.name: row for row in rows})
-    return lab, in_order(rows)
+    return protocol, in_order(rows)
 
 
 def advice(paths: Sequence[Path]) -> str:
     """What to do where a row is missing."""
     return f"name all of {paths[0].parent}/*.yaml, and choose with --only"
-
-
-def read(kind: Any, entries: Any, file: str) -> Any:
-    """A dataclass from a file's entries; `UserError` for unknown ones and wrong types."""
-    reader = ArgumentParser(exit_on_error=False)
-    reader.add_class_arguments(kind)
-    try:
-        return kind(**vars(reader.instantiate_classes(reader.parse_object(entries))))
-    except (ArgumentError, TypeError, ValueError) as error:
-        raise UserError(f"{file}: {' '.join(str(error).split())}") from None
 
 
 def read_row(path: Path) -> Row:
@@ -178,7 +104,9 @@ def check(row: Row, rows: dict[str, Row]) -> None:
     start, tokens = rows.get(row.start or ""), rows.get(row.tokens or "")
     ways = (row.play.compiled, row.play.pipelined, row.play.onnx, row.play.cache is not None, bool(row.play.merge))
     wrong = None
-    if row.stage is None and not start and not row.checkpoint:
+    if row.family is None or not row.method:
+        wrong = f"it needs a family ({', '.join(FAMILIES)}) and a method"
+    elif row.stage is None and not start and not row.checkpoint:
         wrong = "it trains nothing and begins with nothing: give it a stage, a row to start `from` or a checkpoint"
     elif row.checkpoint and (row.stage or start or tokens):
         wrong = "it plays a checkpoint as it is: leave `stage`, `from` and `tokens` out"
@@ -220,7 +148,7 @@ def in_order(rows: Sequence[Row]) -> list[Row]:
     return done
 
 
-def wanted(lab: Lab, rows: Sequence[Row], only: Sequence[str] | None) -> set[str]:
+def choose(protocol: Protocol, rows: Sequence[Row], only: Sequence[str] | None) -> set[str]:
     """Names of the rows to be run: all, or those of `only` with what they need and are compared with.
 
     Raises UserError for a name that is none.
@@ -229,13 +157,11 @@ def wanted(lab: Lab, rows: Sequence[Row], only: Sequence[str] | None) -> set[str
     for name in only or ():
         if name not in table:
             raise UserError(f"no row is called {name}: there are {', '.join(table)}")
-    if not only:
-        return set(table)
-    found, more = set[str](), [*only]
+    chosen, more = set[str](), [*(only or table)]
     while more:
         row = table[more.pop()]
-        if row.name not in found:
-            found.add(row.name)
-            default = lab.default_of(row.family)
+        if row.name not in chosen:
+            chosen.add(row.name)
+            default = protocol.default_of(row.family)
             more += [*row.needs, *([default] if default else [])]
-    return found
+    return chosen

@@ -1,6 +1,6 @@
 """Quality against milliseconds, with the rows that no other one beats in both joined by a line. Drawn with Pillow.
 
-picture = plot(entries, lab)        # None where nothing has been timed
+picture = plot(entries, protocol)        # None where nothing has been timed
 front = frontier([(12.0, 20.1), (14.0, 19.8)])      # of these, the first alone
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from game_wm.evaluation.report.sheet import INK, PAPER
-from train.lab.rows import Lab
+from train.lab.protocol import Protocol
 
 COLOURS = {"modelling": (28, 96, 190), "architecture": (40, 140, 80), "inference": (206, 92, 40)}
 FAINT, LINE = (222, 222, 222), (140, 140, 140)
@@ -34,11 +34,11 @@ def frontier(points: Sequence[Point]) -> list[int]:
     return found
 
 
-def plot(entries: Sequence[dict[str, Any]], lab: Lab) -> Image.Image | None:
+def plot(entries: Sequence[dict[str, Any]], protocol: Protocol) -> Image.Image | None:
     """Left, PSNR in the middle of the rollout; right, feature distance at its end, turned so that up is better. Rows of
     several players are not in it, for their milliseconds are of several frames, nor those of the family combined, which
     were trained for longer."""
-    horizons = sorted(lab.horizons)
+    horizons = sorted(protocol.horizons)
     middle, last = str(horizons[len(horizons) // 2]), str(horizons[-1])
     rows = [f for f in entries if "ms_per_frame" in f and f["players"] == 1 and last in f.get("feature_distance", {})]
     rows = [f for f in rows if f["family"] in COLOURS]
@@ -48,9 +48,9 @@ def plot(entries: Sequence[dict[str, Any]], lab: Lab) -> Image.Image | None:
     lines = math.ceil(len(rows) / columns)
     picture = Image.new("RGB", (2 * WIDTH, HEIGHT + lines * ROW + 12), PAPER)
     pen = ImageDraw.Draw(picture)
-    usual = next((f["ms_per_frame"] for f in rows if f["name"] == lab.default), None)
+    usual = next((f["ms_per_frame"] for f in rows if f["name"] == protocol.default), None)
     # What counts is the ratio to the default's time in turn: the machine may have been faster then, or slower.
-    times = [f["ms_per_frame"] if usual is None or f["name"] == lab.default else usual * f["ratio"]["ms_per_frame"]
+    times = [f["ms_per_frame"] if usual is None or f["name"] == protocol.default else usual * f["ratio"]["ms_per_frame"]
              for f in rows]  # fmt: skip
     _panel(pen, 0, f"PSNR after {middle} frames, dB", times, [f["psnr"][middle] for f in rows], rows)
     distances = [-f["feature_distance"][last] for f in rows]

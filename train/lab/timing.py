@@ -1,10 +1,10 @@
-"""What a frame of several models takes, measured so that they can be compared: in turn with one and the same other one.
+"""How long frames of several models take, measured so that they can be compared: each in turn with one and the same.
 
     took, beside = in_turn(tick, default, frames=100, seconds=15)       # medians in milliseconds
     (took,) = in_turn(tick, frames=100, seconds=15)
 
-A machine is faster now and slower then. So frames of a row and of the default are made in turn, and it is the ratio of
-their two medians that counts. Nothing else should run meanwhile: `cores_in_use` says whether something does.
+A machine's speed drifts. So frames of a row and of the default take turns, and the ratio of their medians counts.
+Nothing else should run meanwhile: `cores_in_use` says whether something does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from data_collect.system import proc
 
 WARM_UP = 5
-BUSY = 0.3  # cores in use from which on something else must be running
+BUSY_CORES = 0.3  # in use from here on, something else must be running
 
 Tick = Callable[[], object]
 

@@ -1,10 +1,10 @@
-"""Tokenizers side by side: what is left of a frame, in how many tokens, and how long it takes to see it.
+"""Tokenizers side by side: what is left of a frame, in how many tokens, and how long decoding takes.
 
     python -m train bench reconstruction runs/*/tokenizer/last.ckpt --data runs/maze/data [--frames 256] [--json]
 
 PSNR (all pixels of all frames), sharpness (mean gradient over that of the frame) and feature distance of held-out
-frames, coded and decoded in 32 bits, behind the frames and latents before them. The time is the median of decoding one
-frame, as play has it: weights laid out once (`packing.py`); each tokenizer's in turn with the first one's.
+frames, encoded and decoded in 32 bits after the two frames before them. The time is the median of decoding one frame as
+in play, with weights laid out once (`packing.py`); each tokenizer takes turns with the first.
 
 Legend: B frames, E episodes, T frames in a row, H, W pixels.
 """
@@ -24,14 +24,14 @@ from game_wm.evaluation import metrics
 from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.rollout import round_trip
 from game_wm.model.tokenizer import Tokenizer
+from train.assemble import HELD_OUT
 from train.checkpoints import load_tokenizer
 from train.commands import tools
 from train.data.frames import PooledFrames, Recording
-from train.lab.speed import Tick, in_turn
+from train.lab.timing import Tick, in_turn
 from train.report.console import say
 from train.report.machine import use_all_cores
 
-HELD_OUT = 0.04  # as the tokenizer's training has it
 TIMED, SECONDS = 100, 15.0  # frames decoded by each, at most
 COLUMNS = {"reconstruction_psnr": 2, "sharpness": 2, "feature_distance": 3, "tokens_per_frame": 0, "channels": 0,
            "decoder_parameters": 0, "ms_to_decode": 2}  # decimals  # fmt: skip
@@ -39,21 +39,21 @@ COLUMNS = {"reconstruction_psnr": 2, "sharpness": 2, "feature_distance": 3, "tok
 
 def reconstruction(tokenizer: Tokenizer, frames_BTHWC: Tensor, features: FeatureDistance) -> dict[str, float]:
     """The figures of a tokenizer on the last of each row of three frames, uint8 (B, 3, H, W, 3)."""
-    now, shown = frames_BTHWC[:, -1], round_trip(tokenizer, frames_BTHWC)
-    slopes = torch.stack((metrics.gradient(shown), metrics.gradient(now)), 1)
+    truth, decoded = frames_BTHWC[:, -1], round_trip(tokenizer, frames_BTHWC)
+    slopes = torch.stack((metrics.gradient(decoded), metrics.gradient(truth)), 1)
     height, width = tokenizer.config.grid
     return {
-        "reconstruction_psnr": metrics.pooled_psnr(metrics.squared_error(now, shown)),
+        "reconstruction_psnr": metrics.pooled_psnr(metrics.squared_error(truth, decoded)),
         "sharpness": metrics.ratio(np.asarray(slopes, np.float64)),
-        "feature_distance": float(features.distance(now, shown).mean()),
+        "feature_distance": float(features.distance(truth, decoded).mean()),
         "tokens_per_frame": height * width,
         "channels": tokenizer.config.channels,
         "decoder_parameters": sum(p.numel() for p in tokenizer.decoder.parameters()),
     }
 
 
-def seeing(tokenizer: Tokenizer) -> Tick:
-    """What decodes one frame, to be timed. The tokenizer is packed in place."""
+def decoder_tick(tokenizer: Tokenizer) -> Tick:
+    """Decodes one frame, to be timed. The tokenizer is packed in place."""
     pack(tokenizer)
     latent = torch.randn(1, tokenizer.config.channels, *tokenizer.config.grid)
 
@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> int:
         tokenizer = load_tokenizer(path)
         if frames.shape[2:4] != (tokenizer.config.height, tokenizer.config.width):
             raise UserError(f"{path} codes frames of another size than those of {options.data[0]}: name another --data")
-        table[path], ticks[path] = reconstruction(tokenizer, frames, features), seeing(tokenizer)
+        table[path], ticks[path] = reconstruction(tokenizer, frames, features), decoder_tick(tokenizer)
     for path, tick in ticks.items():
         table[path]["ms_to_decode"], _ = in_turn(tick, ticks[options.tokenizers[0]], frames=TIMED, seconds=SECONDS)
     if options.json:

@@ -1,13 +1,14 @@
-"""What a frame costs the context stream, by how many frames it has to look back on, for every kind of attention.
+"""What a frame costs the context stream, by the frames that it looks back on, for every kind of attention.
 
     python -m train bench attention [--json] [--plot docs/attention.png]
 
-A state is filled with so many frames and steps of one player are timed; the kinds take turns, and the median counts.
+A state is filled with so many frames, then steps of one player are timed. The kinds take turns; the median counts.
 Weights are random: they do not change the time.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -18,9 +19,13 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw
 
+from data_collect.files import save_picture
 from game_wm.evaluation.report.sheet import INK, PAPER
 from game_wm.model.config import DynamicsConfig
 from game_wm.model.dynamics import Dynamics
+from train.commands import tools
+from train.report.console import say
+from train.report.machine import use_all_cores
 
 CONTEXTS = (1, 16, 64, 256, 1024, 4096, 16384)
 # `window` is as long as the context where it is None.
@@ -100,3 +105,20 @@ def plot(table: Mapping[str, Mapping[str, float]]) -> Image.Image:
         pen.line((LEFT, y + 6, LEFT + 24, y + 6), colour, 3)
         pen.text((LEFT + 32, y), kind, INK)
     return picture
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m train bench attention`."""
+    options = tools.bench_attention().parse_args(arguments)
+    use_all_cores()
+    table = context_cost(CONTEXTS)
+    if options.plot:
+        save_picture(options.plot, plot(table))
+    if options.json:
+        print(json.dumps(table, indent=1))
+        return 0
+    contexts = list(next(iter(table.values())))
+    say(f"{'ms a frame, context of':26}" + "".join(f"{int(c):>9,}" for c in contexts))
+    for kind, row in table.items():
+        say(f"{kind:26}" + "".join(f"{row[c]:9.2f}" for c in contexts))
+    return 0

@@ -1,16 +1,14 @@
-"""How fast a stage trains, against the machine's own bf16 matrix rate, and how much faster its data comes.
+"""How fast a stage trains, beside the machine's own bf16 matrix rate, and how much faster its data comes.
 
     python -m train bench dynamics --config configs/maze/dynamics.yaml [--steps 30]
     python -m train bench dynamics --config configs/maze/dynamics.yaml --synthetic       # no recording needed
-    python -m train bench attention [--json] [--plot docs/attention.png]     # a frame's cost by context, in play
 
-Trains for `--steps` steps exactly as training would (the same callbacks, loader and optimiser; nothing is written),
-then asks the loader alone for batches. Leave the machine to itself meanwhile. The last lines are the figures.
+Trains for `--steps` steps as training does (the same callbacks, loader and optimiser; nothing is written), then asks
+the loader alone for batches. Nothing else should run meanwhile. The last lines are the figures.
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from functools import partial
@@ -21,10 +19,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from data_collect.errors import UserError
-from data_collect.files import save_picture
-from train.commands import tools
 from train.data.encode import write_synthetic
-from train.lab import context_cost
 from train.report.callbacks import Banner, Throughput
 from train.report.console import say
 from train.report.machine import use_all_cores
@@ -32,7 +27,7 @@ from train.stages.callbacks import batch_size_of, log_interval
 from train.stages.configuration import StageCLI
 
 LOADER_SECONDS = 3.0
-SHAPE, ACTIONS = (8, 8, 8), 4  # of the synthetic latents: those of the maze
+SYNTHETIC_SHAPE, SYNTHETIC_ACTIONS = (8, 8, 8), 4  # those of the maze
 
 
 class Collect(Callback):
@@ -56,7 +51,7 @@ def bench(stage: str, arguments: list[str]) -> int:
             if stage == "tokenizer":
                 raise UserError("the tokenizer has no --synthetic: name a recording with --data.data")
             arguments = [flag for flag in arguments if flag != "--synthetic"]
-            write_synthetic(Path(folder), SHAPE, ACTIONS, episodes=32, frames=1024)
+            write_synthetic(Path(folder), SYNTHETIC_SHAPE, SYNTHETIC_ACTIONS, episodes=32, frames=1024)
             arguments += ["--data.latents", folder, "--data.game", "null", "--model.tokenizer", "null"]
         given = any(flag == "--steps" or flag.startswith("--steps=") for flag in arguments)
         steps = [] if given else ["--steps", "40"]
@@ -85,23 +80,6 @@ def bench(stage: str, arguments: list[str]) -> int:
 
 
 tokenizer, dynamics, distill = (partial(bench, stage) for stage in ("tokenizer", "dynamics", "distill"))
-
-
-def bench_attention(arguments: list[str]) -> int:
-    """Print what a frame costs the context stream with every kind of attention; exit status 0."""
-    options = tools.bench_attention().parse_args(arguments)
-    use_all_cores()
-    table = context_cost.context_cost(context_cost.CONTEXTS)
-    if options.plot:
-        save_picture(options.plot, context_cost.plot(table))
-    if options.json:
-        print(json.dumps(table, indent=1))
-        return 0
-    contexts = list(next(iter(table.values())))
-    say(f"{'ms a frame, context of':26}" + "".join(f"{int(c):>9,}" for c in contexts))
-    for kind, row in table.items():
-        say(f"{kind:26}" + "".join(f"{row[c]:9.2f}" for c in contexts))
-    return 0
 
 
 def loader_rate(data: Any) -> float:

@@ -1,0 +1,1 @@
+"""Benchmarks of the training stages, of attention, of tokenizers."""
