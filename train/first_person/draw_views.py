@@ -3,9 +3,9 @@
     python -m train views --latents runs/maze/latents --geometry runs/maze/geometry/last.ckpt \\
         --tokenizer runs/maze/tokenizer/last.ckpt
 
-Every episode is walked through as play would walk through it: poses are dead-reckoned by the geometry, frames are
-written to the same bounded store, sources chosen by the same `choose` and drawn by the same `draw`; and the last frames
-are warped to where each action led. For half of the stretches of `STRETCH` frames the memory of the last 20 to 256
+Every episode is walked through as play walks through it, by the same memory: poses are dead-reckoned, frames kept in the
+same bounded store, sources chosen and drawn by the same functions; and the last frames are warped to where each action
+led. For half of the stretches of `STRETCH` frames the memory of the last 20 to 256
 frames is hidden, since what was seen a moment ago is what is easiest; now and then it gives nothing, or something
 wrong. Writes `views-00000.npy` (float16, F x 2 (C + COVER) x h x w: what memory draws, then what is warped) beside
 `latents-00000.npy`. A run that is stopped continues at its last whole shard.

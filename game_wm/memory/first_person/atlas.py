@@ -1,9 +1,9 @@
-"""What is known of a level before play: pictures of it from where they were taken, and the lines nobody could cross.
+"""What is known of a level before play: pictures with the poses they were taken from, and lines nobody could cross.
 
-Where a game's levels differ every time there is none. Where the level is always the same (Doom's), a dream that began
-with a recorded pose remembers what the recordings showed of it, as if the player had been there before; who begins
-anywhere else begins where it shows nothing. `python -m train atlas` makes it; it is read with episodic memory, behind
-what a player has seen himself.
+There is none where levels differ. Where the level is always the same (Doom's), a dream that begins with a recorded pose
+remembers what the recordings showed of it, as if the player had been there before; a dream that begins without a pose
+is placed where the atlas shows nothing. `python -m train atlas` makes it. Episodic memory searches it together with
+what the player has seen.
 
 Legend: N pictures, H, W pixels, h, w disparity, M stops, T frames.
 """
@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-ASTRAY = 1000.0  # sides of a place: how far from all that it shows he begins whose pose nobody tells
+ASTRAY = 1000.0  # sides of a place: how far from all pictures a dream without a pose begins
 NAMES = ("pictures", "disparity", "poses", "stops")
 
 
 class Atlas(nn.Module):
     """`pictures` uint8 (N, 3, H, W), their `disparity` (N, h, w) in 16 bits and `poses` (N, 3); `stops` (M, 4): where
-    steps ended that something was in the way of, and what was lost of them. All in the level's own axes and units."""
+    blocked steps ended, and their blocked motion. All in the level's own axes and units."""
 
     pictures: Tensor
     disparity: Tensor
@@ -35,12 +35,12 @@ class Atlas(nn.Module):
 
     @classmethod
     def empty(cls) -> Atlas:
-        """One that shows nothing, to load another's tensors into."""
+        """One without pictures, to load another's tensors into."""
         shapes = (0, 3, 1, 1), (0, 1, 1), (0, 3), (0, 4)
         return cls(torch.zeros(shapes[0], dtype=torch.uint8), *(torch.zeros(shape) for shape in shapes[1:]))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        """How much it shows is told by what is loaded; ValueError where its parts do not fit each other."""
+        """It takes the sizes of what is loaded; ValueError where the parts do not fit each other."""
         found = [state_dict[prefix + name] for name in NAMES if prefix + name in state_dict]
         if len(found) == len(NAMES):
             pictures, disparity, poses, stops = found
@@ -59,7 +59,7 @@ class Atlas(nn.Module):
         return away
 
     def without(self, poses_T3: Tensor) -> Atlas:
-        """The same but for what was seen from these very poses, or felt on the way to them."""
+        """The same without the pictures taken at these very poses, and the stops there."""
         seen, felt = (
             ~(own[:, None] == theirs).all(-1).any(1)
             for own, theirs in ((self.poses, poses_T3), (self.stops[:, :2], poses_T3[:, :2]))

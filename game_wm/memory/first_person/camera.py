@@ -1,9 +1,9 @@
-"""What a camera that moves over a plane sees of pictures it took before: projection, and drawing a remembered view.
+"""Projection for a camera that moves over a plane: a remembered picture drawn as it looks from another pose.
 
 The camera stands upright and turns about its vertical axis, as a first-person player's does. A picture with its
-disparity (one over the depth along the view) can then be drawn as seen from any other pose:
-disparities are carried over first, nearest surface foremost; then every pixel of the new view is looked up where it
-lies in each source, and kept where the source's own disparity agrees (so what was hidden there stays empty here).
+disparity (one over the depth along the view) can then be drawn as seen from any other pose. Disparities are carried
+over first, the nearest surface in front. Then every pixel of the new view is looked up where it lies in each source,
+and kept where the source's own disparity agrees: what was hidden there stays empty here.
 
 Lengths are in one unit throughout, a place's side. `focal` is the focal length in halves of the picture's width,
 negative where `aside` of a pose points to the left of the picture.
@@ -23,24 +23,26 @@ from torch import Tensor
 
 from game_wm.memory.first_person.pose import relative
 
-BEHIND = 0.05  # what lies nearer to the camera's plane than this, against its depth before, is not seen
-STANDS = 1e-5  # in places and radians: who moves less in a frame stands still
-THROUGH, GONE = 1.1, 0.4  # times as near as what was just seen, and of 2: by how much its colour differs from that
+BEHIND = 0.05  # of the depth before: a point nearer to the camera's plane than this is not visible
+STANDS = 1e-5  # places and radians: a player who moves less in a frame stands still
+DEPTH_RATIO = 1.1  # memory is this much nearer than the live view: it may show something that is gone
+COLOUR_DIFF = 0.4  # and its colour differs this much; the range is 2
 EMPTY = 2.5e-4  # disparities below this are nothing; the sky has a little more
-MOST = 64.0  # no disparity is larger
-AGREE, AGREE_ABOUT = 0.12, 0.015  # how far disparities may differ: relative and absolute
-COARSER, FINER = 2.0, 0.5  # cost of a source that was farther from a surface than the view is, and of a nearer one
-FLAT = 0.01  # below this disparity all is seen as finely
+MOST = 64.0  # largest disparity
+AGREE, AGREE_ABOUT = 0.12, 0.015  # how far disparities of one surface may differ: relative and absolute
+COARSER, FINER = 2.0, 0.5  # cost of a source that was farther from the surface than the view is, and of a nearer one
+FLAT = 0.01  # disparity below which all sources show a surface equally finely
 SHARPNESS = 4.0  # of the choice among sources
-NUDGE, LARGEST = 0.04, 0.15  # in aligning: the step that shows the slope, and the largest that is taken
-DAMPING, ENOUGH = 0.005, 0.15  # what slopes of less than its root count for, and the share of pixels that must be shown
-ORDER = 0.05  # cost of coming one later among the sources of a memory
+NUDGE, LARGEST = 0.04, 0.15  # sides of a place: the step that measures the slope, and the largest correction
+DAMPING = 0.005  # keeps the Gauss-Newton step small where the slopes are
+ENOUGH = 0.15  # share of the pixels that the sources must show
+ORDER = 0.05  # cost of being the next source of a memory
 
 
 class Sources(NamedTuple):
     """Pictures that views are drawn from, best first: uint8 (B, R, 3, H, W), their `disparity` (B, R, h, w), their
-    `poses` as seen from the view (B, R, 3) and whether there is one (B, R). `order`: what it costs to come one later;
-    `agree`: by what share a disparity may differ from the view's."""
+    `poses` as seen from the view (B, R, 3) and whether there is one (B, R). `order`: the cost of being the
+    next source; `agree`: by what share a disparity may differ from the view's."""
 
     pictures: Tensor
     disparity: Tensor
@@ -51,7 +53,7 @@ class Sources(NamedTuple):
 
 
 @cache
-@torch.inference_mode(False)  # what play has kept, training can use
+@torch.inference_mode(False)  # so that training can use what play has cached
 def rays(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Columns and rows (h, w) of the pixels' middles, from -1 to 1."""
     u, v = ((torch.arange(n, device=device) + 0.5) / n * 2 - 1 for n in (width, height))
@@ -83,11 +85,11 @@ def carry(disparity_BRhw: Tensor, to_BR3: Tensor, focal: Tensor | float) -> Tens
     batch, count, h, w = disparity_BRhw.shape
     place, disparity, seen = project(disparity_BRhw.flatten(0, 1), to_BR3.flatten(0, 1), focal)
     there = seen & (disparity_BRhw.flatten(0, 1) > EMPTY)
-    # One number ranks by source first and by disparity then.
+    # One number ranks by source first, then by disparity.
     rank = MOST * torch.arange(count, 0, -1, device=place.device).repeat(batch)[:, None, None]
     ranked = (disparity.clamp_max(MOST - 1) + rank) * there
-    # It falls on four cells: the first of them is marked, and every cell looks at those before it. What falls outside
-    # lies on a border.
+    # A point falls on four cells. The first is marked, and every cell looks at those before it. Points outside lie on
+    # the border.
     column, row = ((((place[..., i] + 1) * n / 2 - 0.5).floor().clamp(-2, n) + 2).long() for i, n in ((0, w), (1, h)))
     found = ranked.new_zeros(batch, (h + 3) * (w + 3))
     found.scatter_reduce_(1, (row * (w + 3) + column).view(batch, -1), ranked.view(batch, -1), "amax")
@@ -135,7 +137,7 @@ def draw_deep(each: Sequence[Sources], focal: Tensor | float) -> list[tuple[Tens
     found = F.grid_sample(
         torch.cat((pictures.flatten(0, 1).float(), depths), 1),
         place,
-        mode="bicubic",  # or every frame of a dream would be a little more blurred
+        mode="bicubic",  # bilinear would blur a dream a little more with every frame
         padding_mode="border",
         align_corners=False,
     )
@@ -156,10 +158,11 @@ def draw_deep(each: Sequence[Sources], focal: Tensor | float) -> list[tuple[Tens
 
 
 def draw_pair(recalled: Sources | None, recent: Sources | None, focal: Tensor | float) -> list[tuple[Tensor, Tensor]]:
-    """What memory and the last frames give of a view, as `draw` does, of those of the two that are there.
+    """The views that memory and the last frames give, as `draw` does; either may be missing.
 
-    What the last frames look through to something else has gone since (a gem that was taken, somebody who stood there)
-    and must not come back out of an old picture. Who stands still sees no further than before.
+    Where the last frames see something else behind a remembered surface, that surface is gone (a gem that was taken,
+    somebody who stood there) and must not come back out of an old picture. A player who stands still sees no further
+    than before, so nothing is taken away then.
     """
     drawn = draw_deep([sources for sources in (recalled, recent) if sources is not None], focal)
     if recalled is None or recent is None:
@@ -167,7 +170,7 @@ def draw_pair(recalled: Sources | None, recent: Sources | None, focal: Tensor | 
     moved = recent.poses[:, 0].abs().amax(1) > STANDS
     (picture, known, near), (shown, seen, far) = drawn
     apart = F.avg_pool2d((picture - shown).abs().amax(1, keepdim=True), 3, 1, 1, count_include_pad=False)[:, 0]
-    through = (apart > GONE) & (near > THROUGH * far) & seen & moved[:, None, None]
+    through = (apart > COLOUR_DIFF) & (near > DEPTH_RATIO * far) & seen & moved[:, None, None]
     known = known & ~(F.max_pool2d(through.float()[:, None], 5, 1, 2)[:, 0].bool() & seen)
     return [(surround(picture, known), known), (shown, seen)]
 
@@ -197,10 +200,10 @@ def align(
     there_BR: Tensor,
     focal: Tensor | float,
 ) -> Tensor:
-    """How far ahead and aside (B, 2) of where it is thought to be a picture was taken, by what its sources show.
+    """How far ahead and aside (B, 2) of its assumed pose a picture was taken, judged by its sources.
 
-    One damped Gauss-Newton step, half of it, on the difference between the picture and what the sources give for it,
-    at the disparities' resolution: where dead reckoning alone would drift, a position is pulled back to what is known.
+    Half of one damped Gauss-Newton step on the difference between the picture and what the sources give for it, at the
+    disparities' resolution. It corrects the drift of dead reckoning.
     """
     batch, count, _, h, w = *pictures_BRCHW.shape[:3], *disparity_Bhw.shape[-2:]
     now = F.interpolate(picture_BCHW, size=(h, w), mode="area")

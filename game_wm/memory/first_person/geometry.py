@@ -1,7 +1,7 @@
-"""How deep a picture is and how the player has moved, read off latents: what episodic memory needs to draw a view.
+"""Depth and motion from latents: what episodic memory needs to draw a view.
 
-`Geometry` is trained by itself (`train/first_person/geometry.py`): disparity without labels, by drawing frames
-from their neighbours (Zhou et al., 2017); motion on the recorded poses. In play it is all that places the player.
+`Geometry` is trained on its own (`train/first_person/geometry.py`): disparity without labels, by drawing frames from
+their neighbours (Zhou et al., 2017), motion on recorded poses. In play it alone says where the player is.
 
 Legend: B batch or players, C latent channels, h, w latent grid, A action vector, E features of a pair of frames,
 P = BEFORE * (3 + A) the past of a step.
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from game_wm.memory.first_person.atlas import Atlas
 from game_wm.memory.first_person.obstacles import Obstacles
 
-BEFORE = 2  # steps, with their actions, that the next one goes on from: two tell whether one slides along something
-HEARD = 0.25  # of a unit of motion: what pictures say against what the past leads to is noise below it
+BEFORE = 2  # steps, with their actions, in a step's past: two show whether the player slides along something
+HEARD = 0.25  # units of motion: where pictures correct the past by less, it is noise
 FINER = 4  # disparities a latent cell, along each side
 NEAREST, FARTHEST = 3.0, 0.001  # disparities, of one over a place's side: a wall at the nose, the sky
 
@@ -31,12 +31,12 @@ class MemoryConfig:
 
     `place`, `headings`: side of a place in the pose's units, and how many headings make a turn; of every place the
     first and the newest frame are kept, of `slots` places; `views`: frames that a remembered view is drawn from;
-    `hidden`: width of the networks that read depth and motion; `inertia`: whether a step goes on from the last two, as
-    of somebody who slides to a halt or along a wall; `growing`: every frame is kept, without bounds, instead of two of
-    a place; `exact`: inertia is learnt from two steps and their actions (without it from the last step alone, as the
-    Doom that ships has it); `trail`: how many of the last positions are kept, at which nothing can be in the way (0:
-    motion does without); `obstacles`: whether the surfaces in memory tell what is in the way (`obstacles.py`);
-    `atlas`: whether the level is known before play (`atlas.py`).
+    `hidden`: width of the networks that read depth and motion; `inertia`: whether a step depends on the steps
+    before it, as of a player who slides to a halt or along a wall; `exact`: inertia is learnt from two steps and their
+    actions (without it from the last step alone); `growing`: every frame is kept, without bounds, instead of two of a
+    place; `trail`: how many of the last poses are kept, where the way is free (0: none, `trail.py`); `obstacles`:
+    whether the surfaces in memory predict what blocks a step (`obstacles.py`); `atlas`: whether the level is known
+    before play (`atlas.py`).
     """
 
     channels: int = 16
@@ -94,9 +94,9 @@ class Depth(nn.Module):
 class Motion(nn.Module):
     """Steps on SE(2) (B, 3) in the player's own frame (ahead, aside, turn), from a pair of latents and an action.
 
-    How far one gets, the pictures tell (there are walls); how far one turns, the action alone: a network that also
-    looks is biased by less than a thousandth of a radian, which is a quarter turn after a thousand frames. With inertia
-    the pictures tell what is in the way of what the last steps and actions lead to.
+    Distances come from the pictures, since there are walls. Turns come from the action alone: a network that also looks
+    is biased by a little, which is a quarter turn after a thousand frames. With inertia the pictures only correct what
+    the last steps and actions lead to.
     """
 
     unit: Tensor
@@ -115,7 +115,7 @@ class Motion(nn.Module):
         )
         self.turn = nn.Sequential(nn.Linear(config.actions, 64), nn.SiLU(), nn.Linear(64, 1))
         self.free: nn.Module | None = None
-        if self.inertia:  # pushes add up, and a share of the speed is lost: linear, but for turns on the way
+        if self.inertia:  # pushes add up and friction takes a share of the speed: linear, but for turns
             self.free = nn.Linear(2 * (3 + 2 * config.actions), 2, bias=False)
             for weights in (*self.free.parameters(), *self.observed[-1].parameters(), *self.forecast[-1].parameters()):
                 nn.init.zeros_(weights)
@@ -132,8 +132,8 @@ class Motion(nn.Module):
         return F.silu(self.read(torch.cat((self.gather(x).flatten(1), x.mean((2, 3))), 1)))
 
     def past(self, steps_BT3: Tensor, actions_BTA: Tensor) -> Tensor:
-        """The past (B, P) of what comes after T steps (fewer than `BEFORE` follow on nothing) and the actions that led
-        to them: the last ones, the latest first, as the player now stands."""
+        """The past (B, P) of the step after these T: the last `BEFORE` steps (zeros where there are fewer) with their
+        actions, the latest first, as the player now stands."""
         parts, heading = [], torch.zeros_like(steps_BT3[:, 0, 2]) if steps_BT3.shape[1] else 0.0
         for i in range(1, BEFORE + 1):
             if i > steps_BT3.shape[1]:
@@ -147,21 +147,20 @@ class Motion(nn.Module):
         return torch.cat(parts, -1)
 
     def pasts(self, steps_BT3: Tensor, actions_BTA: Tensor) -> Tensor:
-        """What each of T steps that follow each other goes on from, and what comes after the last (B, T + 1, P)."""
+        """The past of each of T steps in a row, and of the one after the last (B, T + 1, P)."""
         padded = (F.pad(x, (0, 0, BEFORE, 0)) for x in (steps_BT3, actions_BTA))
         windows = [x.unfold(1, BEFORE, 1).flatten(0, 1).mT for x in padded]
         return self.past(*windows).unflatten(0, (len(steps_BT3), -1))
 
     def estimate_step(self, pair_BE: Tensor, action_BA: Tensor, past_BP: Tensor) -> Tensor:
-        """The step between the two frames, which `action` led to, after `past`."""
+        """The step between the two frames, which `action` led to, estimated after both are known."""
         return self._step(self.observed, action_BA, past_BP, pair_BE)
 
     @torch.no_grad()
     def reckon(
         self, pairs_BLE: Tensor, actions_BLA: Tensor, settle: Callable[[Tensor], Tensor] = lambda step: step
     ) -> Tensor:
-        """The steps (B, L, 3) that these pairs show, one after another; what `settle` makes of one is the next one's
-        past."""
+        """The estimated steps (B, L, 3) of pairs in a row; each, as `settle` returns it, is in the next one's past."""
         steps = [torch.zeros(len(pairs_BLE), 3, device=pairs_BLE.device)] * BEFORE
         led = F.pad(actions_BLA, (0, 0, BEFORE, 0))
         for t in range(pairs_BLE.shape[1]):
@@ -170,18 +169,19 @@ class Motion(nn.Module):
         return torch.stack(steps, 1)[:, BEFORE:]
 
     def predict_step(self, pair_BE: Tensor, action_BA: Tensor, past_BP: Tensor) -> Tensor:
-        """The step that `action` will lead to after the two frames; `past` ends with the step between them."""
+        """The step that `action` will lead to, predicted from the two frames before; `past` ends with the step between
+        them."""
         return self._step(self.forecast, action_BA, past_BP, pair_BE)
 
     def unhindered(self, action_BA: Tensor, past_BP: Tensor) -> Tensor:
-        """The step that `action` mostly leads to after `past`, whatever is in the way."""
+        """The step that `action` leads to after `past` where nothing blocks it."""
         return self._step(None, action_BA, past_BP)
 
     def _step(
         self, read: nn.Module | None, action_BA: Tensor, past_BP: Tensor, pair_BE: Tensor | None = None
     ) -> Tensor:
-        """A step by what actions do where nothing is in the way, and by what is read off a pair of pictures, if any."""
-        with torch.autocast(action_BA.device.type, enabled=False):  # what is rounded would add up
+        """The free step, and the correction that a head reads off a pair of pictures, if there is a head."""
+        with torch.autocast(action_BA.device.type, enabled=False):  # rounding would add up
             past = [past_BP] if self.inertia else [self._unturned(past_BP)] if self.last else []
             action, blind = action_BA.float(), torch.cat((action_BA, *past), 1).float()
             step, turn = torch.zeros_like(action[:, :1]), self.turn(action)
@@ -197,16 +197,16 @@ class Motion(nn.Module):
         return torch.cat((step, turn), 1) * self.unit
 
     def _unturned(self, past_BP: Tensor) -> Tensor:
-        """The last step as he stood before it."""
+        """The last step, in the frame of the player before it."""
         x, y, turn = past_BP[:, :3].unbind(1)
         cos, sin = (turn * self.unit[2]).cos(), (turn * self.unit[2]).sin()
         return torch.stack((cos * x - sin * y, sin * x + cos * y, turn), 1)
 
     @staticmethod
     def _turning(blind: Tensor, action: Tensor, turn: Tensor) -> Tensor:
-        """Push, last step and its push, and what becomes of each by the turn on which it was made.
+        """Push, last step and its push, and the products of each with its turn.
 
-        With two steps one would also foretell that speed goes on changing as it did, and errors would grow."""
+        With two steps the change of speed would be extrapolated as well, and errors would grow."""
         last = blind[:, action.shape[1] :][:, : 3 + action.shape[1]]
         return torch.cat((action, last, action * turn, last * last[:, 2:3]), 1)
 
@@ -220,6 +220,6 @@ class Geometry(nn.Module):
         self.depth, self.motion = Depth(config), Motion(config)
         self.obstacles = Obstacles() if config.obstacles else None
         self.atlas = Atlas.empty() if config.atlas else None
-        # Learnt where there are no poses (`train/first_person/geometry.py`), found by trying where there are.
+        # Learnt where there are no poses (`train/first_person/unposed.py`), fitted where there are (`calibration.py`).
         self.focal = nn.Parameter(torch.tensor(1.0), requires_grad=False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

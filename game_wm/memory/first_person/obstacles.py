@@ -1,11 +1,10 @@
-"""What is in the way of a player, told by the surfaces that memory knows around him.
+"""What blocks a player's step, predicted from the surfaces that memory knows around the player.
 
-A picture shows what is ahead; who slides along a wall, steps back or walks aside meets what is not in it, and a dream
-that walks through walls soon recalls the wrong places. Every frame that is kept knows how far the surfaces on its
-horizon are. Together they are a map of what is around him, which a small network reads, turned to where the step leads,
-with the last step and what was lost of it: who slides along a wall goes on to. And where he was stopped before, he is
-stopped again: positions are known better than surfaces, so the trail is a map as well, of the lines that he could not
-cross.
+A picture shows only what is ahead. A player who slides along a wall, steps back or sideways meets surfaces out of view,
+and a dream that walks through walls soon recalls the wrong places. Every stored frame knows the distance of the
+surfaces on its horizon. Together they are a map of the surroundings. A small network reads it, turned to the direction
+of the step, with the last step and its blocked motion, since a player who slides along a wall goes on sliding. A second
+map holds the lines that have stopped the player before: positions are known better than surfaces.
 
 Legend: B players, N points, D directions, R rings, S sides, G gaps, w columns of a picture; lengths are in sides of a
 place.
@@ -21,26 +20,26 @@ from torch import Tensor, nn
 
 from game_wm.memory.first_person.camera import EMPTY, rays
 
-DIRECTIONS, RINGS, REACH = 32, 24, 0.75  # of the map: directions and rings around him, and how far it reaches
-SIDES, GAPS = 24, 24  # of the map of lines: directions from which they stop him, and how far away they are
-CLOSEST, WIDEST = -0.075, 0.225  # from so far behind a line to so far in front of it
-STOPPED, ALONG = 0.02, 0.4  # what is lost at a line at least, and how far along it that counts
-DEEPEST, NEAREST = 6.0, 0.3  # what is seen from farther away counts for nothing, from nearer no more than from here
-SMOOTH = 0.25  # by what share the depths of neighbours differ at most: at edges they are misjudged
-HEARD = 0.01  # what is told of less is noise
-UNIT = 0.1  # what the network tells is in these
-HIDDEN = 256
+DIRECTIONS, RINGS, REACH = 32, 24, 0.75  # of the map of surfaces: directions, rings, and the radius of the last ring
+SIDES, GAPS = 24, 24  # of the map of lines: directions that they face, and distances from them
+CLOSEST, WIDEST = -0.075, 0.225  # distances from so far behind a line to so far in front of it
+STOPPED, ALONG = 0.02, 0.4  # least blocked motion at a line, and how far along the line it counts
+DEEPEST, FULL_WEIGHT = 6.0, 0.3  # surfaces seen from farther away do not count; nearer than this all count alike
+SMOOTH = 0.25  # largest relative difference of neighbouring depths: at edges depth is misjudged
+HEARD = 0.01  # smaller outputs of the network are noise
+UNIT = 0.1  # of the network's inputs and outputs
+HIDDEN = 256  # width of the network
 
 
 def horizon(disparity_Nhw: Tensor, focal: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Points (N, w, 2), ahead and aside, on the horizon of pictures, and what each counts for (N, w)."""
+    """Points (N, w, 2), ahead and aside, on the horizon of pictures, and their weights (N, w)."""
     height, width = disparity_Nhw.shape[-2:]
     disparity = disparity_Nhw[:, (height - 1) // 2 : height // 2 + 1].float().mean(1)
     high, low = F.max_pool1d(disparity, 3, 1, 1), -F.max_pool1d(-disparity, 3, 1, 1)
     depth = 1 / disparity.clamp_min(EMPTY)
     good = (high - low < SMOOTH * high) & (depth < DEEPEST)
     aside = rays(1, width, depth.device)[0] / focal * depth
-    return torch.stack((depth, aside), -1), good / depth.clamp_min(NEAREST)
+    return torch.stack((depth, aside), -1), good / depth.clamp_min(FULL_WEIGHT)
 
 
 def seen_from(points_NW2: Tensor, cameras_N3: Tensor) -> Tensor:
@@ -51,15 +50,16 @@ def seen_from(points_NW2: Tensor, cameras_N3: Tensor) -> Tensor:
 
 
 def around(points_BN2: Tensor, weights_BN: Tensor, towards_B: Tensor) -> Tensor:
-    """The map (B, D, R): how much is known to be in each direction, counted from `towards`, and at each distance."""
+    """The map of surfaces (B, D, R): the weight in each direction, counted from `towards`, and at each distance."""
     x, y = points_BN2.unbind(-1)
     direction = sector(points_BN2, towards_B, DIRECTIONS)
     return shared(direction, (x * x + y * y).sqrt() * (RINGS / REACH), weights_BN, DIRECTIONS, RINGS)
 
 
 def stopped(points_BN2: Tensor, lost_BN2: Tensor, towards_B: Tensor) -> Tensor:
-    """The map (B, S, G) of lines: how often he was stopped from each side, counted from `towards`, and how far in front
-    of the line he is, of where steps ended and what was lost of them, which points away from what was in the way."""
+    """The map of lines (B, S, G): how often the player was stopped from each side, counted from `towards`, and the
+    distance from the line. `points` are where steps ended and `lost` their blocked motion, which points away from the
+    obstacle."""
     much = lost_BN2.norm(dim=-1)
     away = lost_BN2 / much.clamp_min(1e-6)[..., None]
     gap = -(points_BN2 * away).sum(-1)
@@ -75,8 +75,8 @@ def sector(vectors_BN2: Tensor, towards_B: Tensor, count: int) -> Tensor:
 
 
 def shared(row_BN: Tensor, at_BN: Tensor, weight_BN: Tensor, rows: int, columns: int) -> Tensor:
-    """Weights gathered in a table (B, rows, columns): each counts for the two columns that it lies between, so that the
-    table tells distances finer than it is."""
+    """Weights gathered in a table (B, rows, columns). Each is shared by the two columns that it lies between, so that
+    the table resolves distances finer than its columns."""
     found = weight_BN.new_zeros(len(row_BN), rows * columns)
     at = at_BN - 0.5
     inner = at.floor()
@@ -94,8 +94,8 @@ def turned(vectors: Tensor, angle: Tensor) -> Tensor:
 
 
 class Obstacles(nn.Module):
-    """Maps of surfaces (B, D, R) and of lines (B, S, G), how far one would get (B,), the last step and what was lost of
-    it (B, 2, 2), all as seen along the step -> how much farther, and how far aside, he gets (B, 2)."""
+    """Maps of surfaces (B, D, R) and of lines (B, S, G), the free step's length (B,), the last step and its blocked
+    motion (B, 2, 2), all as seen along the step -> what is added to the step, ahead and aside (B, 2)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,10 +118,10 @@ class Obstacles(nn.Module):
         stops: tuple[Tensor, Tensor],
         place: float,
     ) -> Tensor:
-        """The step (B, 3) that is left of one which nothing would be in the way of; like the last step and what was
-        lost of it, as the player now stands, in the pose's own units, of which a place's side has so many. `surfaces`
-        and `stops` are what `EpisodicMemory` tells of them."""
-        with torch.autocast(unhindered_B3.device.type, enabled=False):  # what is rounded would add up
+        """The part of a free step (B, 3) that obstacles leave. Steps, and the blocked motion of the last one, are as
+        the player now stands, in the pose's units; `place` is a place's side in these. `surfaces` and `stops` are those
+        of `EpisodicMemory`."""
+        with torch.autocast(unhindered_B3.device.type, enabled=False):  # rounding would add up
             free = unhindered_B3[:, :2].float() / place
             towards, length = torch.atan2(free[:, 1], free[:, 0]), free.norm(dim=1)
             last = turned(last_B22.float() / place, towards[:, None])

@@ -1,9 +1,9 @@
-"""How far a player has moved from one real frame to the next, by how well the one gives the other (visual odometry).
+"""Visual odometry: how far a player has moved from one real frame to the next, by drawing one from the other.
 
-The motion network reads a step off two latents in one go, which is a few pixels off where it has hardly ever seen the
-like; with a picture's depth the step can be tried out. Of several guesses (the network's, none, what the steps before
-lead to) each is improved by direct alignment from coarse to fine (Gauss-Newton, `camera.align`), and the one that gives
-the picture best is taken. A step's past is made of the steps before, so guesses get better by doing it again.
+The motion network reads a step off two latents at once and is a few pixels off in rare situations. With a picture's
+depth a step can be tried out. Each of several guesses (the network's, no step, the free step) is improved by direct
+alignment from coarse to fine (Gauss-Newton, `camera.align`), and the one that draws the picture best is taken. A step's
+past consists of the steps before, so the guesses improve with every sweep.
 
 Legend: L steps between L + 1 frames, H, W pixels, h, w grid of disparities.
 """

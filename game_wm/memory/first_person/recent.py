@@ -1,7 +1,7 @@
 """The last frames, kept so that they can be drawn from where an action leads: what was in sight stays as it was.
 
-A network that has to move every picture itself blurs it a little each time, and does not know what has left the picture
-a moment ago; here the geometry moves it, and the network is left with what is new and what moves by itself.
+A network that has to move every picture itself blurs it a little each time, and forgets what has just left the picture.
+Here the geometry moves the picture; the network adds what is new and what moves by itself.
 
 Legend: B players, T frames, C channels, h, w latent grid, H, W picture, E features of two frames, A action vector.
 """
@@ -24,9 +24,9 @@ from game_wm.memory.first_person.pose import move, seen_in, trace
 AGES = (1, 2, 4, 8)  # of the frames that are drawn, each where those before it show nothing
 KEPT = max(AGES)
 PART = 64  # frames of a sequence that are read at once
-AGREE = 1.0  # nothing is too far off: between frames so near, what is hidden is less than what is misjudged
-STILL, STILL_TURN = 0.01, 1e-3  # the least that is a step, in sides of a place, and the least turn, in radians
-IN_TURN = 0.3  # cost of being the next older: the newest that shows a surface weighs most
+ANY_DISPARITY = 1.0  # `Sources.agree`: frames so near hide little from each other, and depth is misjudged more often
+STILL, STILL_TURN = 0.01, 1e-3  # the shortest step, in sides of a place, and the smallest turn, in radians
+OLDER = 0.3  # `Sources.order`: the newest frame that shows a surface weighs most
 
 
 @dataclass
@@ -100,7 +100,7 @@ class RecentFrames:
         self.pictures, self.disparity, self.steps, self.actions, self.poses, self.pairs, self.there = kept
 
     def past(self, geometry: Geometry) -> Tensor:
-        """What the next step goes on from, as the motion network reads it."""
+        """The past of the next step, as the motion network reads it."""
         return geometry.motion.past(self.steps[:, -BEFORE:], self.actions[:, -BEFORE:])
 
     def blocked_motion(self, geometry: Geometry) -> Tensor:
@@ -127,16 +127,16 @@ class RecentFrames:
             for x in (self.pictures, self.disparity, self.poses, self.there)
         )
         poses = seen_in(to[:, None], poses, geometry.config.place)
-        return Sources(pictures, disparity, poses, there, IN_TURN, AGREE)
+        return Sources(pictures, disparity, poses, there, OLDER, ANY_DISPARITY)
 
 
 def steady(geometry: Geometry, step_B3: Tensor) -> Tensor:
-    """The step without what is too little to be one: who stands still for long must not have crept away."""
+    """The step without its noise: a player who stands still for long must not creep away."""
     moved = step_B3[:, :2].norm(dim=1, keepdim=True) > STILL * geometry.config.place
     return step_B3 * torch.cat((moved, moved, step_B3[:, 2:].abs() > STILL_TURN), 1)
 
 
 def features(geometry: Geometry, before: Tensor, now: Tensor) -> Tensor:
-    """Of pairs of latents (N, C, h, w), in 32 bits: what is rounded would add up."""
+    """The motion network's features of pairs of latents (N, C, h, w), in 32 bits: rounding would add up."""
     with torch.autocast(now.device.type, enabled=False):
         return geometry.motion.pair(before.float(), now.float())
