@@ -1,19 +1,18 @@
-"""The views that the denoiser is shown of each frame, drawn once, beside the latents that training reads.
+"""The views that the denoiser reads of each recorded frame, drawn once, beside the latents.
 
     python -m train views --latents runs/maze/latents --geometry runs/maze/geometry/last.ckpt \\
         --tokenizer runs/maze/tokenizer/last.ckpt
 
-Every episode is walked through as play walks through it, by the same memory: poses are dead-reckoned, frames kept in the
-same bounded store, sources chosen and drawn by the same functions; and the last frames are warped to where each action
-led. For half of the stretches of `STRETCH` frames the memory of the last 20 to 256
-frames is hidden, since what was seen a moment ago is what is easiest; now and then it gives nothing, or something
-wrong. Writes `views-00000.npy` (float16, F x 2 (C + COVER) x h x w: what memory draws, then what is warped) beside
-`latents-00000.npy`. A run that is stopped continues at its last whole shard.
+The memory that plays walks through every episode: poses are dead-reckoned, frames kept in the same bounded store,
+sources chosen and drawn by the same functions, and the last frames warped to where each action leads. In half of the
+stretches of `STRETCH` frames, memory hides the last 20 to 256 frames, since what was seen a moment ago is easiest; now
+and then it gives nothing, or something wrong. Writes `views-00000.npy` (float16, F x V (C + COVER) x h x w; of
+first-person memory the recalled view, then the warped one) beside `latents-00000.npy`. A run that is stopped continues
+at its last whole shard.
 
-Views are drawn from where each step is foreseen to lead, as in play; with `--aligned` from where it did lead, as it was
-recorded (or read off the pictures, where poses were not); memory's frames stand where they were recorded as well, for
-in an aligned dream nobody drifts. A network that learns from those draws what is seen from where its views are drawn.
-An atlas is not looked at: what an episode has shown is as good to learn from, and a dream must also do without.
+Views are drawn from the predicted step, as in play. With `--aligned` they are drawn from the recorded step (estimated
+from the pictures where there are no poses), since an aligned network draws the frame as it looks from there. An atlas
+is not used: an episode shows enough to learn from, and a dream must also do without.
 
 Legend: E episodes, F frames of one, P of a part of it, R recalled frames, C latent channels, h, w latent grid.
 """
