@@ -38,7 +38,6 @@ class Stage:
         output: the file that is there when it is done; None: the work itself finds out what is left to do.
         settings: what it is told; with the contents of its inputs, all that the result depends on.
         budget: what it is given; minutes are its part of the pipeline's, where these are shared out.
-        enough: asked between two rounds of training, whether more minutes are better spent on what follows.
     """
 
     name: str
@@ -48,7 +47,6 @@ class Stage:
     output: Path | None = None
     settings: Any = None
     budget: Budget = Budget()
-    enough: Callable[[], bool] | None = None
 
     def key(self) -> str:
         """Hash of all that the result depends on but the budget. Where things lie does not count."""
