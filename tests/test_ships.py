@@ -24,7 +24,7 @@ def small(game: str, runs: Path) -> list[str]:
     file = str(CONFIGS / game / "ships.yaml")
     plan = parse(["--config", file])
     recordings: dict[str, Any] = {
-        name: {**differs, "frames": 320, "episode_frames": 40} for name, differs in plan.recordings.items()
+        name: {**differs, "frames": 480, "episode_frames": 60} for name, differs in plan.recordings.items()
     }
     flags = ["pipeline", "--config", file, "--runs", str(runs), "--wandb", "off", "--contexts", "2", "--prompt", "20"]
     flags += ["--recordings", json.dumps(recordings), "--record.workers", "1", *COUNTS[game]]
@@ -32,7 +32,7 @@ def small(game: str, runs: Path) -> list[str]:
     for name in plan.stages:
         training = plan.training(name)
         words = [*SMALL[name.partition("_")[0]], "--warmup", "1", "--sample_minutes", "100", "--trainer.devices", "1"]
-        words += ["--trainer.strategy", "auto", "--data.length", "12"] if name != "tokenizer" else []
+        words += ["--trainer.strategy", "auto", *(["--data.length", "12"] if name != "tokenizer" else [])]
         given = dict(zip(words[::2], words[1::2], strict=True))
         flags += [word for flag, value in given.items() for word in (f"--{name}.{flag[2:]}", value)]
         flags += [f"--{name}.steps", "2", f"--{name}.minutes", "null"]

@@ -73,8 +73,8 @@ class Hindered(NamedTuple):
 
 
 @torch.no_grad()
-def hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geometry) -> Hindered:
-    """All of these episodes."""
+def hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geometry) -> Hindered | None:
+    """All of these episodes; None where the player stands still."""
     place, found = geometry.config.place, list[tuple[Tensor, ...]]()
     for span in spans:
         chance = torch.Generator().manual_seed(span.episode)
@@ -126,14 +126,14 @@ def hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geometry
             along = turned(before, towards[t]), turned(end, towards[t])
             found.append((known.half(), lines.half(), lengths[t], *along, torch.tensor(exact)))
     if not found:
-        raise UserError(f"{store.directory}: in episodes {', '.join(str(span.episode) for span in spans)} nobody moves")
+        return None
     return Hindered(*(torch.stack(x) for x in zip(*found, strict=True)))
 
 
 def worker(latents: str, geometry: Geometry) -> Callable[[Span], list[np.ndarray]]:
     """The work of a process of `spread`: an episode's span -> its hindered steps."""
     store = LatentStore(latents)
-    return lambda span: [x.numpy() for x in hindered_steps(store, [span], geometry)]
+    return lambda span: [x.numpy() for x in hindered_steps(store, [span], geometry) or ()]
 
 
 def all_hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geometry) -> Hindered:
@@ -145,8 +145,10 @@ def all_hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geom
     ):
         found = list[list[np.ndarray]]()
         for span, steps in zip(spans, results, strict=True):
-            found.append(steps)
+            found += [steps] if steps else []
             task.advance(span.frames)
+    if not found:
+        raise UserError(f"{store.directory}: in none of {len(spans)} episodes the player moves: record more")
     return Hindered(*(torch.from_numpy(np.concatenate(x)) for x in zip(*found, strict=True)))
 
 
