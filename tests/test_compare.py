@@ -112,7 +112,7 @@ def stopped_at(steps: int) -> Callable[[list[str]], int]:
 
 
 def test_rows_are_trained_judged_and_timed_and_an_interrupted_comparison_continues(
-    lab: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    lab: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = lab.parent / "runs"
     with monkeypatch.context() as patch:
@@ -154,7 +154,13 @@ def test_rows_are_trained_judged_and_timed_and_an_interrupted_comparison_continu
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json") if path.parent.name == "trials"}
     assert compare(lab, "--measure") == 0
     assert times == {path: path.stat().st_mtime_ns for path in times}
-    capfd.readouterr()
+
+
+def test_remarks_stay_and_rows_that_are_missing_or_fail_are_reported(
+    lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert compare(lab, "--only", "masked") == 0
+    page = lab.parent / "docs" / "efficiency.md"
 
     # What people have written stays. A row that is added is not run with --measure, and stays in the table.
     remarks = "\n\n## What was learnt\n\nThat two are better than one.\n"
@@ -166,7 +172,7 @@ def test_rows_are_trained_judged_and_timed_and_an_interrupted_comparison_continu
     assert entries["later"]["status"] == "not run" and "psnr" not in entries["later"]
     assert "**not run**" in page.read_text() and page.read_text().endswith(f"|{remarks}")
 
-    # A row that cannot be played so is told of; one whose training fails is, too, and so is who needs it.
+    # A row that cannot be played so is reported, and so is one whose training fails, and one that needs it.
     fused = {"row": ROWS["merged"]["row"] | {"from": "base"}}
     (lab / "fused.yaml").write_text(yaml.safe_dump(fused))
     assert compare(lab, "--only", "fused") == 1

@@ -35,20 +35,13 @@ from train.report.console import say
 class Experiment:
     """The rows of a protocol, each behind those that it needs.
 
-    `players`, `tokenizers`: the runs that are finished, by name; `failed`: why others are not.
+    `finished`: runs by name, in the order of the rows; `failed`: why others are not.
     """
 
     def __init__(self, protocol: Protocol, rows: list[Row]) -> None:
         self.protocol, self.rows = protocol, rows
-        self.players: dict[str, PlayerRun] = {}
-        self.tokenizers: dict[str, TokenizerRun] = {}
+        self.finished: dict[str, Run] = {}
         self.failed: dict[str, str] = {}
-
-    @property
-    def finished(self) -> dict[str, Run]:
-        """Every finished run, in the order of the rows."""
-        found: dict[str, Run] = {**self.players, **self.tokenizers}
-        return {row.name: found[row.name] for row in self.rows if row.name in found}
 
     def carry_out(self, chosen: set[str], again: set[str]) -> Iterator[Run]:
         """Train and judge what is chosen and not finished, or is to be run again; find what else is. A row that fails
@@ -74,8 +67,7 @@ class Experiment:
                 continue
             if found is not None:
                 run.outcome = found
-                kind: dict[str, Any] = self.tokenizers if isinstance(run, TokenizerRun) else self.players
-                kind[row.name] = run
+                self.finished[row.name] = run
                 yield run
 
     def open(self, row: Row, visits: dict[int, Any], chosen: bool) -> Run:
@@ -84,7 +76,8 @@ class Experiment:
             raise UserError(f"it needs {missing[0]}, which is not there")
         if row.stage == "tokenizer":
             return TokenizerRun(self.protocol, row)
-        start, tokens = self.players.get(row.start or ""), self.tokenizers.get(row.tokens or "")
+        start, tokens = (self.finished.get(name or "") for name in (row.start, row.tokens))
+        assert isinstance(start, PlayerRun | None) and isinstance(tokens, TokenizerRun | None)  # see `rows.check`
         if tokens and chosen:
             tokens.encode()
         return PlayerRun(self.protocol, row, start, tokens, visits)
