@@ -89,14 +89,17 @@ def next_frames(model: WorldModel, held_out: SeedContexts) -> Tensor:
 def measure(model: WorldModel, held_out: SeedContexts, teacher: WorldModel | None = None) -> Diagnosis:
     """The figures of a model, and of the teacher that it was distilled from."""
     frames = held_out.frames
-    truth, shown = frames[:, -1], {"tokenizer": round_trip(model, frames), "next_frame": next_frames(model, held_out)}
-    shown["repeat"] = frames[:, -2]
+    truth, rendered = (
+        frames[:, -1],
+        {"tokenizer": round_trip(model, frames), "next_frame": next_frames(model, held_out)},
+    )
+    rendered["repeat"] = frames[:, -2]
     if teacher is not None:
-        shown["teacher"] = next_frames(teacher, held_out)
-    figures = Diagnosis(len(frames), {name: dB(truth, each) for name, each in shown.items()})
+        rendered["teacher"] = next_frames(teacher, held_out)
+    figures = Diagnosis(len(frames), {name: dB(truth, each) for name, each in rendered.items()})
     moving = moves(frames)
     if moving.float().mean() > FEWEST_MOVING:
-        figures.psnr_moving = {name: dB(truth, each, moving) for name, each in shown.items()}
+        figures.psnr_moving = {name: dB(truth, each, moving) for name, each in rendered.items()}
     return figures
 
 

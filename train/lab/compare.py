@@ -102,12 +102,12 @@ def main(arguments: Sequence[str]) -> int:
     out = options.out if options.replace else beside(options.out, entries)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(Path(f"{out}.json"), json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
-    drawn = plot(entries, protocol)
-    if drawn is not None:
-        save_picture(f"{out}.png", drawn)
+    picture = plot(entries, protocol)
+    if picture is not None:
+        save_picture(f"{out}.png", picture)
     page = Path(f"{out}.md")
-    write_atomic(page, markdown(protocol, entries, out.name if drawn else None) + kept_remarks(page))
-    say(f"wrote {out}.json, .md" + (" and .png" if drawn else ""))
+    write_atomic(page, markdown(protocol, entries, out.name if picture else None) + kept_remarks(page))
+    say(f"wrote {out}.json, .md" + (" and .png" if picture else ""))
     if out != options.out:
         say(f"{options.out}.json has more rows, minutes or episodes and stays; --replace puts this table in its place")
     return int(bool(experiment.failed))

@@ -154,9 +154,9 @@ class PlayerRun(Run):
             model.step(state, truth.actions[:1, truth.prompt - 1], self.steps)
         parameters = sum(p.numel() for p in model.dynamics.parameters())
         model = accelerated(model, self.row.play)
-        dream = roll(model, truth, self.steps)
-        score.add(model, truth, dream)
-        save_picture(self.result.with_suffix(".png"), draw(truth, dream))
+        rollout = roll(model, truth, self.steps)
+        score.add(model, truth, rollout)
+        save_picture(self.result.with_suffix(".png"), draw(truth, rollout))
         return {
             "candidate": {name: getattr(self.row, name) for name in TRIED},
             "minutes": self.minutes,

@@ -22,7 +22,7 @@ class Play:
         precision: bits, "auto" as `play.py` chooses them.
         cache, merge: bound of step caching; share of a frame's tokens that are merged.
         compiled, pipelined, onnx: by compiled code, with a thread for the decoder, by ONNX Runtime.
-        players: dreams in one batch.
+        players: rollouts in one batch.
         packed: whether weights are laid out once, as `play.py` does.
     """
 

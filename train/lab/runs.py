@@ -177,7 +177,7 @@ class TokenizerRun(Run):
 
 
 def run_process(command: list[str]) -> int:
-    """Exit status of a process of its own, which is told to save and end when this one is."""
+    """Exit status of a process of its own, which is asked to save and end when this one is."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     child = subprocess.Popen(command)
     try:

@@ -42,8 +42,8 @@ def in_turn(*ticks: Tick, frames: int, seconds: float) -> tuple[float, ...]:
 
 
 def cores_in_use(seconds: float = 2.0) -> float:
-    """How many cores other programs keep busy while this one waits so long; the load where that cannot be told, NaN on
-    Windows, which tells neither."""
+    """How many cores other programs keep busy while this one waits so long; the load where that is not known, NaN on
+    Windows, which has neither."""
     before = _ticks()
     time.sleep(seconds)
     if before is None or (after := _ticks()) is None or after[1] == before[1]:
