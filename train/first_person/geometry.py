@@ -47,10 +47,10 @@ class GeometryModule(StageModule):
         geometry: sizes of the networks and of the memory that they serve.
         lr, weight_decay, optimizer: of the optimiser.
         smooth: weight of the disparity's slope where the picture has none.
-        distant: how many frames from anywhere in the window a target is drawn from as well.
-        steps: pairs of a window that motion is trained on, so that a long window costs it no more.
+        distant: source frames from anywhere in the window for each target.
+        steps: pairs of a window that motion is trained on, whatever the window's length.
         poses: learn motion from recorded poses; `false`: from the pictures alone, together with depth.
-        depth: learn depth; `false` leaves it as `--init` had it, and gives all of the time to motion.
+        depth: learn depth; `false` keeps that of `--init` and gives all of the time to motion.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class GeometryModule(StageModule):
             motion = self.geometry.motion
             for head in (motion.observed, motion.forecast, motion.turn):
                 for weights in head[-1].parameters():
-                    nn.init.zeros_(weights)  # nobody has moved, until pictures say so
+                    nn.init.zeros_(weights)  # steps start at zero
         # In a list, so that the frozen tokenizer is no part of the checkpoint.
         self.frozen = [load_tokenizer(tokenizer)]
         if self.frozen[0].config.temporal:
@@ -105,8 +105,8 @@ class GeometryModule(StageModule):
         checkpoint["config"] = {"geometry": asdict(self.config)}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Without poses, the focal length, one number, is learnt faster than all else, since turns are only as exact as
-        it is; and what reads pairs of pictures more slowly: that something is in the way is rare."""
+        """Without poses, the focal length, one number, learns fastest, since turns are only as exact as it is; and the
+        image branch slowest, since obstacles are rare."""
         if self.poses:
             return make_optimizer(self.geometry, self.optimizer_kind, self.lr, self.weight_decay)
         motion = self.geometry.motion
@@ -127,7 +127,7 @@ class GeometryModule(StageModule):
         return None if self.poses else "geometry without poses changes its step on the way"
 
     def prepare(self, data: Any) -> None:
-        """Find the focal length, and with inertia what steps lead to, once."""
+        """Find the focal length and, with inertia, the free step, once."""
         if data.length < 3:
             raise UserError(f"motion is learnt from windows of 3 frames at least: raise --data.length {data.length}")
         if not self.poses:
@@ -154,7 +154,7 @@ class GeometryModule(StageModule):
                 focal.copy_(focal.abs().clamp(*FOCAL) * focal.sign())
             progress = budget_of(self.trainer).progress(self.trainer)
             self.trying = progress > TRIED_FROM
-            # Steps add up over a window, and so does what is wrong with them: windows grow over the first half.
+            # The errors of steps add up over a window: windows grow over the first half of the training.
             length, grown = batch["latents"].shape[1], min(1.0, 2 * progress)
             length = min(length, round(SHORT + (length - SHORT) * grown))
             batch = {name: batch[name][:, :length] for name in ("latents", "actions")}
@@ -182,9 +182,9 @@ class GeometryModule(StageModule):
         return torch.stack([x.unflatten(0, shape) for x in (frames, grey)], dim=1).flatten(0, 1)
 
     def losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """What is trained on, and its parts: how well sources give a target, and the motion's errors in its units.
+        """The loss and its parts: how well sources give a target, and the motion's errors in its units.
 
-        Those are squared: collisions are rare, and their median is what the buttons say.
+        Motion's errors are squared: collisions are rare, and a median would ignore them.
         """
         latents, actions = batch["latents"], batch["actions"]
         if not self.poses:
@@ -200,28 +200,28 @@ class GeometryModule(StageModule):
         latents, actions, pose = (x[:, : self.steps + 1] for x in (latents, actions, pose))
         motion = self.geometry.motion
         before, now = latents[:, :-1].flatten(0, 1), latents[:, 1:].flatten(0, 1)
-        truth, led = relative(pose[:, :-1], pose[:, 1:]), actions[:, :-1]
+        truth, previous = relative(pose[:, :-1], pose[:, 1:]), actions[:, :-1]
         pair = motion.pair(before, now).unflatten(0, truth.shape[:2])
-        # In play the steps before are what was read off the pictures: half of the windows learn with that. With inertia
-        # the pictures are looked at once more (memory/odometry.py), and little of it is wrong.
+        # In play the past consists of estimated steps: half of the windows learn with these. With inertia they are
+        # corrected by odometry, and their error is small.
         read = (
             truth + motion.unit * truth.new_tensor(READ_ERROR) * torch.randn_like(truth)
             if self.geometry.motion.inertia
-            else motion.reckon(pair, led)
+            else motion.reckon(pair, previous)
         )
         known = torch.where(torch.rand(len(truth), 1, 1, device=self.device) < 0.5, truth, read)
-        past = motion.pasts(known, led)  # of each step and of what comes after the last
-        was = motion.estimate_step(*(x.flatten(0, 1) for x in (pair, led, past[:, :-1]))).view_as(truth)
-        # What comes after the last pair is not in the window.
+        past = motion.pasts(known, previous)  # of each step and of what comes after the last
+        observed = motion.estimate_step(*(x.flatten(0, 1) for x in (pair, previous, past[:, :-1]))).view_as(truth)
+        # The step after the last pair is not in the window.
         following = past[:, 1:-1].flatten(0, 1)
-        coming = motion.predict_step(pair[:, :-1].flatten(0, 1), led[:, 1:].flatten(0, 1), following)
-        was, coming = self.off(was, truth), self.off(coming.view_as(truth[:, 1:]), truth[:, 1:])
+        forecast = motion.predict_step(pair[:, :-1].flatten(0, 1), previous[:, 1:].flatten(0, 1), following)
+        observed, forecast = self.off(observed, truth), self.off(forecast.view_as(truth[:, 1:]), truth[:, 1:])
         if motion.free is not None and not self.geometry.motion.inertia:
-            free = usual_loss(motion, led[:, 1:], past[:, 1:-1], truth[:, 1:])
+            free = usual_loss(motion, previous[:, 1:], past[:, 1:-1], truth[:, 1:])
             loss, figures = loss + 0.1 * free, figures | {"free": free}
-        return loss + 0.1 * (was + coming), figures | {"was": was, "coming": coming}
+        return loss + 0.1 * (observed + forecast), figures | {"was": observed, "coming": forecast}
 
     def off(self, found: Tensor, truth: Tensor) -> Tensor:
-        """How far steps (..., 3) are off: squared, with inertia as `read_off` has it."""
+        """The error of steps (..., 3): squared, or with inertia that of `read_off`."""
         off = (found - truth) / self.geometry.motion.unit
         return read_off(off[..., :2]) if self.geometry.motion.inertia else off.square().mean()

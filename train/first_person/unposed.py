@@ -50,29 +50,30 @@ def unposed_losses(
     target = torch.randint(time, (batch, 1), device=latents_BTChw.device)
     pair = pair_features(motion, latents_BTChw, target, pairs)
     pair = pair if trying else pair.detach()
-    led = actions_BTA[:, :-1]
-    past = motion.pasts(motion.reckon(pair, led), led)
-    was = motion.estimate_step(*(x.flatten(0, 1) for x in (pair, led, past[:, :-1]))).unflatten(0, led.shape[:2])
-    steps = torch.cat((was[..., :2].detach(), was[..., 2:]), -1) if trying else was
+    previous = actions_BTA[:, :-1]
+    past = motion.pasts(motion.reckon(pair, previous), previous)
+    flat = (x.flatten(0, 1) for x in (pair, previous, past[:, :-1]))
+    observed = motion.estimate_step(*flat).unflatten(0, previous.shape[:2])
+    steps = torch.cat((observed[..., :2].detach(), observed[..., 2:]), -1) if trying else observed
     photo, other, rough, disparity = depth_losses(geometry, tokenizer, latents_BTChw, trace(steps), target, distant)
     # A step is predicted from the one before it.
     goal = steps.detach()[:, 1:].flatten(0, 1)
-    known = motion.pasts(steps.detach(), led)[:, 1:-1].flatten(0, 1)
-    coming = motion.predict_step(pair[:, :-1].flatten(0, 1), led[:, 1:].flatten(0, 1), known)
-    coming = ((coming - goal) / motion.unit)[..., :2].square().mean()
+    known = motion.pasts(steps.detach(), previous)[:, 1:-1].flatten(0, 1)
+    forecast = motion.predict_step(pair[:, :-1].flatten(0, 1), previous[:, 1:].flatten(0, 1), known)
+    forecast = ((forecast - goal) / motion.unit)[..., :2].square().mean()
     size = (disparity.mean((1, 2)).log().mean() - math.log(MEAN_DISPARITY)).square()
     moved = steps.detach()[..., :2].norm(dim=-1).mean() / geometry.config.place
-    figures = {"photo": photo, "distant": other, "coming": coming, "size": size, "moved": moved}
+    figures = {"photo": photo, "distant": other, "coming": forecast, "size": size, "moved": moved}
     figures |= {"focal": geometry.focal.detach().clone()}
-    loss = photo + other + smooth * rough + 0.1 * coming + PINNED * size
+    loss = photo + other + smooth * rough + 0.1 * forecast + PINNED * size
     if not trying:
-        return loss + 0.1 * usual_loss(motion, led, past[:, :-1], steps.detach()), figures
+        return loss + 0.1 * usual_loss(motion, previous, past[:, :-1], steps.detach()), figures
     count = min(TRIED, time - 1)
     at = target.clamp_max(time - 1 - count) + torch.arange(count + 1, device=target.device)
     rows = torch.arange(batch, device=target.device)[:, None]
-    actions, past, was = (x[rows, at[:, :-1]].flatten(0, 1) for x in (actions_BTA, past, was))
+    actions, past, observed = (x[rows, at[:, :-1]].flatten(0, 1) for x in (actions_BTA, past, observed))
     goal = best_steps(geometry, tokenizer, latents_BTChw[rows, at], motion.unhindered(actions, past))
-    found = ((was - goal) / motion.unit)[..., :2].square().mean()
+    found = ((observed - goal) / motion.unit)[..., :2].square().mean()
     return loss + 0.1 * found, figures | {"was": found}
 
 

@@ -116,7 +116,7 @@ def fit(cli: StageCLI, stage: str) -> int:
 
 
 def warn_of_other_tokenizer(cli: StageCLI) -> None:
-    """Say so where the pictures of a run are drawn by another tokenizer than its latents came from."""
+    """Warn where another tokenizer than the latents' own decodes a run's pictures."""
     frozen = getattr(cli.model, "frozen", [])
     if not frozen or not isinstance(cli.datamodule, LatentDataModule):
         return

@@ -40,14 +40,14 @@ STAGES: dict[str, tuple[type[pl.LightningModule], type[StreamDataModule]]] = {
     "dynamics": (DynamicsModule, LatentDataModule),
     "distill": (DistillModule, LatentDataModule),
 }
-# What the data tells and the module needs, as (attribute of the data module, argument of the module).
+# Arguments of the module that come from the data, as (attribute of the data module, argument of the module).
 LINKS = {
     "tokenizer": [("height", "tokenizer.height"), ("width", "tokenizer.width")],
     "geometry": [("latent_shape", "latent_shape"), ("actions", "actions")],
     "dynamics": [("latent_shape", "latent_shape"), ("levels", "levels"), ("actions", "actions")],
     "distill": [("latent_shape", "latent_shape"), ("levels", "levels"), ("actions", "actions")],
 }
-# Flags that would train badly, and without a word, if they were out of these bounds.
+# Out of these bounds a flag would train badly without a message.
 BOUNDS = [
     ("model.lr", 0, math.inf),
     ("model.weight_decay", 0, math.inf),
@@ -115,7 +115,7 @@ class StageCLI(LightningCLI):
             parser.link_arguments("model.dynamics.aligned", "data.aligned")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses our list, so that what stands behind `python -m train` is not read twice.
+        """Parses `self.arguments` instead of the command line.
 
         With `--init` the network has the sizes of that checkpoint, whatever the file says; flags still win.
         """
@@ -145,7 +145,7 @@ class StageCLI(LightningCLI):
             self.shortened = shorten(self.config, self.stage)
 
     def instantiate_classes(self) -> None:
-        """As the parent; values that do not go together are the user's to mend."""
+        """As the parent; `UserError` for values that do not fit each other."""
         try:
             super().instantiate_classes()
         except ValueError as error:
@@ -176,7 +176,7 @@ class StageCLI(LightningCLI):
         return Path(self.config.runs, self.config.name, self.stage)
 
     def core_callbacks(self) -> list[Callback]:
-        """What decides how training goes, in the order in which it must run."""
+        """The callbacks that decide how training goes, in the order in which they must run."""
         config: Namespace = self.config
         return [
             StepSeed(int(config.seed_everything)),
@@ -189,10 +189,10 @@ class StageCLI(LightningCLI):
 
 
 class Reading(StageCLI):
-    """The same without opening anything."""
+    """The same, without opening data or building networks."""
 
     def instantiate_classes(self) -> None:
-        """Nothing is made."""
+        """Nothing."""
 
 
 def read_stage(
@@ -221,7 +221,7 @@ def as_flags(config: str | Path | None, values: Mapping[str, Any]) -> list[str]:
 
 
 def shorten(config: Namespace, stage: str) -> str:
-    """Make windows as short as most episodes are, with all that depends on their length; what to say of it, if any.
+    """Shorten windows to the length of most episodes, with all that depends on it; returns a message, if any.
 
     Without latents there is nothing to do: the data module says that they are missing.
     """
