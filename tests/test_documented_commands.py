@@ -121,6 +121,7 @@ def shrunk(words: Sequence[str], folder: Path) -> list[str]:
     return words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", QUICK.values(), ids=" ".join)
 def test_a_quick_command_runs(words: tuple[str, ...], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)

@@ -22,6 +22,7 @@ from train.first_person import draw_views as drawing
 from train.stages.dynamics import DynamicsModule
 
 
+@pytest.mark.slow
 def test_training_is_shown_what_play_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The views written for an episode are those that the world draws as it goes along."""
     for name in ("HIDDEN", "MISSING", "WRONG"):
@@ -60,6 +61,7 @@ def test_training_is_shown_what_play_is_shown(tmp_path: Path, monkeypatch: pytes
     assert same < 0.5 * others  # small pictures are rounded, and untrained depths are rough
 
 
+@pytest.mark.slow
 def test_episodes_are_drawn_together_as_each_alone(tmp_path: Path) -> None:
     record(tmp_path / "maze", "maze?size=7", "wanderer", 130, seed=3, episode_frames=70)
     world = tiny_world(recall=True)

@@ -23,6 +23,8 @@ from game_wm.play.files import folder  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
 from game_wm.play.window import chooser, display, help, overlays, paint, window  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 SIZES = [
     (1920, 1080),
     (1024, 768),

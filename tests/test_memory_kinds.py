@@ -28,6 +28,8 @@ from train.data.windows import LatentStore, Span
 from train.first_person.draw_views import draw_views
 from train.stages.cli import run_stage
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 # What only some memories have. A condition on one of these asks which memory there is.
 KIND = {"geometry", "episodic", "recall", "warp", "aligned", "atlas", "obstacles", "recent", "trail", "placed", "grows",

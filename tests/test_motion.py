@@ -41,6 +41,7 @@ def test_the_past_is_told_as_the_player_stands() -> None:
     assert torch.equal(motion.past(steps[:, :0], actions[:, :0]), torch.zeros(1, 10))
 
 
+@pytest.mark.slow
 def test_who_slides_to_a_halt_is_foreseen_from_poses_alone() -> None:
     motion = Motion(MemoryConfig(actions=2, inertia=True, exact=True, place=1.0))
 
@@ -68,6 +69,7 @@ def test_who_slides_to_a_halt_is_foreseen_from_poses_alone() -> None:
     assert (came == found)[~stopped].all(1).float().mean() > 0.8
 
 
+@pytest.mark.slow
 def test_depth_is_learnt_from_what_a_game_knows() -> None:
     """Pictures of walls whose first channel tells how near they are."""
     torch.manual_seed(0)

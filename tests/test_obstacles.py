@@ -33,6 +33,8 @@ from game_wm.world import WorldModel
 from train.data.windows import Span
 from train.first_person.obstacles import Hindered, fit, hindered_steps, main, off_by, perturbed_end
 
+pytestmark = pytest.mark.slow
+
 PLACES = Places(side=2.0, headings=8)
 RADIUS = 0.3  # of the player, in places
 

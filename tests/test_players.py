@@ -96,6 +96,7 @@ def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[Any]]]:
     pygame.display.quit()
 
 
+@pytest.mark.slow
 def test_a_window_that_does_not_come_leaves_the_folder_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDL_VIDEODRIVER", "nonsense")
     with pytest.raises(UserError, match="use --player explorer or random"):
@@ -109,6 +110,7 @@ def key(kind: int, code: int) -> Any:
     return pygame.event.Event(kind, key=code)
 
 
+@pytest.mark.slow
 def test_a_human_plays_by_keys_and_stops_with_escape(tmp_path: Path, keyboard: list[list[Any]]) -> None:
     keyboard += [[]] * 3 + [[key(pygame.KEYDOWN, pygame.K_LEFT)]] + [[]] * 4 + [[key(pygame.KEYDOWN, pygame.K_RIGHT)]]
     keyboard += [[], [key(pygame.KEYUP, pygame.K_RIGHT)], [key(pygame.KEYUP, pygame.K_LEFT)]]
