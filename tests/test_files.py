@@ -18,12 +18,13 @@ torch = pytest.importorskip("torch")
 from PIL import Image  # noqa: E402
 from tiny import tiny_checkpoint  # noqa: E402
 
-from data_collect import files, shards  # noqa: E402
+from data_collect import files  # noqa: E402
 from data_collect.dataset import Dataset  # noqa: E402
 from data_collect.errors import UserError  # noqa: E402
 from data_collect.files import Part, append_line, save_picture, whole  # noqa: E402
 from data_collect.recording.mp4 import VideoWriter  # noqa: E402
 from data_collect.recording.record import record  # noqa: E402
+from data_collect.shards import writer  # noqa: E402
 from data_collect.shards.chunk import Chunk  # noqa: E402
 from data_collect.shards.inspect import contact_sheet  # noqa: E402
 from game_wm import checkpoint as checkpoints  # noqa: E402
@@ -83,8 +84,8 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
     write, ftruncate = os.write, os.ftruncate
     monkeypatch.setattr(files, "open", opened, raising=False)
-    monkeypatch.setattr(shards.os, "write", lambda file, data: write(file, data[: disk.take(len(data))]))
-    monkeypatch.setattr(shards.os, "ftruncate", cut)
+    monkeypatch.setattr(writer.os, "write", lambda file, data: write(file, data[: disk.take(len(data))]))
+    monkeypatch.setattr(writer.os, "ftruncate", cut)
     return disk
 
 
