@@ -80,6 +80,6 @@ def from_recording(checkpoint: Checkpoint, folder: str | Path) -> Checkpoint:
         if all(chunk.pose is not None for chunk in chunks):
             poses.append(np.concatenate([chunk.pose for chunk in chunks if chunk.pose is not None])[:frames])
     shown, actions = (torch.from_numpy(np.stack(part)) for part in zip(*found))
-    placed = dataset.game == checkpoint.game and len(poses) == len(found)
-    poses_EP3 = torch.from_numpy(np.stack(poses)).float() if placed else None
+    have_poses = dataset.game == checkpoint.game and len(poses) == len(found)
+    poses_EP3 = torch.from_numpy(np.stack(poses)).float() if have_poses else None
     return replace(checkpoint, contexts_frames=shown, contexts_actions=actions, contexts_poses=poses_EP3)
