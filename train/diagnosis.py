@@ -89,8 +89,8 @@ def next_frames(model: WorldModel, held_out: SeedContexts) -> Tensor:
 def measure(model: WorldModel, held_out: SeedContexts, teacher: WorldModel | None = None) -> Diagnosis:
     """The figures of a model, and of the teacher that it was distilled from."""
     frames = held_out.frames
-    truth, rendered = frames[:, -1], {"tokenizer": round_trip(model, frames), "repeat": frames[:, -2]}
-    rendered["next_frame"] = next_frames(model, held_out)
+    truth, rendered = frames[:, -1], {"tokenizer": round_trip(model, frames)}
+    rendered |= {"next_frame": next_frames(model, held_out), "repeat": frames[:, -2]}
     if teacher is not None:
         rendered["teacher"] = next_frames(teacher, held_out)
     figures = Diagnosis(len(frames), {name: dB(truth, each) for name, each in rendered.items()})
