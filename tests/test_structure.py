@@ -29,7 +29,6 @@ TOO_LONG: set[str] = {
     "game_wm/memory/first_person/episodic.py:EpisodicMemory",
     "tests/odd_games.py",
     "tests/test_acceleration.py",
-    "tests/test_compare.py:test_rows_are_trained_judged_and_timed_and_an_interrupted_comparison_continues",
     "tests/test_evaluation.py",
     "tests/test_games.py",
     "tests/test_memory.py",
