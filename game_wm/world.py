@@ -1,6 +1,10 @@
-"""The functional core of a dream: `start` from a prompt, `step` by an action, all state explicit.
+"""One frame of a dream: `start` makes a state from a prompt, `step` takes an action and gives the next frame.
 
-Legend: B players, P prompt frames, H, W pixels, C channels and h, w grid of a latent, A action vector.
+The state holds everything that a dream is, and `step` changes it in place; `state.clone()` branches. A *frame* is one
+picture of play. Generating it takes `steps` calls of the denoiser. Memory's *step* is the predicted motion of the player.
+
+Legend: B players, P prompt frames, H, W pixels, C channels and h, w grid of a latent, A action vector, M channels of the
+views.
 """
 
 from __future__ import annotations
@@ -26,8 +30,8 @@ from game_wm.state import WorldState
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """Everything needed to build the network: `steps` is the number of denoiser calls a frame in play, `memory` the
-    configuration of its memory, of any kind (`memory/registry.py`), which gives the views that the dynamics reads."""
+    """Everything needed to build the network. `steps`: denoiser calls a frame in play. `memory`: the configuration of a
+    kind of memory (`memory/registry.py`), None for a model without long memory."""
 
     tokenizer: TokenizerConfig
     dynamics: DynamicsConfig
@@ -41,7 +45,9 @@ class WorldConfig:
         if self.dynamics.levels != self.tokenizer.levels:
             raise ValueError("the dynamics was trained on latents of another tokenizer")
         if self.tokenizer.temporal and self.memory is not None:
-            raise ValueError("memory draws single frames, which a temporal tokenizer does not code: leave one out")
+            raise ValueError(
+                "memory draws single frames, and a temporal tokenizer cannot encode a frame alone: leave one out"
+            )
         if self.dynamics.trunk not in self.objective.trunks:
             raise ValueError(
                 f"{self.objective.kind} takes the trunk {' or '.join(self.objective.trunks)}, not {self.dynamics.trunk}"
@@ -83,7 +89,7 @@ def frame_noise(seeds_B: Tensor, frames_B: Tensor, shape: tuple[int, ...]) -> Te
 class FrameParts:
     """The four functions that a frame of play is made of, in the order of their calls.
 
-    An acceleration puts others in their place, all at once: `model.parts = replace(model.parts, decode=...)`.
+    An acceleration replaces some of them: `model.parts = replace(model.parts, decode=...)`.
     """
 
     views: Callable[[WorldState, Tensor], tuple[Any, Tensor | None]]  # `WorldModel.render_views`
@@ -109,7 +115,7 @@ class WorldModel(nn.Module):
         self.parts = self.own_parts()
 
     def own_parts(self) -> FrameParts:
-        """The parts as this class has them: no acceleration has replaced any."""
+        """The parts without any acceleration."""
         return FrameParts(self.render_views, self.denoise, self.decode, self.commit_frame)
 
     def autocast(self) -> torch.autocast:
@@ -169,7 +175,7 @@ class WorldModel(nn.Module):
         return self.start_latents(latents, actions_BPA, seeds, frames_BPHWC, poses_BP3)
 
     def begin(self, frames_PHWC: Tensor, actions_PA: Tensor, seed: int, poses_P3: Tensor | None = None) -> WorldState:
-        """The same for one player, wherever his prompt lies."""
+        """The same for one player; the prompt may lie on any device."""
         device = next(self.parameters()).device
         prompt = frames_PHWC[None].to(device), actions_PA[None].to(device), torch.tensor([seed], device=device)
         return self.start(*prompt, None if poses_P3 is None else poses_P3[None].to(device))
@@ -183,7 +189,7 @@ class WorldModel(nn.Module):
         frames_BPHWC: Tensor | None = None,
         poses_BP3: Tensor | None = None,
     ) -> WorldState:
-        """The same from latents (B, P, C, h, w). Memory keeps their frames, or what they decode to."""
+        """The same from latents (B, P, C, h, w). Memory stores `frames`; without them, what the latents decode to."""
         with self.autocast():
             dynamics = self.dynamics.start(latents_BPCHW, actions_BPA)
             memory = self.memory.start(
@@ -194,8 +200,8 @@ class WorldModel(nn.Module):
     # --- the parts of a frame, see `FrameParts` ---
 
     def render_views(self, state: WorldState, action_BA: Tensor) -> tuple[Any, Tensor | None]:
-        """The step that this action is expected to lead to, as memory has it, and the views (B, V * (C + COVER), h, w)
-        from there; None in a network without views."""
+        """The motion that memory predicts for this action, and the views (B, M, h, w) drawn from the pose it leads to;
+        no views (None) where the network reads none."""
         step = self.memory.foresee(state.memory, action_BA)
         with self.autocast():
             return step, self.memory.views(state.memory, step, self.tokenizer)
@@ -209,15 +215,15 @@ class WorldModel(nn.Module):
         steps: int,
         call: DenoiserCall | None = None,
     ) -> Tensor:
-        """The frame's latent (B, C, h, w) by a walk of `steps` denoiser calls from noise; `call`: what makes one of
-        them, `Dynamics.denoise` if None."""
+        """The frame's latent (B, C, h, w), from noise by `steps` denoiser calls. `call` is the function that makes one
+        call; `Dynamics.denoise` if None."""
         with self.autocast():
             return self.dynamics.generate(
                 state.dynamics, action_BA, noise_BCHW, steps, self.config.objective, views, call
             ).float()
 
     def commit_frame(self, state: WorldState, step: Any, frame: Frame) -> tuple[Tensor, Tensor]:
-        """Read a finished frame into the state, in place; all but storing it in memory for good.
+        """Read a finished frame into the state, in place. `Memory.store` then keeps it for good.
 
         Returns rewards (B,) and termination probabilities (B,).
         """
@@ -268,7 +274,7 @@ class WorldModel(nn.Module):
 
 
 def unet(model: WorldModel) -> Denoiser:
-    """The denoiser of a model that has one; `UserError` for one of tokens."""
+    """The U-Net of a model; `UserError` if a transformer over tokens draws its frames."""
     denoiser = model.dynamics.denoiser
     if not isinstance(denoiser, Denoiser):
         raise UserError("this model draws frames token by token with a transformer: what was asked for is for U-Nets")

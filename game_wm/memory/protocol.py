@@ -8,12 +8,12 @@
     memory.store(state)                                 # and kept for good
 
 Play (`world.py`), own rollouts (`train/stages/rollout.py`) and the drawing of training views
-(`train/first_person/draw_views.py`) call the same object, so that a network is shown in play what it learnt from. A
-kind of memory is one class here and one line in `registry.py`.
+(`train/first_person/draw_views.py`) call the same object, so play shows a network what training showed it. A kind of
+memory is one class of this protocol and one line in `registry.py`.
 
-A state is a dataclass of tensors (or of such dataclasses), the player first in each; a step is a NamedTuple of tensors:
-so both can be saved, stacked, cut and compiled by whoever holds them. Networks run at the precision of the caller's
-autocast; arithmetic whose rounding would add up turns it off.
+A state is a dataclass of tensors (or of such dataclasses) whose first axis is the player; a step is a NamedTuple of
+tensors. So both can be saved, stacked, split and compiled from outside. Networks run under the caller's autocast. Sums
+over many frames turn it off, since their rounding errors would grow.
 
 Legend: B players, P prompt frames, H, W picture, C channels, h, w latent grid, M channels of the views, A action
 vector, R pictures that are recalled.
@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 
 
 class Prompt(NamedTuple):
-    """Recorded frames that a dream begins with, or that training reads: `latents` (B, P, C, h, w); `actions`
-    (B, P - 1 or more, A), of which number t led to frame t + 1; their `frames` uint8 (B, P, H, W, 3), decoded from the
-    latents where they are not given; `poses` (B, P, 3), where the game tells them."""
+    """Recorded frames that a dream begins with, or that training reads.
+
+    `latents` (B, P, C, h, w). `actions` (B, P - 1 or more, A): action t leads from frame t to frame t + 1. `frames` uint8
+    (B, P, H, W, 3): decoded from the latents if None. `poses` (B, P, 3): None if the game does not know them.
+    """
 
     latents: Tensor
     actions: Tensor
@@ -57,10 +59,13 @@ class Frame(NamedTuple):
 
 
 class Recalled(NamedTuple):
-    """What memory gives for one player's next frame, to be looked at: the recalled `pictures` uint8 (R, H, W, 3) and
-    their `ages` in frames (R,), `NEVER` or more for those known before play; the `view` drawn from them uint8 (H, W, 3)
-    and where it is drawn, `known` bool (H, W); and where the frames that are kept were seen, `trail` (n, 2) from the
-    player's own position: to the right and ahead, in sides of a place."""
+    """What memory shows of one player's next frame, for a person to look at.
+
+    `pictures` uint8 (R, H, W, 3): the stored frames that are used. `ages` (R,): how many frames ago each was seen; from
+    `NEVER` on, it was known before play. `view` uint8 (H, W, 3): drawn from them. `known` bool (H, W): the pixels that
+    are drawn. `trail` (n, 2): where stored frames were seen from, right and ahead of the player; the unit is the side of
+    a place (`first_person/episodic.py`).
+    """
 
     pictures: Tensor
     ages: Tensor
@@ -84,15 +89,15 @@ class Memory(ABC, nn.Module):
     Step: ClassVar[Any] = None
     needs_pictures: ClassVar[bool] = True  # whether it needs the picture of every frame
     config: Any = None  # of the kind's `Config`
-    grows: bool = False  # whether the state's size does: it then plays alone, uncompiled, and cannot be rewound
-    placed: bool = False  # whether a prompt's poses are made use of
-    reaches_back: bool = False  # whether it holds more than the last frames: long prompts pay, there is much to inspect
-    packed: ClassVar[tuple[str, ...]] = ()  # prefixes of the tensors that a checkpoint file holds in another form
+    grows: bool = False  # the state's size grows: experiments only, in a batch of one, not compiled, not rewound
+    placed: bool = False  # it uses the poses of a prompt
+    reaches_back: bool = False  # it holds more than the last frames, so a longer prompt is worth its time
+    packed: ClassVar[tuple[str, ...]] = ()  # prefixes of tensors that a checkpoint file holds compressed
 
     @classmethod
     @abstractmethod
     def build(cls, config: Any, dynamics: DynamicsConfig) -> Memory:
-        """A memory of these sizes for a network of those."""
+        """A memory with the sizes of `config`, for a network with those of `dynamics`."""
 
     @abstractmethod
     def start(self, prompt: Prompt, tokenizer: Tokenizer) -> Any:
@@ -108,11 +113,11 @@ class Memory(ABC, nn.Module):
 
     @abstractmethod
     def commit(self, state: Any, step: Any, frame: Frame) -> None:
-        """Take a finished frame in, in place; all but `store`."""
+        """Read a finished frame into the state, in place, except for what `store` does."""
 
     def store(self, state: Any) -> None:
-        """Keep the last frame for good, in place. Apart from `commit`, which may be compiled: compiled code would copy
-        the whole store for one frame of it."""
+        """Write the last frame into the long-term store, in place. It is not part of `commit`, because that may be
+        compiled, and compiled code would copy the whole store to change one entry."""
 
     def settle(self, state: Any, step: Any, latent_BChw: Tensor) -> Tensor:
         """A generated latent, corrected by what is known of the step."""
@@ -125,21 +130,23 @@ class Memory(ABC, nn.Module):
     # --- training ---
 
     def start_window(self, window: Prompt, at: int, tokenizer: Tokenizer) -> tuple[Any, Sequence[Any] | None]:
-        """The state after the first `at` frames of a recorded window, and the steps to the frames from there on where
-        training takes them from the recording; None where they are foreseen."""
+        """The state after the first `at` frames of a recorded window, and the steps to the later frames as recorded;
+        None instead of steps where training predicts them as play does."""
         return self.start(window.part(slice(at)), tokenizer), None
 
     def for_recordings(self, aligned: bool) -> Memory:
-        """The same as it draws the views of whole episodes, for any network; `aligned` as the network is."""
+        """The memory that draws training views over whole episodes, once for all networks that read them. `aligned`:
+        whether those networks draw a frame from the pose that was predicted."""
         return self
 
     def for_network(self, dynamics: DynamicsConfig) -> Memory:
-        """The same for another network, as it reads it."""
+        """This memory's weights, with the views that another network reads."""
         return self
 
     def within_window(self) -> Memory:
-        """The part of this memory that the few frames of a training window suffice for: own rollouts renew its views,
-        the last ones that the network reads; the others stay as they were drawn over the whole episode."""
+        """The part of this memory that needs no more past than a training window holds. Own rollouts draw its views anew
+        from generated frames; they are the last channels of the views. The other channels stay as they were drawn over
+        the whole episode."""
         return self
 
     # --- what the rest of the program asks ---
@@ -162,20 +169,20 @@ class Memory(ABC, nn.Module):
         return {}
 
     def usual_length(self, state: Any, action_1A: Tensor) -> float | None:
-        """How far this action usually moves the only player; None where memory does not know positions."""
+        """How far this action usually moves the player (a batch of one); None if memory knows no positions."""
         return None
 
     def last_length(self, state: Any) -> float:
-        """How far the last action did, where `usual_length` tells."""
+        """How far the last action moved the player, in the unit of `usual_length`."""
         raise NotImplementedError
 
     def weights(self) -> list[Tensor]:
-        """What its views depend on, beside the frames."""
+        """The tensors that its views depend on: training views are drawn anew where one has changed."""
         return list(self.state_dict().values())
 
 
 class NoMemory(Memory):
-    """The memory of a model without one."""
+    """The null memory, of a model that remembers only its window."""
 
     needs_pictures = False
 

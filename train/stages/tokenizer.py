@@ -28,9 +28,10 @@ class TokenizerModule(StageModule):
         perceptual: weight of the EfficientNet-Lite0 feature distance, on `perceptual_share` of every batch.
         edges: weight of the L1 distance between picture gradients.
         scale_penalty: weight of the latents' mean square, which keeps their scale near that of the noise.
-        equivariance: share of every batch whose latents and targets are shifted together by a fraction of a cell.
-        halved: share of every batch whose latents, two by two cells averaged, must decode to the frame at half its
-            resolution (EQ-VAE, Kouzelis et al., 2025), as the coarse stage of a cascade asks for.
+        equivariance: share of every batch whose latents and targets are shifted together, by up to two cells in steps of
+            a pixel.
+        halved: share of every batch on which latents averaged over two by two cells must decode to the frame at half its
+            resolution (EQ-VAE, Kouzelis et al., 2025). The coarse stage of a cascade needs it.
     """
 
     def __init__(
@@ -50,11 +51,11 @@ class TokenizerModule(StageModule):
         self.perceptual, self.perceptual_share, self.edges = perceptual, perceptual_share, edges
         self.scale_penalty, self.equivariance, self.halved = scale_penalty, equivariance, halved
         if tokenizer.levels and (equivariance or halved):
-            raise UserError("between cells there are no codes: with levels, leave equivariance and halved at 0")
+            raise UserError("codes cannot be shifted or averaged: with levels, leave equivariance and halved at 0")
         if halved and any(cells % 2 for cells in tokenizer.grid):
             raise UserError(f"two by two cells do not divide a grid of {tokenizer.grid}: leave --model.halved at 0")
         self.tokenizer = Tokenizer(tokenizer)
-        # In a list, so that the frozen network, which comes from its package, is no part of the checkpoint.
+        # In a list, so that it is no submodule: its frozen weights come from a package and stay out of checkpoints.
         self.features = [Features()] if perceptual else []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -97,10 +98,11 @@ class TokenizerModule(StageModule):
         return loss
 
     def encode_row(self, frames_BHWC: Tensor) -> tuple[Tensor, Tensor]:
-        """The target images (B, 3, H, W), and their raw latents with those before them (B, T, C, h, w)."""
+        """Target images (B, 3, H, W), and the latents before normalisation (B, T, C, h, w) of each and of the T - 1 frames
+        before it (T = 1 unless the tokenizer is temporal)."""
         row = Tokenizer.to_unit(frames_BHWC if frames_BHWC.ndim == 5 else frames_BHWC[:, None])
         still = len(row) // 8 * self.tokenizer.config.temporal
-        if still:  # as at an episode's start, where a frame stands in for the one before it
+        if still:  # an eighth of a temporal batch stands still, as the first frame of an episode does
             row = torch.cat((row[:still, -1:].expand_as(row[:still]), row[still:]))
         return row[:, -1].contiguous(memory_format=torch.channels_last), self.tokenizer.raw(row)
 
@@ -110,7 +112,7 @@ class TokenizerModule(StageModule):
         return row[:, -1], self.tokenizer(row).float().clamp(-1, 1)
 
     def sample(self, frames_BHWC: Tensor) -> Tensor:
-        """uint8 (2 B, 1, H, W, 3): truth and reconstruction in turn, of eight frames."""
+        """uint8 (2 N, 1, H, W, 3): truth and reconstruction in turn, of N <= 8 frames of the batch."""
         pairs = self.reconstruct(frames_BHWC[:: max(1, len(frames_BHWC) // 8)][:8])
         return torch.stack([Tokenizer.to_frames(x) for x in pairs], dim=1).flatten(0, 1)[:, None]
 
