@@ -1,10 +1,11 @@
 """One frame of a dream: `start` makes a state from a prompt, `step` takes an action and gives the next frame.
 
 The state holds everything that a dream is, and `step` changes it in place; `state.clone()` branches. A *frame* is one
-picture of play. Generating it takes `steps` calls of the denoiser. Memory's *step* is the predicted motion of the player.
+picture of play. Generating it takes `steps` calls of the denoiser. Memory's *step* is the predicted motion of the
+player.
 
-Legend: B players, P prompt frames, H, W pixels, C channels and h, w grid of a latent, A action vector, M channels of the
-views.
+Legend: B players, P prompt frames, H, W pixels, C channels and h, w grid of a latent, A action vector, M channels of
+the views.
 """
 
 from __future__ import annotations

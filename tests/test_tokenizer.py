@@ -159,7 +159,7 @@ def test_a_temporal_world_plays_what_its_latents_say() -> None:
         outcome, state = world.step(state, actions[:, t])
         assert torch.equal(outcome.frames, world.decode(state.dynamics.latents[:, -1], before))
     assert WorldConfig.from_dict(world.config.to_dict()) == world.config
-    with pytest.raises(ValueError, match="single frames, which a temporal tokenizer does not code"):
+    with pytest.raises(ValueError, match="single frames, and a temporal tokenizer cannot encode"):
         replace(tiny_config(recall=True), tokenizer=world.config.tokenizer)
 
 

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 class Prompt(NamedTuple):
     """Recorded frames that a dream begins with, or that training reads.
 
-    `latents` (B, P, C, h, w). `actions` (B, P - 1 or more, A): action t leads from frame t to frame t + 1. `frames` uint8
-    (B, P, H, W, 3): decoded from the latents if None. `poses` (B, P, 3): None if the game does not know them.
+    `latents` (B, P, C, h, w). `actions` (B, P - 1 or more, A): action t leads from frame t to frame t + 1. `frames`
+    uint8 (B, P, H, W, 3): decoded from the latents if None. `poses` (B, P, 3): None if the game does not know them.
     """
 
     latents: Tensor
@@ -63,8 +63,8 @@ class Recalled(NamedTuple):
 
     `pictures` uint8 (R, H, W, 3): the stored frames that are used. `ages` (R,): how many frames ago each was seen; from
     `NEVER` on, it was known before play. `view` uint8 (H, W, 3): drawn from them. `known` bool (H, W): the pixels that
-    are drawn. `trail` (n, 2): where stored frames were seen from, right and ahead of the player; the unit is the side of
-    a place (`first_person/episodic.py`).
+    are drawn. `trail` (n, 2): where stored frames were seen from, right and ahead of the player; the unit is the side
+    of a place (`first_person/episodic.py`).
     """
 
     pictures: Tensor
@@ -144,8 +144,9 @@ class Memory(ABC, nn.Module):
         return self
 
     def within_window(self) -> Memory:
-        """The part of this memory that needs no more past than a training window holds. Own rollouts draw its views anew
-        from generated frames; they are the last channels of the views. The other channels stay as they were drawn over
+        """The part of this memory that needs no more past than a training window holds. Own rollouts draw its views
+        anew from generated frames; they are the last channels of the views. The other channels stay as they were drawn
+        over
         the whole episode."""
         return self
 
