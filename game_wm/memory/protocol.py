@@ -146,8 +146,7 @@ class Memory(ABC, nn.Module):
     def within_window(self) -> Memory:
         """The part of this memory that needs no more past than a training window holds. Own rollouts draw its views
         anew from generated frames; they are the last channels of the views. The other channels stay as they were drawn
-        over
-        the whole episode."""
+        over the whole episode."""
         return self
 
     # --- what the rest of the program asks ---

@@ -28,12 +28,10 @@ class TokenizerModule(StageModule):
         perceptual: weight of the EfficientNet-Lite0 feature distance, on `perceptual_share` of every batch.
         edges: weight of the L1 distance between picture gradients.
         scale_penalty: weight of the latents' mean square, which keeps their scale near that of the noise.
-        equivariance: share of every batch whose latents and targets are shifted together, by up to two cells in steps
-        of
-            a pixel.
-        halved: share of every batch on which latents averaged over two by two cells must decode to the frame at half
-        its
-            resolution (EQ-VAE, Kouzelis et al., 2025). The coarse stage of a cascade needs it.
+        equivariance: share of every batch whose latents and targets are shifted together, by up to two cells in
+            steps of a pixel.
+        halved: share of every batch on which latents averaged over two by two cells must decode to the frame
+            at half its resolution (EQ-VAE, Kouzelis et al., 2025). The coarse stage of a cascade needs it.
     """
 
     def __init__(
@@ -101,8 +99,7 @@ class TokenizerModule(StageModule):
 
     def encode_row(self, frames_BHWC: Tensor) -> tuple[Tensor, Tensor]:
         """Target images (B, 3, H, W), and the latents before normalisation (B, T, C, h, w) of each and of the T - 1
-        frames
-        before it (T = 1 unless the tokenizer is temporal)."""
+        frames before it (T = 1 unless the tokenizer is temporal)."""
         row = Tokenizer.to_unit(frames_BHWC if frames_BHWC.ndim == 5 else frames_BHWC[:, None])
         still = len(row) // 8 * self.tokenizer.config.temporal
         if still:  # an eighth of a temporal batch stands still, as the first frame of an episode does
