@@ -146,3 +146,19 @@ def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     values[:, 0], values[:, 1] = (np.arange(500) // 50)[:, None, None], (np.arange(500) % 50)[:, None, None]
     np.save(path, values)
     return folder
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluation plays the game of toy.py."""
+    from toy import install
+
+    install(monkeypatch)
+
+
+@pytest.fixture
+def ring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluation plays the game of ring.py."""
+    from ring import install
+
+    install(monkeypatch)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from data_collect.schema import ActionSchema
+from game_wm.memory.protocol import NoMemory
 from game_wm.world import Outcome
 
 SIZE = 32  # pixels of a side
@@ -69,7 +70,7 @@ class FakeModel(nn.Module):
     steps = 1
     low_precision = quantised = compiled = False
     compiling = None
-    memory = SimpleNamespace(reaches_back=False, grows=False)
+    memory = NoMemory()
 
     def start(self, frames: Tensor, actions: Tensor, seeds: Tensor, poses: Tensor | None = None) -> Any:
         raise NotImplementedError

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from fakes import Repeats
+from toy import measured
 
 from data_collect import games
 from data_collect.errors import UserError
@@ -17,7 +18,6 @@ from game_wm.evaluation.options import Options
 from game_wm.evaluation.report import card as cards
 from game_wm.evaluation.report import page as pages
 from game_wm.evaluation.truth.game import Pace
-from tests.test_evaluation import measured
 
 pytestmark = pytest.mark.slow
 

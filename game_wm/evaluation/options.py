@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data_collect.errors import UserError
+from game_wm.library import reference
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -96,5 +97,6 @@ class Options:
         """
         if self.window is not None and not self.window.is_file():
             raise UserError(f"--window {self.window}: no such file")
-        beside = checkpoint.with_name(f"{checkpoint.stem}-window.safetensors") if checkpoint else None
-        return self.window or (beside if beside and beside.is_file() else None)
+        if self.window is not None or checkpoint is None:
+            return self.window
+        return reference(checkpoint, f"{checkpoint.stem}-window.safetensors")

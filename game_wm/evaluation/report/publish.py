@@ -20,6 +20,7 @@ from data_collect.files import save_picture
 from game_wm.evaluation.options import EPISODES, Found, Options
 from game_wm.evaluation.report.card import file_hash, merge, read, same, tidy, without, write
 from game_wm.evaluation.report.page import markdown
+from game_wm.evaluation.rollout import memory_of
 from game_wm.library import reference
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def make_card(
         "trained": checkpoint.trained,
         "weights": weights,
     }
-    head |= checkpoint.model.memory.about()
+    head |= memory_of(checkpoint.model).about()
     teacher = reference(checkpoint.path, f"{checkpoint.path.stem}-teacher.json")
     head |= {"teacher": teacher.name} if teacher else {}
     head |= {"notice": said} if (said := games.notice(checkpoint.game)) else {}
