@@ -59,6 +59,7 @@ class Playing:
 
     games: list[Any]
     frames: Tensor
+    memory: None = None
 
     def clone(self) -> Playing:
         return copy.deepcopy(self)

@@ -24,10 +24,6 @@ STOREYS = (
 )
 FUNCTION_LINES, CLASS_LINES, FILE_LINES = 60, 250, 350
 FILES_AT_TOP_OF_TRAIN, FILES_OF_A_FOLDER = 8, 12
-# What is longer than that today. Whoever shortens one takes its row out; nothing is added.
-TOO_LONG: set[str] = {
-    "tests/test_compare.py:test_rows_are_trained_judged_and_timed_and_an_interrupted_comparison_continues",
-}
 
 Graph = dict[str, set[str]]
 
@@ -157,6 +153,4 @@ def too_long() -> dict[str, int]:
 
 
 def test_nothing_is_longer_than_can_be_read_at_once() -> None:
-    found = too_long()
-    assert {name: lines for name, lines in found.items() if name not in TOO_LONG} == {}
-    assert TOO_LONG - found.keys() == set(), "these are short enough now: take them out of TOO_LONG"
+    assert too_long() == {}

@@ -21,11 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from game_wm.memory.first_person.atlas import Atlas
-from game_wm.memory.first_person.camera import align
+from game_wm.memory.first_person.camera import FARTHEST_DEPTH, align, visibility
 from game_wm.memory.first_person.obstacles import horizon, seen_from, turned
 from game_wm.memory.first_person.pose import move, relative, seen_in
 from game_wm.memory.first_person.trail import NOWHERE, predict_step
-from game_wm.memory.first_person.visibility import FARTHEST_DEPTH, visibility
 from game_wm.memory.protocol import NEVER
 
 WAYS = 4  # slots of a set
