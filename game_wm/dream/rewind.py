@@ -58,7 +58,7 @@ class Undo:
                 old.copy_(new)
             else:
                 changes[name] = (which, _rows(old)[which])
-                _rows(old)[which] = _rows(new)[which]
+                _overwrite(old, which, _rows(new)[which])
         size = moment.nbytes + sum(x.nbytes for change in changes.values() for x in change if x is not None)
         self._frames.append((size, changes, moment))
         self.nbytes += size
@@ -77,15 +77,23 @@ class Undo:
                 last.copy_(torch.cat((old, last[:, :-1]), 1))
                 now[name].copy_(last)
             else:
-                _rows(now[name])[which] = old
-                _rows(last)[which] = old
+                _overwrite(now[name], which, old)
+                _overwrite(last, which, old)
         return moment
 
 
 def _rows(x: Tensor) -> Tensor:
-    """A view (rows, values): the first axes that number something make the rows."""
+    """(rows, values), a view where the order in memory allows: the first axes that number something make the rows."""
     axes = min(3, x.dim())
     return x.view(*x.shape[:axes], -1).flatten(0, axes - 1)
+
+
+def _overwrite(x: Tensor, which: Tensor, values: Tensor) -> None:
+    """Write rows of a tensor, in place."""
+    rows = _rows(x)
+    rows[which] = values
+    if rows.data_ptr() != x.data_ptr():  # a copy, where channels are stored last
+        x.copy_(rows.view(x.shape))
 
 
 def _moved_on(old: Tensor, new: Tensor) -> bool:
