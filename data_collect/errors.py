@@ -29,7 +29,7 @@ class UserError(Exception):
 
 
 class Fault(UserError):
-    """A game, or who plays it, fails in the middle of an episode, which ends there; what was played counts."""
+    """A game or its agent fails in the middle of an episode, which ends there; what was played counts."""
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Numbers that are none (NaN, infinity): found before they reach a weight, a file or a player.
+"""NaN and infinity: found before they reach a weight, a file or a player.
 
 if broken := unsound(model.state_dict()): raise UserError(f"{path}: {diverged(broken)}")
 """

@@ -1,4 +1,4 @@
-"""A game in a process of its own: whatever it does there to its process, ours goes on.
+"""A game in a process of its own: whatever it does to that process, ours goes on.
 
     with Guest("gym:my_module:MyGame-v0") as env:       # a gymnasium.Env with `action_schema`, as `games.make` gives
         frame, info = env.reset(seed=1)

@@ -43,7 +43,7 @@ class Host:
 
     def __init__(self, game_id: str, options: dict[str, Any], seconds: float) -> None:
         self.game, self.seconds, self.ended = game_id, seconds, False
-        self.dropped: list[int] = []  # copies that nobody has any more
+        self.dropped: list[int] = []  # copies that nothing refers to any more
         self.stream: object = None  # the episode that is being played
         drivers = {"SDL_VIDEODRIVER": os.environ.get("GAME_VIDEODRIVER", "dummy"), "SDL_AUDIODRIVER": "dummy"}
         with _shared() as file:
@@ -71,17 +71,17 @@ class Host:
         return self.step(answer, 0) if message[0] in ("reset", "step") else answer
 
     def post(self, *message: Any) -> None:
-        """Say something without waiting; who has died meanwhile is noticed by who listens."""
+        """Send a message without waiting. A process that has died is noticed by the next `hear`."""
         with suppress(OSError):
             self.child.pipe.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
 
     def hear(self, where: str, seconds: float | None = None) -> Any:
-        """What it says next."""
+        """The next answer."""
         try:
             said = self._receive(where, seconds or self.seconds)
             try:
                 kind, value = pickle.loads(said)
-            except Exception:  # words of its own in our pipe
+            except Exception:  # the game has written into our pipe
                 raise Fault(f"the game {self.game!r} has written into what is not its own ({where})") from None
         except BaseException:
             self.end()

@@ -1,4 +1,4 @@
-"""What lives in a guest's process: the game, copies of it, and who plays them. `serve` answers what a `Host` asks."""
+"""What runs in a guest's process: the game, its copies and their agents. `serve` answers what a `Host` asks."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from data_collect import games, players
 from data_collect.errors import Fault, UserError, blamed, failed
 from data_collect.guest.match import Leg, Match, Step
 
-SLOTS, RING_BYTES = 64, 32 << 20  # frames, and bytes of them, that a playing game may be ahead of who listens
+SLOTS, RING_BYTES = 64, 32 << 20  # frames, and bytes of them, that the game may play ahead
 POSE_SIZE = 16  # more numbers are no pose
 SILENT, STOPPED = "silent", "stopped"  # what needs no answer; the answer to "stop"
 
 
 def serve(pipe: Connection) -> None:
-    """A guest's life: it answers until the pipe is closed."""
+    """Answer what the host asks until the pipe is closed."""
     inside = Inside(pipe)
     with suppress(EOFError, OSError):
         while True:
@@ -52,11 +52,11 @@ def serve(pipe: Connection) -> None:
 
 
 class Gone(Exception):
-    """Nobody listens any more."""
+    """The host has closed the pipe."""
 
 
 class Inside:
-    """What lives in a guest's process: the game, copies of it, and who plays them."""
+    """What runs in a guest's process: the game, copies of it, and the agents that play them."""
 
     def __init__(self, pipe: Connection) -> None:
         self.pipe = pipe
@@ -130,7 +130,7 @@ class Inside:
         return None
 
     def until(self, frames: int) -> str:
-        """The episode was over before it heard this."""
+        """The episode was over before this message arrived."""
         return SILENT
 
     def stop(self) -> str:
@@ -175,7 +175,7 @@ def _metadata(game: Any) -> dict[str, Any]:
 
 
 def told(info: dict[str, Any]) -> dict[str, Any]:
-    """Of what a game tells beside a frame, what is used of it here."""
+    """The entries of a game's `info` that are used here, as arrays that can be sent."""
     kept: dict[str, Any] = {name: _pose(info[name]) for name in ("pose", "map_pose") if name in info}
     for name in ("map", "surface"):
         with suppress(Exception):

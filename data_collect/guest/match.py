@@ -1,4 +1,4 @@
-"""A game and who plays it, step after step: where both live together, in a guest's process or in this one.
+"""A game and the agent that plays it, step by step, in one process: a guest's or this one.
 
 match = Match(env)
 for raw, reward, terminated, truncated, frame, info in match.play([Leg("explorer", seed=7, steps=100)], env_seed=1):

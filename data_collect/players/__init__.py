@@ -1,13 +1,13 @@
-"""Who plays while the recorder looks on.
+"""Agents: what plays a game while it is recorded, programmed players and a person at the keyboard.
 
     player = make("random", env, seed=7)        # explorer, wanderer, random, human, policy:MODULE:FUNCTION
     player.reset(env, frame, info)
     action = player.act(frame, info)
 
-`explorer` walks a game that gives its map, `wanderer` does too but lets go half of the time, `random` holds random
-actions for a while, `human` plays in a window, and `policy:my_bot:decide` calls `decide(frame, info) -> action` of
-`my_bot.py` (where the callable has an attribute `reset(env, frame, info)`, it is called before each episode). The same
-seed plays the same way, but for a human.
+`explorer` walks a game that gives its map, `wanderer` does so half of the time and plays at random otherwise, `random`
+holds random actions for a while, `human` plays in a window, and `policy:my_bot:decide` calls
+`decide(frame, info) -> action` of `my_bot.py` (where the callable has an attribute `reset(env, frame, info)`, it is
+called before each episode). The same seed plays the same way, but for a human.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ with suppress(OSError):
 
 
 class Player(Protocol):
-    """One player of one episode at a time."""
+    """An agent, which plays one episode at a time."""
 
     def reset(self, env: Any, frame: np.ndarray, info: dict[str, Any]) -> None:
         """Get ready for an episode that begins with `frame`, uint8 (H, W, 3)."""

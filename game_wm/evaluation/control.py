@@ -52,7 +52,7 @@ from game_wm.evaluation.truth.plays import Truth
 from game_wm.training import descend
 
 VERSION = 2  # of the network and its training; part of the cache's key
-FIRST_SEED = 80_000
+FIRST_NAMER_SEED = 80_000
 PLAYS, PLAY_FRAMES = 192, 192
 UPDATES, BATCH = 3000, 64
 TOLERANCE = 0.25
@@ -198,7 +198,7 @@ def inverse_dynamics(
             if play is not None and len(play.frames) >= 3:
                 yield torch.from_numpy(np.stack(play.frames)), torch.from_numpy(np.stack(play.actions))
 
-    heard = list(record(range(FIRST_SEED, FIRST_SEED + kept)))
+    heard = list(record(range(FIRST_NAMER_SEED, FIRST_NAMER_SEED + kept)))
     if not heard:
         raise TooShort(game.game_id, 3, game.pace, game.lasted or [1])
     torch.manual_seed(0)
@@ -214,7 +214,7 @@ def inverse_dynamics(
         network.load_state_dict(load_file(file))
         tick(plays - kept + updates)
     else:
-        _train(network, schema, list(record(range(FIRST_SEED + kept, FIRST_SEED + plays))), updates, tick)
+        _train(network, schema, list(record(range(FIRST_NAMER_SEED + kept, FIRST_NAMER_SEED + plays))), updates, tick)
         if file:
             with whole(file) as made:
                 made.write(serialised(network.state_dict()))

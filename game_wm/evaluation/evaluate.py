@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_collect.commandline import Parser
-from game_wm.evaluation.options import EPISODES, SUITES, Options
+from game_wm.evaluation.options import HELD_OUT_EPISODES, SUITES, Options
 
 if TYPE_CHECKING:
     from game_wm.checkpoint import Checkpoint
@@ -38,7 +38,7 @@ def parser() -> Parser:
     what = parser.group("what to measure, and on how much")
     what.add_argument("--suite", default=",".join(SUITES), help="comma-separated (default: %(default)s)")
     what.add_argument(
-        "--episodes", type=int, default=EPISODES, metavar="N", help="held-out seeds (default: %(default)s)"
+        "--episodes", type=int, default=HELD_OUT_EPISODES, metavar="N", help="held-out seeds (default: %(default)s)"
     )
     what.add_argument("--first-seed", type=int, metavar="N",
                       help="the first of them (default: 90000, which the committed cards are of)")  # fmt: skip

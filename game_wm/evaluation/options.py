@@ -12,10 +12,10 @@ from game_wm.library import reference
 if TYPE_CHECKING:
     from PIL import Image
 
-EPISODES = 64
+HELD_OUT_EPISODES = 64
 CACHE = Path("runs/evaluation")
 SUITES = ("fidelity", "control", "stability", "revisit", "dream", "cost")
-FIRST_SEED = 90_000  # recorded training seeds never reach this far
+FIRST_HELD_OUT_SEED = 90_000  # recorded training seeds never reach this far
 WHOLE = 8  # episodes from which on the networks that measure are trained on all that the protocol gives them
 LEAST_FRAMES = 24  # of a stability run: three windows of eight
 
@@ -35,7 +35,7 @@ class Options:
     """What to measure and on how much of it. Fewer episodes are a smaller sample of the same protocol."""
 
     suites: tuple[str, ...] = SUITES
-    episodes: int = EPISODES
+    episodes: int = HELD_OUT_EPISODES
     frames: int | None = (
         None  # of stability's dreams and of the cost run; None: 10,000, fewer for less than 16 episodes
     )
@@ -47,7 +47,7 @@ class Options:
     window: Path | None = None  # revisit compares with this file; None: NAME-window.safetensors, if it is there
     gem_walks: int | None = None  # of the gem detector's training; None: the protocol's
     gem_updates: int | None = None
-    first: int | None = None  # the first held-out seed; None: FIRST_SEED, which the committed cards are of
+    first: int | None = None  # the first held-out seed; None: FIRST_HELD_OUT_SEED, which the committed cards are of
     precision: str = "auto"  # of the window-only model and of the cost run; the model itself comes as it is
     device: str = "cpu"  # the same
 
@@ -68,7 +68,7 @@ class Options:
 
     def seeds(self, count: int) -> range:
         """So many held-out seeds. Training's are drawn at random of 2^31."""
-        first = FIRST_SEED if self.first is None else self.first
+        first = FIRST_HELD_OUT_SEED if self.first is None else self.first
         return range(first, first + count)
 
     @property

@@ -21,7 +21,7 @@ import data_collect
 from data_collect.errors import UserError
 from data_collect.files import whole
 from game_wm.evaluation.feature_distance import FeatureDistance
-from game_wm.evaluation.options import FIRST_SEED
+from game_wm.evaluation.options import FIRST_HELD_OUT_SEED
 from game_wm.evaluation.truth import game as real_game
 from game_wm.evaluation.truth.game import RealGame
 from game_wm.evaluation.truth.plays import Truth, stack
@@ -86,7 +86,7 @@ class Experiment:
 def real_play(protocol: Protocol) -> Truth:
     """The held-out episodes; kept under RUNS/trials until a file that they depend on changes."""
     game_id, frames = LatentStore(protocol.latents).game, max(protocol.horizons)
-    seeds = range(FIRST_SEED, FIRST_SEED + protocol.episodes)
+    seeds = range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + protocol.episodes)
     files = [
         *sorted(Path(real_game.__file__).parent.glob("*.py")),
         *sorted(Path(data_collect.__path__[0]).rglob("*.py")),

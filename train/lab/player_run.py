@@ -20,7 +20,7 @@ from game_wm.checkpoint import Checkpoint, load, save
 from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.fidelity import Fidelity
 from game_wm.evaluation.first_person.revisit import revisit
-from game_wm.evaluation.options import FIRST_SEED
+from game_wm.evaluation.options import FIRST_HELD_OUT_SEED
 from game_wm.evaluation.report.sheet import draw
 from game_wm.evaluation.rollout import roll
 from game_wm.evaluation.truth.game import RealGame
@@ -172,7 +172,7 @@ class PlayerRun(Run):
         """The figures of the revisit suite, {} where the protocol does not ask for it."""
         if not self.protocol.revisit:
             return {}
-        seeds = range(FIRST_SEED, FIRST_SEED + self.protocol.revisit)
+        seeds = range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + self.protocol.revisit)
         with RealGame(self.store.game) as game:
             return revisit(model, game, features, seeds, self.protocol.prompts, steps=self.steps, kept=self.visits)[0]
 

@@ -43,7 +43,7 @@ from game_wm.evaluation.truth.game import RealGame, Tick, no_tick
 from game_wm.training import descend
 
 VERSION = 1
-FIRST_SEED = 70_000
+FIRST_DETECTOR_SEED = 70_000
 WALKS, WALK_FRAMES, STRIDE = 200, 96, 4  # many mazes: their colours are what gems must be told from
 UPDATES, BATCH = 2000, 32
 LEAST = 0.004  # share of a frame's pixels
@@ -135,7 +135,7 @@ def gem_detector(
             yield torch.from_numpy(np.stack(walk.frames[::STRIDE])), torch.from_numpy(masks[::STRIDE])
 
     held = max(1, walks // 5)
-    held_out = [torch.cat(part) for part in zip(*record(range(FIRST_SEED, FIRST_SEED + held)))]
+    held_out = [torch.cat(part) for part in zip(*record(range(FIRST_DETECTOR_SEED, FIRST_DETECTOR_SEED + held)))]
     torch.manual_seed(0)
     detector = Detector()
     recipe = [VERSION, game_id, walks, WALK_FRAMES, STRIDE, updates, BATCH]
@@ -146,7 +146,7 @@ def gem_detector(
         detector.load_state_dict(load_file(file))
         tick(walks + updates)
     else:
-        first = FIRST_SEED + held
+        first = FIRST_DETECTOR_SEED + held
         frames, masks = (torch.cat(part) for part in zip(*record(range(first, first + walks))))
         _train(detector, frames, masks, updates, tick)
         if file:

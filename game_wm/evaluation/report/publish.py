@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_collect import games
 from data_collect.files import save_picture
-from game_wm.evaluation.options import EPISODES, Found, Options
+from game_wm.evaluation.options import HELD_OUT_EPISODES, Found, Options
 from game_wm.evaluation.report.card import file_hash, merge, read, same, tidy, without, write
 from game_wm.evaluation.report.page import markdown
 from game_wm.evaluation.rollout import memory_of
@@ -119,7 +119,7 @@ def make_card(
 def _command(checkpoint: Path, options: Options, out: Path | None) -> str:
     """The line that measures it again, with {suites} where they are named."""
     flags = {
-        "episodes": options.episodes if options.episodes != EPISODES else None,
+        "episodes": options.episodes if options.episodes != HELD_OUT_EPISODES else None,
         "frames": options.frames, "steps": options.steps,
         "prompts": ",".join(map(str, options.prompts)) if options.prompts else None,
         "window": options.window, "first-seed": options.first,
