@@ -113,7 +113,7 @@ class FirstPersonMemory(Memory):
 
     def _state(self, recent: RecentFrames, latent_BChw: Tensor, frames: int) -> FirstPersonState:
         count = torch.full((len(latent_BChw),), frames, device=latent_BChw.device)
-        return FirstPersonState(recent, latent_BChw.clone(), count)
+        return FirstPersonState(recent, _rows(latent_BChw), count)
 
     def _remember(self, frames: RecentFrames, began_B3: Tensor | None) -> EpisodicMemory:
         """The store after these frames, the first of which was taken at the recorded pose `began`, if it is known."""
@@ -214,7 +214,7 @@ class FirstPersonMemory(Memory):
         state.recent.push(frame.picture.permute(0, 3, 1, 2), disparity, motion, frame.action, pair)
         if state.episodic is not None:
             state.episodic.pose = move(state.episodic.pose, motion)
-        state.latent, state.count = frame.latent.clone(), state.count + 1
+        state.latent, state.count = _rows(frame.latent), state.count + 1
 
     def store(self, state: FirstPersonState) -> None:
         if state.episodic is None:
@@ -313,3 +313,8 @@ def recorded_steps(poses_BT3: Tensor) -> Tensor:
 def _exact(like: Tensor) -> Any:
     """Arithmetic in 32 bits: rounding would add up from step to step."""
     return torch.autocast(like.device.type, enabled=False)
+
+
+def _rows(latent_BChw: Tensor) -> Tensor:
+    """A copy whose values lie row by row, whatever layout the network prefers: rewinding writes into rows."""
+    return latent_BChw.clone(memory_format=torch.contiguous_format)
