@@ -118,50 +118,41 @@ def machine(model: WorldModel) -> str:
 # --- the parts as functions of tensors alone -------------------------------------------------------------------------
 
 
-class Views(nn.Module):
-    def __init__(self, model: WorldModel) -> None:
+class Part(nn.Module):
+    """A function of a model and of tensors, as PyTorch exports it: the model's weights are the module's."""
+
+    def __init__(self, model: WorldModel, function: Callable[..., Any]) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.function = model, function
 
-    def forward(self, state: dict[str, Tensor], action_BA: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
-        step, views = self.model.render_views(WorldState.from_dict(state), action_BA)
-        return named(step), views
-
-
-class Denoise(nn.Module):
-    def __init__(self, model: WorldModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, read: tuple[Tensor, ...], *arguments: Tensor | None) -> Tensor:
-        latents, actions, *ring = read
-        state = DynamicsState(latents, actions, None, WorkingMemory(*ring))  # type: ignore[arg-type]
-        with self.model.autocast():
-            return self.model.dynamics.denoise(state, *arguments)  # type: ignore[arg-type]
+    def forward(self, *arguments: Any) -> Any:
+        return self.function(self.model, *arguments)
 
 
-class Decode(nn.Module):
-    def __init__(self, model: WorldModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, latents_BCHW: Tensor, before_BCHW: Tensor) -> Tensor:
-        with self.model.autocast():
-            return self.model.tokenizer.decode(latents_BCHW, before_BCHW)
+def views(model: WorldModel, state: dict[str, Tensor], action_BA: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+    step, views = model.render_views(WorldState.from_dict(state), action_BA)
+    return named(step), views
 
 
-class Commit(nn.Module):
-    def __init__(self, model: WorldModel) -> None:
-        super().__init__()
-        self.model = model
+def denoise(model: WorldModel, read: tuple[Tensor, ...], *arguments: Tensor | None) -> Tensor:
+    latents, actions, *ring = read
+    state = DynamicsState(latents, actions, None, WorkingMemory(*ring))  # type: ignore[arg-type]
+    with model.autocast():
+        return model.dynamics.denoise(state, *arguments)  # type: ignore[arg-type]
 
-    def forward(
-        self, tensors: dict[str, Tensor], step: dict[str, Tensor], frame: tuple[Tensor, Tensor, Tensor]
-    ) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
-        """What `commit_frame` returns, and the tensors of the state that are new; others are written in place."""
-        state, kind = WorldState.from_dict(tensors), self.model.memory.Step
-        outcome = self.model.commit_frame(state, kind and kind(**step), Frame(*frame))
-        return outcome, {k: v for k, v in state.to_dict().items() if v is not tensors[k]}
+
+def decode(model: WorldModel, latents_BCHW: Tensor, before_BCHW: Tensor | None = None) -> Tensor:
+    with model.autocast():
+        return model.tokenizer.decode(latents_BCHW, before_BCHW)
+
+
+def commit(
+    model: WorldModel, tensors: dict[str, Tensor], step: dict[str, Tensor], frame: tuple[Tensor, Tensor, Tensor]
+) -> tuple[tuple[Tensor, Tensor], dict[str, Tensor]]:
+    """What `commit_frame` returns, and the tensors of the state that are new; others are written in place."""
+    state, kind = WorldState.from_dict(tensors), model.memory.Step
+    outcome = model.commit_frame(state, kind and kind(**step), Frame(*frame))
+    return outcome, {k: v for k, v in state.to_dict().items() if v is not tensors[k]}
 
 
 def named(step: Any) -> dict[str, Tensor]:
@@ -195,14 +186,8 @@ def _build(model: bytes, players: int, folder: Path) -> None:
         Path(name, "model.pt").write_bytes(model)
         code = "import sys; from game_wm.acceleration.compilation import build; build(*sys.argv[1:])"
         command = [sys.executable, "-c", code, name, str(players), str(torch.get_num_threads())]
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
+        output: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
+        process = subprocess.Popen(command, **output, start_new_session=True)
 
         def stop() -> None:
             """Play ends before the compiler does."""
@@ -337,12 +322,13 @@ def parts(model: WorldModel, players: int) -> list[tuple[str, nn.Module, tuple[A
     state = WorldState.from_dict(copied(state.to_dict()))
     step, drawn = model.render_views(state, action)
     level, stride = (torch.full((players,), x, device=device) for x in (0.25, 0.5))
-    denoised = read_by_denoiser(state.dynamics), action, noisy, level, stride, drawn
     before = state.dynamics.latents[:, -1].clone()
     picture = model.decode(noisy, before).clone()
-    made: list[tuple[str, nn.Module, tuple[Any, ...]]] = [
-        ("denoise", Denoise(model), contiguous(denoised)),
-        ("decode", Decode(model), (noisy, before)),
-        ("commit", Commit(model), contiguous((state.to_dict(), named(step), (noisy, picture, action)))),
+    tensors = state.to_dict()
+    made: list[tuple[Callable[..., Any], Any]] = [
+        (denoise, (read_by_denoiser(state.dynamics), action, noisy, level, stride, drawn)),
+        (decode, (noisy, before)),
+        (commit, (tensors, named(step), (noisy, picture, action))),
+        *([(views, (tensors, action))] if config.views else []),
     ]
-    return [*made, ("views", Views(model), contiguous((state.to_dict(), action)))] if config.views else made
+    return [(function.__name__, Part(model, function), contiguous(arguments)) for function, arguments in made]

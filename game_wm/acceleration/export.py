@@ -21,38 +21,21 @@ from torch import Tensor, nn
 
 from data_collect.errors import UserError
 from data_collect.files import whole
-from game_wm.acceleration.compilation import Denoise, contiguous, copied, read_by_denoiser
+from game_wm.acceleration.compilation import Part, contiguous, copied, decode, denoise, read_by_denoiser
 from game_wm.state import WorldState
 from game_wm.world import WorldModel, unet
 
 RING = [f"dynamics.bottleneck.{part}" for part in ("keys", "values", "sums", "count")]
 
 
-class Decode(nn.Module):
-    """Latents (B, C, h, w), and those before where the tokenizer is temporal -> uint8 (B, H, W, 3)."""
-
-    def __init__(self, model: WorldModel) -> None:
-        super().__init__()
-        self.tokenizer = model.tokenizer
-
-    def forward(self, latents_BCHW: Tensor, before_BCHW: Tensor | None = None) -> Tensor:
-        return self.tokenizer.decode(latents_BCHW, before_BCHW)
-
-
-class Context(nn.Module):
-    """Reads a finished latent and the action before it into the state of the dynamics."""
-
-    def __init__(self, model: WorldModel) -> None:
-        super().__init__()
-        self.dynamics = model.dynamics
-
-    def forward(self, state: dict[str, Tensor], latents_BCHW: Tensor, action_BA: Tensor) -> tuple[Any, ...]:
-        """Rewards (B,), terminations (B,), and the state's tensors in order."""
-        state = {name: value.clone() for name, value in state.items()}  # results, not side effects
-        whole = WorldState.from_dict({**state, "seeds": latents_BCHW})  # not looked at
-        rewards, terminated = self.dynamics.encode_context(whole.dynamics, latents_BCHW, action_BA)
-        after = whole.to_dict()
-        return rewards, terminated, *(after[name] for name in state)
+def read_frame(model: WorldModel, state: dict[str, Tensor], latents_BCHW: Tensor, action_BA: Tensor) -> tuple[Any, ...]:
+    """A finished latent and the action before it, read into the state of the dynamics: rewards (B,), terminations (B,),
+    and the state's tensors in order."""
+    state = {name: value.clone() for name, value in state.items()}  # results, not side effects
+    whole = WorldState.from_dict({**state, "seeds": latents_BCHW})  # not looked at
+    rewards, terminated = model.dynamics.encode_context(whole.dynamics, latents_BCHW, action_BA)
+    after = whole.to_dict()
+    return rewards, terminated, *(after[name] for name in state)
 
 
 def parts(model: WorldModel, players: int) -> list[tuple[str, nn.Module, tuple[Any, ...], list[str], list[str]]]:
@@ -64,29 +47,19 @@ def parts(model: WorldModel, players: int) -> list[tuple[str, nn.Module, tuple[A
     actions = torch.rand(players, 6, model.config.dynamics.actions)
     state = model.start(frames, actions[:, 1:], torch.arange(players))
     action, latents = actions[:, 0].clone(), torch.randn(players, *model.latent_shape)
-    drawn, level, stride = (
-        model.render_views(state, action)[1],
-        torch.full((players,), 0.25),
-        torch.full((players,), 0.5),
-    )
+    _, drawn = model.render_views(state, action)
+    level, stride = torch.full((players,), 0.25), torch.full((players,), 0.5)
     kept = {k: v for k, v in contiguous(copied(state.to_dict())).items() if k.startswith("dynamics.")}
     changed = [f"{name}.next" for name in kept]
     denoised = contiguous(copied((read_by_denoiser(state.dynamics), action, latents, level, stride, drawn)))
     seen = 1 + model.config.tokenizer.temporal
-    inputs = [
-        "dynamics.latents",
-        "dynamics.actions",
-        *RING,
-        "action",
-        "noisy",
-        "level",
-        "stride",
-        *(["drawn"] if drawn is not None else []),
-    ]
+    inputs = ["dynamics.latents", "dynamics.actions", *RING, "action", "noisy", "level", "stride", "drawn"]
+    inputs = inputs if drawn is not None else inputs[:-1]
+    decoded = (latents, latents.clone())[:seen]
     return [
-        ("decoder", Decode(model), (latents, latents.clone())[:seen], ["latents", "before"][:seen], ["frames"]),
-        ("denoiser", Denoise(model), denoised, inputs, ["clean"]),
-        ("context", Context(model), (kept, latents, action), [*kept, "clean", "action"],
+        ("decoder", Part(model, decode), decoded, ["latents", "before"][:seen], ["frames"]),
+        ("denoiser", Part(model, denoise), denoised, inputs, ["clean"]),
+        ("context", Part(model, read_frame), (kept, latents, action), [*kept, "clean", "action"],
          ["reward", "termination", *changed]),
     ]  # fmt: skip
 
