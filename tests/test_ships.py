@@ -13,7 +13,7 @@ from tests.test_pipeline import SMALL
 from train.__main__ import main
 from train.pipeline.flags import parse
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 COUNTS = {"doom": ["--motion", "2", "--depth", "2", "--atlas", "4", "--obstacles", "2"], "maze": []}
