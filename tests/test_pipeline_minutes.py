@@ -48,8 +48,9 @@ def test_what_cannot_be_learnt_is_told_before_minutes_are_spent(
     few = ["--record.game", PLACELESS, "--record.frames", "20"]
     with pytest.raises(UserError, match=r"20 frames are too few .*: record more --record\.frames"):
         main(own(tmp_path, "few", *few))
-    with pytest.raises(UserError, match=r"a recording of recording seed 0, not 1: choose another --name"):
-        main(own(tmp_path, "few", *few, "--record.seed", "1"))
+    for minutes in ([], ["--minutes", "9"]):  # what was recorded is not taken for something else
+        with pytest.raises(UserError, match=r"a recording of recording seed 0, not 1: choose another --name"):
+            main(own(tmp_path, "few", *few, "--record.seed", "1", *minutes))
     with pytest.raises(UserError, match=r"^unknown player 'nobody'"):
         main(own(tmp_path, "nobody", *few, "--record.player", "nobody"))
     with pytest.raises(UserError, match=r"^--record\.frames 1 is too small"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 from data_collect.shards.writer import write_atomic
 
@@ -20,7 +21,8 @@ LEAST = 0.1  # minutes of a stage, however little is left
 
 class Clock:
     """`total` minutes, or no end with None, of which `reserve` are kept for the card. `path` holds what earlier runs
-    have spent, and of how many frames each recording was `recorded` to its end, or as long as there was time."""
+    have spent, and what each recording was `recorded` from: frames, game, agent, seed and frames of an episode (older
+    files have the number of frames alone)."""
 
     def __init__(self, total: float | None, path: Path, reserve: float = 0.0) -> None:
         self.total, self.path, self.reserve = total, path, RESERVE + reserve
@@ -28,7 +30,7 @@ class Clock:
         try:
             kept = json.loads(path.read_text())
             recorded = kept["recorded"]  # a number, where there was one recording alone
-            self.recorded: dict[str, int] = dict(recorded) if isinstance(recorded, dict) else {"data": int(recorded)}
+            self.recorded: dict[str, Any] = dict(recorded) if isinstance(recorded, dict) else {"data": int(recorded)}
             self.before = float(kept["minutes"])
         except (OSError, ValueError, KeyError, TypeError):
             self.before, self.recorded = 0.0, {}  # its first run

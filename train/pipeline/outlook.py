@@ -2,7 +2,7 @@
 have to be, and what repeating the last frame is worth.
 
     for line in outlook(["runs/mine/data"], {"tokenizer": ..., "dynamics": ...}, made=True): print(line)
-    alone, repeat = tokenizer_and_repeat(tokenizer, ["runs/mine/data"])
+    alone, repeat = tokenizer_and_repeat(tokenizer, ["runs/mine/data"], 0.04)
 
 Legend: B frames, H, W pixels.
 """

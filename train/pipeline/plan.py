@@ -134,16 +134,14 @@ class Pipeline:
         """The recordings that are to be made, by their folders."""
         if self.data:
             return {}
-        if not self.recordings:
-            return {self.folder / "data": self.record}
-        found = dict[Path, Record]()
+        found = {} if self.recordings else {self.folder / "data": self.record}
         for name, differs in self.recordings.items():
             if unknown := set(differs) - {each.name for each in fields(Record)}:
                 raise UserError(f"recordings: {name}: there is no entry {unknown.pop()!r}")
-            record = Record(**asdict(self.record) | differs)
+            found[self.folder / "data" / name] = Record(**asdict(self.record) | differs)
+        for folder, record in found.items():
             if wrong := set(record.use) - set(USES):
-                raise UserError(f"recordings: {name}: use: {wrong.pop()!r} is none of {', '.join(USES)}")
-            found[self.folder / "data" / name] = record
+                raise UserError(f"recording {folder.name}: use: {wrong.pop()!r} is none of {', '.join(USES)}")
         return found
 
     def used_for(self, *uses: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""A recording made in a process of its own, which needs no PyTorch; what it says in the end is said here.
+"""A recording made in a process of its own, which needs no PyTorch; its refusal is raised here.
 
 status = record({"out": "runs/maze/data", "game": "maze", "player": "random", "frames": 1000})
 """

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from data_collect.dataset import INDEX
 from data_collect.errors import UserError
 from data_collect.shards.writer import write_atomic
 from game_wm.device import usable
@@ -28,8 +29,8 @@ from train.report.console import say
 from train.stages.configuration import check_name, read_yaml
 
 MARGIN = 4.0  # dB by which the tokenizer alone should be better than repeating, before dynamics is trained
-MOST = 0.55  # of the minutes that are left when it begins, which the tokenizer may take for that
-ROUND = 0.5  # of its first part, by which it trains on
+MOST = 0.55  # of the minutes that are left when the tokenizer begins: it takes no more to reach `MARGIN`
+ROUND = 0.5  # of its first share of the minutes: by so much it is trained further each time
 EVALUATION = 0.25  # of the minutes, which are kept for the card, where there is to be one
 EPISODES = 2  # of a recording, however few minutes there are: one is held out
 
@@ -44,7 +45,7 @@ class Runner:
         self.clock = Clock(plan.minutes, self.folder / "pipeline.json", reserve)
         self.noted = self.folder / "stages.json"
         self.notes: dict[str, Any] = json.loads(self.noted.read_text()) if self.noted.is_file() else {}
-        self.trained = False  # whether any stage was, in this run
+        self.trained = False  # whether this run has done any stage's work
 
     def run(self) -> int:
         """Exit status; 0 with the checkpoint written and the next frame measured."""
@@ -68,7 +69,7 @@ class Runner:
         """`UserError` for what can be told to go wrong before anything is recorded."""
         plan = self.plan
         if not plan.data and not all(record.game for record in plan.recorded().values()):
-            raise UserError("which game? give --record.game ID, for one of `maze` or gym:ID, or --data FOLDER")
+            raise UserError("which game? give --record.game maze, doom or gym:ID, or recordings with --data FOLDER")
         check_name(plan.name)
         self.device = usable(plan.device)
         if plan.minutes is not None and not plan.minutes > 0:
@@ -114,18 +115,20 @@ class Runner:
         if "contexts" not in wanted.use:
             frames = self.plan.scaled(frames, EPISODES * wanted.episode_frames)
         name = str(folder.relative_to(self.folder))
-        if self.plan.minutes and self.clock.recorded.get(name) == frames:
+        made = [frames, wanted.game, wanted.player, wanted.seed, wanted.episode_frames]
+        if self.plan.minutes and self.clock.recorded.get(name) in (made, frames) and (folder / INDEX).is_file():
             return 0  # what more time would add would make all that was trained on it begin anew
         say(f"record: {frames} frames of {wanted.game} into {folder}")
         values = {"out": str(folder), "game": wanted.game, "player": wanted.player, "frames": frames}
         values |= {"workers": wanted.workers, "seed": wanted.seed, "episode_frames": wanted.episode_frames}
         if self.plan.minutes and wanted.player != "human":
             values["minutes"] = round(self.clock.recording(), 2)
+        began = time.monotonic()
         with self.own_words("record"):
             status = record(values)
         if wanted.player == "human":
-            self.clock.began = time.monotonic()  # a person's time is no training's
-        self.clock.recorded[name] = 0 if status else frames
+            self.clock.began += time.monotonic() - began  # a person's time is no training's
+        self.clock.recorded[name] = 0 if status else made
         self.clock.keep()
         return status
 
@@ -172,7 +175,7 @@ class Runner:
         old = next(p for i in range(1, 1000) if not (p := self.folder / f"{stage.name}-old-{i}").exists())
         stage.folder.rename(old)
         say(f"{stage.name}: its configuration or its input has changed; the old run is kept as {old}")
-        if not self.trained:  # what changed is what was asked for
+        if not self.trained:  # the settings have changed since the last run, so its minutes do not count
             self.clock.restart()
 
     def work(self, stage: Stage, budget: Budget) -> int:
@@ -201,8 +204,8 @@ class Runner:
             minutes = min(most, minutes + more)
 
     def room(self, stage: Stage) -> float:
-        """Minutes by which a complete stage can be trained on: those behind it, which begin anew then, get as many
-        as they have had."""
+        """Minutes by which a complete stage can be trained further: what is left, without what the later stages have
+        had, since these then start anew and need it again."""
         return self.clock.left - sum(each.had() for each in self.stages[self.stages.index(stage) + 1 :])
 
     def good_enough(self, stage: Stage) -> bool:

@@ -265,8 +265,8 @@ class DistillModule(DynamicsModule):
     def judge(
         self, latents: Tensor, context: Tensor, actions: Tensor, targets: Tensor, made: Tensor, views: Tensor | None
     ) -> Tensor:
-        """Hinge losses of discriminator and student in one pass, on pairs of successive latents; cells are weighted by
-        `adversarial` and `unseen`, the same for both."""
+        """Hinge losses of discriminator and student in one pass, on pairs of successive latents. Cells are weighted by
+        `adversarial` and `unseen`; for the discriminator the weights are scaled to a mean of one."""
         assert self.discriminator is not None
         real = torch.cat((latents[:, targets - 1], latents[:, targets]), dim=2).flatten(0, 1)
         fake = torch.cat((context[:, targets - 1], made), dim=2).flatten(0, 1)

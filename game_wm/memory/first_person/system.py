@@ -5,7 +5,7 @@ where the player has been. For a coming frame the step is predicted first (`fore
 was in sight a moment ago, is drawn as it looks from there (`views`).
 
 In a model that is `aligned` the predicted step is the step that is taken: views and frame share that pose. In another
-one the step is estimated from the finished frame.
+one it is estimated from the finished frame, unless the trail is sure of it.
 
 Legend: B players, T frames, H, W picture, C channels, h, w latent grid, M channels of the views, A action vector,
 E features of two frames, P the past of a step, R recalled frames.
@@ -62,7 +62,7 @@ class FirstPersonStep(NamedTuple):
 class FirstPersonMemory(Memory):
     """A geometry and what a network reads of its views: those of the store (`recall`), those of the last frames
     (`warp`), and whether they are `aligned`. `placed`: whether recorded poses place a prompt; `informed`: whether
-    surfaces and atlas, if the geometry has them, tell of obstacles and places."""
+    the geometry's obstacles and atlas, if it has them, are used."""
 
     Config, State, Step, packed = MemoryConfig, FirstPersonState, FirstPersonStep, (ATLAS,)
 
