@@ -106,7 +106,7 @@ def test_a_trunk_that_the_objective_does_not_take() -> None:
         replace(config, dynamics=replace(config.dynamics, levels=CODE_LEVELS))
     with pytest.raises(ValueError, match="needs codes, of a tokenizer with levels"):
         tiny_config(objective=Masked())
-    with pytest.raises(ValueError, match="shown no views"):
+    with pytest.raises(ValueError, match="reads no views"):
         tiny_config(objective=Masked(), levels=CODE_LEVELS, recall=True)
 
 
@@ -173,5 +173,5 @@ def test_what_a_discrete_model_refuses(runs: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=words):
             run_command(["dynamics", *flags, *tokenizer, *more, "--data.length", "16"])
     flags = ["--config", str(CONFIGS / "tokenizer-codes.yaml"), "--data.data", f"[{runs / 'data'}]", "--steps", "1"]
-    with pytest.raises(UserError, match="no codes"):
+    with pytest.raises(UserError, match="codes cannot be shifted"):
         run_command(["tokenizer", *flags, "--model.equivariance", "0.5", "--model.perceptual", "0"])
