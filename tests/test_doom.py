@@ -13,27 +13,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 
 from data_collect import games
 from data_collect.errors import UserError
-
-
-def play(env: gymnasium.Env, seed: int, steps: int = 60) -> tuple[np.ndarray, list[float]]:
-    """Frames (steps + 1, H, W, 3) and rewards under actions that are a function of the seed."""
-    frame, _ = env.reset(seed=seed)
-    env.action_space.seed(seed)
-    frames, rewards, action = [frame.copy()], [], env.action_space.sample()
-    for i in range(steps):
-        action = env.action_space.sample() if i % 4 == 0 else action
-        frame, reward, terminated, truncated, _ = env.step(action)
-        frames.append(frame.copy())
-        rewards.append(reward)
-        if terminated or truncated:
-            break
-    return np.stack(frames), rewards
+from tests.test_games import play
 
 
 @pytest.fixture(scope="module")

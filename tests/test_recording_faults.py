@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,35 +10,15 @@ import pytest
 from rude_game import rude
 from tiny_game import GAME, LONG
 
-from data_collect import __main__ as cli
-from data_collect.errors import UserError, main_guard
+from data_collect.errors import UserError
 from data_collect.recording.record import record
 from data_collect.recording.recorder import seeds
 from data_collect.schema import ActionSchema
-from data_collect.shards import writer as shards_module
 from data_collect.shards.verify import verify
 from data_collect.shards.writer import Dataset
+from tests.test_recorder import make, no_sync, run, same  # noqa: F401
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waiting for the disk is for power cuts, which no test makes."""
-    monkeypatch.setattr(shards_module.os, "fsync", lambda file: None)
-
-
-make = partial(record, game=GAME, player="random")
-
-
-def run(*words: str) -> int:
-    return main_guard(lambda: cli.main(list(words)))
-
-
-def same(one: Path, other: Path) -> bool:
-    first, second = Dataset(one), Dataset(other)
-    pairs = zip(first.chunks(), second.chunks(), strict=True)
-    return first.settings == second.settings and all(a.same(b) and a.meta == b.meta for a, b in pairs)
 
 
 @pytest.mark.parametrize("deed", ["raise", "kill", "nan"])
