@@ -45,14 +45,14 @@ def test_figures_are_of_the_last_frame_of_each_prompt() -> None:
     for prompt in range(20):
         for t in range(6):
             frames[prompt, t, 8:16, 2 * t + prompt : 2 * t + prompt + 8] = 200
-    world = tiny_world()
-    figures = measure(world, SeedContexts(frames, torch.zeros(20, 6, 4), None), teacher=world)
+    world, median = tiny_world(), torch.full((20, 64, 64, 3), 100, dtype=torch.uint8)
+    figures = measure(world, SeedContexts(frames, torch.zeros(20, 6, 4), None, median), teacher=world)
     assert set(figures.psnr) == set(figures.psnr_moving) == {"tokenizer", "next_frame", "repeat", "teacher"}
     off = 2 * 2 * 8 * 100**2 / (64 * 64)  # two columns appear, two are left, of eight rows
     assert figures.psnr["repeat"] == pytest.approx(20 * torch.log10(torch.tensor(255 / off**0.5)).item(), abs=1e-4)
     assert figures.psnr_moving["repeat"] == pytest.approx(20 * torch.log10(torch.tensor(255 / 50)).item(), abs=1e-4)
     assert figures.psnr["teacher"] == figures.psnr["next_frame"]
-    still = measure(world, SeedContexts(frames[:, :1].repeat(1, 3, 1, 1, 1)[:1], torch.zeros(1, 3, 4), None))
+    still = measure(world, SeedContexts(median[:1, None].repeat(1, 3, 1, 1, 1), torch.zeros(1, 3, 4), None, median[:1]))
     assert still.psnr_moving == {} and "moves" not in "".join(summary(still)[:3])
 
 

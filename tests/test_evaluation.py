@@ -75,6 +75,8 @@ def test_a_perfect_model_outranks_a_frozen_one(results: dict[str, tuple[dict[str
     assert good["feature_distance"]["64"] == pytest.approx(0, abs=1e-6)
     assert good["ceiling_sharpness"] == pytest.approx(1)  # its tokenizer loses nothing
     assert good["psnr_seen"]["1"] == pytest.approx(metrics.PSNR_CAP)
+    assert good["psnr_moving"] == bad["ceiling_psnr_moving"] == good["psnr"]
+    assert bad["psnr_moving"] == bad["repeat_psnr_moving"] and bad["psnr_moving"]["16"] < bad["psnr"]["16"]
     assert bad["psnr"] == bad["repeat_psnr"] and bad["feature_distance"] == bad["repeat_feature_distance"]
     assert bad["psnr"]["64"] < 20 and bad["feature_distance"]["64"] > 0.1
     assert good["repeat_psnr"] == bad["repeat_psnr"]

@@ -33,6 +33,16 @@ def test_psnr_within_a_mask() -> None:
     assert math.isnan(values[1].item())
 
 
+def test_what_moves_differs_from_the_median_of_its_episode() -> None:
+    episode = frames(*[100] * 9)
+    episode[torch.arange(9), torch.arange(9), 3] = 140  # a pixel that walks down
+    episode[:, 12:] += 24 * (torch.arange(9) == 4).to(torch.uint8)[:, None, None, None]  # a flicker that is too faint
+    median = metrics.median_picture(episode.numpy())
+    assert (median == 100).all()
+    found = metrics.moving(episode, torch.from_numpy(median)[None])
+    assert found.nonzero().tolist() == [[t, t, 3] for t in range(9)]
+
+
 def test_pooled_psnr_is_not_flattered_by_equal_pictures() -> None:
     errors = metrics.squared_error(frames(100, 100, 100), frames(100, 110, 110))
     assert metrics.pooled_psnr(errors) == pytest.approx(20 * math.log10(255) - 10 * math.log10(200 / 3))

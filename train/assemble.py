@@ -34,11 +34,13 @@ HELD_OUT = 0.04  # share of the episodes, the last, that no stage is trained on
 
 
 class SeedContexts(NamedTuple):
-    """Real frames uint8 (S, P, H, W, 3), the actions (S, P, A) done on them, their poses (S, P, 3) if recorded."""
+    """Real frames uint8 (S, P, H, W, 3), the actions (S, P, A) done on them, their poses (S, P, 3) if recorded, and of
+    held-out frames the median pictures of their episodes, uint8 (S, H, W, 3)."""
 
     frames: Tensor
     actions: Tensor
     poses: Tensor | None
+    medians: Tensor | None = None
 
 
 def assemble(
@@ -72,14 +74,15 @@ def held_out_contexts(store: LatentStore, count: int, frames: int, held_out: flo
     spans = [span for span in source.held_out if span.frames >= frames]
     starts = np.concatenate([[0], np.cumsum([span.frames - frames + 1 for span in spans])])
     chosen = np.linspace(0, starts[-1] - 1, min(count, int(starts[-1]))).astype(np.int64)
-    pictures, actions, poses = [], [], []
+    pictures, actions, poses, medians = [], [], [], []
     for number in chosen:
         row = int(np.searchsorted(starts, number, side="right")) - 1
         place = Span(spans[row].episode, spans[row].start + int(number - starts[row]), frames)
         pictures.append(source.read(source.rows([place])))
         actions.append(store.read("actions", place))
         poses += [store.read("pose", place)] if store.index["pose"] else []
-    return _stacked(pictures, actions, poses)
+        medians.append(source.median(place.episode))
+    return _stacked(pictures, actions, poses)._replace(medians=torch.from_numpy(np.stack(medians)))
 
 
 def final_contexts(folders: Sequence[Path], store: LatentStore, count: int, frames: int) -> SeedContexts:
@@ -109,7 +112,7 @@ def _stacked(pictures: list[Any], actions: list[Any], poses: list[Any]) -> SeedC
 
 def within_file(seeds: SeedContexts) -> SeedContexts:
     """As many of them as a playable file stores in full, one at least."""
-    frames, actions, poses = seeds
+    frames, actions, poses, _ = seeds
     while len(frames) > 1 and pack_contexts(frames)["contexts.frames"].nbytes > RAW_BYTES:
         frames, actions, poses = frames[:-1], actions[:-1], None if poses is None else poses[:-1]
     return SeedContexts(frames, actions, poses)

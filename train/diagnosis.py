@@ -14,11 +14,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from game_wm.evaluation.metrics import pooled_psnr, squared_error
+from game_wm.evaluation.metrics import moving, pooled_psnr, squared_error
 from game_wm.evaluation.rollout import round_trip
 from game_wm.world import WorldModel
 
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
 FRAMES_BEFORE = 32  # real frames before the one that is judged, or as many as an episode has
 PROMPTS_AT_ONCE = 16
-MOVED = 16  # grey levels of 256 between a pixel and the median picture where something moves
-FEWEST_MOVING = 1e-4  # share of the pixels that must move to be judged by themselves
 
 
 @dataclass
@@ -76,7 +73,7 @@ class Diagnosis:
 @torch.no_grad()
 def next_frames(model: WorldModel, held_out: SeedContexts) -> Tensor:
     """The last frame of each prompt (S, H, W, 3) as the model draws it after those before."""
-    frames, actions, poses = held_out
+    frames, actions, poses, _ = held_out
     prompt, made = frames.shape[1] - 1, []
     for first in range(0, len(frames), PROMPTS_AT_ONCE):
         part = slice(first, first + PROMPTS_AT_ONCE)
@@ -94,18 +91,9 @@ def measure(model: WorldModel, held_out: SeedContexts, teacher: WorldModel | Non
     if teacher is not None:
         rendered["teacher"] = next_frames(teacher, held_out)
     figures = Diagnosis(len(frames), {name: dB(truth, each) for name, each in rendered.items()})
-    moving = moves(frames)
-    if moving.float().mean() > FEWEST_MOVING:
-        figures.psnr_moving = {name: dB(truth, each, moving) for name, each in rendered.items()}
+    if held_out.medians is not None and (mask := moving(truth, held_out.medians)).any():
+        figures.psnr_moving = {name: dB(truth, each, mask) for name, each in rendered.items()}
     return figures
-
-
-def moves(frames_SPHWC: Tensor) -> Tensor:
-    """Bool (S, H, W): where the last frames differ from the median picture of all."""
-    every = max(1, frames_SPHWC.shape[1] // 4)
-    median = np.median(frames_SPHWC[:, ::every].flatten(0, 1).numpy(), axis=0)
-    away = np.abs(frames_SPHWC[:, -1].numpy().astype(np.float32) - median.astype(np.float32))
-    return torch.from_numpy(away.max(-1) > MOVED)
 
 
 def dB(truth_BHWC: Tensor, shown_BHWC: Tensor, mask_BHW: Tensor | None = None) -> float:

@@ -8,11 +8,12 @@
 PSNR is that of the mean squared error over all pixels of all episodes (`psnr_by_seed`: of each alone), the other
 figures are means over episodes; KEY_interval is the 95 % bootstrap interval over episodes. `psnr_seen` takes only the
 pixels whose surface was on screen in the last 16 frames of the prompt; an episode with less than 1 % of such pixels is
-not counted at that frame. `sharpness` is the mean gradient magnitude of the dream over that of the truth sent
+not counted at that frame. `psnr_moving` takes those that differ from the episode's median picture
+(`metrics.moving`). `sharpness` is the mean gradient magnitude of the dream over that of the truth sent
 through the tokenizer, `ceiling_sharpness` that of the latter over the truth itself. "Repeat the last frame" shows the
 last frame of the prompt for ever.
 
-Legend: E episodes, K horizons.
+Legend: E episodes, K horizons, H height, W width in pixels.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from game_wm.evaluation import metrics
 from game_wm.evaluation.feature_distance import FeatureDistance
@@ -44,30 +46,33 @@ class Fidelity:
     def add(self, model: Any, truth: Truth, dream: DreamRollout) -> None:
         """Score a batch of episodes (the model is asked for the tokenizer's round trip of the truth)."""
         self.seeds += truth.seeds
-        columns = [self._score(model, truth, dream, h) for h in self.horizons]
+        lengths = truth.prompt + truth.length
+        still = np.stack([metrics.median_picture(f[:n].numpy()) for f, n in zip(truth.frames, lengths, strict=True)])
+        columns = [self._score(model, truth, dream, h, torch.from_numpy(still)) for h in self.horizons]
         for name in columns[0]:
             self.rows.setdefault(name, []).append(np.stack([c[name] for c in columns], 1))  # (E, K, 1 or 2)
 
-    def _score(self, model: Any, truth: Truth, dream: DreamRollout, horizon: int) -> dict[str, np.ndarray]:
+    def _score(
+        self, model: Any, truth: Truth, dream: DreamRollout, horizon: int, still_EHWC: Tensor
+    ) -> dict[str, np.ndarray]:
         real, last, made = truth.at(horizon), truth.at(0), dream.at(horizon)
         ceiling = round_trip(model, truth.frames[:, : truth.prompt + horizon])
         nothing = torch.zeros(real.shape[:3], dtype=torch.bool)
         seen = truth.seen.get(horizon, nothing)
         seen = seen & (seen.float().mean((1, 2), keepdim=True) >= SEEN_SHARE)
+        moving = metrics.moving(real, still_EHWC)
         distances = self.features.distances(real, made, ceiling, last)
         values: dict[str, Any] = {
-            "psnr": metrics.squared_error(real, made),  # (E, 2), the others (E,)
-            "psnr_seen": metrics.squared_error(real, made, seen),
             "ssim": metrics.ssim(real, made),
             "feature_distance": distances[0],
-            "sharpness": torch.stack([metrics.gradient(made), metrics.gradient(ceiling)], 1),
+            "sharpness": torch.stack([metrics.gradient(made), metrics.gradient(ceiling)], 1),  # (E, 2), the others (E,)
             "ceiling_sharpness": torch.stack([metrics.gradient(ceiling), metrics.gradient(real)], 1),
-            "ceiling_psnr": metrics.squared_error(real, ceiling),
-            "ceiling_psnr_seen": metrics.squared_error(real, ceiling, seen),
             "ceiling_feature_distance": distances[1],
-            "repeat_psnr": metrics.squared_error(real, last),
             "repeat_feature_distance": distances[2],
         }
+        for part, mask in {"": None, "_seen": seen, "_moving": moving}.items():
+            for whose, shown in {"": made, "ceiling_": ceiling, "repeat_": last}.items():
+                values[f"{whose}psnr{part}"] = metrics.squared_error(real, shown, mask)  # (E, 2)
         there = truth.length >= horizon
         table = {name: np.asarray(value, np.float64).reshape(len(value), -1) for name, value in values.items()}
         return {name: np.where(there[:, None], value, math.nan) for name, value in table.items()}
@@ -76,7 +81,7 @@ class Fidelity:
         """The card's `fidelity` object; what could not be measured is absent."""
         rows = {name: np.concatenate(parts) for name, parts in self.rows.items()}  # (E, K, 1 or 2)
         card: dict[str, Any] = {}
-        for name in ("psnr", "psnr_seen", "ssim", "feature_distance", "sharpness"):
+        for name in ("psnr", "psnr_seen", "psnr_moving", "ssim", "feature_distance", "sharpness"):
             self._put(card, name, rows[name])
         card["psnr_by_seed"] = {
             str(seed): {str(h): metrics.pooled_psnr(pair[None]) for h, pair in zip(self.horizons, pairs, strict=True)}
@@ -85,8 +90,9 @@ class Fidelity:
         card["ceiling_psnr"] = metrics.pooled_psnr(rows["ceiling_psnr"].reshape(-1, 2))
         card["ceiling_sharpness"] = metrics.ratio(rows["ceiling_sharpness"].reshape(-1, 2))
         card["ceiling_feature_distance"] = metrics.mean(rows["ceiling_feature_distance"])
-        for name in ("ceiling_psnr_seen", "repeat_psnr", "repeat_feature_distance"):
+        for name in ("ceiling_psnr_seen", "ceiling_psnr_moving", "repeat_psnr", "repeat_psnr_moving"):
             self._put(card, name, rows[name])
+        self._put(card, "repeat_feature_distance", rows["repeat_feature_distance"])
         return card
 
     def _put(self, card: dict[str, Any], name: str, rows: np.ndarray) -> None:

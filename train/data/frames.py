@@ -26,6 +26,7 @@ from data_collect.errors import UserError
 from data_collect.shards.chunk import ChunkRef
 from data_collect.shards.writer import Dataset
 from data_collect.system import reserve
+from game_wm.evaluation.metrics import MEDIAN_FRAMES, median_picture
 from train.data.windows import LatentStore, Span, random_below, split_recordings
 
 SPARE_DISK = 4 << 30  # bytes that the cache leaves free
@@ -156,6 +157,7 @@ class FrameSource:
     def __init__(self, recordings: list[Recording], seed: int, held_out: float) -> None:
         first = recordings[0]
         self.recordings, self.seed, self.row = recordings, seed, 1
+        self.medians: dict[int, np.ndarray] = {}
         self.game, self.schema = first.dataset.game, first.dataset.schema
         self.height, self.width = first.height, first.width
         self.lengths = [n for recording in recordings for n in recording.lengths]
@@ -185,6 +187,13 @@ class FrameSource:
         first = starts[np.searchsorted(starts, rows, side="right") - 1]
         every = np.maximum(rows[:, None] - np.arange(self.row)[::-1], first[:, None])
         return self.read(every.ravel()).reshape(len(rows), self.row, self.height, self.width, 3)
+
+    def median(self, episode: int) -> np.ndarray:
+        """uint8 (H, W, 3): an episode's median picture, made once."""
+        if episode not in self.medians:
+            rows = self.rows([Span(episode, 0, self.lengths[episode])])
+            self.medians[episode] = median_picture(self.read(rows[mixed(len(rows), MEDIAN_FRAMES)]))
+        return self.medians[episode]
 
     def rows(self, spans: list[Span]) -> np.ndarray:
         """Numbers of the spans' frames in the sequence of all recordings' frames."""

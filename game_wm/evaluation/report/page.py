@@ -98,10 +98,13 @@ def _fidelity(card: Mapping[str, Any]) -> list[str]:
     figures = card["fidelity"]
     horizons = list(figures["psnr"])
     rows = {
-        "PSNR, dB": ("psnr", 2), "PSNR on surfaces just seen, dB": ("psnr_seen", 2), "SSIM": ("ssim", 3),
+        "PSNR, dB": ("psnr", 2), "PSNR on surfaces just seen, dB": ("psnr_seen", 2),
+        "PSNR where something moves, dB": ("psnr_moving", 2), "SSIM": ("ssim", 3),
         "feature distance": ("feature_distance", 3), "sharpness": ("sharpness", 3),
         "tokenizer's PSNR on surfaces just seen, dB": ("ceiling_psnr_seen", 2),
+        "tokenizer's PSNR where something moves, dB": ("ceiling_psnr_moving", 2),
         "repeat the last frame: PSNR, dB": ("repeat_psnr", 2),
+        "repeat the last frame: PSNR where something moves, dB": ("repeat_psnr_moving", 2),
         "repeat the last frame: feature distance": ("repeat_feature_distance", 3),
     }  # fmt: skip
     body = [
