@@ -3,6 +3,7 @@
     source = open_frames([Path("runs/maze/data")], seed=0)
     frames = source.items(np.arange(64))        # uint8 (64, H, W, 3); item i is a pure function of (seed, i)
     source.row = 3                              # from now on (64, 3, H, W, 3): each with the two frames before it
+    source.still = True                         # (64, 4, H, W, 3): the first is the median picture of its episode
 
 A recording whose decoded frames fit the budget is decoded once into `.cache/frames.npy` beside its shards, for random
 access at no cost to training. A larger one is read in pools: thousands of frames out of random chunks, shuffled, while
@@ -157,7 +158,7 @@ class FrameSource:
     def __init__(self, recordings: list[Recording], seed: int, held_out: float) -> None:
         first = recordings[0]
         self.recordings, self.seed, self.row = recordings, seed, 1
-        self.medians: dict[int, np.ndarray] = {}
+        self.still, self.medians = False, dict[int, np.ndarray]()
         self.game, self.schema = first.dataset.game, first.dataset.schema
         self.height, self.width = first.height, first.width
         self.lengths = [n for recording in recordings for n in recording.lengths]
@@ -179,14 +180,18 @@ class FrameSource:
         return self.in_rows(every[mixed(len(every), count)])
 
     def in_rows(self, rows: np.ndarray) -> np.ndarray:
-        """The frames with these numbers, each preceded by the `row` - 1 before it; an episode's first frame stands in
-        for those before it."""
-        if self.row == 1:
+        """The frames with these numbers, each preceded by the `row` - 1 before it (an episode's first frame stands in
+        for those before it) and, where `still`, by the median picture of its episode."""
+        if self.row == 1 and not self.still:
             return self.read(rows)
         starts = np.cumsum([0, *self.lengths])
-        first = starts[np.searchsorted(starts, rows, side="right") - 1]
-        every = np.maximum(rows[:, None] - np.arange(self.row)[::-1], first[:, None])
-        return self.read(every.ravel()).reshape(len(rows), self.row, self.height, self.width, 3)
+        episodes = np.searchsorted(starts, rows, side="right") - 1
+        every = np.maximum(rows[:, None] - np.arange(self.row)[::-1], starts[episodes][:, None])
+        frames = self.read(every.ravel()).reshape(len(rows), self.row, self.height, self.width, 3)
+        if not self.still:
+            return frames
+        medians = np.stack([self.median(episode) for episode in episodes.tolist()])
+        return np.concatenate([medians[:, None], frames], 1)
 
     def median(self, episode: int) -> np.ndarray:
         """uint8 (H, W, 3): an episode's median picture, made once."""
@@ -265,8 +270,11 @@ class PooledFrames(FrameSource):
         for i in random.permutation(len(self.chunks)):
             recording, ref, first, last = self.chunks[i]
             chunk = recording.dataset.read(ref).frames[first:last]
-            if self.row > 1:  # a chunk's first frame stands in for those before it
+            still = median_picture(chunk)  # the chunk's own, and its first frame stands in for those before it
+            if self.row > 1 or self.still:
                 chunk = chunk[np.maximum(np.arange(len(chunk))[:, None] - np.arange(self.row)[::-1], 0)]
+            if self.still:
+                chunk = np.concatenate([np.broadcast_to(still, chunk[:, :1].shape), chunk], 1)
             frames.append(chunk)
             count += last - first
             if count >= self.pool_frames:

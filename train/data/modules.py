@@ -96,6 +96,7 @@ class FrameDataModule(StreamDataModule):
         validation_frames: held-out frames to validate on, evenly spread.
         game: refuse a recording of another game (its id without options).
         row: of the model: if more than one, frames come with those before them, (B, row, H, W, 3).
+        still: of the model: the median picture of its episode comes before each row, (B, 1 + row, H, W, 3).
 
     Raises `UserError` when a recording is missing, damaged, or its frames differ in size from the others'.
     """
@@ -111,19 +112,20 @@ class FrameDataModule(StreamDataModule):
         validation_frames: int = 512,
         game: str | None = None,
         row: int = 1,
+        still: bool = False,
     ) -> None:
         super().__init__(batch_size, seed)
         self.source: FrameSource = open_frames(
             [data] if isinstance(data, str) else list(data), seed, held_out, cache_gib, pool_frames
         )
-        self.source.row = row
+        self.source.row, self.source.still = row, still
         self.game, self.schema = self.source.game, self.source.schema
         self.height, self.width = self.source.height, self.source.width
         self.validation_frames = validation_frames
         check_game(self.game, game, str(data))
 
     def batch(self, first: int, size: int) -> Tensor:
-        """Frames uint8 (size, [row,] H, W, 3) of these items."""
+        """Frames uint8 (size, [still + row,] H, W, 3) of these items."""
         return torch.from_numpy(self.source.items(np.arange(first, first + size, dtype=np.int64)))
 
     def val_dataloader(self) -> DataLoader | list[Any]:

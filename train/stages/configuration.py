@@ -52,6 +52,7 @@ BOUNDS = [
     ("model.lr", 0, math.inf),
     ("model.weight_decay", 0, math.inf),
     ("model.targets", 1, math.inf),
+    ("model.moving", 0, math.inf),
     ("model.steps", 1, math.inf),
     ("model.rollout", 0, math.inf),
     ("model.context_noise", 0, math.inf),
@@ -107,8 +108,9 @@ class StageCLI(LightningCLI):
         for source, target in LINKS[self.stage]:
             parser.link_arguments(f"data.{source}", f"model.{target}", apply_on="instantiate")
         if self.stage == "tokenizer":
-            rows: Callable[[bool], int] = lambda temporal: 3 if temporal else 1  # noqa: E731
-            parser.link_arguments("model.tokenizer.temporal", "data.row", compute_fn=rows)
+            rows: Callable[[bool, float], int] = lambda temporal, moving: 3 if temporal else 2 if moving else 1  # noqa: E731
+            parser.link_arguments(("model.tokenizer.temporal", "model.moving"), "data.row", compute_fn=rows)
+            parser.link_arguments("model.moving", "data.still", compute_fn=bool)
         if self.stage in ("dynamics", "distill"):
             shown = ("model.dynamics.recall", "model.dynamics.warp")
             parser.link_arguments(shown, "data.views", compute_fn=lambda recall, warp: recall or warp)

@@ -5,6 +5,7 @@ python -m train tokenizer --config configs/maze/tokenizer.yaml
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -13,14 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data_collect.errors import UserError
+from game_wm.evaluation.metrics import moving
 from game_wm.model.features import Features, perceptual_distance
 from game_wm.model.tokenizer import Tokenizer, TokenizerConfig
 from game_wm.objectives.cascade import halve
 from train.stages.module import Kind, StageModule, make_optimizer
+from train.stages.moving import pixel_weights, weighed
 
 
 class TokenizerModule(StageModule):
-    """Trains a `Tokenizer` on batches of uint8 frames (B, H, W, 3); a temporal one on triples (B, 3, H, W, 3).
+    """Trains a `Tokenizer` on batches of uint8 frames (B, H, W, 3); a temporal one on triples (B, 3, H, W, 3). Where
+    what moves is weighed, the median picture and the frame before come with each.
 
     Args:
         tokenizer: sizes of the network; set height and width to those of the recording.
@@ -32,6 +36,8 @@ class TokenizerModule(StageModule):
             steps of a pixel.
         halved: share of every batch on which latents averaged over two by two cells must decode to the frame
             at half its resolution (EQ-VAE, Kouzelis et al., 2025). The coarse stage of a cascade needs it.
+        moving: how much more than other pixels those weigh that differ from the frame before or from the median picture
+            of their episode (`moving.py`); 0 is off.
     """
 
     def __init__(
@@ -46,10 +52,11 @@ class TokenizerModule(StageModule):
         scale_penalty: float = 1e-3,
         equivariance: float = 0.0,
         halved: float = 0.0,
+        moving: float = 0.0,
     ) -> None:
         super().__init__(lr, weight_decay, optimizer)
         self.perceptual, self.perceptual_share, self.edges = perceptual, perceptual_share, edges
-        self.scale_penalty, self.equivariance, self.halved = scale_penalty, equivariance, halved
+        self.scale_penalty, self.equivariance, self.halved, self.moving = scale_penalty, equivariance, halved, moving
         if tokenizer.levels and (equivariance or halved):
             raise UserError("codes cannot be shifted or averaged: with levels, leave equivariance and halved at 0")
         if halved and any(cells % 2 for cells in tokenizer.grid):
@@ -65,7 +72,7 @@ class TokenizerModule(StageModule):
         return make_optimizer(self.tokenizer, self.optimizer_kind, self.lr, self.weight_decay)
 
     def training_step(self, frames_BHWC: Tensor, index: int) -> Tensor:
-        images, latents = self.encode_row(frames_BHWC)
+        images, latents, weights = self.encode_row(frames_BHWC)
         scale = latents.float().square().mean()
         shifted = round(self.equivariance * len(images))
         if self.tokenizer.codebook:
@@ -79,9 +86,14 @@ class TokenizerModule(StageModule):
             moved = shift(noisy[:shifted].float().flatten(1, 2), dy / factor, dx / factor).to(noisy.dtype)
             noisy = torch.cat((moved.unflatten(1, noisy.shape[1:3]), noisy[shifted:]))
             images = torch.cat((shift(images[:shifted], float(dy), float(dx)), images[shifted:]))
+            if weights is not None:
+                weights = torch.cat((shift(weights[:shifted], float(dy), float(dx)), weights[shifted:]))
         decoded = self.tokenizer.decode_raw(noisy).float()
-        reconstruction = (decoded - images).abs().mean()
-        edges = sum((d(decoded) - d(images)).abs().mean() for d in (_across, _down))
+        reconstruction = weighed((decoded - images).abs(), weights)
+        edges = sum(
+            weighed((d(decoded) - d(images)).abs(), None if weights is None else d(weights, torch.maximum))
+            for d in (_across, _down)
+        )
         loss = reconstruction + self.edges * edges + self.scale_penalty * scale
         if self.features:
             part = slice(len(images) - max(1, int(self.perceptual_share * len(images))), None)
@@ -97,19 +109,31 @@ class TokenizerModule(StageModule):
         self.log_dict({"loss": loss, "psnr": psnr(mse), "latent_scale": scale.sqrt()}, prog_bar=True)
         return loss
 
-    def encode_row(self, frames_BHWC: Tensor) -> tuple[Tensor, Tensor]:
-        """Target images (B, 3, H, W), and the latents before normalisation (B, T, C, h, w) of each and of the T - 1
-        frames before it (T = 1 unless the tokenizer is temporal)."""
-        row = Tokenizer.to_unit(frames_BHWC if frames_BHWC.ndim == 5 else frames_BHWC[:, None])
+    def encode_row(self, frames_BHWC: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Target images (B, 3, H, W); the latents before normalisation (B, T, C, h, w) of each and of the T - 1 frames
+        before it (T = 1 unless the tokenizer is temporal); the weights of the targets' pixels (B, 1, H, W)."""
+        row, medians = self.rows(frames_BHWC)
         still = len(row) // 8 * self.tokenizer.config.temporal
         if still:  # an eighth of a temporal batch stands still, as the first frame of an episode does
             row = torch.cat((row[:still, -1:].expand_as(row[:still]), row[still:]))
-        return row[:, -1].contiguous(memory_format=torch.channels_last), self.tokenizer.raw(row)
+        images = row[:, -1].contiguous(memory_format=torch.channels_last)
+        weights = None if medians is None else pixel_weights(images, row[:, -2], medians, self.moving)
+        return images, self.tokenizer.raw(row[:, -self.read :]), weights
+
+    def rows(self, frames_BHWC: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Frames in [-1, 1] as rows (B, T, 3, H, W), and the median pictures of their episodes (B, 3, H, W)."""
+        rows = Tokenizer.to_unit(frames_BHWC if frames_BHWC.ndim == 5 else frames_BHWC[:, None])
+        return (rows[:, 1:], rows[:, 0]) if self.moving else (rows, None)
+
+    @property
+    def read(self) -> int:
+        """Frames of a row that the tokenizer reads."""
+        return 3 if self.tokenizer.config.temporal else 1
 
     def reconstruct(self, frames_BHWC: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) and their reconstruction, in [-1, 1]."""
-        row = Tokenizer.to_unit(frames_BHWC if frames_BHWC.ndim == 5 else frames_BHWC[:, None])
-        return row[:, -1], self.tokenizer(row).float().clamp(-1, 1)
+        row, _ = self.rows(frames_BHWC)
+        return row[:, -1], self.tokenizer(row[:, -self.read :]).float().clamp(-1, 1)
 
     def sample(self, frames_BHWC: Tensor) -> Tensor:
         """uint8 (2 N, 1, H, W, 3): truth and reconstruction in turn, of N <= 8 frames of the batch."""
@@ -120,6 +144,9 @@ class TokenizerModule(StageModule):
         truth, decoded = self.reconstruct(frames_BHWC)
         error = (decoded - truth).square().mean((1, 2, 3))
         self.log("val_psnr", psnr(error).mean(), prog_bar=True, batch_size=len(frames_BHWC))
+        if self.moving and (mask := moving(frames_BHWC[:, -1], frames_BHWC[:, 0])).any():
+            error = (decoded - truth).square().mean(1)[mask].mean()
+            self.log("val_psnr_moving", psnr(error), prog_bar=True, batch_size=len(frames_BHWC))
 
 
 def psnr(squared_error: Tensor) -> Tensor:
@@ -136,9 +163,9 @@ def shift(images_BCHW: Tensor, dy: float, dx: float) -> Tensor:
     return moved.contiguous(memory_format=torch.channels_last)
 
 
-def _across(x: Tensor) -> Tensor:
-    return x[..., 1:] - x[..., :-1]
+def _across(x: Tensor, by: Callable[[Tensor, Tensor], Tensor] = torch.sub) -> Tensor:
+    return by(x[..., 1:], x[..., :-1])
 
 
-def _down(x: Tensor) -> Tensor:
-    return x[..., 1:, :] - x[..., :-1, :]
+def _down(x: Tensor, by: Callable[[Tensor, Tensor], Tensor] = torch.sub) -> Tensor:
+    return by(x[..., 1:, :], x[..., :-1, :])
