@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from data_collect.commandline import Command, Parser, Program
 
@@ -12,6 +13,8 @@ PROGRAM = Program(
     [
         Command("record", "record", "play a game into a folder of shards; run it again to continue",
                 "data_collect.commands:record", "data_collect.commands:record_parser"),
+        Command("corpus", "record", "record every game of a list, each into a folder of its own",
+                "data_collect.commands:corpus", "data_collect.commands:corpus_parser"),
         Command("verify", "look at a recording", "read every chunk of a recording, and replay some episodes",
                 "data_collect.commands:verify", "data_collect.commands:verify_parser"),
         Command("inspect", "look at a recording", "show the card of a recording, and a picture of its episodes",
@@ -41,7 +44,9 @@ def record_parser() -> Parser:
         "python -m data_collect record --game 'doom?scenario=deathmatch' --player wanderer --frames 9000 --out data/dm",
     ])  # fmt: skip
     what = parser.group("what to record")
-    what.add_argument("--game", required=True, help="maze, doom, gym:ID, with options: 'maze?size=9&creatures=0'")
+    what.add_argument(
+        "--game", required=True, help="maze, doom, scroll, gym:ID, with options: 'maze?size=9&creatures=0'"
+    )
     what.add_argument("--player", required=True, help="explorer, wanderer, random, human or policy:MODULE:FUNCTION")
     what.add_argument("--frames", type=int, required=True, help="frames that the folder shall hold in the end")
     what.add_argument("--out", required=True, help="the folder; one that holds the same recording is continued")
@@ -86,6 +91,30 @@ def make_recording(
         print(f"its {minutes:g} minutes were over before the {frames:,} frames that were wanted")
     if faults := card["faults"]:
         print(f"{len(faults):,} episodes ended because the game failed: {out}/dataset.json tells why")
+    return 0
+
+
+def corpus_parser() -> Parser:
+    """Flags of `corpus`."""
+    parser = Parser(
+        "python -m data_collect corpus",
+        "Record every game of a list, each into a folder of its own; run it again to continue.",
+        ["python -m data_collect corpus --config configs/base/games.yaml --out recordings/base"],
+    )
+    parser.add_argument("--config", type=Path, required=True, help="the list: configs/base/games.yaml shows how")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the recordings")
+    parser.add_argument("--workers", type=int, default=1, help="games at a time (default: 1)")
+    parser.add_argument("--only", default="", metavar="GROUP", help="record this group of the list alone")
+    parser.add_argument("--skip-missing", action="store_true", help="leave out games whose package is not installed")
+    return parser
+
+
+def corpus(words: list[str]) -> int:
+    """Record the list, and say how much there is."""
+    from data_collect.recording.corpus import corpus
+
+    options = corpus_parser().parse_args(words)
+    print(f"{options.out}: {corpus(**vars(options)):,} frames")
     return 0
 
 

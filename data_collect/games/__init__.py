@@ -29,7 +29,11 @@ import gymnasium
 from data_collect.errors import UserError
 
 # Imported when asked for: a game must not need what another one needs.
-GAMES = {"maze": "data_collect.games.maze:Maze", "doom": "data_collect.games.doom:Doom"}
+GAMES = {
+    "maze": "data_collect.games.maze:Maze",
+    "doom": "data_collect.games.doom:Doom",
+    "scroll": "data_collect.games.scroll:Scroll",
+}
 GYM = "data_collect.games.gym:Gym"
 DREAM = "dream:"  # the game of a recording that was played in a dream
 # What must be said wherever a game's pictures, or what learnt from them, are passed on.

@@ -159,7 +159,7 @@ def pipeline() -> Parser:
         },
         "what to learn from": {
             "--data DIR ...": "recordings that there are, several together; or one is made:",
-            "--record.game ID": "maze, doom, gym:ID",
+            "--record.game ID": "maze, doom, scroll, gym:ID",
             "--record.player PLAYER": "explorer, wanderer, random, human or policy:MODULE:FUNCTION",
             "--record.frames N": "frames that the recording shall hold (default: 40000)",
             "--record.workers N": "processes that record (default: 2)",
