@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from data_collect.commandline import Command, Parser, Program
 
@@ -27,8 +28,7 @@ PROGRAM = Program(
     ],
 )  # fmt: skip
 
-# The share is that of `plan.py`, which would bring numpy.
-RECORD = (
+RECORD = (  # 5 and three quarters are those of `plan.py`, which would bring numpy
     "Play a game into a folder of shards; run it again to continue.\n\n"
     "An episode in which the game fails (raises, exits, is killed, or does not answer within GAME_SECONDS, 60 unless "
     "set)\nis kept up to there, named, and listed in dataset.json under `faults`. Recording goes on, and stops when at "
@@ -50,9 +50,8 @@ def record_parser() -> Parser:
     what.add_argument("--player", required=True, help="explorer, wanderer, random, human or policy:MODULE:FUNCTION")
     what.add_argument("--frames", type=int, required=True, help="frames that the folder shall hold in the end")
     what.add_argument("--out", required=True, help="the folder; one that holds the same recording is continued")
-    what.add_argument(
-        "--minutes", type=float, help="begin no more episodes after so long, however many frames there are"
-    )
+    what.add_argument("--minutes", type=float, help="begin no more episodes after so long, however many frames there "
+                      "are")  # fmt: skip
     how = parser.group("how")
     how.add_argument("--workers", type=int, default=1, help="processes; the result does not depend on it (default: 1)")
     how.add_argument("--seed", type=int, help="what the episodes are a function of (default: the folder's, or 0)")
@@ -66,23 +65,13 @@ def record(words: list[str]) -> int:
     return make_recording(**vars(record_parser().parse_args(words)))
 
 
-def make_recording(
-    out: str,
-    game: str,
-    player: str,
-    frames: int,
-    workers: int = 1,
-    seed: int | None = None,
-    episode_frames: int | None = None,
-    minutes: float | None = None,
-) -> int:
-    """The same, told by values; the exit status."""
+def make_recording(out: str, frames: int, minutes: float | None = None, **how: Any) -> int:
+    """The same, with the arguments of `recording.record.record`; the exit status."""
     from data_collect.recording.record import record
     from data_collect.shards.inspect import size
 
     started = time.monotonic()
-    dataset = record(out, game, player, frames, workers, seed, episode_frames, minutes)
-    card = dataset.card
+    card = record(out, frames=frames, minutes=minutes, **how).card
     print(
         f"{out}: {card['frames']:,} frames in {card['episodes']:,} episodes, {card['shards']} shards, "
         f"{size(card['bytes'])}, after {time.monotonic() - started:,.1f} s"

@@ -13,6 +13,7 @@ is the card; both can be made again from the shards.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,8 @@ INDEX, CARD = "index.json", "dataset.json"
 # What identifies a recording: every chunk carries it, and `record` continues a folder only with the same.
 SETTINGS = ("game", "player", "recording_seed", "episode_frames", "schema")
 FAULT: dict[str, type] = {"episode": int, "seed": int, "steps": int, "why": str}  # a row of the card's faults
+ANEW = "run the same `record` command to record it anew"
+REMEDY = f"restore it, or delete it and {ANEW}"
 
 
 def shard_files(folder: Path) -> list[Path]:
@@ -60,9 +63,8 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
     def bare(settings: Mapping[str, Any], name: str) -> Any:
         value = settings.get(name)
-        return (
-            {k: v for k, v in value.items() if k != "keys"} if name == "schema" and isinstance(value, dict) else value
-        )
+        is_schema = name == "schema" and isinstance(value, dict)
+        return {key: entry for key, entry in value.items() if key != "keys"} if is_schema else value
 
     return [name for name in SETTINGS if bare(one, name) != bare(other, name)]
 
@@ -122,7 +124,7 @@ class Dataset:
         for name, (size, _) in shards.items():
             shard = self.folder / name
             if not shard.exists():
-                raise UserError(f"{shard} is missing: restore it, or run the same `record` command to record it anew")
+                raise UserError(f"{shard} is missing: restore it, or {ANEW}")
             if shard.stat().st_size != size:
                 raise UserError(f"{shard} is damaged: {shard.stat().st_size} bytes instead of {size}; {REMEDY}")
         return {name: refs for name, (_, refs) in shards.items()}
@@ -141,8 +143,6 @@ class Dataset:
             raise UserError(f"{path} is damaged ({error}); {REMEDY}") from None
         return refs
 
-    # --- reading --------------------------------------------------------------------------------------------------
-
     def read(self, ref: ChunkRef, frames: bool = True) -> Chunk:
         """One chunk, checked against its hashes; without `frames` its pictures are not decoded (an array of none)."""
         path = self.folder / ref.shard
@@ -151,19 +151,12 @@ class Dataset:
                 file.seek(ref.offset)
                 chunk = unpack(file.read(ref.bytes), f"chunk {ref.key}", frames)
         except FileNotFoundError:
-            raise UserError(
-                f"{path} is missing: restore it, or run the same `record` command to record it anew"
-            ) from None
+            raise UserError(f"{path} is missing: restore it, or {ANEW}") from None
         except ValueError as error:
             raise UserError(f"{path} is damaged ({error}); {REMEDY}") from None
         if (chunk.meta["episode"], chunk.meta["chunk"]) != (ref.episode, ref.chunk):
             raise UserError(f"{self.folder / INDEX} does not belong to {path}: delete it, it is made again")
         return chunk
-
-    @cached_property
-    def _by_shard(self) -> dict[str, list[ChunkRef]]:
-        refs = sorted(self.index, key=lambda ref: (ref.shard, ref.offset))
-        return {name: list(group) for name, group in groupby(refs, key=lambda ref: ref.shard)}
 
     def chunks(self, order: Iterable[int] | None = None) -> Iterator[Chunk]:
         """Chunks by their positions in `index`; all of them in order of episode when no order is given."""
@@ -186,24 +179,18 @@ class Dataset:
         chunks = [self.read(ref) for ref in self.by_episode[number]]
         poses = [chunk.pose for chunk in chunks if chunk.pose is not None]
         steps = sum(len(chunk.actions) for chunk in chunks) - (not chunks[-1].meta["last"])
-        actions = np.concatenate([chunk.actions for chunk in chunks])[:steps]
-        return Episode(
-            frames=np.concatenate([chunk.frames for chunk in chunks]),
-            actions=actions,
-            encoded=self.schema.encode(actions),
-            rewards=np.concatenate([chunk.rewards for chunk in chunks])[:steps],
-            terminated=np.concatenate([chunk.terminated for chunk in chunks])[:steps],
-            truncated=np.concatenate([chunk.truncated for chunk in chunks])[:steps],
-            pose=np.concatenate(poses) if poses else None,
-            meta=chunks[0].meta,
+        frames = np.concatenate([chunk.frames for chunk in chunks])
+        actions, *outcomes = (
+            np.concatenate([getattr(chunk, name) for chunk in chunks])[:steps]
+            for name in ("actions", "rewards", "terminated", "truncated")
         )
+        pose = np.concatenate(poses) if poses else None
+        return Episode(frames, actions, self.schema.encode(actions), *outcomes, pose, chunks[0].meta)
 
     def episodes(self, limit: int | None = None) -> Iterator[Episode]:
         """The first `limit` episodes, or all, in order."""
         for number in list(self.by_episode)[:limit]:
             yield self.episode(number)
-
-    # --- card and index -------------------------------------------------------------------------------------------
 
     @cached_property
     def frame_size(self) -> tuple[int, int] | None:
@@ -219,66 +206,46 @@ class Dataset:
         nothing is kept are known from the card alone."""
         kept = {ref.episode for ref in self.index}
         try:
-            rows = [
-                {name: kind(row[name]) for name, kind in FAULT.items()}
-                for row in json.loads((self.folder / CARD).read_text()).get("faults", [])
-                if row["episode"] not in kept
-            ]
+            told = json.loads((self.folder / CARD).read_text()).get("faults", [])
+            rows = [{key: kind(row[key]) for key, kind in FAULT.items()} for row in told if row["episode"] not in kept]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             rows = []  # another reader complains of the card
-        for ref in self.index:
-            if ref.fault:
-                rows.append(
-                    {"episode": ref.episode, "seed": ref.seed, "steps": ref.start + ref.steps, "why": ref.fault}
-                )
+        rows += [
+            {"episode": ref.episode, "seed": ref.seed, "steps": ref.start + ref.steps, "why": ref.fault}
+            for ref in self.index if ref.fault
+        ]  # fmt: skip
         return sorted(rows, key=lambda row: row["episode"])
 
     @cached_property
     def card(self) -> dict[str, Any]:
         """What `dataset.json` says: settings and totals. `hours` are of game time, `actions` steps by action name."""
-        actions: dict[str, int] = {}
+        actions = Counter[str]()
         for ref in self.index:
-            for name, count in ref.actions.items():
-                actions[name] = actions.get(name, 0) + count
-        frames = sum(ref.frames for ref in self.index)
-        width, height = self.frame_size or (0, 0)
+            actions.update(ref.actions)
+        fps, (width, height) = self.schema.fps, self.frame_size or (0, 0)
+
+        def total(name: str) -> Any:
+            return sum(getattr(ref, name) for ref in self.index)
+
         return {
-            "game": self.game,
-            "player": self.settings["player"],
-            "episodes": len({ref.episode for ref in self.index}),
-            "frames": frames,
-            "steps": sum(ref.steps for ref in self.index),
-            "shards": len(self.shards),
-            "chunks": len(self.index),
-            "hours": round(frames / self.schema.fps / 3600, 4),
-            "fps": self.schema.fps,
-            "height": height,
-            "width": width,
-            "actions": actions,
-            "reward": sum(ref.reward for ref in self.index),
-            "terminated": sum(ref.terminated for ref in self.index),
-            "truncated": sum(ref.truncated for ref in self.index),
-            "faults": self.faults,
-            "bytes": sum(path.stat().st_size for path in self.shards),
-            "frame_bytes": sum(ref.frame_bytes for ref in self.index),
-            "raw_bytes": frames * height * width * 3,
-            "recording_seed": self.settings["recording_seed"],
-            "episode_frames": self.settings["episode_frames"],
-            "schema": self.schema.to_json(),
-        }
+            "game": self.game, "player": self.settings["player"],
+            "episodes": len({ref.episode for ref in self.index}), "frames": total("frames"), "steps": total("steps"),
+            "shards": len(self.shards), "chunks": len(self.index),
+            "hours": round(total("frames") / fps / 3600, 4), "fps": fps, "height": height, "width": width,
+            "actions": dict(actions), "reward": total("reward"), "terminated": total("terminated"),
+            "truncated": total("truncated"), "faults": self.faults,
+            "bytes": sum(path.stat().st_size for path in self.shards), "frame_bytes": total("frame_bytes"),
+            "raw_bytes": total("frames") * height * width * 3, "recording_seed": self.settings["recording_seed"],
+            "episode_frames": self.settings["episode_frames"], "schema": self.schema.to_json(),
+        }  # fmt: skip
 
     def index_json(self) -> dict[str, Any]:
         """What `index.json` says: the shards, their sizes and their chunks."""
+        refs = sorted(self.index, key=lambda ref: (ref.shard, ref.offset))
+        chunks = {name: [ref.to_json() for ref in group] for name, group in groupby(refs, key=lambda ref: ref.shard)}
         return {
             "shards": [
-                {
-                    "name": path.name,
-                    "bytes": path.stat().st_size,
-                    "chunks": [ref.to_json() for ref in self._by_shard.get(path.name, [])],
-                }
+                {"name": path.name, "bytes": path.stat().st_size, "chunks": chunks.get(path.name, [])}
                 for path in self.shards
             ]
         }
-
-
-REMEDY = "restore it, or delete it and run the same `record` command to record it anew"

@@ -19,10 +19,10 @@ pygame = pytest.importorskip("pygame")
 from rude_game import rude  # noqa: E402
 from tiny import tiny_world  # noqa: E402
 
+from data_collect.dataset import Dataset  # noqa: E402
 from data_collect.errors import UserError  # noqa: E402
 from data_collect.schema import ActionSchema  # noqa: E402
 from data_collect.shards.verify import verify  # noqa: E402
-from data_collect.shards.writer import Dataset  # noqa: E402
 from game_wm.checkpoint import Checkpoint  # noqa: E402
 from game_wm.play import headless, live_game  # noqa: E402
 from game_wm.play.files import folder  # noqa: E402

@@ -202,7 +202,6 @@ def test_map_and_options():
     x, y, _ = info["pose"]
     assert info["map"][int(y), int(x)] != WALL_CELL
     assert "surface" not in info
-    assert game.top_down(8).shape == (72, 72, 3)
     assert game.render().shape == (64, 64, 3)
     wide = Maze(width=96, height=72, surface=True)
     frame, info = wide.reset(seed=0)

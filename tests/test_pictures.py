@@ -173,5 +173,6 @@ def test_record_says_what_becomes_of_size_and_rate(
     words = ["--player", "random", "--frames", "20", "--out", str(tmp_path / "data")]
     monkeypatch.syspath_prepend(tmp_path)  # a module whose name is that of an emoji
     assert cli.main(["record", "--game", "gym:snake:Dot-v0?width=32&height=48&fps=30", *words]) == 0
-    told = "gym:snake:Dot-v0: 64x64 → 32x48, 30 → 15 frames/s; choose them by ?width=…&height=…&skip=…"
+    options = "--game 'gym:snake:Dot-v0?width=…&height=…&skip=…'"
+    told = f"gym:snake:Dot-v0: 64x64 → 32x48, 30 → 15 frames/s; for another size or rate: {options}"
     assert told in capsys.readouterr().err

@@ -14,12 +14,12 @@ from gymnasium import spaces
 from tiny_game import GAME, LONG
 
 from data_collect import games, players
+from data_collect.dataset import Dataset
 from data_collect.errors import UserError
 from data_collect.players import Human, Random, open_window
 from data_collect.recording.record import record
 from data_collect.schema import ActionSchema
 from data_collect.shards.verify import verify
-from data_collect.shards.writer import Dataset
 
 SPACES = [
     spaces.MultiBinary(4),

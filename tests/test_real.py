@@ -17,11 +17,12 @@ from test_rewind import actions, play  # noqa: E402
 from tiny import tiny_checkpoint  # noqa: E402
 
 from data_collect import games  # noqa: E402
+from data_collect.dataset import Dataset  # noqa: E402
 from data_collect.errors import UserError, main_guard  # noqa: E402
 from data_collect.recording.record import record  # noqa: E402
 from data_collect.recording.recorder import seeds  # noqa: E402
 from data_collect.shards.verify import verify  # noqa: E402
-from data_collect.shards.writer import Dataset, ShardWriter  # noqa: E402
+from data_collect.shards.writer import ShardWriter  # noqa: E402
 from game_wm.checkpoint import load  # noqa: E402
 from game_wm.dream import NO_CONTEXT  # noqa: E402
 from game_wm.play import app, starts  # noqa: E402

@@ -20,6 +20,7 @@ from tiny_game import GAME, LONG, record_without_end
 
 from data_collect import __main__ as cli
 from data_collect import lock as lock_module
+from data_collect.dataset import Dataset
 from data_collect.errors import UserError, main_guard
 from data_collect.recording import record as record_module
 from data_collect.recording.plan import Plan
@@ -27,7 +28,7 @@ from data_collect.recording.record import record
 from data_collect.recording.workers import Pool
 from data_collect.shards import writer as shards_module
 from data_collect.shards.verify import verify
-from data_collect.shards.writer import Dataset, ShardWriter, part_files
+from data_collect.shards.writer import ShardWriter, part_files
 
 pytestmark = pytest.mark.slow
 

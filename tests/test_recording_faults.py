@@ -10,12 +10,12 @@ import pytest
 from rude_game import rude
 from tiny_game import GAME, LONG
 
+from data_collect.dataset import Dataset
 from data_collect.errors import UserError
 from data_collect.recording.record import record
 from data_collect.recording.recorder import seeds
 from data_collect.schema import ActionSchema
 from data_collect.shards.verify import verify
-from data_collect.shards.writer import Dataset
 from tests.test_recorder import make, no_sync, run, same  # noqa: F401
 
 pytestmark = pytest.mark.slow

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_collect.dataset import SETTINGS
+from data_collect.dataset import SETTINGS, Dataset
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 from data_collect.shards import writer as shards_module
 from data_collect.shards.chunk import Chunk, pack, scan, unpack
 from data_collect.shards.video import decode_frames, encode_frames
-from data_collect.shards.writer import Dataset, ShardWriter, part_files, salvage, write_atomic
+from data_collect.shards.writer import ShardWriter, part_files, salvage, write_atomic
 
 SCHEMA = ActionSchema("multibinary", ("forward", "turn_left"), keys={"up": "forward"}, fps=20)
 

@@ -14,12 +14,12 @@ import pytest
 from tiny_game import GAME
 
 from data_collect import __main__ as cli
+from data_collect.dataset import Dataset
 from data_collect.errors import UserError, main_guard
 from data_collect.recording.record import record
 from data_collect.shards import writer as shards_module
 from data_collect.shards.chunk import pack
 from data_collect.shards.verify import verify
-from data_collect.shards.writer import Dataset
 
 pytestmark = pytest.mark.slow
 

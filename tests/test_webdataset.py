@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_collect.dataset import Dataset
 from data_collect.recording.record import record
-from data_collect.shards.writer import Dataset
 
 
 def test_webdataset_reads_a_recording(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ import gymnasium
 import numpy as np
 
 from data_collect.errors import UserError
-from data_collect.games import maze_look
 from data_collect.games.maze_view import View
 from data_collect.schema import ActionSchema
 
@@ -95,10 +94,8 @@ class Creature:
     @property
     def place(self) -> tuple[float, float]:
         part = self.progress / CREATURE_FRAMES
-        return (
-            0.5 + self.cell[0] + (self.next[0] - self.cell[0]) * part,
-            0.5 + self.cell[1] + (self.next[1] - self.cell[1]) * part,
-        )
+        x, y = (0.5 + now + (then - now) * part for now, then in zip(self.cell, self.next))
+        return x, y
 
     def step(self, walls: np.ndarray, player: tuple[int, int]) -> None:
         if self.next == self.cell:
@@ -134,15 +131,9 @@ class Maze(gymnasium.Env):
     replayable = True  # seed and actions give the same frames again
 
     def __init__(
-        self,
-        size: int = 11,
-        creatures: int = 1,
-        gems: int | None = None,
-        braid: float = 1.0,
-        surface: bool = False,
-        width: int = 64,
-        height: int = 64,
-    ) -> None:
+        self, size: int = 11, creatures: int = 1, gems: int | None = None, braid: float = 1.0, surface: bool = False,
+        width: int = 64, height: int = 64,
+    ) -> None:  # fmt: skip
         self.size = int(_number("size", size, 5, 101))
         if self.size % 2 == 0:
             raise UserError(f"maze: size={size} is even; use an odd number of cells, such as {self.size + 1}.")
@@ -260,13 +251,6 @@ class Maze(gymnasium.Env):
     def render(self) -> np.ndarray:
         """The last frame."""
         return self.frame
-
-    def top_down(self, scale: int = 16) -> np.ndarray:
-        """The maze from above, north up: uint8 (size * scale, size * scale, 3)."""
-        assert self.walls is not None
-        creatures = [creature.place for creature in self.creatures]
-        pose = (self.x, self.y, self.angle)
-        return maze_look.top_down(self.walls, self.view.hue, self.view.ink, self.gems, creatures, pose, scale)
 
 
 def _number(name: str, value: Any, low: float, high: float) -> float:

@@ -1,10 +1,8 @@
-"""The maze's colours: hues, marks, sky, what moves, and the plan from above. Pure functions of numbers (numpy only)."""
+"""The maze's colours: hues, marks, sky and what moves. Pure functions of numbers (numpy only)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
@@ -130,42 +128,3 @@ def creature(px: np.ndarray, pz: np.ndarray, scale: float) -> tuple[np.ndarray, 
     colour = colour + (np.float32(250) - colour) * np.clip((0.075 - eye) * scale + 0.5, 0, 1)[..., None]
     pupil = np.clip((0.036 - np.hypot(np.abs(px) - 0.08, z - 0.035)) * scale + 0.5, 0, 1)
     return colour * (1 - 0.88 * pupil)[..., None], cover
-
-
-def top_down(
-    walls: np.ndarray,
-    hues: np.ndarray,
-    inks: np.ndarray,
-    gems: Iterable[tuple[int, int]],
-    creatures: Iterable[tuple[float, float]],
-    pose: tuple[float, float, float],
-    scale: int = 16,
-) -> np.ndarray:
-    """The plan, north up, uint8 (n * scale, n * scale, 3): each face's hue and ink, gems, creatures and the player."""
-    n, rim = len(walls), max(scale // 6, 1)
-    picture = np.empty((n * scale, n * scale, 3), np.float32)
-    picture[:] = FLOORS[0] * 1.12
-    for y, x in np.argwhere(walls):
-        block = picture[y * scale : (y + 1) * scale, x * scale : (x + 1) * scale]
-        block[:] = (92, 92, 104)
-        sides = ((-1, 0, block[:, :rim]), (1, 0, block[:, -rim:]), (0, -1, block[:rim]), (0, 1, block[-rim:]))
-        for side, (dx, dy, strip) in enumerate(sides):
-            if 0 <= x + dx < n and 0 <= y + dy < n and not walls[y + dy, x + dx]:
-                face = (y * n + x) * 4 + side
-                strip[:] = HUES[hues[face]]
-                middle = slice(scale // 2 - rim, scale // 2 + rim)
-                strip[(middle, slice(None)) if dx else (slice(None), middle)] = INKS[inks[face]]
-    rows, columns = (np.mgrid[: n * scale, : n * scale] + 0.5) / scale
-
-    def dot(x: float, y: float, radius: float, colour: Any) -> None:
-        cover = np.clip((radius - np.hypot(columns - x, rows - y)) * scale + 0.5, 0, 1)[..., None]
-        picture[:] = picture * (1 - cover) + np.asarray(colour, np.float32) * cover
-
-    for gem_x, gem_y in gems:
-        dot(gem_x + 0.5, gem_y + 0.5, 0.17, GEM)
-    for place in creatures:
-        dot(*place, 0.3, BODY)
-    x, y, angle = pose
-    for ahead, radius in ((0.0, 0.26), (0.2, 0.18), (0.36, 0.11)):
-        dot(x + ahead * math.cos(angle), y + ahead * math.sin(angle), radius, (250, 250, 250))
-    return (np.clip(picture[::-1], 0, 255) + 0.5).astype(np.uint8)

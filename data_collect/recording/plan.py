@@ -28,12 +28,9 @@ class Plan:
     more are handed out, once there is one."""
 
     def __init__(
-        self,
-        frames: int,
-        episode_frames: int,
-        kept: dict[int, list[ChunkRef]] | None = None,
+        self, frames: int, episode_frames: int, kept: dict[int, list[ChunkRef]] | None = None,
         minutes: float | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.frames, self.episode_frames = frames, episode_frames
         self.ends = None if minutes is None else time.monotonic() + 60 * minutes
         self.done: dict[int, int] = {}

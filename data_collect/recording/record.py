@@ -33,15 +33,9 @@ EPISODE_FRAMES = 2048
 
 
 def record(
-    out: str | Path,
-    game: str,
-    player: str,
-    frames: int,
-    workers: int = 1,
-    seed: int | None = None,
-    episode_frames: int | None = None,
-    minutes: float | None = None,
-) -> Dataset:
+    out: str | Path, game: str, player: str, frames: int, workers: int = 1, seed: int | None = None,
+    episode_frames: int | None = None, minutes: float | None = None,
+) -> Dataset:  # fmt: skip
     """Record until `out` holds `frames` frames, or for so many minutes; what is there already counts. Seed and episode
     length not given are those of the folder, or 0 and 2048. `UserError`: another recording in the folder, a bad game,
     player or number."""
@@ -115,11 +109,12 @@ def _settings(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def _becomes(game: str, env: Any) -> str:
-    """What becomes of size and rate, and the options that choose them."""
+    """The size and rate of what is recorded, and how to ask for others."""
     height, width = env.observation_space.shape[:2]
     note = env.metadata.get("note") or f"{width}x{height}, {env.action_schema.fps:.3g} frames/s"
-    choose = "&".join(f"{name}=…" for name in ("width", "height", "skip") if name in games.option_names(game))
-    return f"{game.partition('?')[0]}: {note}; choose them by ?{choose}"
+    name = game.partition("?")[0]
+    choose = "&".join(f"{option}=…" for option in ("width", "height", "skip") if option in games.option_names(game))
+    return f"{name}: {note}" + (f"; for another size or rate: --game '{name}?{choose}'" if choose else "")
 
 
 def _about(schema: dict[str, Any]) -> str:

@@ -60,21 +60,13 @@ class EpisodeRecorder:
     """
 
     def __init__(
-        self,
-        env: Any,
-        settings: dict[str, Any],
-        add: Callable[[Chunk], Any],
-        read: Callable[[ChunkRef], Chunk] | None = None,
-        stop: Callable[[], bool] = lambda: False,
-    ) -> None:
+        self, env: Any, settings: dict[str, Any], add: Callable[[Chunk], Any],
+        read: Callable[[ChunkRef], Chunk] | None = None, stop: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
         self.env, self.settings, self.add, self.read, self.stop = env, settings, add, read, stop
 
     def record(
-        self,
-        number: int,
-        limit: Limit,
-        more: Callable[[int], Limit] | None = None,
-        kept: Iterable[ChunkRef] = (),
+        self, number: int, limit: Limit, more: Callable[[int], Limit] | None = None, kept: Iterable[ChunkRef] = ()
     ) -> tuple[int, str]:
         """Record episode `number`, leaving out the chunks in `kept`; its frames, and how the game failed if it did.
 
@@ -84,7 +76,9 @@ class EpisodeRecorder:
         env_seed, player_seed = seeds(self.settings["recording_seed"], number)
         meta = self.settings | {"episode": number, "seed": env_seed, "player_seed": player_seed}
         episode: EpisodeWriter | None = None
-        with closing(self._play(env_seed, player_seed)) as steps:
+        name = self.settings["player"]
+        player = self.env if isinstance(self.env, Guest) and name != "human" else Match(self.env)
+        with closing(player.play([Leg(name, player_seed)], env_seed)) as steps:
             try:
                 *_, frame, info = next(steps)
                 episode = EpisodeWriter(meta, self.add, frame, info, kept, self.read)
@@ -98,19 +92,7 @@ class EpisodeRecorder:
                 return frames, str(fault)
         return episode.frames, ""
 
-    def _play(self, env_seed: int, player_seed: int) -> Steps:
-        name = self.settings["player"]
-        if isinstance(self.env, Guest) and name != "human":
-            return self.env.play([Leg(name, player_seed)], env_seed)
-        return Match(self.env).play([Leg(name, player_seed)], env_seed)
-
-    def _write(
-        self,
-        episode: EpisodeWriter,
-        steps: Steps,
-        limit: Limit,
-        more: Callable[[int], Limit] | None,
-    ) -> None:
+    def _write(self, episode: EpisodeWriter, steps: Steps, limit: Limit, more: Callable[[int], Limit] | None) -> None:
         """Play the episode to its end."""
         allowed, final = limit
         terminated = truncated = False
@@ -136,14 +118,9 @@ class EpisodeWriter:
     """
 
     def __init__(
-        self,
-        meta: dict[str, Any],
-        add: Callable[[Chunk], Any],
-        frame: np.ndarray,
-        info: dict[str, Any],
-        kept: Iterable[ChunkRef] = (),
-        read: Callable[[ChunkRef], Chunk] | None = None,
-    ) -> None:
+        self, meta: dict[str, Any], add: Callable[[Chunk], Any], frame: np.ndarray, info: dict[str, Any],
+        kept: Iterable[ChunkRef] = (), read: Callable[[ChunkRef], Chunk] | None = None,
+    ) -> None:  # fmt: skip
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             raise Fault(f"the game must give frames of uint8 (H, W, 3), not {frame.dtype} {frame.shape}")
         self.meta, self.add, self.read = meta, add, read
@@ -203,15 +180,10 @@ class EpisodeWriter:
         """Write the chunk in hand, or compare it with the one on disk."""
         steps, self.steps = self.steps, 0
         frames = steps + last
-        chunk = Chunk(
-            self._pictures[:frames],
-            self._actions[:steps],
-            self._rewards[:steps],
-            self._terminated[:steps],
-            self._truncated[:steps],
-            None if self._poses is None else self._poses[:frames],
-            self.meta | {"chunk": self.chunk, "start": self.start, "last": last},
-        )
+        of_steps = (each[:steps] for each in (self._actions, self._rewards, self._terminated, self._truncated))
+        poses = None if self._poses is None else self._poses[:frames]
+        meta = self.meta | {"chunk": self.chunk, "start": self.start, "last": last}
+        chunk = Chunk(self._pictures[:frames], *of_steps, poses, meta)
         furthest = max(self.kept, default=-1)
         if last and self.chunk < furthest:
             raise Differs
@@ -234,7 +206,6 @@ def _pose(given: Any) -> np.ndarray:
     except (TypeError, ValueError):
         pose = np.empty(0, np.float32)
     if pose.shape != (3,) or not np.isfinite(pose).all():
-        raise Fault(
-            f"the game gave the pose {given!r} in info: it must be x, y and angle, finite, in every step or in none"
-        )
+        wanted = "it must be x, y and angle, finite, in every step or in none"
+        raise Fault(f"the game gave the pose {given!r} in info: {wanted}")
     return pose

@@ -36,15 +36,9 @@ class Pool:
     """
 
     def __init__(
-        self,
-        dataset: Dataset,
-        plan: Plan,
-        settings: dict[str, Any],
-        workers: int,
-        on_frames: Callable[[int], None],
-        on_shard: Callable[[], Any],
-        on_line: Callable[[str], None],
-    ) -> None:
+        self, dataset: Dataset, plan: Plan, settings: dict[str, Any], workers: int, on_frames: Callable[[int], None],
+        on_shard: Callable[[], Any], on_line: Callable[[str], None],
+    ) -> None:  # fmt: skip
         self.dataset, self.plan, self.settings, self.workers = dataset, plan, settings, workers
         self.on_frames, self.on_shard, self.on_line = on_frames, on_shard, on_line
         self.episodes: dict[Any, int | None] = {}  # which one each worker is at, by its pipe

@@ -47,12 +47,8 @@ class Chunk:
 
     def same(self, other: Chunk) -> bool:
         """Whether both hold the same gameplay, bit for bit."""
-        return self.differs(other) is None
-
-    def differs(self, other: Chunk) -> str | None:
-        """The first array that is not the same in both ("frames", "rewards" ...)."""
         names = ("actions", "frames", "rewards", "terminated", "truncated", "pose")
-        return next((name for name in names if not _equal(getattr(self, name), getattr(other, name))), None)
+        return all(_equal(getattr(self, name), getattr(other, name)) for name in names)
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,5 @@ def decode_frames(data: bytes) -> np.ndarray:
 def _pixels(picture: av.VideoFrame, height: int, width: int) -> np.ndarray:
     """View (H, W, 4) of a bgr0 picture's memory; its lines may be padded."""
     plane = picture.planes[0]
-    return (
-        np.frombuffer(memoryview(plane), np.uint8)
-        .reshape(height, plane.line_size)[:, : width * 4]
-        .reshape(height, width, 4)
-    )
+    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
+    return lines[:, : width * 4].reshape(height, width, 4)

@@ -16,14 +16,10 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
-from data_collect.dataset import INDEX, Dataset, Episode
 from data_collect.errors import UserError, disk_full
 from data_collect.shards.chunk import BLOCK, Chunk, ChunkRef, pack, scan, unpack
 from data_collect.system import sync_folder
-
-__all__ = ["INDEX", "Dataset", "Episode", "ShardWriter", "part_files", "salvage", "write_atomic"]
 
 PART = ".part"
 SHARD_BYTES = 32 << 20
@@ -100,9 +96,7 @@ class ShardWriter:
     def __enter__(self) -> ShardWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

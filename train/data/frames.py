@@ -22,10 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from data_collect.dataset import CARD
+from data_collect.dataset import CARD, Dataset
 from data_collect.errors import UserError
 from data_collect.shards.chunk import ChunkRef
-from data_collect.shards.writer import Dataset
 from data_collect.system import reserve
 from game_wm.evaluation.metrics import MEDIAN_FRAMES, median_picture
 from train.data.windows import LatentStore, Span, random_below, split_recordings
