@@ -63,8 +63,9 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
     def bare(settings: Mapping[str, Any], name: str) -> Any:
         value = settings.get(name)
-        is_schema = name == "schema" and isinstance(value, dict)
-        return {key: entry for key, entry in value.items() if key != "keys"} if is_schema else value
+        if name == "schema" and isinstance(value, dict):
+            return {key: entry for key, entry in value.items() if key != "keys"}
+        return value
 
     return [name for name in SETTINGS if bare(one, name) != bare(other, name)]
 
@@ -180,12 +181,13 @@ class Dataset:
         poses = [chunk.pose for chunk in chunks if chunk.pose is not None]
         steps = sum(len(chunk.actions) for chunk in chunks) - (not chunks[-1].meta["last"])
         frames = np.concatenate([chunk.frames for chunk in chunks])
-        actions, *outcomes = (
+        actions, rewards, terminated, truncated = (
             np.concatenate([getattr(chunk, name) for chunk in chunks])[:steps]
             for name in ("actions", "rewards", "terminated", "truncated")
         )
         pose = np.concatenate(poses) if poses else None
-        return Episode(frames, actions, self.schema.encode(actions), *outcomes, pose, chunks[0].meta)
+        encoded, meta = self.schema.encode(actions), chunks[0].meta
+        return Episode(frames, actions, encoded, rewards, terminated, truncated, pose, meta)
 
     def episodes(self, limit: int | None = None) -> Iterator[Episode]:
         """The first `limit` episodes, or all, in order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -174,7 +175,8 @@ def test_outcomes_count_events_near_in_time() -> None:
     made[1, 20] = -4.0  # never happened
     ends[1, 29] = 1
     called[1, 28] = 0.9
-    outcomes.add(np.array([n, 30]), real, made, ends > 0, called)
+    truth = SimpleNamespace(length=np.array([n, 30]), rewards=real, terminated=ends > 0)
+    outcomes.add(truth, SimpleNamespace(rewards=made, terminated=called))  # type: ignore[arg-type]
     reward, termination = outcomes.reward(), outcomes.termination()
     assert (reward["events"], reward["recall"], reward["precision"]) == (2, 0.5, 0.5)
     assert reward["accuracy"] == pytest.approx(np.mean([37 / 40, 29 / 30]))

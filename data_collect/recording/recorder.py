@@ -180,10 +180,11 @@ class EpisodeWriter:
         """Write the chunk in hand, or compare it with the one on disk."""
         steps, self.steps = self.steps, 0
         frames = steps + last
-        of_steps = (each[:steps] for each in (self._actions, self._rewards, self._terminated, self._truncated))
+        actions, rewards = self._actions[:steps], self._rewards[:steps]
+        terminated, truncated = self._terminated[:steps], self._truncated[:steps]
         poses = None if self._poses is None else self._poses[:frames]
         meta = self.meta | {"chunk": self.chunk, "start": self.start, "last": last}
-        chunk = Chunk(self._pictures[:frames], *of_steps, poses, meta)
+        chunk = Chunk(self._pictures[:frames], actions, rewards, terminated, truncated, poses, meta)
         furthest = max(self.kept, default=-1)
         if last and self.chunk < furthest:
             raise Differs

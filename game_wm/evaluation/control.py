@@ -65,12 +65,8 @@ class InverseDynamics(nn.Module):
 
     def __init__(self, height: int, width: int, actions: int) -> None:
         super().__init__()
-        widths = (32, 64, 96, 128)
-        layers: list[nn.Module] = [
-            nn.Conv2d(9, widths[0], 5, stride=2, padding=2),
-            nn.GroupNorm(4, widths[0]),
-            nn.SiLU(),
-        ]
+        widths, layers = (32, 64, 96, 128), list[nn.Module]()
+        layers += [nn.Conv2d(9, widths[0], 5, stride=2, padding=2), nn.GroupNorm(4, widths[0]), nn.SiLU()]
         for a, b in itertools.pairwise(widths):
             layers += [nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(4, b), nn.SiLU()]
         self.trunk = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten())
@@ -141,10 +137,8 @@ class Namer:
     `aliases`: encoded action -> the encoded action that looks like it; an action that is not in it is called itself.
     """
 
-    def __init__(
-        self, network: InverseDynamics, schema: ActionSchema, aliases: dict[tuple, tuple] | None = None
-    ) -> None:
-        self.network, self.schema, self.aliases = network.eval(), schema, aliases or {}
+    def __init__(self, network: InverseDynamics, schema: ActionSchema) -> None:
+        self.network, self.schema, self.aliases = network.eval(), schema, dict[tuple, tuple]()
 
     @torch.no_grad()
     def __call__(self, frames_NHWC: Tensor) -> Tensor:
@@ -166,20 +160,14 @@ class Namer:
         for frames, actions in plays:
             for action, name in zip(actions[1:].tolist(), self(frames).tolist(), strict=True):
                 said.setdefault(tuple(action), Counter())[tuple(name)] += 1
-        self.aliases = {
-            action: counts.most_common(1)[0][0] for action, counts in said.items() if counts.total() >= least
-        }
+        enough = {action: counts for action, counts in said.items() if counts.total() >= least}
+        self.aliases = {action: counts.most_common(1)[0][0] for action, counts in enough.items()}
 
 
 def inverse_dynamics(
-    game: RealGame,
-    game_id: str,
-    cache: Path | None = None,
-    plays: int = PLAYS,
-    updates: int = UPDATES,
-    tick: Tick = no_tick,
-    attempts: int = ATTEMPTS,
-) -> Namer:
+    game: RealGame, game_id: str, cache: Path | None = None, plays: int = PLAYS, updates: int = UPDATES,
+    tick: Tick = no_tick, attempts: int = ATTEMPTS,
+) -> Namer:  # fmt: skip
     """Train the network on real play, or take it from `cache` (a folder) where the same one was trained before.
 
     Args:
@@ -228,9 +216,7 @@ def trained_namer(game: RealGame, options: Options) -> Namer:
     plays = options.inverse_plays or options.share(PLAYS)
     updates = options.inverse_updates or options.share(UPDATES)
     with progress("inverse dynamics", plays + updates) as tick:
-        return inverse_dynamics(
-            game, game.game_id, options.cache, plays, updates, tick, attempts=options.share(ATTEMPTS)
-        )
+        return inverse_dynamics(game, game.game_id, options.cache, plays, updates, tick, options.share(ATTEMPTS))
 
 
 def _train(network: InverseDynamics, schema: ActionSchema, plays: Plays, updates: int, tick: Tick) -> None:

@@ -37,9 +37,8 @@ def parser() -> Parser:
     parser.add_argument("checkpoint", type=Path, help="a .safetensors file")
     what = parser.group("what to measure, and on how much")
     what.add_argument("--suite", default=",".join(SUITES), help="comma-separated (default: %(default)s)")
-    what.add_argument(
-        "--episodes", type=int, default=HELD_OUT_EPISODES, metavar="N", help="held-out seeds (default: %(default)s)"
-    )
+    what.add_argument("--episodes", type=int, default=HELD_OUT_EPISODES, metavar="N",
+                      help="held-out seeds (default: %(default)s)")  # fmt: skip
     what.add_argument("--first-seed", type=int, metavar="N",
                       help="the first of them (default: 90000, which the committed cards are of)")  # fmt: skip
     what.add_argument("--frames", type=int, metavar="N", help="frames of the stability and cost runs (default: 10000, "
@@ -54,9 +53,8 @@ def parser() -> Parser:
                      "(default: 16 where the machine has bfloat16, as in play)")  # fmt: skip
     where = parser.group("where the card goes")
     where.add_argument("--out", type=Path, metavar="DIR", help="folder of the card (default: beside the checkpoint)")
-    where.add_argument(
-        "--replace", action="store_true", help="put this sample into the card even where it holds a larger one"
-    )
+    where.add_argument("--replace", action="store_true",
+                       help="put this sample into the card even where it holds a larger one")  # fmt: skip
     where.add_argument("--json", metavar="FILE", help="write the card with these figures there; - is standard output")
     return parser
 
@@ -105,10 +103,8 @@ def evaluate(
         print("\n".join(section(new, found.suite)), file=said)
         print(f"{found.suite}: written to {place} and {place.with_suffix('.md').name}", file=sys.stderr)
         if place != path:
-            print(
-                f"{path} has a larger sample of {found.suite} and keeps it; --replace puts this one there",
-                file=sys.stderr,
-            )
+            kept = f"{path} has a larger sample of {found.suite} and keeps it"
+            print(f"{kept}; --replace puts this one there", file=sys.stderr)
     text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
     if into == "-":
         sys.stdout.write(text)
@@ -124,17 +120,9 @@ def options_of(arguments: Any) -> Options:
         prompts = tuple(int(part) for part in arguments.prompts.split(",")) if arguments.prompts else None
     except ValueError:
         prompts = (0,)
-    return Options(
-        suites,
-        arguments.episodes,
-        arguments.frames,
-        arguments.steps,
-        prompts=prompts,
-        window=arguments.window,
-        first=arguments.first_seed,
-        precision=arguments.precision,
-        device=arguments.device,
-    )
+    names = ("episodes", "frames", "steps", "window", "precision", "device")
+    given = {name: getattr(arguments, name) for name in names}
+    return Options(suites, prompts=prompts, first=arguments.first_seed, **given)
 
 
 def prepared(path: Path, options: Options) -> Checkpoint:

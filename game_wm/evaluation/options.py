@@ -36,9 +36,7 @@ class Options:
 
     suites: tuple[str, ...] = SUITES
     episodes: int = HELD_OUT_EPISODES
-    frames: int | None = (
-        None  # of stability's dreams and of the cost run; None: 10,000, fewer for less than 16 episodes
-    )
+    frames: int | None = None  # of the stability and cost runs; None: 10,000, fewer for less than 16 episodes
     steps: int | None = None  # denoiser calls a frame; None: the checkpoint's own
     cache: Path | None = CACHE  # where the inverse-dynamics network is kept
     inverse_plays: int | None = None  # None: the protocol's

@@ -14,27 +14,23 @@ from typing import Any
 import numpy as np
 
 from game_wm.evaluation.metrics import bootstrap, mean
+from game_wm.evaluation.rollout import DreamRollout
+from game_wm.evaluation.truth.plays import Truth
 
 NEAR = 4  # frames by which a prediction may be early or late
 
 
 class Outcomes:
-    """Collects rewards (E, N) and terminations (E, N), real and dreamt; `length` (E,) says how many frames exist."""
+    """Collects rewards and terminations, real and dreamt."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
 
-    def add(
-        self,
-        length: np.ndarray,
-        rewards: np.ndarray,
-        dreamt_rewards: np.ndarray,
-        ends: np.ndarray,
-        dreamt_ends: np.ndarray,
-    ) -> None:
-        """Episodes of one batch; `dreamt_ends` are probabilities, of which more than a half calls the end."""
-        for i, n in enumerate(length):
-            self.rows.append((rewards[i, :n], dreamt_rewards[i, :n], ends[i, :n], dreamt_ends[i, :n] > 0.5))
+    def add(self, truth: Truth, dream: DreamRollout) -> None:
+        """Episodes of one batch; the dream calls an end where it is likelier than not."""
+        for i, n in enumerate(truth.length):
+            rewards = truth.rewards[i, :n], dream.rewards[i, :n]
+            self.rows.append((*rewards, truth.terminated[i, :n], dream.terminated[i, :n] > 0.5))
 
     def reward(self) -> dict[str, Any]:
         """The card's `reward` object: accuracy, mean absolute error, and recall and precision of the events."""

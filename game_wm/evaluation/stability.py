@@ -215,15 +215,9 @@ class Look:
 
 
 def stability(
-    model: Any,
-    game: RealGame,
-    features: FeatureDistance,
-    prompt: int,
-    seeds: Sequence[int],
-    frames: int = FRAMES,
-    steps: int | None = None,
-    tick: Tick = no_tick,
-) -> Iterator[dict[str, Any]]:
+    model: Any, game: RealGame, features: FeatureDistance, prompt: int, seeds: Sequence[int], frames: int = FRAMES,
+    steps: int | None = None, tick: Tick = no_tick,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """The card's `stability` object, given again with more in it after each window and, at last, standing still.
 
     `tick` is told of frames, real and dreamt; `budget` says how many to expect.

@@ -118,7 +118,7 @@ def _rollouts(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: 
         for truth in game.truths(options.seeds(options.episodes), prompt, frames, horizons, tick):
             dream = roll(model, truth, options.steps, tick)
             told = truth.poses is not None and memory_of(model).placed
-            outcomes.add(truth.length, truth.rewards, dream.rewards, truth.terminated, dream.terminated)
+            outcomes.add(truth, dream)
             if fidelity:
                 fidelity.add(model, truth, dream)
                 sheet = sheet or draw(truth, dream)
@@ -126,8 +126,7 @@ def _rollouts(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: 
         ended = game.ended[: options.episodes] if fidelity else []
         for first in range(0, len(ended), BATCH):
             truth = stack(ended[first : first + BATCH], prompt, frames)
-            dream = roll(model, truth, options.steps)
-            outcomes.add(truth.length, truth.rewards, dream.rewards, truth.terminated, dream.terminated)
+            outcomes.add(truth, roll(model, truth, options.steps))
     if fidelity:
         episodes = len(fidelity.seeds)
         left_out = options.episodes - episodes
@@ -177,13 +176,13 @@ def _stability(checkpoint: Checkpoint, options: Options, game: RealGame, prompt:
 
 
 def _cost(checkpoint: Checkpoint, options: Options) -> Found:
-    from game_wm.evaluation.cost import cost
+    from game_wm.evaluation.cost import measure as cost
 
     if checkpoint.path is None:
         raise UserError("the suite cost needs a checkpoint file: save it first")
     print("cost: playing in a process of its own", file=sys.stderr)
-    device = str(device_of(checkpoint.model))
-    return Found("cost", {"cost": cost(checkpoint.path, options.long, options.steps, device, options.precision)}, {})
+    how = {"steps": options.steps, "device": device_of(checkpoint.model), "precision": options.precision}
+    return Found("cost", {"cost": cost(checkpoint.path, options.long, talk=True, **how)}, {})
 
 
 SUITES: dict[tuple[str, ...], Callable[..., Iterator[Found]]] = {

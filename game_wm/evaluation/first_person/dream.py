@@ -39,21 +39,9 @@ from torch import Tensor
 
 from game_wm.evaluation import metrics
 from game_wm.evaluation.control import Namer
-from game_wm.evaluation.first_person.dream_walk import Start, Way, lead, share_named
-from game_wm.evaluation.first_person.gems import (
-    HALF,
-    LEAST,
-    Bare,
-    Detector,
-    Gem,
-    around,
-    close_ahead,
-    find_gem,
-    out_of_view,
-    still_there,
-    was_taken,
-)
-from game_wm.evaluation.first_person.trips import AWAY, Trip, Walk, difference, lacking, turn_round
+from game_wm.evaluation.first_person.dream_walk import NAMED, Start, go, share_named
+from game_wm.evaluation.first_person.gems import Bare, Detector, Gem, find_gem, is_there
+from game_wm.evaluation.first_person.trips import Trip, Walk, difference, lacking, turn_round
 from game_wm.evaluation.report.sheet import ROWS
 from game_wm.evaluation.rollout import begin, device_of, round_trip
 from game_wm.evaluation.truth.game import ATTEMPTS, BATCH, RealGame, Tick, no_tick
@@ -61,7 +49,6 @@ from game_wm.evaluation.truth.game import ATTEMPTS, BATCH, RealGame, Tick, no_ti
 LENGTHS = (50, 200, 1000)
 WALK_FRAMES, WALKS = 1500, 3  # of real play to find a gem in; walks of a seed
 AS_MUCH = 0.6  # least and (its inverse) greatest ratio of differences, dream over real
-NAMED = 0.9
 
 
 @torch.no_grad()
@@ -88,17 +75,6 @@ def counts(trip: Trip, dream_NHWC: Tensor, before_HWC: Tensor, namer: Namer) -> 
         if not AS_MUCH <= ratio <= 1 / AS_MUCH:
             return False
     return share_named(namer, dream_NHWC, torch.from_numpy(trip.actions)) >= NAMED
-
-
-def go(model: Any, namer: Namer, start: Start, half: int, steps: int | None, **led: Any) -> tuple[Way | None, Tensor]:
-    """The way from here if it counts, and the frame (H, W, 3) before it as the tokenizer shows it."""
-    before = round_trip(model, torch.from_numpy(start.frames[None, -3:]))[0]
-    way = lead(model, namer, start, half, steps, **led)
-    if way is None or share_named(namer, way.frames, torch.from_numpy(way.actions)) < NAMED:
-        return None, before
-    marks = (half // 2, half, half + half // 2)
-    away = min(difference(way.frames[mark - 1].numpy(), before.numpy()) for mark in marks)
-    return way if away >= AWAY else None, before
 
 
 class Runs:
@@ -180,16 +156,10 @@ class Walks:
 
 
 def dream(
-    model: Any,
-    game: RealGame,
-    namer: Namer,
-    seeds: Sequence[int],
-    prompt: int,
-    gems: tuple[Bare, Detector] | None = None,
-    lengths: Sequence[int] = LENGTHS,
-    steps: int | None = None,
+    model: Any, game: RealGame, namer: Namer, seeds: Sequence[int], prompt: int,
+    gems: tuple[Bare, Detector] | None = None, lengths: Sequence[int] = LENGTHS, steps: int | None = None,
     tick: Tick = no_tick,
-) -> tuple[dict[str, Any], list[str], list[tuple[int, np.ndarray, np.ndarray]]]:
+) -> tuple[dict[str, Any], list[str], list[tuple[int, np.ndarray, np.ndarray]]]:  # fmt: skip
     """The card's `dream` object, {} where the game allows none of it, sentences that say what is absent and why, and
     for the sheet some of the longest ways there and back.
 
@@ -225,21 +195,9 @@ def dream(
         for taken in (True, False):
             for gem in gather(walks.gem, taken):
                 tried[taken] += 1
-                there = _is_there(model, namer, gem, gems[1], taken, steps)
+                there = is_there(model, namer, gem, gems[1], taken, steps)
                 found[taken] += [] if there is None else [there]
     return *_card(model, turns, trips, found, tried, gems), trips[max(lengths)].ways
-
-
-def _is_there(model: Any, namer: Namer, gem: Gem, detector: Detector, taken: bool, steps: int | None) -> bool | None:
-    """Whether the gem is there after a way that was led from it; None where the way does not count."""
-    shuns: Callable[[Tensor], bool] = lambda frame: not taken and close_ahead(detector(frame[None])[0].numpy())  # noqa: E731
-    way, before = go(model, namer, gem.start, HALF, steps, shuns=shuns)
-    pixels = detector(before[None])[0].numpy() & around(gem.pixels)
-    if way is None or pixels.mean() < LEAST:
-        return None
-    seen = detector(way.frames).numpy()
-    judged = was_taken(seen[len(gem.start.given) - 1], gem) if taken else out_of_view(seen)
-    return still_there(seen[-1], pixels) if judged else None
 
 
 def _card(

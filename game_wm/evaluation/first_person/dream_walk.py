@@ -22,12 +22,13 @@ from torch import Tensor
 
 from data_collect.schema import ActionSchema
 from game_wm.evaluation.control import Namer, triples
-from game_wm.evaluation.first_person.trips import reversed_actions
-from game_wm.evaluation.rollout import begin, device_of, memory_of
+from game_wm.evaluation.first_person.trips import AWAY, difference, reversed_actions
+from game_wm.evaluation.rollout import begin, device_of, memory_of, round_trip
 
 AHEAD, BACK, TURN = (8, 40), (6, 12), (6, 30)  # steps of a leg, the least and less than the most
 TURNS = 0.4  # share of the legs that follow a leg ahead
 PATIENCE = 3  # steps tried for one that is wanted
+NAMED = 0.9  # share of the actions that must be named rightly for a way to count
 HELD_UP = 0.05  # by what share a step may be shorter or longer than that button's
 
 
@@ -99,13 +100,9 @@ def share_named(namer: Namer, frames_NHWC: Tensor, actions_NA: Tensor) -> float:
 
 @torch.inference_mode()
 def lead(
-    model: Any,
-    namer: Namer,
-    start: Start,
-    half: int,
-    steps: int | None = None,
+    model: Any, namer: Namer, start: Start, half: int, steps: int | None = None,
     shuns: Callable[[Tensor], bool] = lambda _: False,
-) -> Way | None:
+) -> Way | None:  # fmt: skip
     """The way, `half` steps there and as many back; None where the player is held up everywhere.
 
     Args:
@@ -151,3 +148,14 @@ def lead(
     back = reversed_actions(namer.schema, actions)
     frames += [step(button) for button in back]
     return Way(torch.stack(frames[2:]), np.stack([*actions, *back]))
+
+
+def go(model: Any, namer: Namer, start: Start, half: int, steps: int | None, **led: Any) -> tuple[Way | None, Tensor]:
+    """The way from here if it counts, and the frame (H, W, 3) before it as the tokenizer shows it."""
+    before = round_trip(model, torch.from_numpy(start.frames[None, -3:]))[0]
+    way = lead(model, namer, start, half, steps, **led)
+    if way is None or share_named(namer, way.frames, torch.from_numpy(way.actions)) < NAMED:
+        return None, before
+    marks = (half // 2, half, half + half // 2)
+    away = min(difference(way.frames[mark - 1].numpy(), before.numpy()) for mark in marks)
+    return way if away >= AWAY else None, before

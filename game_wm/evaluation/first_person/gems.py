@@ -26,6 +26,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,8 @@ from torch import Tensor, nn
 from data_collect.files import whole
 from data_collect.guest.match import Leg
 from data_collect.schema import ActionSchema
-from game_wm.evaluation.first_person.dream_walk import Start
+from game_wm.evaluation.control import Namer
+from game_wm.evaluation.first_person.dream_walk import Start, go
 from game_wm.evaluation.first_person.trips import Walk, reversed_actions
 from game_wm.evaluation.truth.game import RealGame, Tick, no_tick
 from game_wm.training import descend
@@ -114,13 +116,9 @@ class Detector(nn.Module):
 
 
 def gem_detector(
-    game: RealGame,
-    game_id: str,
-    cache: Path | None = None,
-    tick: Tick = no_tick,
-    walks: int = WALKS,
+    game: RealGame, game_id: str, cache: Path | None = None, tick: Tick = no_tick, walks: int = WALKS,
     updates: int = UPDATES,
-) -> Detector:
+) -> Detector:  # fmt: skip
     """Train the detector on real play, or take it from `cache` where the same one was trained before.
 
     `tick` is told of each walk recorded and each update made.
@@ -231,6 +229,21 @@ def _without(game: RealGame, bare: Bare, walk: Walk, start: int, after: int) -> 
     legs = raw_actions(game.schema, [*walk.actions[:after], *back])
     frame, without = (list(env.play(legs, walk.seed))[-1][4] for env in (game.env, bare.env))
     return bare.mask(frame, without)
+
+
+def is_there(model: Any, namer: Namer, gem: Gem, detector: Detector, taken: bool, steps: int | None) -> bool | None:
+    """Whether the gem is there after a way that was led from it; None where the way does not count."""
+
+    def shuns(frame_HWC: Tensor) -> bool:
+        return not taken and close_ahead(detector(frame_HWC[None])[0].numpy())
+
+    way, before = go(model, namer, gem.start, HALF, steps, shuns=shuns)
+    pixels = detector(before[None])[0].numpy() & around(gem.pixels)
+    if way is None or pixels.mean() < LEAST:
+        return None
+    seen = detector(way.frames).numpy()
+    judged = was_taken(seen[len(gem.start.given) - 1], gem) if taken else out_of_view(seen)
+    return still_there(seen[-1], pixels) if judged else None
 
 
 def close_ahead(detected_HW: np.ndarray) -> bool:

@@ -126,16 +126,10 @@ def visits(game: RealGame, seeds: Sequence[int], prompt: int, tick: Tick) -> Ite
 
 
 def revisit(
-    model: Any,
-    game: RealGame,
-    features: FeatureDistance,
-    seeds: Sequence[int],
-    prompts: Sequence[int] = PROMPTS,
-    window: Any = None,
-    steps: int | None = None,
-    tick: Tick = no_tick,
+    model: Any, game: RealGame, features: FeatureDistance, seeds: Sequence[int], prompts: Sequence[int] = PROMPTS,
+    window: Any = None, steps: int | None = None, tick: Tick = no_tick,
     kept: dict[int, list[list[Visit]]] | None = None,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:  # fmt: skip
     """The card's `revisit` object (without prompts that no seed's game lasts for) and, for the sheet, some returns from
     the longest prompt of at most 1,024 frames.
 

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from data_collect import players
+from data_collect.guest.match import leading
 from data_collect.schema import ActionSchema
 from game_wm.evaluation.truth.game import ATTEMPTS, RealGame
 
@@ -129,7 +130,8 @@ class Walk:
     def record(game: RealGame, seed: int, attempt: int, prompt: int, frames: int) -> Walk:
         """At most so many frames; fewer where the game ends."""
         frame, info = game.env.reset(seed=seed)
-        leader = players.make(game.leader(info), game.env, int(np.random.default_rng((seed, attempt)).integers(2**31)))
+        player_seed = int(np.random.default_rng((seed, attempt)).integers(2**31))
+        leader = players.make(leading(game.schema, info), game.env, player_seed)
         leader.reset(game.env, frame, info)
         kept, actions, rewards, poses = [frame.copy()], list[np.ndarray](), list[float](), [pose_of(info)]
         while len(kept) < frames:

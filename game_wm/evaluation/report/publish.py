@@ -80,11 +80,8 @@ def sample(card: Mapping[str, Any], suite: str) -> int:
     if run is None:
         return 0
     first, last = (int(seed) for seed in run.get("seeds", "0-0").split("-"))
-    times = {
-        "stability": figures.get("dreamt", figures.get("frames")),
-        "cost": figures.get("frames"),
-        "revisit": len(figures),
-    }
+    long = figures.get("dreamt", figures.get("frames"))
+    times = {"stability": long, "cost": figures.get("frames"), "revisit": len(figures)}
     return (last - first + 1) * int(times.get(suite) or 1)
 
 
@@ -94,14 +91,10 @@ def make_card(
     """A card of one suite: its figures with what identifies them. `weights`: the hash of the checkpoint's file."""
     assert checkpoint.path is not None
     head = {
-        "checkpoint": checkpoint.path.stem,
-        "game": checkpoint.game,
-        "parameters": checkpoint.parameters,
+        "checkpoint": checkpoint.path.stem, "game": checkpoint.game, "parameters": checkpoint.parameters,
         "tokens_per_frame": checkpoint.model.config.dynamics.tokens,
-        "calls_per_frame": options.steps or checkpoint.model.steps,
-        "trained": checkpoint.trained,
-        "weights": weights,
-    }
+        "calls_per_frame": options.steps or checkpoint.model.steps, "trained": checkpoint.trained, "weights": weights,
+    }  # fmt: skip
     head |= memory_of(checkpoint.model).about()
     teacher = reference(checkpoint.path, f"{checkpoint.path.stem}-teacher.json")
     head |= {"teacher": teacher.name} if teacher else {}

@@ -114,10 +114,6 @@ class RealGame:
         """Whether all seeds played so far had the same walls: then training has seen the map too."""
         return len(self.maps) > 1 and len(set(self.maps.values())) == 1
 
-    def leader(self, info: dict[str, Any]) -> str:
-        """The player that leads: the explorer where the game has a map and the buttons to walk it, else `random`."""
-        return leading(self.schema, info)
-
     def settle(self, seeds: Sequence[int], prompt: int) -> None:
         """Shorten the pace where most of the seeds' episodes end before a prompt of so many frames is over."""
         played = 0
