@@ -67,7 +67,6 @@ class Parser(argparse.ArgumentParser):
             )
 
     def error(self, message: str) -> NoReturn:
-        """Raises `UserError`."""
         raise UserError(f"{message.removeprefix('argument ')} (see `{self.prog} --help`)")
 
 
@@ -171,6 +170,5 @@ class Program:
 
 
 def load(name: str) -> Any:
-    """What "module:function" names."""
     module, _, attribute = name.partition(":")
     return getattr(import_module(module), attribute)

@@ -37,7 +37,6 @@ RECORD = (  # 5 and three quarters are those of `plan.py`, which would bring num
 
 
 def record_parser() -> Parser:
-    """Flags of `record`."""
     parser = Parser("python -m data_collect record", RECORD, [
         "python -m data_collect record --game maze --player explorer --frames 20000 --workers 2 --out data/maze",
         "python -m data_collect record --game gym:my_game:MyGame-v0 --player human --frames 5000 --out data/mine",
@@ -61,7 +60,6 @@ def record_parser() -> Parser:
 
 
 def record(words: list[str]) -> int:
-    """Record, and say what the folder then holds."""
     return make_recording(**vars(record_parser().parse_args(words)))
 
 
@@ -108,7 +106,6 @@ def corpus(words: list[str]) -> int:
 
 
 def verify_parser() -> Parser:
-    """Flags of `verify`."""
     parser = Parser("python -m data_collect verify", "Read every chunk of a recording, and replay some episodes.",
                     ["python -m data_collect verify data/maze --replay all"])  # fmt: skip
     parser.add_argument("folder", help="a recording")
@@ -118,7 +115,6 @@ def verify_parser() -> Parser:
 
 
 def verify(words: list[str]) -> int:
-    """Verify, and say what was found."""
     from data_collect.shards.verify import verify
 
     arguments = verify_parser().parse_args(words)
@@ -127,7 +123,6 @@ def verify(words: list[str]) -> int:
 
 
 def inspect_parser() -> Parser:
-    """Flags of `inspect`."""
     parser = Parser("python -m data_collect inspect", "Show the card of a recording.",
                     ["python -m data_collect inspect data/maze --sheet sheet.png"])  # fmt: skip
     parser.add_argument("folder", help="a recording")
@@ -137,7 +132,6 @@ def inspect_parser() -> Parser:
 
 
 def inspect(words: list[str]) -> int:
-    """Show the card."""
     from data_collect.shards.inspect import inspect
 
     arguments = inspect_parser().parse_args(words)

@@ -121,7 +121,6 @@ def refusal(error: OSError) -> str | None:
 
 
 def _standing() -> bool:
-    """Whether the working folder is still there."""
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -136,7 +135,6 @@ def shortened(name: object, most: int = 60) -> str:
 
 
 def disk_full(path: object = None) -> str:
-    """The sentence for a full disk."""
     where = f" while writing {path}" if path else ""
     return f"the disk is full{where}; free some space and run the same command again, it continues where it stopped"
 

@@ -122,7 +122,6 @@ def append_line(path: str | Path, line: str) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
-    """What to say where a file cannot be written."""
     if error.errno in FULL or (error.errno is None and "requested and" in str(error)):  # NumPy, without a number
         return UserError(f"the disk is full while writing {path}: free some space and try again")
     if error.errno == errno.ENAMETOOLONG:

@@ -66,8 +66,6 @@ class ActionSchema:
         # Atari's smaller sets may know FIRE only inside UPFIRE.
         return name in self.names or (self.kind == "discrete" and any(name in other for other in self.names))
 
-    # --- shapes -------------------------------------------------------------------------------------------------
-
     @property
     def size(self) -> int:
         """A, the length of an encoded action."""
@@ -94,8 +92,6 @@ class ActionSchema:
         if self.kind == "multidiscrete":
             return spaces.MultiDiscrete(np.array(self.nvec))
         return spaces.Box(np.array(self.low, np.float32), np.array(self.high, np.float32), dtype=np.float32)
-
-    # --- action <-> raw <-> encoded -----------------------------------------------------------------------------
 
     def raw(self, action: Any) -> np.ndarray:
         """Stored form (..., D) of an action, or of raw actions with leading axes; `UserError` when it is invalid."""
@@ -157,8 +153,6 @@ class ActionSchema:
         if self.kind == "multibinary":
             return (2,) * len(self.names)
         return (len(self.names),) if self.kind == "discrete" else self.nvec
-
-    # --- hands --------------------------------------------------------------------------------------------------
 
     def noop(self) -> Any:
         """What "no key held" does: nothing pressed, the choice named NOOP or else the first, axes nearest to zero."""
@@ -227,8 +221,6 @@ class ActionSchema:
             ]
             return " ".join(f"{name} {value:.1f}" for name, value in moved) or "-"
         return " ".join(choices[i] for choices, i in zip(self.groups(), raw))
-
-    # --- making and storing -------------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain JSON values; fields that the kind does not use are absent."""

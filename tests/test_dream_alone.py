@@ -60,7 +60,7 @@ def test_a_perfect_dream_comes_back_and_a_frozen_one_scores_nothing(
     ring: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dreams, "WALK_FRAMES", 500)
-    monkeypatch.setattr(dreams, "HALF", 100)
+    monkeypatch.setattr(gems, "HALF", 100)
     perfect, notes, ways = dreamt("perfect")
     assert not notes
     assert [seed for seed, *_ in ways] == [90000, 90001, 90002, 90003] and ways[0][2].shape == (100, SIZE, SIZE, 3)

@@ -2,15 +2,14 @@
 
     env = make("maze?size=9&creatures=0")
     env = make("doom?scenario=my_way_home&width=128&height=96")
-    env = make("gym:ALE/Pong-v5?skip=4")
     env = make("gym:my_module:MyGame-v0")       # imports my_module, which registers the id: your own game
 
-Every game is a `gymnasium.Env` whose observation is its frame, uint8 (H, W, 3), and which has `action_schema`.
-`reset(seed=s)` and the same actions give the same frames where `replayable` says so. `info` may hold `pose`
-(x, y, angle in radians), `map` (uint8 (rows, columns), 1 = wall) with `map_pose` where the map has units of its own,
-and `surface`. A game that knows how deep its world looks has `depth(poses, height, width)`, in the poses' units.
+A game is a `gymnasium.Env` with an `action_schema` whose observation is its frame, uint8 (H, W, 3). The same seed and
+actions give the same frames, where `replayable` says so. `info` may hold `pose` (x, y, angle in radians), `map` (uint8
+(rows, columns), 1 = wall), `map_pose` where the map has units of its own, and `surface`. `depth(poses, height, width)`,
+where a game has it, tells how deep the world looks, in the poses' units.
 
-A game that is made here lives in the caller's process. `data_collect.guest.guest.Guest` gives it a process of its own.
+A game made here lives in the caller's process; `data_collect.guest.guest.Guest` gives it a process of its own.
 """
 
 from __future__ import annotations

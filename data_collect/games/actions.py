@@ -88,7 +88,6 @@ def _is_button(space: spaces.Space) -> bool:
 
 
 def _count(space: spaces.Space) -> int:
-    """Values of a flat part."""
     return int(np.prod(space.shape or (), dtype=int))
 
 

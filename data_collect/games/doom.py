@@ -145,7 +145,6 @@ class Doom(gymnasium.Env[np.ndarray, np.ndarray]):
         return self._frame, float(reward), terminated, truncated, dict(self._info)
 
     def render(self) -> np.ndarray:  # type: ignore[override]
-        """The last frame."""
         return self._frame
 
     def depth(self, poses: np.ndarray, height: int, width: int) -> np.ndarray:

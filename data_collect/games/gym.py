@@ -135,13 +135,10 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
         return self._frame, total, terminated, truncated, info
 
     def render(self) -> np.ndarray:  # type: ignore[override]
-        """The last frame."""
         return self._frame
 
     def close(self) -> None:
         self.env.close()
-
-    # --- pictures -------------------------------------------------------------------------------------------------
 
     def _source(self, observation: Any) -> tuple[Entry | None, PictureReader]:
         """Where the picture comes from, by the first observation: an entry of the observations, or none to render."""
@@ -172,8 +169,6 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
         """uint8 (H, W, 3) at the environment's own size."""
         given = self._call(self.env.render) if self._entry is None else self._call(self._entry.of, observation)
         return self._read(given)
-
-    # --- the environment's own code -------------------------------------------------------------------------------
 
     def _reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
         result = self._call(self.env.reset, **arguments)
@@ -213,9 +208,6 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
 
 def _becomes(before: str, after: str) -> str:
     return after if before == after else f"{before} → {after}"
-
-
-# --- making it --------------------------------------------------------------------------------------------------------
 
 
 def _make(spec: EnvSpec, env_id: str, options: dict[str, Any]) -> gymnasium.Env:
@@ -262,9 +254,6 @@ def _why_not(spec: EnvSpec, env_id: str, failure: Exception) -> str:
         if missing := re.search(r"missing \d+ required .*?argument.*?: '(\w+)'", said):
             return f"'gym:{env_id}' needs an option: --game 'gym:{env_id}?{missing[1]}=…' ({said})"
     return str(failed(f"'gym:{env_id}'", failure))
-
-
-# --- names, keys and rate ---------------------------------------------------------------------------------------------
 
 
 def _layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:

@@ -249,7 +249,6 @@ class Maze(gymnasium.Env):
         return info
 
     def render(self) -> np.ndarray:
-        """The last frame."""
         return self.frame
 
 

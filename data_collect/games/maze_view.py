@@ -54,8 +54,6 @@ class View:
         self._canvas = np.empty((width, height, 3), np.float32)
         self._terms = np.empty((width, SUB, 3, height + 1), np.float32)
 
-    # --- one maze ---------------------------------------------------------------------------------------------------
-
     def dress(self, walls: np.ndarray, rng: np.random.Generator) -> None:
         """Choose every colour of a maze: walls is bool (n, n), indexed [y, x]."""
         n = self.n = len(walls)
@@ -86,8 +84,6 @@ class View:
         padded = np.pad(tints[self.tint], ((1, 1), (1, 1), (0, 0)), mode="edge")
         a, b, c, d = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
         self.floor = np.stack([a, b - a, c - a, d - b - c + a], axis=2).reshape(-1, 4, 3).astype(np.float32)
-
-    # --- one frame --------------------------------------------------------------------------------------------------
 
     def _cast(self, x: float, y: float, cos: float, sin: float) -> None:
         """Find each ray's wall: depth, face, and how far along the face (left 0, right 1)."""
@@ -193,8 +189,6 @@ class View:
         total = mix @ terms.reshape(self.width, SUB * 3, self.height + 1)
         return np.diff(total, axis=2)
 
-    # --- what moves -------------------------------------------------------------------------------------------------
-
     def _sprites(self, gems: np.ndarray, creatures: np.ndarray) -> None:
         x, y, cos, sin = self.pose
         self.moving: list[tuple[slice, slice, np.ndarray]] = []
@@ -234,8 +228,6 @@ class View:
         colour = self.fog + (colour - self.fog) * clear
         region += (colour - region) * cover[..., None]
         self.moving.append((slice(left, right), slice(top, bottom), cover > 0.5))
-
-    # --- what is behind each pixel ----------------------------------------------------------------------------------
 
     def surface(self) -> np.ndarray:
         """Number the patch behind each pixel of the last frame: int32 (height, width); -1 for gems and creatures."""

@@ -4,9 +4,9 @@
     frame = read(env.render())
     entry = picture_entry(env.observation_space)        # where in an observation a picture is
 
-Taken are RGB, RGBA (the alpha is dropped) and grey, (H, W), (H, W, 1) or with the colours first; uint8, other integers
-from 0 to 255, booleans, floats from 0 to 1 or to 255; PIL images and pygame surfaces; and a list of pictures, of which
-the last is the newest (Gymnasium's `rgb_array_list`).
+A picture is RGB, RGBA (the alpha is dropped) or grey, (H, W), (H, W, 1) or with the colours first. Its values are
+uint8, other integers from 0 to 255, booleans, or floats from 0 to 1 or to 255. PIL images and pygame surfaces count
+too, and a list of pictures, whose last is the newest (Gymnasium's `rgb_array_list`).
 """
 
 from __future__ import annotations
@@ -123,9 +123,6 @@ def _colours_last(array: np.ndarray) -> np.ndarray | None:
     if array.ndim == 2:
         array = array[:, :, None]
     return array if array.ndim == 3 and min(array.shape[:2]) > 1 else None
-
-
-# --- pictures among observations --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,6 @@ class Child:
         self._kill = weakref.finalize(self, _kill, self.process)
 
     def running(self) -> bool:
-        """Whether it has not ended yet."""
         return self.process.poll() is None
 
     def end(self, seconds: float = 0.0) -> None:

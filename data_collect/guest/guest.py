@@ -103,7 +103,6 @@ class Guest(gymnasium.Env):
         raise AttributeError(name)
 
     def render(self) -> np.ndarray:  # type: ignore[override]
-        """The last frame."""
         return self._frame
 
     def close(self) -> None:
@@ -149,7 +148,6 @@ class Guest(gymnasium.Env):
 
 
 def _patience() -> float:
-    """Seconds that a game may take."""
     given = os.environ.get("GAME_SECONDS", "")
     try:
         seconds = float(given or STEP_SECONDS)

@@ -76,7 +76,6 @@ class Host:
             self.child.pipe.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
 
     def hear(self, where: str, seconds: float | None = None) -> Any:
-        """The next answer."""
         try:
             said = self._receive(where, seconds or self.seconds)
             try:

@@ -91,8 +91,6 @@ class Explorer:
         self.held, self.last_angle = held, angle
         return np.array([name in held for name in self.names], np.uint8)
 
-    # --- where to ------------------------------------------------------------------------------------------------
-
     def _notice(self, here: Cell, x: float, y: float, angle: float) -> None:
         """Where it is, and what its last buttons did."""
         self.time += 1
@@ -205,8 +203,6 @@ class Explorer:
             self.gesture.extend([back] * 4 + [(side,)] * int(self.rng.integers(2, 10)))
             self.route.clear()
             self.trail.clear()
-
-    # --- how -----------------------------------------------------------------------------------------------------
 
     def _manner(self) -> None:
         """How sharply it turns and where in the cells it walks, until the next place."""

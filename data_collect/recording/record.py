@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +67,9 @@ def record(
                 # What a human did cannot be played again: unfinished episodes stay as they are.
                 for number, refs in plan.kept.items():
                     plan.finish(number, sum(ref.frames for ref in refs))
-            have = sum(ref.frames for ref in dataset.index)
             try:
-                with _progress(have, frames) as progress:
+                progress = Meter(sum(ref.frames for ref in dataset.index), frames)
+                with progress.bar:
                     progress.say(_becomes(game, env))
                     if workers == 1 or player == "human":
                         _record_here(env, dataset, plan, settings, progress)
@@ -104,7 +102,8 @@ def _settings(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
         write_atomic(folder / CARD, json.dumps({name: settings[name] for name in SETTINGS}, indent=1))
     elif settings["schema"] != wanted["schema"]:
         settings["schema"] = wanted["schema"]  # other keys for the same actions: the newest count
-        write_atomic(folder / CARD, json.dumps(_card(folder) | settings, indent=1))
+        card = json.loads((folder / CARD).read_text()) if (folder / CARD).exists() else {}
+        write_atomic(folder / CARD, json.dumps(card | settings, indent=1))
     return settings
 
 
@@ -128,11 +127,6 @@ def _frame_size(folder: Path) -> tuple[int, int] | None:
         return Dataset(folder).frame_size
     except UserError:
         return None  # there is none yet, or it is damaged and told later
-
-
-def _card(folder: Path) -> dict[str, Any]:
-    """What the card says; empty where there is none."""
-    return json.loads((folder / CARD).read_text()) if (folder / CARD).exists() else {}
 
 
 def _never_begun(folder: Path) -> bool:
@@ -191,9 +185,6 @@ def publish(folder: Path, plan: Plan | None = None) -> Dataset:
     return dataset
 
 
-# --- progress ---------------------------------------------------------------------------------------------------------
-
-
 class Meter:
     """Counts frames; a bar in a terminal, a line every ten seconds elsewhere."""
 
@@ -226,10 +217,3 @@ class Meter:
     def say(self, line: str) -> None:
         """A line that does not disturb the bar."""
         self.console.print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)
-
-
-@contextmanager
-def _progress(have: int, total: int) -> Iterator[Meter]:
-    meter = Meter(have, total)
-    with meter.bar:
-        yield meter

@@ -4,7 +4,7 @@
     for finding in findings(figures, window=32):
         print(finding.sentence)                     # finding.kind and finding.figures are for programs
 
-Lengths and counts are those of the whole recording. Pictures are looked at in about 4,000 frames, taken evenly from it.
+Lengths and counts are those of the whole recording; pictures are judged by about 4,000 frames spread evenly over it.
 """
 
 from __future__ import annotations
@@ -69,18 +69,12 @@ def measure(dataset: Dataset, frames: int = LOOKED_AT) -> Figures:
     first = chunks[0].frames[0] if chunks else np.zeros((0, 0, 3), np.uint8)
     repeats = np.concatenate([_repeats(chunk.frames) for chunk in chunks] or [np.zeros(0, bool)])
     effective, same_as, untold = _effects(dataset.schema, chunks)
+    some = [chunk.frames[:: max(1, len(chunk.frames) // 8)] for chunk in chunks]
     return Figures(
-        width=first.shape[1],
-        height=first.shape[0],
-        lengths=lengths,
-        spread=max((float(chunk.frames[:: max(1, len(chunk.frames) // 8)].std((1, 2)).max()) for chunk in chunks),
-                   default=0.0),
+        width=first.shape[1], height=first.shape[0], lengths=lengths, unused=unused, effective=effective,
+        same_as=same_as, untold=untold, spread=max((float(frames.std((1, 2)).max()) for frames in some), default=0.0),
         repeated=float(repeats.mean()) if len(repeats) else 0.0,
         changing=any((chunk.frames != first).any() for chunk in chunks),
-        unused=unused,
-        effective=effective,
-        same_as=same_as,
-        untold=untold,
         keys=check_keys(dataset.schema.keys, dataset.schema.names),
     )  # fmt: skip
 
@@ -152,9 +146,6 @@ def _sample(index: list[ChunkRef], frames: int) -> list[ChunkRef]:
 def _repeats(frames: np.ndarray) -> np.ndarray:
     """bool (F-1,): whether a frame is exactly the one before it."""
     return (frames[1:] == frames[:-1]).all((1, 2, 3))
-
-
-# --- what an action changes -------------------------------------------------------------------------------------------
 
 
 def _effects(schema: ActionSchema, chunks: list[Chunk]) -> tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]:

@@ -5,9 +5,9 @@
     for ref, meta in scan(path): ...    # what a shard holds, reading headers and metadata only
 
 Entries of sample `{episode:06d}-{chunk:04d}`: `frames.mkv` (FFV1), `actions.npy` (raw), `rewards.npy`,
-`terminated.npy`, `truncated.npy`, `pose.npy` (where the game has one) and, last, `json`. A chunk has as many frames as
-steps, only the last of an episode has one more: the frame after the last step. Where the game failed behind that step,
-its metadata says how (`fault`).
+`terminated.npy`, `truncated.npy`, `pose.npy` (where the game has one) and, last, `json`. A chunk has a frame for each
+step; the last of an episode also has the frame after its last step. `fault` in its metadata says how the game failed
+after that step, if it did.
 """
 
 from __future__ import annotations
@@ -105,24 +105,16 @@ KINDS: dict[str, type] = {name: kind for name, kind in get_type_hints(ChunkRef).
 KINDS["actions"] = dict
 
 
-# --- packing ----------------------------------------------------------------------------------------------------------
-
-
 def pack(chunk: Chunk) -> bytes:
     """Tar entries of a chunk. Adds to `chunk.meta` what the arrays tell: counts, sums, shapes and hashes."""
     meta = chunk.meta
     schema = ActionSchema.from_json(meta["schema"])
+    frames, height, width, _ = chunk.frames.shape
     meta |= {
-        "version": VERSION,
-        "steps": len(chunk.actions),
-        "frames": len(chunk.frames),
-        "height": chunk.frames.shape[1],
-        "width": chunk.frames.shape[2],
-        "reward": float(chunk.rewards.sum(dtype=np.float64)),
-        "terminated": bool(chunk.terminated.any()),
-        "truncated": bool(chunk.truncated.any()),
-        "actions": schema.histogram(chunk.actions),
-    }
+        "version": VERSION, "steps": len(chunk.actions), "frames": frames, "height": height, "width": width,
+        "reward": float(chunk.rewards.sum(dtype=np.float64)), "terminated": bool(chunk.terminated.any()),
+        "truncated": bool(chunk.truncated.any()), "actions": schema.histogram(chunk.actions),
+    }  # fmt: skip
     members = {"frames.mkv": encode_frames(chunk.frames, schema.fps), "actions.npy": _npy(chunk.actions, schema.dtype)}
     members |= {f"{name}.npy": _npy(getattr(chunk, name), dtype) for name, dtype in ARRAYS.items()}
     if chunk.pose is not None:
@@ -159,9 +151,6 @@ def _entry(name: str, data: bytes) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % BLOCK)
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
 def unpack(blob: bytes, where: str, frames: bool = True) -> Chunk:
     """The chunk that `pack` packed; without `frames` its pictures stay undecoded (an array of none).
 
@@ -178,15 +167,15 @@ def unpack(blob: bytes, where: str, frames: bool = True) -> Chunk:
         for name, digest in meta["sha256"].items():
             if name != "json" and hashlib.sha256(members[name]).hexdigest() != digest:
                 raise ValueError(f"{name} differs from its hash")
-        arrays = {
-            name: np.load(io.BytesIO(members[f"{name}.npy"]), allow_pickle=False) for name in ("actions", *ARRAYS)
-        }
-        pose = np.load(io.BytesIO(members["pose.npy"]), allow_pickle=False) if "pose.npy" in members else None
+        kept = [name for name in members if name.endswith(".npy")]
+        arrays = {name: np.load(io.BytesIO(members[name]), allow_pickle=False) for name in kept}
+        actions, outcomes = arrays["actions.npy"], [arrays[f"{name}.npy"] for name in ARRAYS]
         empty = np.empty((0, meta["height"], meta["width"], 3), np.uint8)
         pixels = decode_frames(members["frames.mkv"]) if frames else empty
     except (tarfile.HeaderError, ValueError, KeyError, IndexError, EOFError, TypeError, AttributeError) as error:
         raise ValueError(f"{where}: {error}") from None
-    return Chunk(pixels, arrays["actions"], arrays["rewards"], arrays["terminated"], arrays["truncated"], pose, meta)
+    rewards, terminated, truncated = outcomes
+    return Chunk(pixels, actions, rewards, terminated, truncated, arrays.get("pose.npy"), meta)
 
 
 def _metadata(data: bytes) -> dict[str, Any]:

@@ -3,9 +3,8 @@
     data = encode_frames(frames, fps=20)      # frames uint8 (T, H, W, 3), RGB
     same = decode_frames(data)                # bit for bit
 
-FFV1 stores 8-bit RGB as bgr0 and predicts inside each picture only; its statistics run on over the frames of a chunk,
-since a chunk is read whole. One thread and one slice: at game size more cost time and bytes, and a recorder has one
-process a core anyway.
+FFV1 stores 8-bit RGB as bgr0. It predicts inside each picture, and its statistics run on over a chunk's frames, since a
+chunk is read whole. One thread and one slice: more cost time and bytes at game size, and each core has a recorder.
 """
 
 from __future__ import annotations

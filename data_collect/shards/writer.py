@@ -3,10 +3,9 @@
     with ShardWriter(folder) as writer:
         ref = writer.add(chunk)         # a kill no longer loses it when this returns
 
-A shard grows as `shard-{episode}-{chunk}.tar.part`, named by its first chunk, so that neither workers nor later runs
-can collide; each chunk is appended in one go. A full shard gets its end mark and loses the `.part`: what
-bears a shard's name is whole. `salvage` turns what a killed recorder left into proper shards, losing at most the chunk
-that it was writing.
+A shard grows as `shard-{episode}-{chunk}.tar.part`. It is named by its first chunk, so that neither workers nor later
+runs collide. A full shard gets its end mark and loses the `.part`, so a file with a shard's name is whole. `salvage`
+makes whole shards of what a killed recorder left, without the chunk that it was writing.
 """
 
 from __future__ import annotations

@@ -2,23 +2,21 @@
 
     names = inverse_dynamics(game, "maze", cache=Path("runs/evaluation"))
     score = Control(names)
-    score.add(truth, dream)
+    score.add(model, truth, dream)
     card["control"] = score.result()
 
-The inverse-dynamics network is a small convolutional one over three successive frames (t-1, t, t+1), trained on the
-real game under the same random-sticky play on seeds of its own (80000 and on), with fixed random seeds. Real and
-dreamt frames are asked at the same positions of the same plays under the same actions, from the third generated frame
-on, so that no real frame helps.
+The inverse-dynamics network is a small convolutional one over three successive frames (t-1, t, t+1). It is trained on
+random-sticky play of the real game, on seeds of its own (80000 and on). It is asked about real and dreamt frames at the
+same positions under the same actions, from the third generated frame on, so that no real frame helps.
 
-Some actions look alike even in the real game. Those that always do (two opposite buttons and none) count as one: on
-real plays that the network was not trained on, each action is given the name that it mostly gets (`names` says how
-many of how many are left). Those that do so at times (walking against a wall) cost the real and the dreamt frames
-alike, so it is `ratio`, dream over real, that counts.
+Some actions always look alike (two opposite buttons, and none). They count as one: on real plays that the network was
+not trained on, each action gets the name that it mostly gets (`names`: how many of how many are left). Others look
+alike at times (walking against a wall). That costs real and dreamt frames the same, so judge by `ratio`, dream over
+real.
 
-`real` and `dream`: share of actions named wholly right (every button; every sub-action; for continuous axes, each
-within 0.25 where an axis runs from -1 to 1, averaged over axes). `chance`: what always giving the commonest name gets.
-`tokenised_ratio`: the same as `ratio` for the real frames of the first 16 episodes sent through the tokenizer, that is
-what its blur alone costs.
+`real`, `dream`: share of actions named wholly right: every button, every sub-action; a continuous axis within 0.25 of
+its range of 2, averaged over axes. `chance`: what the commonest name alone gets. `tokenised_ratio`: the ratio for
+tokenised real frames of the first 16 episodes, which is what the tokenizer's blur alone costs.
 
 Legend: B frames, E episodes, N frames after the prompt, A length of an encoded action, G parts of an action (buttons,
 sub-actions or axes).

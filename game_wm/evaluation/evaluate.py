@@ -4,12 +4,11 @@
     python -m game_wm evaluate checkpoints/maze.safetensors --suite fidelity,control --episodes 8     # a quick look
     python -m game_wm evaluate runs/mine/mine.safetensors --suite fidelity --json - --out runs/mine/card
 
-Suites: fidelity (with reward and termination), control, stability, revisit, dream, cost. Each is described in the file
-of its name; what truth and prompt are, in rollout.py. What a game lacks the means for is left out; one line says so.
-Written beside the checkpoint, or into --out, as soon as a suite has its figures: NAME.json, NAME.md and NAME.png; by
-revisit also NAME-revisit.png (quality against age) and NAME-returns.png, by dream NAME-ways.png (there and back). A
-smaller sample than the card holds goes into files of its own (publish.py). Revisit measures NAME-window.safetensors
-along, a model of the same size without long memory, where that file lies in `reference/` or beside the checkpoint.
+Each suite is described in the file of its name, truth and prompt in truth/game.py. A suite that a game lacks the means
+for is left out; one line says so. As soon as a suite has its figures they are written beside the checkpoint, or into
+--out: NAME.json, NAME.md and NAME.png; revisit adds NAME-revisit.png (quality against age) and NAME-returns.png, dream
+NAME-ways.png. A smaller sample than the card's goes into files of its own (report/publish.py). Revisit also measures a
+model without long memory, NAME-window.safetensors in `reference/` or beside the checkpoint.
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 
 def parser() -> Parser:
-    """Flags of `evaluate`."""
     parser = Parser("python -m game_wm evaluate", "Measure a checkpoint against the real game, and write its card.", [
         "python -m game_wm evaluate checkpoints/maze.safetensors",
         "python -m game_wm evaluate runs/mine/mine.safetensors --suite fidelity,control --episodes 2    # a quick look",
@@ -114,7 +112,6 @@ def evaluate(
 
 
 def options_of(arguments: Any) -> Options:
-    """What the flags ask for."""
     suites = tuple(dict.fromkeys(name.strip() for name in arguments.suite.split(",") if name.strip()))
     try:
         prompts = tuple(int(part) for part in arguments.prompts.split(",")) if arguments.prompts else None

@@ -1,17 +1,15 @@
-"""Fidelity of the free rollout at frames 1, 4, 16, 64 and 256, beside "repeat the last frame" and the tokenizer.
+"""Fidelity of the free rollout at frames 1, 4, 16, 64 and 256, beside the tokenizer alone and "repeat the last frame".
 
     score = Fidelity(FeatureDistance())
-    for truth in game.truths(...):
-        score.add(model, truth, roll(model, truth))
+    score.add(model, truth, roll(model, truth))
     card["fidelity"] = score.result()
 
-PSNR is that of the mean squared error over all pixels of all episodes (`psnr_by_seed`: of each alone), the other
-figures are means over episodes; KEY_interval is the 95 % bootstrap interval over episodes. `psnr_seen` takes only the
-pixels whose surface was on screen in the last 16 frames of the prompt; an episode with less than 1 % of such pixels is
-not counted at that frame. `psnr_moving` takes those that differ from the episode's median picture
-(`metrics.moving`). `sharpness` is the mean gradient magnitude of the dream over that of the truth sent
-through the tokenizer, `ceiling_sharpness` that of the latter over the truth itself. "Repeat the last frame" shows the
-last frame of the prompt for ever.
+PSNR is that of the mean squared error over all pixels of all episodes; the other figures are means over episodes.
+KEY_interval is the 95 % bootstrap interval over episodes. `psnr_by_seed` has the PSNR of each episode. `psnr_seen`
+takes only pixels whose surface was on screen in the last 16 frames of the prompt, and at each frame only episodes with
+1 % of such pixels. `psnr_moving` takes only pixels that differ from the episode's median picture (`metrics.moving`).
+`sharpness` is the mean gradient magnitude of the dream over that of the tokenised truth, `ceiling_sharpness` that of
+the tokenised truth over the truth's. "Repeat the last frame" shows the prompt's last frame.
 
 Legend: E episodes, K horizons, H height, W width in pixels.
 """

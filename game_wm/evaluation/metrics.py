@@ -1,4 +1,4 @@
-"""Measures of pictures and of sets of pictures: small pure functions, exact where arithmetic allows.
+"""Measures of pictures and of sets of pictures: small pure functions.
 
     psnr(truth, dream)                      # (B,) decibels
     psnr(truth, dream, moving(truth, median_picture(episode)))  # where something moves
@@ -49,8 +49,8 @@ def psnr(a_BHWC: Tensor, b_BHWC: Tensor, mask_BHW: Tensor | None = None) -> np.n
 def pooled_psnr(values: np.ndarray) -> float:
     """PSNR in dB over all pixels of all episodes, from their `squared_error` (E, 2); NaN rows are left out.
 
-    Not the mean of the episodes' PSNR: where somebody stands still, "repeat the last frame" is right by chance, and a
-    few such episodes of 48 dB would hide in a mean how wrong it is in the others.
+    A mean of the episodes' PSNR would flatter "repeat the last frame": a few episodes of 48 dB, in which somebody
+    stands still, would hide how wrong it is in the others.
     """
     error, count = values[~np.isnan(values).any(1)].sum(0)
     return float(_decibels(error / count)) if count else math.nan
@@ -134,8 +134,8 @@ class Components:
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
     """Squared Fréchet distance of the Gaussians fitted to two sets (N, D), (M, D): |μa-μb|² + tr(Ca + Cb - 2√(CaCb)).
 
-    0 for equal sets. It grows as sets get smaller, so compare only distances between sets of the same sizes. It has no
-    interval here: resampling makes the sets smaller still, so the resampled distances do not lie around this one.
+    0 for equal sets. It grows as sets get smaller: compare only distances between sets of the same sizes. For the same
+    reason it has no bootstrap interval: distances of resampled sets do not lie around this one.
     """
     cov_a, cov_b = np.atleast_2d(np.cov(a, rowvar=False)), np.atleast_2d(np.cov(b, rowvar=False))
     root = _root(cov_a)
@@ -162,9 +162,9 @@ def kernel_means(a_SND: np.ndarray, b_TMD: np.ndarray) -> np.ndarray:
 def kernel_distance(within_SS: np.ndarray, others_TT: np.ndarray, between_ST: np.ndarray) -> float:
     """Unbiased estimate of the squared maximum mean discrepancy of two populations from `kernel_means` of their groups.
 
-    Bińkowski et al. 2018, equation 3, with groups in place of samples: no group is compared with itself, so it does not
-    matter how much the frames of one dream resemble each other. Where the populations are the same it is 0 on average
-    (so it may be negative), however few the groups are. NaN where either side has fewer than two.
+    Bińkowski et al. 2018, equation 3, with groups in place of samples: no group is compared with itself, so frames of
+    one dream may resemble each other. For equal populations it is 0 on average, however few the groups are, and so it
+    may be negative. NaN where a side has fewer than two.
     """
     if min(between_ST.shape) < 2:
         return math.nan
@@ -177,10 +177,10 @@ def _off_diagonal(matrix: np.ndarray) -> float:
 
 
 def jackknife(point: float, *left_out: Sequence[float]) -> tuple[float, float]:
-    """95 % interval around a figure, from what it is without each group in turn, one sequence for each side.
+    """95 % interval around a figure, from its values without each group in turn, one sequence for each side.
 
-    Leave-one-out standard errors of the sides, added in squares; Student's t with a degree of freedom less than the
-    smaller side has groups (Efron & Stein 1981). A bootstrap would compare a group that it draws twice with itself.
+    The sides' leave-one-out standard errors are added in squares; Student's t has one degree of freedom less than the
+    smaller side has groups (Efron & Stein 1981). A bootstrap would compare a group drawn twice with itself.
     """
     sides = [np.asarray(side, np.float64) for side in left_out]
     variance = sum((len(side) - 1) / len(side) * np.square(side - side.mean()).sum() for side in sides)

@@ -1,8 +1,8 @@
 """Reward and termination: how well a free rollout predicts what the real game pays and when it ends.
 
-A reward *event* is a reward further from the usual one (the median) than half the typical event is, with its sign; a
-living cost paid at every frame is no event. Frames count one by one in `accuracy`; since events are rare, recall and
-precision say more: a real event is found when the dream has one of the same sign within four frames.
+A reward is an *event* when it differs from the usual one (the median) by more than half of what events typically do; a
+living cost paid at every frame is none. `accuracy` counts every frame. Events are rare, so recall and precision say
+more: a real event is found when the dream has one of the same sign within four frames.
 
 Legend: E episodes, N frames.
 """

@@ -2,25 +2,24 @@
 
     card["stability"] = stability(model, game, FeatureDistance(), prompt=64, seeds=range(90000, 90016))
 
-Looked at is every 8th frame of the windows 0-500, 5,000-5,500 and 9,500-10,000 of each dream, as EfficientNet-Lite0
-feature vectors on the 64 principal components of real ones. They are compared with real play on as many other seeds
-(the *reference*), and so is the real game on the dreams' own seeds under the dreams' own actions: real against real.
-Where the real game ends, it is started again on another seed and the actions go on; a predicted end is ignored, the
-dream goes on.
+Every 8th frame is looked at in three windows of each dream: 0-500, 5,000-5,500 and 9,500-10,000. Its EfficientNet-Lite0
+features are projected on the 64 principal components of real ones. They are compared with real play on as many other
+seeds, the *reference*. So is the real game on the dreams' own seeds and actions: "real against real". Where the real
+game ends, it starts again on another seed and the actions go on. Where a dream predicts its end, it goes on.
 
-`kernel_*` is the one that is judged: the unbiased kernel distance (`metrics.kernel_distance`, dreams and plays as its
-groups), the features divided by the reference's root mean square, so that games can be compared; 0 where dream and game
-look alike. `kernel_end_over_real` is how much further from the reference the dreams' end is than the real game in
-that window; its interval lies above 0 where dreams have drifted away. `kernel_real_real` is the mean over the windows.
-Intervals come of leaving out one dream, with the real play under its actions, and one play of the reference at a time.
+`kernel_*` is the figure to judge by: the unbiased kernel distance (`metrics.kernel_distance`), its groups the dreams
+and the plays. Features are divided by the reference's root mean square, so that games can be compared. It is 0 where
+dream and game look alike. `kernel_end_over_real` says how much further from the reference the dreams' end is than the
+real game in that window: its interval lies above 0 where dreams have drifted away. `kernel_real_real` is the mean over
+the windows. Intervals leave out one dream at a time (with the real play under its actions), and one play of the
+reference.
 
-`frechet_*` and `real_real` are Fréchet distances of the same features to all three windows of the reference. They are
-biased upwards at this size of sample, real against real too; all four compare sets of equal sizes.
+`frechet_*` and `real_real` are Fréchet distances of the same features to all windows of the reference. At this sample
+size they are biased upwards, real against real too; all four compare sets of equal sizes.
 
-*Standing still*: the prompt's last 16 frames and 1,000 more are played by nobody. `idle_psnr` compares the last of
-the dreamt frames to the first, over the pixels that do not change in the real game meanwhile (what moves by itself is
-masked); of twice as many seeds, those whose real view stays stillest are taken, and only where at least half of it
-does.
+*Standing still*: nobody plays the prompt's last 16 frames, nor 1,000 more. `idle_psnr` compares the last dreamt frame
+with the first, over the pixels that do not change in the real game meanwhile. Of twice as many seeds those are taken
+whose real view stays stillest, and only where at least half of it does.
 
 Legend: S dreams, N frames of a dream, P frames of the prompt.
 """
@@ -189,7 +188,6 @@ class Look:
         return float(np.mean([metrics.frechet(found.reshape(-1, found.shape[-1]), every) for found in sets_SND]))
 
     def kernels(self, samples_SND: np.ndarray) -> Kernels:
-        """What the kernel distances are made of."""
         return self._kernel(samples_SND, samples_SND), self._kernel(samples_SND, self.reference_TMD)
 
     def distance(self, *sets: Kernels) -> tuple[float, list[float]]:

@@ -1,28 +1,24 @@
-"""In the dream alone: what was dreamt is left, come back to, and compared with what it was before.
+"""In the dream alone: a dreamt view is left, come back to, and compared with what it was before.
 
     python -m game_wm evaluate checkpoints/maze.safetensors --suite dream
     python -m game_wm evaluate checkpoints/maze.safetensors --suite dream --episodes 4      # a quick look
 
 *Turn round once*: after a prompt, `turn_left` is held until the real game has turned by 360°. `turn_round_psnr`
-compares the dream's last frame with the frame before the turn, the last of the prompt, sent through the tokenizer.
-*There and back* over 50, 200 and 1,000 frames: half of them on a way that is led in the dream itself, where nothing is
-in the way, one button at a time (dream_walk.py), the other half the opposite buttons in reverse order; compared in the
-same way, all but what moves by itself before it sets out.
+compares the dream's last frame with the tokenised frame before the turn, over the pixels that are the same in the real
+game before and after. *There and back* over 50, 200 and 1,000 frames: the first half is led through the dream, round
+what stands there (dream_walk.py), the second half plays the opposite buttons in reverse order. It is compared in the
+same way, without what moves by itself at the start. PSNR is that of the mean squared error over all pixels of all
+runs that count.
 
-PSNR is that of the mean squared error over all pixels of the runs that count; turning, without those that move by
-themselves (that differ in the real game before and after).
+A run counts only if the dream went where it was led, so a frozen dream has no PSNR. At 90°, 180° and 270° its frame
+must differ from the first (root mean square) by 0.6 to 1.67 times as much as in the real game. A quarter, a half and
+three quarters of the way there and back it must differ as much as a turn in the real game does (trips.py). And the
+inverse-dynamics network of the suite control must name 90 % of the actions from the third dreamt frame on. `…_counted`
+is the share of runs that count, `…_runs` their number.
 
-A run counts only if the dream went where it was led. At 90°, 180° and 270° its frame differs from the frame before
-(root mean square) by 0.6 to 1.67 times as much as in the real game; a quarter, a half and three quarters of the way
-there and back, by as much as a turn in the real game must (see trips.py). And the inverse-dynamics network of the suite
-control, asked which one button or none was held, names at least 90 % of the actions from the third dreamt frame on.
-`…_counted` is the share of runs that count, `…_runs` how many there were. So a frozen dream has no PSNR and a share of
-0.
-
-*Taken stays taken*, *untouched stays*: the share of counted runs after which a gem is gone that was taken in the dream
-300 frames before, and one is there that was left alone (see gems.py), on ways that are led in the same way.
-`detector`: the gem detector's accuracy on real frames that it was not trained on; `detector_tokenised`: on the same
-sent through the tokenizer.
+*Taken stays taken*, *untouched stays*: the share of counted runs after which a gem that was taken in the dream 300
+frames ago is gone, and one that was left alone is there (gems.py). `detector`: the gem detector's accuracy on real
+frames that it was not trained on; `detector_tokenised`: on the same frames, tokenised.
 
 Legend: E runs, P frames of the prompt, N of the trip, H, W pixels, A length of an encoded action.
 """
@@ -86,7 +82,6 @@ class Runs:
         self.ways: list[tuple[int, np.ndarray, np.ndarray]] = []  # for the sheet: seed, frame before, frames
 
     def add(self, model: Any, trips: Sequence[Trip], namer: Namer, steps: int | None) -> None:
-        """Dream a batch."""
         dreams = roll(model, trips, steps)
         before = round_trip(model, torch.from_numpy(np.stack([trip.prompt[-3:] for trip in trips])))
         still = torch.from_numpy(np.stack([trip.still for trip in trips]))
@@ -234,5 +229,4 @@ def _why(runs: int) -> str:
 
 
 def budget(seeds: int, lengths: Sequence[int] = LENGTHS, gems: bool = True) -> int:
-    """What `dream` tells `tick` in all."""
     return seeds * (1 + len(lengths) + 2 * gems)

@@ -1,11 +1,11 @@
-"""There and back on a way that is led in the dream, where it is the dream's own walls that must not be in the way.
+"""There and back on a way that is led through the dream, whose own walls must not be in the way.
 
     way = lead(model, namer, Start(90000, frames, actions), half=100)        # None where it does not get so far
 
-A player walks ahead and turns, one button at a time, for as long as chance says. A step ahead or back is taken only if
-the dream shows it: the inverse-dynamics network of the suite control names its button, and a model that reckons where
-it is has moved as far as that button mostly does. Where it is held up, the step is undone, and the player backs off and
-turns. Half of the way is led so, the other half is the opposite buttons in reverse order.
+A player walks ahead and turns, one button at a time, for as long as chance says. A step ahead or back is kept only if
+the dream shows it: the inverse-dynamics network of the suite control names its button, and a model that tracks its
+pose has moved as far as usual. Otherwise the step is undone, and the player backs off and turns. The second half of the
+way is the opposite buttons in reverse order.
 
 Legend: P frames of the prompt, K given steps, N of the way, H, W pixels, A length of an encoded action.
 """
@@ -58,7 +58,6 @@ class Leader:
         self.begin()
 
     def begin(self) -> None:
-        """The next leg."""
         if self.name == "back" or self.generator.random() < TURNS:
             self.turn()
         else:
@@ -72,18 +71,15 @@ class Leader:
             self.turn()
 
     def turn(self) -> None:
-        """A leg that turns."""
         self._hold(("turn_left", "turn_right")[int(self.generator.integers(2))], TURN)
 
     def _hold(self, name: str, steps: tuple[int, int]) -> None:
         self.name, self.left = name, int(self.generator.integers(*steps))
 
     def button(self) -> np.ndarray:
-        """The encoded action (A,)."""
         return np.array([name == self.name for name in self.schema.names], np.float32)
 
     def taken(self) -> None:
-        """The step is made."""
         self.left -= 1
         if not self.left:
             self.begin()

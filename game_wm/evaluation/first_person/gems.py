@@ -3,18 +3,17 @@
     detector = gem_detector(game, "maze", cache=Path("runs/evaluation"))
     detector(frames_BHWC)                       # bool (B, H, W): pixels that show a gem
 
-The detector is a small convolutional network trained on real frames. What is a gem it learns from the game itself: a
-game that takes the option `gems` is played a second time without any, under the same seed and actions, and where the
-two pictures differ there is a gem. Its accuracy is measured on real frames of other mazes than it was trained on: the
-mean of how often it finds a gem where at least `LEAST` of the pixels show one, and none where none does (frames with
-fewer count for neither).
+The detector is a small convolutional network trained on real frames. The game itself tells where gems are: it is played
+twice under the same seed and actions, the second time with the option `gems=0`; the pictures differ where a gem is. Its
+accuracy is measured on other mazes: the mean of how often it finds a gem where at least `LEAST` of the pixels show one,
+and none where none does.
 
 A gem's way is 350 frames there and back, led in the dream (dream_walk.py) from where the gem was seen best. *Taken*: it
-begins with the real steps that take it, 12 to 48, so that it was taken at least 300 frames before the end; where the
-dream still shows it after them, it was not taken there, and does not count. *Untouched*: it begins where no gem is
-close, is led around them, and does not count where one was always in view. A gem counts as there when, within a tenth
-of the picture's height of where it really was, a quarter as many pixels show a gem as in the frame before, sent through
-the tokenizer; one that the tokenizer loses is not judged.
+begins with the 12 to 48 real steps that take the gem, at least 300 frames before the end. Where the dream still shows
+it after them, it was not taken there and does not count. *Untouched*: it begins where no gem is close, is led around
+them, and does not count where one was always in view. A gem is there at the end when, within a tenth of the picture's
+height of its place, a quarter as many pixels show one as in the tokenised frame before the way. A gem that the
+tokenizer loses is not judged.
 
 Legend: B frames, P of a prompt, H height, W width in pixels.
 """

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from game_wm.evaluation.report.ages import AGES, MOVING, NEVER
-from game_wm.evaluation.report.sheet import CELL, GAP, INK, PAPER, ROWS, TOP
+from game_wm.evaluation.report.sheet import CELL, GAP, INK, PAPER, ROWS, TOP, enlarged
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 250, 190, 44, 34  # of a panel, and its margins
 FAINT = (222, 222, 222)
@@ -88,50 +88,49 @@ def _panel(
 
 def sheet(returns: Sequence[Mapping[str, Any]]) -> Image.Image:
     """Truth, dream and that of the window-only model below each other; over a column the age of what is new in it."""
-    returns = returns[:ROWS]
-    kinds = [kind for kind in ("truth", "dream", "window") if kind in returns[0]]
-    height, width = returns[0]["before"].shape[:2]
-    scale = max(1, round(CELL / max(height, width)))
-    h, w, label = height * scale + GAP, width * scale + GAP, 84
-    block = len(kinds) * h + TOP
-    columns = [n for n in SHOWN if n <= len(returns[0]["truth"])]
-    picture = Image.new("RGB", (label + (1 + len(columns)) * w, len(returns) * block + GAP), PAPER)
-    pen = ImageDraw.Draw(picture)
-    for i, found in enumerate(returns):
-        y = i * block
-        pen.text((label, y + 6), "prompt's last", INK)
-        picture.paste(_large(found["before"], scale), (label, y + TOP))
-        pen.text((6, y + 6), f"{found['seed']}", INK)
-        for k, kind in enumerate(kinds):
-            pen.text((6, y + TOP + k * h + h // 2), "window only" if kind == "window" else kind, INK)
-            for j, n in enumerate(columns):
-                picture.paste(_large(found[kind][n - 1], scale), (label + (j + 1) * w, y + TOP + k * h))
-        for j, n in enumerate(columns):
-            pen.text((label + (j + 1) * w, y + 6), f"{n}: {_age(found['ages'][n - 1], n)}", INK)
-    return picture
+    names = {"truth": "truth", "dream": "dream", "window": "window only"}
+    blocks = []
+    for found in returns[:ROWS]:
+        shown = [n for n in SHOWN if n <= len(found["truth"])]
+        titles = ["prompt's last", *(f"{n}: {_age(found['ages'][n - 1], n)}" for n in shown)]
+        rows = {name: [None, *(found[kind][n - 1] for n in shown)] for kind, name in names.items() if kind in found}
+        rows["truth"][0] = found["before"]
+        blocks.append((found["seed"], titles, rows))
+    return _blocks(blocks)
 
 
 def ways(found: Sequence[tuple[int, np.ndarray, np.ndarray]]) -> Image.Image:
     """Ways there, and below each frame that of the way back at the same place: of each the seed, the frame (H, W, 3)
     before it and the dreamt frames (N, H, W, 3)."""
-    found = found[:ROWS]
-    height, width = found[0][1].shape[:2]
+    blocks = []
+    for seed, before, frames in found[:ROWS]:
+        # How many frames were made before one is shown.
+        made = [round(mark * (len(frames) // 2 - 1) / MARKS) for mark in range(MARKS + 1)]
+        titles = [f"{n or 'before'}, {len(frames) - n}" for n in made]
+        there = [frames[n - 1] if n else before for n in made]
+        blocks.append((seed, titles, {"there": there, "back": [frames[len(frames) - 1 - n] for n in made]}))
+    return _blocks(blocks)
+
+
+def _blocks(blocks: Sequence[tuple[int, list[str], dict[str, list[np.ndarray | None]]]]) -> Image.Image:
+    """A block for each seed: a title over each column, and named rows of frames (H, W, 3)."""
+    _, titles, rows = blocks[0]
+    height, width = next(frame for frames in rows.values() for frame in frames if frame is not None).shape[:2]
     scale = max(1, round(CELL / max(height, width)))
     h, w, label = height * scale + GAP, width * scale + GAP, 84
-    block = 2 * h + TOP
-    picture = Image.new("RGB", (label + (MARKS + 1) * w, len(found) * block + GAP), PAPER)
+    block = len(rows) * h + TOP
+    picture = Image.new("RGB", (label + len(titles) * w, len(blocks) * block + GAP), PAPER)
     pen = ImageDraw.Draw(picture)
-    for i, (seed, before, frames) in enumerate(found):
-        y, half = i * block, len(frames) // 2
+    for i, (seed, titles, rows) in enumerate(blocks):
+        y = i * block
         pen.text((6, y + 6), f"{seed}", INK)
-        for row, name in enumerate(("there", "back")):
-            pen.text((6, y + TOP + row * h + h // 2), name, INK)
-        for mark in range(MARKS + 1):
-            x, n = label + mark * w, round(mark * (half - 1) / MARKS)  # frames that were made before one is shown
-            there, back = frames[n - 1] if n else before, frames[len(frames) - 1 - n]
-            pen.text((x, y + 6), f"{n or 'before'}, {len(frames) - n}", INK)
-            picture.paste(_large(there, scale), (x, y + TOP))
-            picture.paste(_large(back, scale), (x, y + TOP + h))
+        for j, title in enumerate(titles):
+            pen.text((label + j * w, y + 6), title, INK)
+        for k, (name, frames) in enumerate(rows.items()):
+            pen.text((6, y + TOP + k * h + h // 2), name, INK)
+            for j, frame in enumerate(frames):
+                if frame is not None:
+                    picture.paste(enlarged(frame, scale), (label + j * w, y + TOP + k * h))
     return picture
 
 
@@ -141,8 +140,3 @@ def _age(ages: np.ndarray, n: int) -> str:
     if not fresh.size:
         return "nothing new"
     return "never seen" if (middle := np.median(fresh)) >= NEVER else f"{middle:.0f} ago"
-
-
-def _large(frame_HWC: np.ndarray, scale: int) -> Image.Image:
-    image = Image.fromarray(frame_HWC)
-    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)

@@ -1,19 +1,17 @@
-"""Real play that comes back: a prompt, what follows it in several ways, and the age of every pixel that then shows.
+"""Real play that comes back: a prompt, several ways on from it, and the age of every pixel that they show.
 
     with RealGame("maze") as game:
         visit = come_back(game, seed=90000, prompt=1024)
         visit.branches[0].ages      # (N, H, W): frames since the patch behind a pixel was on screen in the prompt
 
-The *age* of a pixel of a real frame n steps after the prompt is the number of frames since the surface patch behind it
-(`info["surface"]`) was last on screen in the prompt, counted up to that frame: a patch on screen in the prompt's last
-frame has the age n. `NEVER`: it was not on screen in the prompt. `MOVING`: no patch, something that moves by itself.
-A patch counts as seen however few of its pixels were.
+The *age* of a pixel is the number of frames since the surface patch behind it (`info["surface"]`) was last on screen in
+the prompt, however few of its pixels were: n frames after the prompt, a patch of its last frame has the age n. `NEVER`:
+it was not on screen in the prompt. `MOVING`: no patch, something that moves by itself.
 
-The leader (the explorer where the game has a map) plays. At `CUTS` moments, evenly spread over the `spare` frames after
-the first `prompt` ones, the game is copied and goes on for N frames in several ways: each of its buttons `turn_…` held
-all the time, and the leader's own way. Of these moments the one is taken from which the most ages come into view: the
-sum, over both spans of the rollout and all ages, of the share of pixels of that age, each counted up to `ENOUGH`, ages
-above 256 one and a half times. The same seed gives the same visit.
+The leader plays (the explorer where the game has a map). At `CUTS` moments, evenly spread over the `spare` frames after
+the first `prompt` ones, the game is copied and goes on for N frames in several ways: each button `turn_…` held all the
+time, and the leader's own way. The moment is kept from which the most ages come into view: the sum, over both spans and
+all ages, of the share of pixels of that age, each counted up to `ENOUGH`, ages above 256 one and a half times.
 
 Legend: N frames of a rollout, H height, W width in pixels, A length of an encoded action.
 """

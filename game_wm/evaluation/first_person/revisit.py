@@ -3,17 +3,15 @@
     python -m game_wm evaluate checkpoints/maze.safetensors --suite revisit
     python -m game_wm evaluate checkpoints/maze.safetensors --suite revisit --episodes 8 --prompts 1024   # a quick look
 
-Prompts of 256, 1,024 and 4,096 real frames led by the explorer, then free rollouts of 32 frames: both turns held all
-the time, and the explorer's own way on. What the age of a pixel is and how the moment to begin is chosen stands in
-returns.py. Figures are of one prompt length ("1024") and one span of the rollout ("1-8", "9-32"), so that ages are
-compared at equal rollout positions; each has its 95 % bootstrap interval over mazes beside it (KEY_interval).
+The explorer leads prompts of 256, 1,024 and 4,096 real frames; then come free rollouts of 32 frames: each turn held all
+the time, and the explorer's own way on. returns.py says what a pixel's age is and when a rollout begins. Each figure is
+of one prompt length ("1024") and one span of the rollout ("1-8", "9-32"), so that ages are compared at equal positions,
+with its 95 % bootstrap interval over mazes (KEY_interval).
 
-`psnr`: of the mean squared error over all pixels of an age in all mazes. `feature_distance`: a frame's feature distance
-is a mean over its positions; here the mean goes over the pixels of an age (`FeatureDistance.local`), on every fourth
-frame of the rollout. So it needs no frames that are all of one age, of which the first eight have none. A maze in whose
-rollouts less than 1 % of the pixels of a span are of an age is left out of that age; `mazes` counts those that are in.
-An age without a maze is absent. `ceiling_psnr`: the truth sent through the tokenizer. `window_only`: the same prompts
-and actions dreamt by a model of the same size and training time without long memory.
+`psnr`: of the mean squared error over all pixels of an age in all mazes. `feature_distance`: the mean over the pixels
+of an age (`FeatureDistance.local`), on every fourth frame. A maze counts for an age when 1 % of a span's pixels are of
+it; `mazes` says how many do. An age without a maze is absent. `ceiling_psnr`: the tokenised truth. `window_only`: the
+same prompts and actions dreamt by a model of the same size and training time without long memory.
 
 Legend: E episodes (mazes), R rollouts of each, P frames of the prompt, N frames of a rollout, H, W pixels, A length of
 an encoded action.
@@ -182,5 +180,4 @@ def of_return(ages: np.ndarray) -> float:
 
 
 def budget(episodes: int, prompts: Sequence[int]) -> int:
-    """What `revisit` tells `tick` in all."""
     return 2 * episodes * len(prompts)

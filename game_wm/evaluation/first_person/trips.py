@@ -1,18 +1,17 @@
-"""Real play that ends where it began, turning round once, and walks that can be taken back button by button.
+"""Real play that ends where it began: turning round once, and walks that can be taken back button by button.
 
     with RealGame("maze") as game:
         trip = turn_round(game, seed=90000, prompt=32)
         walk = Walk.record(game, seed=90000, attempt=0, prompt=32, frames=1500)
 
-A trip must come back in the real game: it is taken only if at least half of the pixels of its last frame are those of
-the frame before it (within `SAME` grey levels); these pixels are its `still` mask, the others show what moves by
-itself. It also must lead away: at each of its marks (a quarter, a half, three quarters round) the real picture
-differs from the frame before by `AWAY` grey levels or more (root mean square), or it is no trip.
+A trip must come back in the real game: at least half of its last frame's pixels are those of the frame before it
+(within `SAME` grey levels). These are its `still` mask; the others show what moves by itself. A trip must also lead
+away: at a quarter, a half and three quarters round, the real picture differs from the frame before by `AWAY` grey
+levels or more (root mean square).
 
-A walk is led by the explorer where the game has a map, one button at a time (of two held at once the turn is kept), so
-that the opposite button takes a step back. A step is *clean* when it moved or turned the player as far as that button
-mostly does, so that no wall was in the way. All of this is known from the pose that the game tells; a model never sees
-it.
+A walk holds one button at a time (of two the turn is kept), so that the opposite button takes a step back. A step is
+*clean* when it moved or turned the player as far as that button mostly does: no wall was in the way. The pose that the
+game tells shows it; a model never sees that pose.
 
 Legend: P frames of the prompt, N of the trip, H height, W width in pixels, A length of an encoded action.
 """

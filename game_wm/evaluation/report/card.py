@@ -18,14 +18,8 @@ from data_collect.errors import UserError
 from data_collect.files import whole
 
 # The keys that a suite writes. The order is the card's.
-SUITES = {
-    "fidelity": ("fidelity", "reward", "termination"),
-    "control": ("control",),
-    "stability": ("stability",),
-    "revisit": ("revisit",),
-    "dream": ("dream",),
-    "cost": ("cost",),
-}
+SUITES = {"fidelity": ("fidelity", "reward", "termination")}
+SUITES |= {suite: (suite,) for suite in ("control", "stability", "revisit", "dream", "cost")}
 RESULTS = [key for keys in SUITES.values() for key in keys]
 
 
@@ -77,7 +71,6 @@ def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without(card: Mapping[str, Any], suite: str) -> dict[str, Any]:
-    """The card without one suite."""
     return _assemble(card, {name: run for name, run in card["runs"].items() if name != suite}, card)
 
 

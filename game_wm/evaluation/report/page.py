@@ -23,16 +23,12 @@ def markdown(card: Mapping[str, Any], path: Path) -> str:
     trained = card.get("trained", {})
     lines = [f"# {card['checkpoint']}", ""]
     facts = {
-        "game": f"`{card['game']}`",
-        "parameters": f"{card['parameters'] / 1e6:.2f} million",
-        "tokens per frame": card.get("tokens_per_frame"),
-        "denoiser calls per frame": card["calls_per_frame"],
+        "game": f"`{card['game']}`", "parameters": f"{card['parameters'] / 1e6:.2f} million",
+        "tokens per frame": card.get("tokens_per_frame"), "denoiser calls per frame": card["calls_per_frame"],
         "trained": ", ".join(f"{k} {v}" for k, v in trained.items() if not isinstance(v, dict)),
-        "known before play": card.get("atlas"),
-        "teacher": card.get("teacher"),
-        "seeds": card.get("seeds"),
+        "known before play": card.get("atlas"), "teacher": card.get("teacher"), "seeds": card.get("seeds"),
         "pictures": card.get("notice"),
-    }
+    }  # fmt: skip
     lines += [f"- {name}: {value}" for name, value in facts.items() if value not in (None, "")]
     lines += ["", "Measured on seeds that training never saw, against the real game under the same random actions. "
               "± is half the 95 % bootstrap interval over episodes.", ""]  # fmt: skip
@@ -71,7 +67,6 @@ def _lead(figures: Mapping[str, Any]) -> list[str]:
 
 
 def _faults(figures: Mapping[str, Any]) -> list[str]:
-    """In how many plays the real game failed."""
     if "faults" not in figures:
         return []
     failed, plays = figures["faults"]["failed"], figures["faults"]["plays"]
@@ -79,7 +74,6 @@ def _faults(figures: Mapping[str, Any]) -> list[str]:
 
 
 def table(header: list[str], rows: list[list[str]]) -> list[str]:
-    """Lines of a Markdown table."""
     return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
 
 
@@ -112,6 +106,8 @@ def _fidelity(card: Mapping[str, Any]) -> list[str]:
         for title, (name, digits) in rows.items()
         if name in figures
     ]
+    ceiling = figures.get("ceiling_sharpness")
+    sharp = "" if ceiling is None else f" and {ceiling:.3f} of the truth's sharpness"
     lines = [
         f"Free rollout from {figures['prompt_frames']} real frames, {figures['episodes']} episodes. "
         f"{figures['protocol']}",
@@ -119,20 +115,14 @@ def _fidelity(card: Mapping[str, Any]) -> list[str]:
         *table(["frame", *horizons], body),
         "",
         f"The tokenizer alone reaches {figures['ceiling_psnr']:.2f} dB, a feature distance of "
-        f"{figures['ceiling_feature_distance']:.3f}"
-        + (
-            f" and {figures['ceiling_sharpness']:.3f} of the truth's sharpness"
-            if "ceiling_sharpness" in figures
-            else ""
-        )
-        + ". PSNR is that of the mean squared error over all pixels of all episodes; an error below one grey level "
-        f"counts as one, so equal pictures have {PSNR_CAP:.1f} dB. Feature distance: EfficientNet-Lite0 features, less "
-        "is better. Sharpness: 1 is as sharp as the tokenizer's picture of the truth.",
+        f"{figures['ceiling_feature_distance']:.3f}{sharp}. PSNR is that of the mean squared error over all pixels of "
+        "all episodes; an error below one grey level counts as one, so equal pictures have "
+        f"{PSNR_CAP:.1f} dB. Feature distance: EfficientNet-Lite0 features, less is better. Sharpness: 1 is as sharp "
+        "as the tokenizer's picture of the truth.",
     ]
     body = []
     for name in ("reward", "termination"):
-        found = card.get(name)
-        if found:
+        if found := card.get(name):
             cells = [f"{found[k]:.3f}" if k in found else "–" for k in ("accuracy", "recall", "precision")]
             body.append([name, *cells, str(found["events"]), str(found["frames"])])
     if body:
@@ -174,10 +164,8 @@ def _stability(card: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{figures['dreams']} dreams of {figures['frames']:,} frames{so_far}. Distances of EfficientNet-Lite0 features "
         "from real play: less is better. The Fréchet distance is above 0 for real play too, since the samples are small"
-        + (
-            "; the kernel distance is 0 where nothing tells the two apart (± leaves out a dream at a time)." * judged
-            or "."
-        ),
+        + ("; the kernel distance is 0 where nothing tells the two apart (± leaves out a dream at a time)" * judged)
+        + ".",
         "",
         *table(header, rows),
     ]

@@ -6,9 +6,8 @@ picture.save("checkpoints/maze.png")
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from game_wm.evaluation.rollout import DreamRollout
 from game_wm.evaluation.truth.plays import Truth
@@ -41,9 +40,9 @@ def draw(truth: Truth, dream: DreamRollout) -> Image.Image:
             if frame > truth.length[i]:
                 continue
             x = LABEL + j * (w + GAP)
-            picture.paste(_image(truth.at(frame)[i], scale), (x, y))
+            picture.paste(enlarged(truth.at(frame)[i].numpy(), scale), (x, y))
             if frame:
-                picture.paste(_image(dream.at(frame)[i], scale), (x, y + h + GAP))
+                picture.paste(enlarged(dream.at(frame)[i].numpy(), scale), (x, y + h + GAP))
     return picture
 
 
@@ -65,6 +64,7 @@ def beside(sheets: dict[str, Image.Image], episodes: int, shown: int = 2) -> Ima
     return picture
 
 
-def _image(frame_HWC: Tensor, scale: int) -> Image.Image:
-    image = Image.fromarray(frame_HWC.to(torch.uint8).numpy())
+def enlarged(frame_HWC: np.ndarray, scale: int) -> Image.Image:
+    """A frame whose pixels are so many times as large."""
+    image = Image.fromarray(frame_HWC)
     return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)

@@ -5,12 +5,11 @@
             rollout = roll(model, truth)
 
 A truth is a prompt of P real frames, as many as the checkpoint's own seed contexts have (32 at least), and N more. The
-*leader* plays a warm-up of 32 to 159 frames, then the prompt. It is the explorer where the game has a map, so that the
-view is a place and not the wall that random play runs into; else the agent `random`, which holds random buttons for a
-while. `random` goes on after the prompt. The action seed is the first of eight in whose play the game does not end
-within those N frames; when every one ends, the longest counts as far as it goes. Plays that ended are kept for the
-measure of termination. Where most episodes end before the prompt is over, all three are shortened (`RealGame.settle`),
-and a seed whose eight plays all end before it is left out.
+*leader* plays a warm-up of 32 to 159 frames, then the prompt: the explorer where the game has a map, since random play
+mostly sees the wall that it runs into; else `random`, which holds random buttons for a while. `random` goes on after
+the prompt. Of eight action seeds the first is taken in whose play the game does not end within N frames; where all end,
+the longest, as far as it goes. Plays that ended also serve the measure of termination. Where most episodes end before
+the prompt is over, all three are shortened (`RealGame.settle`); a seed whose eight plays all do is left out.
 """
 
 from __future__ import annotations
