@@ -25,7 +25,7 @@ def test_a_turn_comes_back_in_the_real_game_and_a_walk_can(ring: None) -> None:
         turn = trips.turn_round(game, 90000, 8)
         walk = trips.Walk.record(game, 90000, 0, 8, 200)
     assert turn is not None and len(turn.frames) == WORLD // STEP and turn.marks == (6, 12, 18)
-    assert np.array_equal(turn.frames[-1], turn.prompt[-1]) and turn.still.all()
+    assert np.array_equal(turn.frames[-1], turn.prompt.frames[-1]) and turn.still.all()
     assert walk.clean.all() and (np.stack(walk.actions).sum(1) <= 1).all()
 
 
@@ -79,8 +79,7 @@ def test_a_perfect_dream_comes_back_and_a_frozen_one_scores_nothing(
 
 def test_a_way_is_led_past_the_walls_of_the_dream(ring: None) -> None:
     with RealGame("ring") as game:
-        play = game.lead(90000, 0, 8).play  # type: ignore[union-attr]
-    start = led.Start(90000, np.stack(play.frames), np.stack(play.actions))
+        start = game.lead(90000, 0, 8).prompt  # type: ignore[union-attr]
     ways = [led.lead(Fake("walled"), Namer(), start, half=60) for _ in range(2)]  # type: ignore[arg-type]
     way = ways[0]
     assert way is not None and len(way.actions) == 120 and torch.equal(way.frames, ways[1].frames)
@@ -96,10 +95,9 @@ def test_a_way_is_led_past_the_walls_of_the_dream(ring: None) -> None:
 
 def test_a_way_goes_on_from_given_steps_and_not_into_what_is_shunned(ring: None) -> None:
     with RealGame("ring") as game:
-        play = game.lead(90000, 0, 8).play  # type: ignore[union-attr]
+        start = game.lead(90000, 0, 8).prompt  # type: ignore[union-attr]
     given = [np.array(button, np.float32) for button in ((1, 0, 0, 0), (0, 1, 0, 0), (1, 0, 0, 0))]
-    start = led.Start(90000, np.stack(play.frames), np.stack(play.actions), given)
-    way = led.lead(Fake("perfect"), Namer(), start, 40, shuns=lambda _: True)  # type: ignore[arg-type]
+    way = led.lead(Fake("perfect"), Namer(), start, 40, None, given, lambda _: True)  # type: ignore[arg-type]
     assert way is not None and len(way.actions) == len(way.frames) == 80
     assert np.array_equal(way.actions[:3], given) and way.actions[3:-3, :2].sum() == 0  # he turns all the time
     assert np.array_equal(way.actions[-3:], [given[1], given[0], given[1]])
@@ -111,13 +109,13 @@ def test_a_gem_is_found_before_it_is_taken_and_from_where_it_is_left(ring: None)
         walk = trips.Walk.record(game, 90005, 0, 8, 500)
         masks = bare.masks(90005, walk.frames, walk.actions)
         taken, left = (gems.find_gem(game, bare, walk, masks, kind) for kind in (True, False))
-        assert taken is not None and left is not None and not len(left.start.given)
-        assert 0 < len(taken.start.given) <= gems.SOON and walk.rewards.sum() > 0
+        assert taken is not None and left is not None and not left.given
+        assert 0 < len(taken.given) <= gems.SOON and walk.rewards.sum() > 0
         for gem in (taken, left):
             assert gem.pixels.any() and (gem.start.frames[-1][gem.pixels] == GEM).all()
             at = next(t for t in range(7, 500) if np.array_equal(walk.frames[t], gem.start.frames[-1]))
             game.env.reset(seed=90005)
-            rewards = [game.env.step(game.schema.decode(a))[1] for a in [*walk.actions[:at], *gem.start.given]]
+            rewards = [game.env.step(game.schema.decode(a))[1] for a in [*walk.actions[:at], *gem.given]]
             assert (sum(rewards[at:]) > 0) == (gem is taken)
 
 

@@ -23,7 +23,7 @@ from game_wm.evaluation.options import Options
 from game_wm.evaluation.outcomes import Outcomes
 from game_wm.evaluation.rollout import roll
 from game_wm.evaluation.truth.game import RealGame
-from game_wm.evaluation.truth.plays import stack
+from game_wm.evaluation.truth.plays import Prompt, stack
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_32_bits")]
 
@@ -144,7 +144,7 @@ def test_a_drift_of_dreams_is_told_from_chance() -> None:
 
     def look(frames: Tensor) -> Any:
         parts = dict(zip(stability.NAMES, frames.split(4), strict=True))
-        return stability.Wander(0, frames[:0], torch.zeros(0, 4), parts)
+        return stability.Wander(Prompt(0, np.zeros(0), np.zeros(0)), np.zeros(0), parts)
 
     class Plain:
         def vectors(self, frames: Tensor) -> np.ndarray:

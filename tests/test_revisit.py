@@ -48,16 +48,17 @@ def test_every_age_above_16_is_in_one_bucket() -> None:
 def test_a_visit_is_aligned_repeats_and_comes_back(ring: None) -> None:
     with RealGame("ring") as game:
         visit, again = (returns.come_back(game, 90000, 80, spare=64) for _ in range(2))
-    assert visit.frames.shape == (80, SIZE, SIZE, 3) and visit.actions.shape == (79, 4) and len(visit.branches) == 3
+    assert visit.prompt.frames.shape == (80, SIZE, SIZE, 3) and visit.prompt.actions.shape == (79, 4)
+    assert len(visit.branches) == 3
     assert all(np.array_equal(a.frames, b.frames) for a, b in zip(visit.branches, again.branches, strict=True))
     assert (visit.branches[1].actions == [0, 0, 1, 0]).all() and (visit.branches[2].actions == [0, 0, 0, 1]).all()
     env = Ring(surface=True)
     env.reset(seed=90000)
-    env.x, env.y, env.taken = (int(v) for v in visit.frames[0, 0, 0])
+    env.x, env.y, env.taken = (int(v) for v in visit.prompt.frames[0, 0, 0])
     last: dict[int, int] = dict.fromkeys(env.info()["surface"].ravel(), 0)
-    for t, action in enumerate(visit.actions):
+    for t, action in enumerate(visit.prompt.actions):
         frame, *_, info = env.step(action)
-        assert np.array_equal(frame, visit.frames[t + 1])
+        assert np.array_equal(frame, visit.prompt.frames[t + 1])
         last |= dict.fromkeys(info["surface"].ravel(), t + 1)
     for n, action in enumerate(visit.branches[0].actions):
         frame, *_, info = env.step(action)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from data_collect.errors import UserError
 from game_wm.evaluation.truth.game import Tick, no_tick
-from game_wm.evaluation.truth.plays import Truth
+from game_wm.evaluation.truth.plays import Prompt, Truth
 from game_wm.memory.protocol import Memory, NoMemory
 
 
@@ -51,13 +51,27 @@ def begin(
 
 
 @torch.no_grad()
-def roll(model: Any, truth: Truth, steps: int | None = None, tick: Tick = no_tick) -> DreamRollout:
-    """Free rollout from the truth's prompt under the truth's actions.
+def begin_each(model: Any, prompts: Sequence[Prompt]) -> Any:
+    """The state of dreams after these prompts of equal length, one each."""
+    frames, actions = (torch.from_numpy(np.stack([prompt[part] for prompt in prompts])) for part in (1, 2))
+    known = [prompt.poses for prompt in prompts if prompt.poses is not None]
+    poses = torch.from_numpy(np.stack(known)) if len(known) == len(prompts) else None
+    return begin(model, frames, actions, [prompt.seed for prompt in prompts], poses)
 
-    Args:
-        steps: denoiser calls a frame (the model's own number when None).
-        tick: told the number of frames dreamt after each step.
-    """
+
+@torch.no_grad()
+def follow(model: Any, state: Any, actions_ENA: Tensor, steps: int | None = None) -> Tensor:
+    """The frames uint8 (E, N, H, W, 3) that these actions lead to from a state of dreams."""
+    frames, device = [], device_of(model)
+    for action in actions_ENA.unbind(1):
+        outcome, state = model.step(state, action.to(device), steps)
+        frames.append(outcome.frames.cpu())
+    return torch.stack(frames, 1)
+
+
+@torch.no_grad()
+def roll(model: Any, truth: Truth, steps: int | None = None, tick: Tick = no_tick) -> DreamRollout:
+    """Free rollout from the truth's prompt under its actions; `steps` denoiser calls a frame, None: the model's own."""
     device, p = device_of(model), truth.prompt
     state = begin(model, truth.frames[:, :p], truth.actions[:, : p - 1], truth.seeds, truth.poses)
     frames, rewards, terminated = [], [], []

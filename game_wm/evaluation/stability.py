@@ -37,8 +37,9 @@ from torch import Tensor
 from data_collect.guest.match import Leg
 from game_wm.evaluation import metrics
 from game_wm.evaluation.feature_distance import FeatureDistance
-from game_wm.evaluation.rollout import begin, device_of
+from game_wm.evaluation.rollout import begin_each, device_of
 from game_wm.evaluation.truth.game import ATTEMPTS, RealGame, Tick, TooShort, no_tick
+from game_wm.evaluation.truth.plays import Prompt, prompt_of
 
 FRAMES = 10_000
 STRIDE = 8
@@ -58,11 +59,9 @@ def windows(frames: int) -> dict[str, range]:
 class Wander:
     """Long real play: a prompt, the actions after it, and the frames of each window."""
 
-    seed: int
-    frames: Tensor  # uint8 (P, H, W, 3)
-    actions: Tensor  # float32 (P-1+N, A)
+    prompt: Prompt
+    actions: np.ndarray  # float32 (N, A)
     looks: dict[str, Tensor]  # window -> uint8 (n, H, W, 3)
-    poses: Tensor | None = None  # float32 (P, 3), where the game tells them
 
 
 def wanders(game: RealGame, seeds: Sequence[int], prompt: int, frames: int, tick: Tick) -> list[Wander]:
@@ -95,26 +94,18 @@ def wander(game: RealGame, seed: int, prompt: int, frames: int, tick: Tick) -> W
         begins = (seed if begins is None else begins) + 1000  # the episode is over
         follower = Leg("random", begins)
     pictures = {name: torch.from_numpy(np.stack(kept)) for name, kept in looks.items()}
-    poses = torch.from_numpy(np.stack(lead.play.poses)) if lead.play.poses else None
-    shown = torch.from_numpy(np.stack(lead.play.frames)), torch.from_numpy(np.stack([*lead.play.actions, *actions]))
-    return Wander(seed, *shown, pictures, poses)
+    return Wander(lead.prompt, np.stack(actions), pictures)
 
 
 def dream_on(model: Any, plays: Sequence[Wander], steps: int | None, tick: Tick) -> Iterator[tuple[str, Tensor]]:
     """Dream each play's actions after its prompt; gives each window, as uint8 (S, n, H, W, 3), when it is full."""
-    prompt, device = len(plays[0].frames), device_of(model)
-    actions = torch.stack([play.actions for play in plays])
-    known = [play.poses for play in plays if play.poses is not None]
-    poses = torch.stack(known) if len(known) == len(plays) else None
-    state = begin(
-        model, torch.stack([play.frames for play in plays]), actions[:, : prompt - 1], [p.seed for p in plays], poses
-    )
-    frames = actions.shape[1] - prompt + 1
-    spans = windows(frames)
+    state, device = begin_each(model, [play.prompt for play in plays]), device_of(model)
+    actions = torch.from_numpy(np.stack([play.actions for play in plays]))
+    spans = windows(actions.shape[1])
     looks: dict[str, list[Tensor]] = {name: [] for name in spans}
-    for step in range(1, frames + 1):
+    for step, action in enumerate(actions.unbind(1), 1):
         with torch.no_grad():  # not around the whole, which is left at every yield
-            outcome, state = model.step(state, actions[:, prompt - 2 + step].to(device), steps)
+            outcome, state = model.step(state, action.to(device), steps)
         tick(len(plays))
         for name, span in spans.items():
             if step in span:
@@ -138,23 +129,18 @@ def idle_psnr(
         after = np.stack(play.frames[prompt:])
         still = torch.from_numpy((after == after[0]).all((0, 3)))  # (H, W)
         if len(after) == frames and still.float().mean() >= 0.5:
-            shown = play.frames[:prompt], play.actions[: prompt - 1]
-            found.append((float(still.float().mean()), seed, *shown, still, play.poses))
-    found = sorted(found, key=lambda f: -f[0])[: len(seeds)]
+            found.append((prompt_of(play, prompt), still))
+    found = sorted(found, key=lambda each: -float(each[1].float().mean()))[: len(seeds)]
     if not found:
         return {}
-    device = device_of(model)
-    prompts = torch.from_numpy(np.stack([np.stack(f[2]) for f in found]))
-    led = torch.from_numpy(np.stack([np.stack(f[3]) for f in found]))
-    poses = torch.from_numpy(np.stack([np.stack(f[5]) for f in found])) if found[0][5] else None
-    state = begin(model, prompts, led, [f[1] for f in found], poses)
-    nothing = torch.from_numpy(game.schema.encode(game.schema.noop())).expand(len(found), -1).to(device)
+    state = begin_each(model, [begins for begins, _ in found])
+    nothing = torch.from_numpy(game.schema.encode(game.schema.noop())).expand(len(found), -1).to(device_of(model))
     for step in range(frames):
         outcome, state = model.step(state, nothing, steps)
         if step == 0:
             first = outcome.frames.cpu()
         tick(len(found))
-    values = metrics.psnr(first, outcome.frames.cpu(), torch.stack([f[4] for f in found]))
+    values = metrics.psnr(first, outcome.frames.cpu(), torch.stack([still for _, still in found]))
     return {
         "idle_psnr": metrics.mean(values), "idle_psnr_interval": list(metrics.bootstrap(values)),
         "idle_dreams": len(found), "idle_frames": frames,

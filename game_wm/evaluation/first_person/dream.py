@@ -35,11 +35,11 @@ from torch import Tensor
 
 from game_wm.evaluation import metrics
 from game_wm.evaluation.control import Namer
-from game_wm.evaluation.first_person.dream_walk import NAMED, Start, go, share_named
+from game_wm.evaluation.first_person.dream_walk import NAMED, go, share_named
 from game_wm.evaluation.first_person.gems import Bare, Detector, Gem, find_gem, is_there
 from game_wm.evaluation.first_person.trips import Trip, Walk, difference, lacking, turn_round
 from game_wm.evaluation.report.sheet import ROWS
-from game_wm.evaluation.rollout import begin, device_of, round_trip
+from game_wm.evaluation.rollout import begin_each, follow, round_trip
 from game_wm.evaluation.truth.game import ATTEMPTS, BATCH, RealGame, Tick, no_tick
 
 LENGTHS = (50, 200, 1000)
@@ -47,27 +47,11 @@ WALK_FRAMES, WALKS = 1500, 3  # of real play to find a gem in; walks of a seed
 AS_MUCH = 0.6  # least and (its inverse) greatest ratio of differences, dream over real
 
 
-@torch.no_grad()
-def roll(model: Any, trips: Sequence[Trip], steps: int | None = None) -> Tensor:
-    """The dream of several trips of the same length: uint8 (E, N, H, W, 3)."""
-    prompts, led, actions = (
-        torch.from_numpy(np.stack([getattr(t, k) for t in trips])) for k in ("prompt", "led", "actions")
-    )
-    poses = [trip.poses for trip in trips if trip.poses is not None]
-    placed = torch.from_numpy(np.stack(poses)) if len(poses) == len(trips) else None
-    state, device = begin(model, prompts, led, [trip.seed for trip in trips], placed), device_of(model)
-    frames = []
-    for n in range(actions.shape[1]):
-        outcome, state = model.step(state, actions[:, n].to(device), steps)
-        frames.append(outcome.frames.cpu())
-    return torch.stack(frames, 1)
-
-
 def counts(trip: Trip, dream_NHWC: Tensor, before_HWC: Tensor, namer: Namer) -> bool:
     """Whether the dream went where it was led; `before` is the frame before it as the tokenizer shows it."""
     for mark in trip.marks:
         ratio = difference(dream_NHWC[mark - 1].numpy(), before_HWC.numpy())
-        ratio /= difference(trip.frames[mark - 1], trip.prompt[-1])
+        ratio /= difference(trip.frames[mark - 1], trip.prompt.frames[-1])
         if not AS_MUCH <= ratio <= 1 / AS_MUCH:
             return False
     return share_named(namer, dream_NHWC, torch.from_numpy(trip.actions)) >= NAMED
@@ -82,8 +66,9 @@ class Runs:
         self.ways: list[tuple[int, np.ndarray, np.ndarray]] = []  # for the sheet: seed, frame before, frames
 
     def add(self, model: Any, trips: Sequence[Trip], namer: Namer, steps: int | None) -> None:
-        dreams = roll(model, trips, steps)
-        before = round_trip(model, torch.from_numpy(np.stack([trip.prompt[-3:] for trip in trips])))
+        actions = torch.from_numpy(np.stack([trip.actions for trip in trips]))
+        dreams = follow(model, begin_each(model, [trip.prompt for trip in trips]), actions, steps)
+        before = round_trip(model, torch.from_numpy(np.stack([trip.prompt.frames[-3:] for trip in trips])))
         still = torch.from_numpy(np.stack([trip.still for trip in trips]))
         errors = metrics.squared_error(before, dreams[:, -1], still)
         for trip, frames, frame, error in zip(trips, dreams, before, errors, strict=True):
@@ -96,9 +81,7 @@ class Runs:
         starts = (game.lead(seed, attempt, prompt) for attempt in range(ATTEMPTS))
         if (found := next(filter(None, starts), None)) is None:
             return
-        poses = np.stack(found.play.poses) if found.play.poses else None
-        start = Start(seed, np.stack(found.play.frames), np.stack(found.play.actions), poses=poses)
-        way, before = go(model, namer, start, half, steps)
+        way, before = go(model, namer, found.prompt, half, steps)
         if way is None:
             self._note(False, np.full(2, np.nan))
             return

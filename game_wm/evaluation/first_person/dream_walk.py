@@ -1,6 +1,6 @@
 """There and back on a way that is led through the dream, whose own walls must not be in the way.
 
-    way = lead(model, namer, Start(90000, frames, actions), half=100)        # None where it does not get so far
+    way = lead(model, namer, Prompt(90000, frames, actions), half=100)        # None where it does not get so far
 
 A player walks ahead and turns, one button at a time, for as long as chance says. A step ahead or back is kept only if
 the dream shows it: the inverse-dynamics network of the suite control names its button, and a model that tracks its
@@ -23,24 +23,14 @@ from torch import Tensor
 from data_collect.schema import ActionSchema
 from game_wm.evaluation.control import Namer, triples
 from game_wm.evaluation.first_person.trips import AWAY, difference, reversed_actions
-from game_wm.evaluation.rollout import begin, device_of, memory_of, round_trip
+from game_wm.evaluation.rollout import begin_each, device_of, memory_of, round_trip
+from game_wm.evaluation.truth.plays import Prompt
 
 AHEAD, BACK, TURN = (8, 40), (6, 12), (6, 30)  # steps of a leg, the least and less than the most
 TURNS = 0.4  # share of the legs that follow a leg ahead
 PATIENCE = 3  # steps tried for one that is wanted
 NAMED = 0.9  # share of the actions that must be named rightly for a way to count
 HELD_UP = 0.05  # by what share a step may be shorter or longer than that button's
-
-
-class Start(NamedTuple):
-    """What a way begins with: the seed of its noise and its turns, real frames uint8 (P, H, W, 3), the actions
-    (P-1, A) between them, steps (K, A) that are given, which it is led on from, and the frames' poses (P, 3)."""
-
-    seed: int
-    frames: np.ndarray
-    actions: np.ndarray
-    given: Sequence[np.ndarray] = ()
-    poses: np.ndarray | None = None
 
 
 class Way(NamedTuple):
@@ -96,27 +86,26 @@ def share_named(namer: Namer, frames_NHWC: Tensor, actions_NA: Tensor) -> float:
 
 @torch.inference_mode()
 def lead(
-    model: Any, namer: Namer, start: Start, half: int, steps: int | None = None,
+    model: Any, namer: Namer, start: Prompt, half: int, steps: int | None = None, given: Sequence[np.ndarray] = (),
     shuns: Callable[[Tensor], bool] = lambda _: False,
 ) -> Way | None:  # fmt: skip
     """The way, `half` steps there and as many back; None where the player is held up everywhere.
 
     Args:
         steps: denoiser calls a frame (the model's own number when None).
-        shuns: whether a frame (H, W, 3) shows what he must not walk into: there he turns at once.
+        given: the first steps (K, A), from which it is led on.
+        shuns: whether a frame (H, W, 3) shows what the player must not walk into: there it turns at once.
     """
-    prompt, device = torch.from_numpy(start.frames), device_of(model)
-    poses = None if start.poses is None else torch.from_numpy(start.poses)[None]
-    state = begin(model, prompt[None], torch.from_numpy(start.actions)[None], [start.seed], poses)
+    state, device = begin_each(model, [start]), device_of(model)
     leader = Leader(namer.schema, np.random.default_rng((start.seed, half)))
-    frames, actions, tried = [prompt[-2], prompt[-1]], list[np.ndarray](), 0
+    frames, actions, tried = [*torch.from_numpy(start.frames[-2:])], list[np.ndarray](), 0
 
     def step(button: np.ndarray) -> Tensor:
         nonlocal state
         outcome, state = model.step(state, torch.from_numpy(button)[None].to(device), steps)
         return outcome.frames[0].cpu()
 
-    for button in start.given:
+    for button in given:
         frames.append(step(button))
         actions.append(button)
     while len(actions) < half:
@@ -146,7 +135,7 @@ def lead(
     return Way(torch.stack(frames[2:]), np.stack([*actions, *back]))
 
 
-def go(model: Any, namer: Namer, start: Start, half: int, steps: int | None, **led: Any) -> tuple[Way | None, Tensor]:
+def go(model: Any, namer: Namer, start: Prompt, half: int, steps: int | None, **led: Any) -> tuple[Way | None, Tensor]:
     """The way from here if it counts, and the frame (H, W, 3) before it as the tokenizer shows it."""
     before = round_trip(model, torch.from_numpy(start.frames[None, -3:]))[0]
     way = lead(model, namer, start, half, steps, **led)

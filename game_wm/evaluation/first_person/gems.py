@@ -38,9 +38,10 @@ from data_collect.files import whole
 from data_collect.guest.match import Leg
 from data_collect.schema import ActionSchema
 from game_wm.evaluation.control import Namer
-from game_wm.evaluation.first_person.dream_walk import Start, go
+from game_wm.evaluation.first_person.dream_walk import go
 from game_wm.evaluation.first_person.trips import Walk, reversed_actions
 from game_wm.evaluation.truth.game import RealGame, Tick, no_tick
+from game_wm.evaluation.truth.plays import Prompt
 from game_wm.training import descend
 
 VERSION = 1
@@ -175,12 +176,12 @@ def _train(detector: Detector, frames: Tensor, masks: Tensor, updates: int, tick
 
 @dataclass
 class Gem:
-    """Where a way begins, the pixels (H, W) of the gem in the last frame of its prompt, and those of the gems that are
-    in view after the given steps."""
+    """A gem, and where the way begins that asks for it."""
 
-    start: Start
-    pixels: np.ndarray
-    left: np.ndarray
+    start: Prompt
+    given: list[np.ndarray]  # real steps (A,) that follow the prompt
+    pixels: np.ndarray  # bool (H, W) of the gem in the last frame of the prompt
+    left: np.ndarray  # bool (H, W) of the gems that are in view after the given steps
 
 
 def around(mask_HW: np.ndarray) -> np.ndarray:
@@ -216,9 +217,8 @@ def find_gem(game: RealGame, bare: Bare, walk: Walk, masks: np.ndarray, taken: b
             if (around(gem) & left).any():
                 continue
         if gem.sum() >= least:
-            led = np.stack(walk.actions[first:s])
-            start = Start(walk.seed, np.stack(walk.frames[first : s + 1]), led, walk.actions[s:after])
-            return Gem(start, gem, masks[after])
+            start = Prompt(walk.seed, np.stack(walk.frames[first : s + 1]), np.stack(walk.actions[first:s]))
+            return Gem(start, walk.actions[s:after], gem, masks[after])
     return None
 
 
@@ -236,12 +236,12 @@ def is_there(model: Any, namer: Namer, gem: Gem, detector: Detector, taken: bool
     def shuns(frame_HWC: Tensor) -> bool:
         return not taken and close_ahead(detector(frame_HWC[None])[0].numpy())
 
-    way, before = go(model, namer, gem.start, HALF, steps, shuns=shuns)
+    way, before = go(model, namer, gem.start, HALF, steps, given=gem.given, shuns=shuns)
     pixels = detector(before[None])[0].numpy() & around(gem.pixels)
     if way is None or pixels.mean() < LEAST:
         return None
     seen = detector(way.frames).numpy()
-    judged = was_taken(seen[len(gem.start.given) - 1], gem) if taken else out_of_view(seen)
+    judged = was_taken(seen[len(gem.given) - 1], gem) if taken else out_of_view(seen)
     return still_there(seen[-1], pixels) if judged else None
 
 

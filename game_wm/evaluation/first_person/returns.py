@@ -28,6 +28,7 @@ from data_collect.guest.match import LEADER, Leg
 from data_collect.schema import ActionSchema
 from game_wm.evaluation.report.ages import AGES, MOVING, NEVER
 from game_wm.evaluation.truth.game import ATTEMPTS, RealGame
+from game_wm.evaluation.truth.plays import Prompt
 
 SPANS = {"1-8": slice(0, 8), "9-32": slice(8, 32)}  # of the rollout's frames, the first of which is number 1
 FRAMES = 32
@@ -46,11 +47,9 @@ class Branch:
 
 @dataclass
 class Visit:
-    """A prompt, uint8 (P, H, W, 3) with float32 (P-1, A) between, and the ways on from its last frame."""
+    """A prompt, without its poses, and the ways on from its last frame."""
 
-    seed: int
-    frames: np.ndarray
-    actions: np.ndarray
+    prompt: Prompt
     branches: list[Branch]
 
 
@@ -122,7 +121,7 @@ def _attempt(game: RealGame, seed: int, attempt: int, prompt: int, spare: int, c
         return None
     first = cut - prompt + 1
     led = np.stack(actions[first:cut]) if prompt > 1 else np.zeros((0, schema.size), np.float32)
-    return Visit(seed, np.stack(frames[first : cut + 1]), led, branches)
+    return Visit(Prompt(seed, np.stack(frames[first : cut + 1]), led), branches)
 
 
 def _branches(game: RealGame, sightings: Sightings, now: int, first: int, count: int) -> list[Branch]:

@@ -31,7 +31,7 @@ from torch import Tensor
 from game_wm.evaluation import metrics
 from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.first_person.returns import SPANS, Visit, buckets, come_back, of_age
-from game_wm.evaluation.rollout import begin, device_of, in_threes, round_trip
+from game_wm.evaluation.rollout import begin_each, follow, in_threes, round_trip
 from game_wm.evaluation.truth.game import RealGame, Tick, no_tick
 
 PROMPTS = (256, 1024, 4096)
@@ -97,18 +97,9 @@ def _share(mask: Tensor) -> float:
 @torch.no_grad()
 def dream(model: Any, visits: Sequence[Visit], steps: int | None = None) -> Tensor:
     """The rollouts of several visits, each a player: uint8 (E, R, N, H, W, 3). A prompt is read once."""
-    prompts = torch.from_numpy(np.stack([visit.frames for visit in visits]))
-    led = torch.from_numpy(np.stack([visit.actions for visit in visits]))
-    state, device = begin(model, prompts, led, [visit.seed for visit in visits]), device_of(model)
+    state = begin_each(model, [visit.prompt for visit in visits])
     actions = torch.from_numpy(np.stack([[branch.actions for branch in visit.branches] for visit in visits]))
-    rollouts = []
-    for r in range(actions.shape[1]):
-        branch, frames = copy.deepcopy(state), []
-        for n in range(actions.shape[2]):
-            outcome, branch = model.step(branch, actions[:, r, n].to(device), steps)
-            frames.append(outcome.frames.cpu())
-        rollouts.append(torch.stack(frames, 1))
-    return torch.stack(rollouts, 1)
+    return torch.stack([follow(model, copy.deepcopy(state), branch, steps) for branch in actions.unbind(1)], 1)
 
 
 def visits(game: RealGame, seeds: Sequence[int], prompt: int, tick: Tick) -> Iterator[list[Visit]]:
@@ -159,8 +150,8 @@ def revisit(
                 if prompt == shown:
                     r = int(np.argmax([of_return(branch.ages) for branch in visit.branches]))
                     returns.append(
-                        {"seed": visit.seed, "prompt": prompt, "ages": ages[r], "before": visit.frames[-1],
-                         "truth": truth[r].numpy(), "dream": made[i, r].numpy()}
+                        {"seed": visit.prompt.seed, "prompt": prompt, "ages": ages[r],
+                         "before": visit.prompt.frames[-1], "truth": truth[r].numpy(), "dream": made[i, r].numpy()}
                         | ({"window": other[i, r].numpy()} if other is not None else {})
                     )  # fmt: skip
                 tick(1)

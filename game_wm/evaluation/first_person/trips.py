@@ -19,7 +19,7 @@ Legend: P frames of the prompt, N of the trip, H height, W width in pixels, A le
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from data_collect import players
 from data_collect.guest.match import leading
 from data_collect.schema import ActionSchema
 from game_wm.evaluation.truth.game import ATTEMPTS, RealGame
+from game_wm.evaluation.truth.plays import Prompt
 
 SAME, AWAY = 8, 12.0
 OPPOSITE = {"turn_left": "turn_right", "left": "right", "forward": "back", "up": "down"}
@@ -39,14 +40,11 @@ LONGEST_TURN = 720  # frames in which a game must have turned round
 class Trip:
     """A prompt and a trip from its last frame back to it."""
 
-    seed: int
-    prompt: np.ndarray  # uint8 (P, H, W, 3)
-    led: np.ndarray  # float32 (P-1, A)
+    prompt: Prompt
     actions: np.ndarray  # float32 (N, A)
     frames: np.ndarray  # uint8 (N, H, W, 3)
     marks: tuple[int, ...]  # frames of the trip (the first is number 1) at which it must be away
     still: np.ndarray  # bool (H, W)
-    poses: np.ndarray | None = None  # float32 (P, 3) of the prompt
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
@@ -76,18 +74,6 @@ def lacking(game: RealGame) -> str | None:
     return None
 
 
-def _trip(
-    seed: int, prompt: list[np.ndarray], led: list[np.ndarray], actions: list[np.ndarray], frames: list[np.ndarray],
-    marks: tuple[int, ...],
-) -> Trip | None:  # fmt: skip
-    """The trip, or None if it does not lead away or does not come back."""
-    before, after = prompt[-1].astype(np.int64), frames[-1]
-    still = (abs(before - after) <= SAME).all(-1)
-    if still.mean() < 0.5 or min(difference(frames[mark - 1], prompt[-1]) for mark in marks) < AWAY:
-        return None
-    return Trip(seed, np.stack(prompt), np.stack(led), np.stack(actions), np.stack(frames), marks, still)
-
-
 def turn_round(game: RealGame, seed: int, prompt: int) -> Trip | None:
     """A prompt, then `turn_left` held until the pose has turned once; None where that does not work."""
     left = game.schema.decode(np.array([name == "turn_left" for name in game.schema.names], np.float32))
@@ -108,9 +94,11 @@ def turn_round(game: RealGame, seed: int, prompt: int) -> Trip | None:
         if terminated or truncated or abs(angles[-1]) < 0.9 * math.tau:
             continue
         marks = tuple(int(np.abs(np.abs(angles) - quarter * math.pi / 2).argmin()) for quarter in (1, 2, 3))
-        actions = [game.schema.encode(left)] * len(frames)
-        if found := _trip(seed, lead.play.frames, lead.play.actions, actions, frames, marks):
-            return replace(found, poses=np.stack(lead.play.poses))
+        before = lead.play.frames[-1]
+        still = (abs(before.astype(np.int64) - frames[-1]) <= SAME).all(-1)
+        if still.mean() >= 0.5 and min(difference(frames[mark - 1], before) for mark in marks) >= AWAY:
+            actions = np.stack([game.schema.encode(left)] * len(frames))
+            return Trip(lead.prompt, actions, np.stack(frames), marks, still)
     return None
 
 

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from data_collect.guest.match import Leg
+
+
+class Prompt(NamedTuple):
+    """What a dream begins with."""
+
+    seed: int  # of the dream's noise
+    frames: np.ndarray  # uint8 (P, H, W, 3)
+    actions: np.ndarray  # float32 (P-1, A), encoded
+    poses: np.ndarray | None = None  # float32 (P, 3), where the game tells them
 
 
 @dataclass
@@ -38,6 +47,17 @@ class Lead:
     info: dict[str, Any]  # of its last frame
     follower: Leg  # random-sticky play that goes on
     seen: np.ndarray | None  # numbers of the surfaces on screen in the last frames of the prompt
+
+    @property
+    def prompt(self) -> Prompt:
+        """What has been played."""
+        return prompt_of(self.play, len(self.play.frames))
+
+
+def prompt_of(play: Play, frames: int) -> Prompt:
+    """The prompt of so many frames that a play begins with."""
+    poses = np.stack(play.poses) if play.poses else None
+    return Prompt(play.seed, np.stack(play.frames[:frames]), np.stack(play.actions[: frames - 1]), poses)
 
 
 @dataclass
