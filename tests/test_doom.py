@@ -101,7 +101,8 @@ def test_doom_map_is_where_one_can_walk(doom: Any) -> None:
 def test_doom_ends_where_the_armour_lies(doom: Any) -> None:
     """Walk the map's shortest way to the armour in the room at the south-east, as the explorer would."""
     _, info = doom.reset(seed=0)
-    column, row = (int(value) for value in doom.unwrapped._level.cell(1040, -336))
+    steps = (np.array([1040, -336]) - info["pose"][:2]) / 32  # units a cell
+    column, row = (info["map_pose"][:2] + steps).astype(int).tolist()
     far = np.full(info["map"].shape, 9999)
     far[row, column] = 0
     queue = [(row, column)]
@@ -241,7 +242,7 @@ def test_doom_depth_is_that_of_walls_floors_and_steps() -> None:
 def test_doom_depth_is_what_the_engine_draws() -> None:
     with games.make("doom?scenario=freedoom2&map=map01") as env:
         game: Any = env.unwrapped
-        engine = game._game
+        engine = game.engine
         engine.close()
         engine.set_depth_buffer_enabled(True)  # eight bits, about seven units each
         engine.set_render_weapon(False)

@@ -158,7 +158,7 @@ def test_a_guest_goes_with_its_host(tmp_path: Path) -> None:
         "import sys, threading; from data_collect.guest.guest import Guest; from rude_game import rude\n"
         f"env = Guest(rude('start', at=0, left={str(left)!r})); env.reset(seed=1)\n"
         "other = Guest(rude('endless', at=0)); threading.Thread(target=other.reset, kwargs=dict(seed=1)).start()\n"
-        "print(env._host.child.process.pid, other._host.child.process.pid, flush=True)"
+        "print(env.host.child.process.pid, other.host.child.process.pid, flush=True)"
     )
     path = os.pathsep.join([str(Path(__file__).parent), os.getcwd()])
     words, variables = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": path}
@@ -171,7 +171,7 @@ def test_a_guest_goes_with_its_host(tmp_path: Path) -> None:
 
 def test_without_shared_memory_frames_come_through_the_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     with Guest(TINY) as env:
-        assert env._host is not None and env._host.ring is not None
+        assert env.host is not None and env.host.ring is not None
         expected = frames(env, 20)
         played = [step[4] for step in env.play([Leg("random", 6)], 5)]
 
@@ -180,7 +180,7 @@ def test_without_shared_memory_frames_come_through_the_pipe(monkeypatch: pytest.
 
     monkeypatch.setattr(os, "memfd_create", none)
     with Guest(TINY) as env:
-        assert env._host is not None and env._host.ring is None
+        assert env.host is not None and env.host.ring is None
         assert np.array_equal(frames(env, 20), expected)
         assert np.array_equal([step[4] for step in env.play([Leg("random", 6)], 5)], played)
 

@@ -37,11 +37,6 @@ def put(game, x, y, degrees):
     return game.step([0, 0, 0, 0])
 
 
-def set_gems(game, cells):
-    game.gems = cells
-    game._place_gems()
-
-
 def free_cells(game):
     return [(int(x), int(y)) for y, x in np.argwhere(~game.walls)]
 
@@ -157,15 +152,15 @@ def test_a_gem_is_seen_until_it_is_taken():
         for degrees, dx, dy in ((0, -1, 0), (180, 1, 0), (90, 0, -1), (270, 0, 1)):
             if not game.walls[y + dy, x + dx]:
                 others = game.gems
-                set_gems(game, {(x, y)})
+                game.put_gems({(x, y)})
                 frame, *_, info = put(game, x + 0.5 + dx, y + 0.5 + dy, degrees)
                 where = info["surface"] == -1
                 assert 20 < where.sum() < 1500
                 red, green, _ = frame[where].mean(0)
                 assert red > 1.6 * green  # gems are the colour that nothing else has
-                set_gems(game, set())
+                game.put_gems(set())
                 assert (put(game, x + 0.5 + dx, y + 0.5 + dy, degrees)[4]["surface"] >= 0).all()
-                set_gems(game, others)
+                game.put_gems(others)
                 break
 
 
@@ -173,7 +168,7 @@ def test_touching_the_creature_ends_the_episode():
     game = Maze()
     _, info = game.reset(seed=1)
     assert (info["map"] == CREATURE_CELL).sum() == 1
-    set_gems(game, set())
+    game.put_gems(set())
     _, reward, terminated, _, _ = put(game, *game.creatures[0].place, 0)
     assert reward == -1 and terminated
 

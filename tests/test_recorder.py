@@ -297,4 +297,4 @@ def test_what_a_worker_said_last_is_told(tmp_path: Path) -> None:
         theirs.send(message)
         theirs.close()
         with pytest.raises(UserError, match=told):
-            pool._hand_out()
+            pool.hand_out()

@@ -97,7 +97,7 @@ class Doom(gymnasium.Env[np.ndarray, np.ndarray]):
         _quiet(vizdoom, game)
         if not bob:
             game.add_game_args("+movebob 0")
-        self._game = game
+        self.engine = game
         folder = tempfile.mkdtemp(prefix="game_wm-doom-")
         self._end = weakref.finalize(self, _end, game, folder)
         if os.name == "posix":
@@ -120,10 +120,10 @@ class Doom(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
-        self._game.set_seed(int(self.np_random.integers(2**31)))
-        self._game.new_episode()
+        self.engine.set_seed(int(self.np_random.integers(2**31)))
+        self.engine.new_episode()
         self._steps = 0
-        state: Any = self._game.get_state()
+        state: Any = self.engine.get_state()
         if self._level is None:
             self._level, self._depth = Level(state.sectors), LevelDepth(state.sectors)
         x, y = state.game_variables[:2]
@@ -136,11 +136,11 @@ class Doom(gymnasium.Env[np.ndarray, np.ndarray]):
         left, right = (0 if i is None else int(held[i]) for i in self._turns)
         # A positive angle turns right.
         values = [float(held[i]) for i in self._others] + [(right - left) * self.turn / self.skip]
-        reward = self._game.make_action(values, self.skip)
+        reward = self.engine.make_action(values, self.skip)
         self._steps += 1
-        terminated = self._game.is_episode_finished()
+        terminated = self.engine.is_episode_finished()
         if not terminated:  # a finished game shows nothing: the last frame stays
-            self._see(self._game.get_state())
+            self._see(self.engine.get_state())
         truncated = not terminated and 0 < self.timeout <= self._steps
         return self._frame, float(reward), terminated, truncated, dict(self._info)
 

@@ -165,13 +165,12 @@ class Maze(gymnasium.Env):
         far = distances(self.walls, start)
         others = [c for c in free if c != start]
         count = min(round(len(free) / 7) if self.gem_count is None else self.gem_count, len(others))
-        self.gems = {others[i] for i in world.permutation(len(others))[:count]}
+        self.put_gems({others[i] for i in world.permutation(len(others))[:count]})
         creature_rng = np.random.default_rng(creature_seed)
         remote = [c for c in others if far[c[1], c[0]] >= min(4, far.max())]
         self.creatures = [
             Creature(remote[creature_rng.integers(len(remote))], creature_rng) for _ in range(self.creature_count)
         ]
-        self._place_gems()
         self._draw()
         return self.frame, self._info()
 
@@ -187,8 +186,7 @@ class Maze(gymnasium.Env):
         cell = (int(self.x), int(self.y))
         reward, terminated = 0.0, False
         if cell in self.gems and math.hypot(self.x - cell[0] - 0.5, self.y - cell[1] - 0.5) < TAKE:
-            self.gems.remove(cell)
-            self._place_gems()
+            self.put_gems(self.gems - {cell})
             reward += 1.0
         for creature in self.creatures:
             creature.step(self.walls, cell)
@@ -227,8 +225,10 @@ class Maze(gymnasium.Env):
                         x, y = cx + sx + dx * RADIUS / gap, cy + sy + dy * RADIUS / gap
         return x, y
 
-    def _place_gems(self) -> None:
+    def put_gems(self, cells: set[tuple[int, int]]) -> None:
+        """Have gems in these cells and in no others."""
         assert self.walls is not None
+        self.gems = cells
         self._gem_places = np.array(sorted(self.gems), float).reshape(-1, 2) + 0.5
         self._plan = self.walls.astype(np.uint8)
         for x, y in self.gems:

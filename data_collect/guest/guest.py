@@ -43,8 +43,8 @@ class Guest(gymnasium.Env):
         self.game, self._seconds, self._options = game_id, seconds or _patience(), {"frame": frame, **options}
         self._place = 0  # which of the games in the process it is
         self._steps = 0
-        self._host: Host | None = self._start()
-        about = self._host.about
+        self.host: Host | None = self._start()
+        about = self.host.about
         self.action_schema: ActionSchema = about["schema"]
         self.replayable: bool = about["replayable"]
         self._knows_depth: bool = about["depth"]
@@ -107,7 +107,7 @@ class Guest(gymnasium.Env):
 
     def close(self) -> None:
         """End the process, or let go of a copy."""
-        host, self._host = self._host, None
+        host, self.host = self.host, None
         if host is not None and self._place:
             host.dropped.append(self._place)
         elif host is not None:
@@ -128,23 +128,23 @@ class Guest(gymnasium.Env):
 
     def _playing(self) -> Host:
         """The process, in the midst of an episode."""
-        if self._host is None or self._host.ended:
+        if self.host is None or self.host.ended:
             raise Fault(f"the game {self.game!r} has ended: it must be reset")
-        return self._host
+        return self.host
 
     def _alive(self) -> Host:
         """The process, a new one where the last has gone."""
-        if self._host is not None and not self._host.ended and self._host.child.running():
-            return self._host
+        if self.host is not None and not self.host.ended and self.host.child.running():
+            return self.host
         if self._place:
             raise Fault(f"the game {self.game!r} has ended, and this copy of it with it")
-        if self._host is not None:
-            self._host.end()
+        if self.host is not None:
+            self.host.end()
         try:
-            self._host = self._start()
+            self.host = self._start()
         except UserError as error:
             raise Fault(str(error)) from error
-        return self._host
+        return self.host
 
 
 def _patience() -> float:

@@ -51,18 +51,19 @@ class Pool:
             for worker in workers:
                 self.episodes[worker.pipe] = None
                 self._send(worker.pipe, (self.dataset, self.settings))
-            self._hand_out()
+            self.hand_out()
             while self.episodes:
                 for pipe in connection.wait(list(self.episodes)):
                     self._hear(pipe)
-                self._hand_out()
+                self.hand_out()
         finally:
             for worker in workers:
                 worker.pipe.close()  # whoever is still at work sees it, finishes its shard and leaves
             for worker in workers:
                 worker.end(LEAVING)
 
-    def _hand_out(self) -> None:
+    def hand_out(self) -> None:
+        """Give idle workers an episode, waiting ones their limit, all of them leave where nothing is left to do."""
         for pipe, number in list(self.episodes.items()):
             if number is None and (number := self.plan.take()) is not None:
                 self.episodes[pipe] = number

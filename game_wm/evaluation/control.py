@@ -28,7 +28,7 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -193,17 +193,21 @@ def inverse_dynamics(
     recipe = {"version": VERSION, "game": game_id, "schema": schema.to_json(), "plays": plays, "updates": updates}
     recipe |= {} if game.pace == Pace() else {"pace": [*game.pace.warm_up, frames]}
     recipe |= {} if attempts == ATTEMPTS else {"attempts": attempts}
-    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
-    key.update(heard[0][0].numpy().tobytes())  # the game may have changed under its name
-    file = cache / f"inverse-{key.hexdigest()[:12]}.safetensors" if cache else None
-    if file and file.exists():
-        network.load_state_dict(load_file(file))
+
+    def train() -> None:
+        learnt = list(record(range(FIRST_NAMER_SEED + kept, FIRST_NAMER_SEED + plays)))
+        where = [(i, t) for i, (_, actions) in enumerate(learnt) for t in range(1, len(actions))]
+        draw = np.random.default_rng(0)
+
+        def error(_: int) -> Tensor:
+            picked = [where[i] for i in draw.integers(len(where), size=BATCH)]
+            batch = torch.stack([learnt[i][0][t - 1 : t + 2] for i, t in picked])
+            return loss(schema, network(batch), torch.stack([learnt[i][1][t] for i, t in picked]))
+
+        fit(network, "inverse dynamics", 2e-3, updates, error, tick)
+
+    if not trained(network, "inverse", cache, recipe, heard[0][0], train):
         tick(plays - kept + updates)
-    else:
-        _train(network, schema, list(record(range(FIRST_NAMER_SEED + kept, FIRST_NAMER_SEED + plays))), updates, tick)
-        if file:
-            with whole(file) as made:
-                made.write(serialised(network.state_dict()))
     namer = Namer(network, schema)
     namer.learn_aliases(heard)
     return namer
@@ -217,23 +221,37 @@ def trained_namer(game: RealGame, options: Options) -> Namer:
         return inverse_dynamics(game, game.game_id, options.cache, plays, updates, tick, options.share(ATTEMPTS))
 
 
-def _train(network: InverseDynamics, schema: ActionSchema, plays: Plays, updates: int, tick: Tick) -> None:
-    where = [(i, t) for i, (_, actions) in enumerate(plays) for t in range(1, len(actions))]
-    optimiser = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=updates)
-    draw = np.random.default_rng(0)
-    network.train()
+def trained(
+    network: nn.Module, name: str, cache: Path | None, recipe: Any, shown: Tensor, train: Callable[[], None]
+) -> bool:
+    """Train a network, or take it from `cache` where it was trained by this recipe before; whether it was trained now.
 
-    def error(_: int) -> Tensor:
-        picked = [where[i] for i in draw.integers(len(where), size=BATCH)]
-        batch = torch.stack([plays[i][0][t - 1 : t + 2] for i, t in picked])
-        return loss(schema, network(batch), torch.stack([plays[i][1][t] for i, t in picked]))
+    Args:
+        shown: frames of the game, which may have changed under its name.
+    """
+    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
+    key.update(shown.numpy().tobytes())
+    file = cache / f"{name}-{key.hexdigest()[:12]}.safetensors" if cache else None
+    if file and file.exists():
+        network.load_state_dict(load_file(file))
+        return False
+    train()
+    if file:
+        with whole(file) as made:
+            made.write(serialised(network.state_dict()))
+    return True
+
+
+def fit(network: nn.Module, name: str, rate: float, updates: int, error: Callable[[int], Tensor], tick: Tick) -> None:
+    """Train a network, `name` in messages, with one cycle of learning rates up to `rate`."""
+    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=updates)
 
     def after(*_: object) -> None:
         schedule.step()
         tick(1)
 
-    descend("inverse dynamics", optimiser, updates, error, after=after)
+    descend(name, optimiser, updates, error, after=after)
 
 
 class Control:

@@ -53,7 +53,8 @@ def begin(
 @torch.no_grad()
 def begin_each(model: Any, prompts: Sequence[Prompt]) -> Any:
     """The state of dreams after these prompts of equal length, one each."""
-    frames, actions = (torch.from_numpy(np.stack([prompt[part] for prompt in prompts])) for part in (1, 2))
+    frames = torch.from_numpy(np.stack([prompt.frames for prompt in prompts]))
+    actions = torch.from_numpy(np.stack([prompt.actions for prompt in prompts]))
     known = [prompt.poses for prompt in prompts if prompt.poses is not None]
     poses = torch.from_numpy(np.stack(known)) if len(known) == len(prompts) else None
     return begin(model, frames, actions, [prompt.seed for prompt in prompts], poses)

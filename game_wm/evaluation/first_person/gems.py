@@ -20,8 +20,6 @@ Legend: B frames, P of a prompt, H height, W width in pixels.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,19 +28,15 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
-from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
-from data_collect.files import whole
 from data_collect.guest.match import Leg
 from data_collect.schema import ActionSchema
-from game_wm.evaluation.control import Namer
+from game_wm.evaluation.control import Namer, fit, trained
 from game_wm.evaluation.first_person.dream_walk import go
 from game_wm.evaluation.first_person.trips import Walk, reversed_actions
 from game_wm.evaluation.truth.game import RealGame, Tick, no_tick
 from game_wm.evaluation.truth.plays import Prompt
-from game_wm.training import descend
 
 VERSION = 1
 FIRST_DETECTOR_SEED = 70_000
@@ -137,41 +131,26 @@ def gem_detector(
     torch.manual_seed(0)
     detector = Detector()
     recipe = [VERSION, game_id, walks, WALK_FRAMES, STRIDE, updates, BATCH]
-    key = hashlib.sha256(json.dumps(recipe).encode())
-    key.update(held_out[0][:8].numpy().tobytes())  # the game may have changed under its name
-    file = cache / f"gems-{key.hexdigest()[:12]}.safetensors" if cache else None
-    if file and file.exists():
-        detector.load_state_dict(load_file(file))
-        tick(walks + updates)
-    else:
+
+    def train() -> None:
         first = FIRST_DETECTOR_SEED + held
         frames, masks = (torch.cat(part) for part in zip(*record(range(first, first + walks))))
-        _train(detector, frames, masks, updates, tick)
-        if file:
-            with whole(file) as made:
-                made.write(serialised(detector.state_dict()))
+        shown = masks.flatten(1).any(1)
+        kinds = [kind for kind in (torch.nonzero(shown)[:, 0], torch.nonzero(~shown)[:, 0]) if len(kind)]
+        draw = torch.Generator().manual_seed(0)
+
+        def error(_: int) -> Tensor:
+            # as many frames with a gem as without
+            picked = torch.cat([k[torch.randint(len(k), (BATCH // len(kinds),), generator=draw)] for k in kinds])
+            return F.binary_cross_entropy_with_logits(detector.logits(frames[picked]), masks[picked].float())
+
+        fit(detector, "gem detector", 4e-3, updates, error, tick)
+
+    if not trained(detector, "gems", cache, recipe, held_out[0][:8], train):
+        tick(walks + updates)
     detector.eval().requires_grad_(False)
     detector.held_out = (held_out[0], held_out[1])
     return detector
-
-
-def _train(detector: Detector, frames: Tensor, masks: Tensor, updates: int, tick: Tick) -> None:
-    shown = masks.flatten(1).any(1)
-    kinds = [kind for kind in (torch.nonzero(shown)[:, 0], torch.nonzero(~shown)[:, 0]) if len(kind)]
-    optimiser = torch.optim.AdamW(detector.parameters(), 1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=updates)
-    draw = torch.Generator().manual_seed(0)
-
-    def error(_: int) -> Tensor:
-        # as many frames with a gem as without
-        picked = torch.cat([k[torch.randint(len(k), (BATCH // len(kinds),), generator=draw)] for k in kinds])
-        return F.binary_cross_entropy_with_logits(detector.logits(frames[picked]), masks[picked].float())
-
-    def after(*_: object) -> None:
-        schedule.step()
-        tick(1)
-
-    descend("gem detector", optimiser, updates, error, after=after)
 
 
 @dataclass
