@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 from data_collect.shards.chunk import Chunk, ChunkRef, scan, unpack
 
+T = TypeVar("T")
 INDEX, CARD = "index.json", "dataset.json"
 # What identifies a recording: every chunk carries it, and `record` continues a folder only with the same.
 SETTINGS = ("game", "player", "recording_seed", "episode_frames", "schema")
@@ -56,6 +57,12 @@ def read_settings(folder: Path) -> dict[str, Any]:
         if not path.exists():
             raise UserError(f"{shards[0]} is damaged ({error}); {REMEDY}") from None
         raise UserError(f"{path} is damaged ({error}): delete it, it is made again from the shards") from None
+
+
+def evenly(items: Sequence[T], count: int) -> list[T]:
+    """So many of the items, spread evenly over all, the first and the last among them."""
+    places = np.unique(np.linspace(0, len(items) - 1, count).round().astype(int)) if items else []
+    return [items[i] for i in places]
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -216,10 +216,8 @@ class ActionSchema:
         if self.kind == "multibinary":
             return "+".join(name for name, held in zip(self.names, raw) if held) or "-"
         if self.kind == "box":
-            moved = [
-                (name, value) for name, value, rest in zip(self.names, raw, self.noop()) if abs(value - rest) >= 0.05
-            ]
-            return " ".join(f"{name} {value:.1f}" for name, value in moved) or "-"
+            axes = zip(self.names, raw, self.noop())
+            return " ".join(f"{name} {value:.1f}" for name, value, rest in axes if abs(value - rest) >= 0.05) or "-"
         return " ".join(choices[i] for choices, i in zip(self.groups(), raw))
 
     def to_json(self) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def test_pictures_that_show_nothing_are_told(tmp_path: Path) -> None:
 def test_short_episodes_and_actions_that_nobody_took_are_told(tmp_path: Path) -> None:
     found = look(tmp_path / "brief", "gym:odd_games:Brief-v0")
     assert found["short"].figures == {"window": 32, "episodes": 86, "steps": 1.0}
-    assert not findings(measure(Dataset(tmp_path / "brief")), window=6)
+    assert not list(findings(measure(Dataset(tmp_path / "brief")), window=6))
     record(tmp_path / "steady", "gym:odd_games:Dot-v0", "policy:tiny_game:steady", 200)
     (still, unused) = findings(measure(Dataset(tmp_path / "steady")))
     assert still.kind == "constant" or still.figures["repeated"] == 1.0

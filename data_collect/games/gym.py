@@ -156,9 +156,8 @@ class Gym(gymnasium.Env[np.ndarray, Any]):
         if rendered is not None:
             return None, PictureReader(f"{self.game!r}: render()")
         if entry is not None:
-            return self._call(entry.unstacked, observation), PictureReader(
-                f"{self.game!r}: reset and step", entry.limit
-            )
+            reader = PictureReader(f"{self.game!r}: reset and step", entry.limit)
+            return self._call(entry.unstacked, observation), reader
         raise UserError(
             f"{self.game!r} gives no picture: render() gave {told(rendered)} (render_mode {self.env.render_mode}), and "
             f"its observation, {' '.join(str(self.env.observation_space).split())[:200]}, is none; it needs the render "
@@ -220,10 +219,8 @@ def _make(spec: EnvSpec, env_id: str, options: dict[str, Any]) -> gymnasium.Env:
             try:
                 return gymnasium.make(spec, disable_env_checker=True, render_mode=mode, **options)
             except Exception as failure:
-                takes_none = isinstance(failure, TypeError) and re.search(
-                    "render_mode|takes no arguments", str(failure)
-                )
-                if listed and not takes_none:
+                takes_none = re.search("render_mode|takes no arguments", str(failure))
+                if listed and not (isinstance(failure, TypeError) and takes_none):
                     raise
         return gymnasium.make(spec, disable_env_checker=True, **options)
     except Exception as failure:

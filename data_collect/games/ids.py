@@ -100,7 +100,8 @@ def _hint(env_id: str, module: str, name: str, registered: set[str]) -> str:
         return old
     for pattern, package, pip in BEHIND_AN_IMPORT:
         if not module and re.fullmatch(pattern, name):
-            install = "" if _installed(package) else f"pip install {pip}, then "
+            there = importlib.util.find_spec(package.partition(".")[0]) is not None
+            install = "" if there else f"pip install {pip}, then "
             return f": it comes with {package}; {install}--game gym:{package}:{name}"
     if module:
         prefix = f"gym:{module}:"
@@ -126,15 +127,10 @@ def _nearest(name: str, ids: Iterable[str]) -> str | None:
     for known in sorted(ids, key=lambda known: [int(part) if part.isdigit() else 0 for part in known.split("-v")[-1:]]):
         versions[known.rpartition("-v")[0] or known] = known
     stem = re.sub(r"-v\d*$", "", name)
-    lower = {known.rpartition("/")[2].lower(): known for known in versions} | {
-        known.lower(): known for known in versions
-    }
+    bare = {known.rpartition("/")[2].lower(): known for known in versions}
+    lower = bare | {known.lower(): known for known in versions}
     near = difflib.get_close_matches(stem.lower(), lower, 1, 0.75)
     return versions[lower[near[0]]] if near else None
-
-
-def _installed(module: str) -> bool:
-    return importlib.util.find_spec(module.partition(".")[0]) is not None
 
 
 def _module_here(name: str) -> str | None:

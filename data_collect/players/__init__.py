@@ -109,9 +109,7 @@ class Policy:
             if folder not in sys.path:
                 sys.path.insert(0, folder)
         try:
-            self.function: Callable[[np.ndarray, dict[str, Any]], Any] = getattr(
-                importlib.import_module(module), function
-            )
+            self.function: Callable[..., Any] = getattr(importlib.import_module(module), function)
         except (ImportError, AttributeError) as error:
             raise UserError(f"player {name!r} cannot be imported: {error}") from None
         except Exception as error:

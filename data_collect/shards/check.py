@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from data_collect.dataset import Dataset
+from data_collect.dataset import Dataset, evenly
 from data_collect.keys import check_keys, is_idle
 from data_collect.schema import ActionSchema
 from data_collect.shards.chunk import Chunk, ChunkRef
@@ -67,24 +67,22 @@ def measure(dataset: Dataset, frames: int = LOOKED_AT) -> Figures:
     taken = {name for ref in dataset.index for name, count in ref.actions.items() if count}
     unused = tuple(name for name in _takeable(dataset.schema) if name not in taken)
     first = chunks[0].frames[0] if chunks else np.zeros((0, 0, 3), np.uint8)
-    repeats = np.concatenate([_repeats(chunk.frames) for chunk in chunks] or [np.zeros(0, bool)])
+    # Whether a frame is exactly the one before it.
+    repeats = [(chunk.frames[1:] == chunk.frames[:-1]).all((1, 2, 3)) for chunk in chunks]
+    repeated = np.concatenate(repeats or [np.zeros(0, bool)])
     effective, same_as, untold = _effects(dataset.schema, chunks)
     some = [chunk.frames[:: max(1, len(chunk.frames) // 8)] for chunk in chunks]
     return Figures(
         width=first.shape[1], height=first.shape[0], lengths=lengths, unused=unused, effective=effective,
         same_as=same_as, untold=untold, spread=max((float(frames.std((1, 2)).max()) for frames in some), default=0.0),
-        repeated=float(repeats.mean()) if len(repeats) else 0.0,
+        repeated=float(repeated.mean()) if len(repeated) else 0.0,
         changing=any((chunk.frames != first).any() for chunk in chunks),
         keys=check_keys(dataset.schema.keys, dataset.schema.names),
     )  # fmt: skip
 
 
-def findings(figures: Figures, window: int = WINDOW) -> list[Finding]:
+def findings(of: Figures, window: int = WINDOW) -> Iterator[Finding]:
     """What is odd about these figures, the gravest first, for training that sees `window` steps at a time."""
-    return list(_findings(figures, window))
-
-
-def _findings(of: Figures, window: int) -> Iterator[Finding]:
     if not of.lengths.sum():
         yield Finding("empty", "it holds no whole step yet", {})
         return
@@ -140,12 +138,7 @@ def _sample(index: list[ChunkRef], frames: int) -> list[ChunkRef]:
     """Chunks with about so many frames together, taken evenly from all."""
     total = sum(ref.frames for ref in index)
     count = min(len(index), -(-len(index) * frames // max(total, 1)))
-    return [index[i] for i in np.unique(np.linspace(0, len(index) - 1, count).round().astype(int))] if index else []
-
-
-def _repeats(frames: np.ndarray) -> np.ndarray:
-    """bool (F-1,): whether a frame is exactly the one before it."""
-    return (frames[1:] == frames[:-1]).all((1, 2, 3))
+    return evenly(index, count)
 
 
 def _effects(schema: ActionSchema, chunks: list[Chunk]) -> tuple[tuple[str, ...], dict[str, str], tuple[str, ...]]:

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 
-from data_collect.dataset import Dataset
+from data_collect.dataset import Dataset, evenly
 from data_collect.errors import UserError
 from data_collect.files import save_picture
 from data_collect.shards.check import Finding, findings, measure
@@ -30,7 +30,7 @@ def inspect(folder: str | Path, sheet: str | Path | None = None, as_json: bool =
         if not Path(sheet).parent.is_dir():
             raise UserError(f"{sheet} cannot be written: name a .png file in a folder that exists")
         save_picture(sheet, contact_sheet(dataset))
-    odd = findings(measure(dataset))
+    odd = list(findings(measure(dataset)))
     if as_json:
         found = [{"kind": finding.kind, "sentence": finding.sentence, **finding.figures} for finding in odd]
         print(json.dumps(dataset.card | {"findings": found}, indent=1))
@@ -101,9 +101,7 @@ def contact_sheet(dataset: Dataset) -> Image.Image:
     numbers = list(dataset.by_episode)
     if not numbers:
         raise UserError(f"{dataset.folder} holds no whole episode yet, so there is nothing to show")
-    chosen = [
-        numbers[i] for i in np.unique(np.linspace(0, len(numbers) - 1, min(ROWS, len(numbers))).round().astype(int))
-    ]
+    chosen = evenly(numbers, min(ROWS, len(numbers)))
     height, width = dataset.card["height"], dataset.card["width"]
     scale = max(1, round(TILE / width))
     cell = (width * scale + GAP, height * scale + 2 * LABEL + GAP)

@@ -12,13 +12,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from data_collect.dataset import INDEX, REMEDY, Dataset, differing
+from data_collect.dataset import INDEX, REMEDY, Dataset, differing, evenly
 from data_collect.errors import Fault, UserError
 from data_collect.guest.guest import Guest
 from data_collect.guest.match import Leg
 from data_collect.recording.plan import by_episode
 from data_collect.recording.recorder import seeds
-from data_collect.shards.chunk import MAX_STEPS, VERSION, Chunk, ChunkRef
+from data_collect.shards.chunk import ARRAYS, MAX_STEPS, VERSION, Chunk, ChunkRef
 from data_collect.shards.writer import part_files
 
 
@@ -52,8 +52,7 @@ def verify(folder: str | Path, replay: str = "3") -> str:
         if not problems:
             numbers = list(dataset.by_episode)
             count = len(numbers) if replay == "all" else min(int(replay), len(numbers))
-            chosen = [numbers[i] for i in np.linspace(0, len(numbers) - 1, count).round().astype(int)] if count else []
-            replayed, problems = _replay(dataset, chosen, progress)
+            replayed, problems = _replay(dataset, evenly(numbers, count), progress)
     if problems:
         name, problem = next(iter(problems.items()))
         path = str(dataset.folder / name)
@@ -87,12 +86,9 @@ def _check(chunk: Chunk, ref: ChunkRef, dataset: Dataset, shape: tuple[int, ...]
     if not 1 <= steps <= MAX_STEPS:
         return f"it has {steps} steps"
     expected: dict[str, tuple[Any, tuple[int, ...]]] = {
-        "frames": (np.uint8, (frames, *shape)),
-        "actions": (schema.dtype, (steps, schema.width)),
-        "rewards": (np.float32, (steps,)),
-        "terminated": (np.bool_, (steps,)),
-        "truncated": (np.bool_, (steps,)),
-    }
+        "frames": (np.uint8, (frames, *shape)), "actions": (schema.dtype, (steps, schema.width)),
+    }  # fmt: skip
+    expected |= {name: (dtype, (steps,)) for name, dtype in ARRAYS.items()}
     expected |= {"pose": (np.float32, (frames, 3))} if chunk.pose is not None else {}
     for name, (dtype, size) in expected.items():
         array = getattr(chunk, name)

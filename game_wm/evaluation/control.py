@@ -166,13 +166,9 @@ def inverse_dynamics(
     game: RealGame, game_id: str, cache: Path | None = None, plays: int = PLAYS, updates: int = UPDATES,
     tick: Tick = no_tick, attempts: int = ATTEMPTS,
 ) -> Namer:  # fmt: skip
-    """Train the network on real play, or take it from `cache` (a folder) where the same one was trained before.
+    """The network, trained on real play with `attempts` as in `RealGame.find`, or from the folder `cache` (`trained`).
 
-    Args:
-        attempts: how many are made for the sake of a whole play, see `RealGame.find`.
-        tick: told of each play recorded and each update made.
-
-    Raises `TooShort` when no play has three frames.
+    `tick` is told of each play recorded and each update made. Raises `TooShort` when no play has three frames.
     """
     schema, kept = game.schema, max(1, plays // 6)  # plays not trained on: they tell what each action is called
     prompt, frames = game.pace.cut(2, PLAY_FRAMES)
@@ -226,8 +222,7 @@ def trained(
 ) -> bool:
     """Train a network, or take it from `cache` where it was trained by this recipe before; whether it was trained now.
 
-    Args:
-        shown: frames of the game, which may have changed under its name.
+    `shown` are frames of the game, which may have changed under its name.
     """
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
     key.update(shown.numpy().tobytes())

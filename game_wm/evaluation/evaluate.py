@@ -68,10 +68,7 @@ def evaluate(
 ) -> int:
     """Measure the checkpoint in a file, and write its card; the exit status. Raises `UserError`.
 
-    Args:
-        out: folder of the card, if not that of the checkpoint.
-        replace: put this sample into the card even where it holds a larger one.
-        into: a file for the card with these figures; - is standard output.
+    `out`, `replace` and `into` are the flags --out, --replace and --json.
     """
     from game_wm.checkpoint import load
     from game_wm.evaluation.report.card import file_hash, merge, read, writable, write

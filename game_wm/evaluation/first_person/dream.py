@@ -141,9 +141,7 @@ def dream(
     """The card's `dream` object, {} where the game allows none of it, sentences that say what is absent and why, and
     for the sheet some of the longest ways there and back.
 
-    Args:
-        gems: the game without gems and the detector, where the game has any.
-        tick: told of runs prepared and dreamt; `budget` says how many to expect.
+    `gems`: the game without gems and the detector, where it has any. `tick` is told of runs, `budget` in all.
     """
     if reason := lacking(game):
         return {}, [f"absent, for {reason}"], []

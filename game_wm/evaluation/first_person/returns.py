@@ -90,8 +90,7 @@ def buckets(prompt: int) -> list[str]:
 def come_back(game: RealGame, seed: int, prompt: int, spare: int | None = None, frames: int = FRAMES) -> Visit | None:
     """Play until a good moment to cut has been found; None when the game ends before any.
 
-    Args:
-        spare: frames within which the cut may lie (512, or a quarter of a longer prompt than 2,048).
+    The cut lies within `spare` frames after the prompt: 512, or a quarter of a longer prompt than 2,048.
     """
     spare = max(SPARE, prompt // 4) if spare is None else spare
     tries = (_attempt(game, seed, attempt, prompt, spare, frames) for attempt in range(ATTEMPTS))

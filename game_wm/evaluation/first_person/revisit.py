@@ -122,10 +122,8 @@ def revisit(
     """The card's `revisit` object (without prompts that no seed's game lasts for) and, for the sheet, some returns from
     the longest prompt of at most 1,024 frames.
 
-    Args:
-        window: the model without long memory to compare with, if there is one.
-        tick: told of visits and of mazes dreamt; `budget` says how many to expect.
-        kept: visits by prompt that have been played, for who measures several models; those that are not are added.
+    `window`: the model without long memory to compare with. `tick` is told of visits and of mazes dreamt, `budget` in
+    all. `kept`: visits by prompt, for who measures several models; those not there yet are played and added.
 
     A return is {"seed", "prompt", "ages" (N, H, W), "before" (H, W, 3), "truth", "dream" and, with a window-only model,
     "window" (N, H, W, 3)}.

@@ -40,11 +40,7 @@ def path_of(checkpoint: Checkpoint, options: Options, out: Path | None) -> Path:
 def publish(
     path: Path, card: dict[str, Any], pictures: Mapping[str, Image.Image], episodes: int, replace: bool = False
 ) -> Path:
-    """Write a card of one suite; returns the file that it is in now.
-
-    Args:
-        replace: put it into `path` whatever is there.
-    """
+    """Write a card of one suite, with `replace` into `path` whatever is there; returns the file that it is in now."""
     (suite,) = card["runs"]
     aside = path.with_name(f"{path.stem}.{episodes}-episodes.json")
     there = read(path)  # only now: another evaluation may have written meanwhile

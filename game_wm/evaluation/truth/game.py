@@ -140,11 +140,7 @@ class RealGame:
         )
 
     def lead(self, seed: int, action_seed: int, prompt: int, idle: int = 0) -> Lead | None:
-        """Play warm-up and prompt, and leave the game there; None when it ends before.
-
-        Args:
-            idle: how many last steps of the prompt nobody plays.
-        """
+        """Play warm-up and prompt, the last `idle` steps by nobody, and stay there; None when the game ends before."""
         generator = np.random.default_rng((seed, action_seed))
         leader, (first, last) = int(generator.integers(2**31)), self.pace.warm_up
         steps = int(generator.integers(first, last + 1)) + prompt - 1
@@ -172,14 +168,11 @@ class RealGame:
     def play(
         self, seed: int, action_seed: int, prompt: int, frames: int, horizons: Sequence[int] = (), idle: int = 0
     ) -> Play | None:
-        """One attempt; None when the game ends before the prompt is full.
+        """One attempt; None when the game ends before the prompt is full. Random play goes on, or nobody where `idle`.
 
-        Args:
-            horizons: frames after the prompt at which the seen surfaces are wanted.
-            idle: how many last steps of the prompt nobody plays; then nobody plays on (0: random play goes on).
+        `horizons`: frames after the prompt at which the seen surfaces are wanted.
         """
-        lead = self.lead(seed, action_seed, prompt, idle)
-        if lead is None:
+        if (lead := self.lead(seed, action_seed, prompt, idle)) is None:
             return None
         play, legs = lead.play, [Leg(NOBODY, steps=frames) if idle else replace(lead.follower, steps=frames)]
         for step, (raw, reward, play.terminated, _, frame, info) in enumerate(self.env.play(legs), 1):
@@ -195,10 +188,9 @@ class RealGame:
     def find(
         self, seed: int, prompt: int, frames: int, horizons: Sequence[int] = (), idle: int = 0, attempts: int = ATTEMPTS
     ) -> Play | None:
-        """The first attempt that does not end within those frames, else the longest; None when no prompt can be played.
+        """The first of `attempts` that does not end within those frames, else the longest; None without any prompt.
 
-        Args:
-            attempts: how many are made for the sake of length; those without a prompt do not count.
+        Attempts whose game ends before the prompt is full do not count.
         """
         longest: Play | None = None
         for action_seed in range(ATTEMPTS):
@@ -214,10 +206,9 @@ class RealGame:
                 break
         return longest
 
-    def choose(self, seed: int, prompt: int, frames: int, horizons: Sequence[int] = (), idle: int = 0) -> Play:
+    def choose(self, seed: int, prompt: int, frames: int, horizons: Sequence[int] = ()) -> Play:
         """The same; `TooShort` when no prompt can be played."""
-        play = self.find(seed, prompt, frames, horizons, idle)
-        if play is None:
+        if (play := self.find(seed, prompt, frames, horizons)) is None:
             raise TooShort(self.game_id, prompt, self.pace, self.lasted)
         return play
 
