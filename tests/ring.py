@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
 from fakes import SIZE, Playing, TrueGame
-from played import Played
+from played import Torus
 from torch import Tensor
 
 from data_collect import games
-from data_collect.schema import ActionSchema
 from game_wm.evaluation.first_person import returns
 from game_wm.evaluation.truth import game as truth_game
 from game_wm.world import Outcome
@@ -25,30 +23,22 @@ BUTTONS = ("forward", "back", "turn_left", "turn_right")
 GEM = (255, 40, 132)
 
 
-class Ring(Played, gymnasium.Env):
-    """A textured torus: turning shifts the view sideways, walking up and down. One gem, taken by walking over its row.
-
-    The first pixels of a frame tell where the view is and whether the gem was taken.
+class Ring(Torus):
+    """A torus in the first person: turning shifts the view sideways, walking up and down. One gem, taken by walking
+    over its row. The first pixel of a frame also tells whether it was taken.
     """
 
     metadata = {"render_fps": 20.0}
+    buttons = BUTTONS
+    world, patch, brightest = WORLD, 8, 120
 
     def __init__(self, surface: bool = False, gems: int = 1) -> None:
-        self.surface, self.gems = surface, gems
-        self.action_schema = ActionSchema("multibinary", BUTTONS, fps=20)
-        self.action_space = self.action_schema.space()
-        self.observation_space = gymnasium.spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
+        super().__init__(surface)
+        self.gems = gems
 
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
-        generator = np.random.default_rng(seed)
-        coarse = generator.integers(0, 120, (WORLD // 8, WORLD // 8, 3)).astype(np.uint8)
-        self.texture = np.kron(coarse, np.ones((8, 8, 1), np.uint8))
+    def begin(self, generator: np.random.Generator) -> None:
         self.row, self.column = (int(n) for n in generator.integers(WORLD, size=2))
         self.x, self.y, self.far, self.taken = 0, 0, 0, False
-        return self.frame(), self.info()
-
-    def view(self, world: np.ndarray) -> np.ndarray:
-        return np.roll(world, (-self.y, -self.x), (0, 1))[:SIZE, :SIZE].copy()
 
     def frame(self) -> np.ndarray:
         world = self.texture.copy()
@@ -60,10 +50,7 @@ class Ring(Played, gymnasium.Env):
         return frame
 
     def info(self) -> dict[str, Any]:
-        told: dict[str, Any] = {"pose": (self.far * 0.1, 0.0, -math.tau * self.x / WORLD)}
-        if self.surface:
-            told["surface"] = self.view(np.arange(WORLD * WORLD).reshape(WORLD, WORLD))
-        return told
+        return {"pose": (self.far * 0.1, 0.0, -math.tau * self.x / WORLD)} | super().info()
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         forward, back, left, right = (int(v) for v in action)

@@ -7,15 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
-from fakes import SIZE, TrueGame
-from played import Played
+from fakes import TrueGame
+from played import Torus
 
 from data_collect import games
-from data_collect.schema import ActionSchema
 from game_wm.evaluation import evaluate, suites
 from game_wm.evaluation.options import Options
 from game_wm.evaluation.truth import game as truth_game
@@ -23,39 +21,20 @@ from game_wm.evaluation.truth import game as truth_game
 BUTTONS = ("left", "right", "up", "down")
 
 
-class Toy(Played, gymnasium.Env):
-    """A torus with a texture of its seed's own, seen through a window; the first pixel tells where the window is."""
+class Toy(Torus):
+    """A torus to move on; every eighth column pays, and where `ends`, the sixteenth is the last."""
+
+    buttons = BUTTONS
 
     def __init__(self, ends: bool = False, surface: bool = False) -> None:
-        self.ends, self.surface = ends, surface
-        self.action_schema = ActionSchema("multibinary", BUTTONS, fps=20)
-        self.action_space = self.action_schema.space()
-        self.observation_space = gymnasium.spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
-        self.paid = False
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
-        generator = np.random.default_rng(seed)
-        coarse = generator.integers(0, 256, (16, 16, 3)).astype(np.uint8)
-        self.texture = np.kron(coarse, np.ones((4, 4, 1), np.uint8))
-        self.x, self.y = 10, 10
-        return self.frame(), self._info()
-
-    def frame(self) -> np.ndarray:
-        frame = np.roll(self.texture, (-self.y, -self.x), (0, 1))[:SIZE, :SIZE].copy()
-        frame[0, 0] = self.x, self.y, 0
-        return frame
-
-    def _info(self) -> dict[str, Any]:
-        if not self.surface:
-            return {}
-        numbers = np.arange(64 * 64).reshape(64, 64)
-        return {"surface": np.roll(numbers, (-self.y, -self.x), (0, 1))[:SIZE, :SIZE]}
+        super().__init__(surface)
+        self.ends = ends
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         left, right_, up, down = (int(v) for v in action)
         self.x, self.y = (self.x + right_ - left) % 64, (self.y + down - up) % 64
         reward = float(self.x % 8 == 0 and right_ != left)
-        return self.frame(), reward, self.ends and self.x == 16, False, self._info()
+        return self.frame(), reward, self.ends and self.x == 16, False, self.info()
 
 
 class Fake(TrueGame):
