@@ -61,8 +61,9 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 def evenly(items: Sequence[T], count: int) -> list[T]:
     """So many of the items, spread evenly over all, the first and the last among them."""
-    places = np.unique(np.linspace(0, len(items) - 1, count).round().astype(int)) if items else []
-    return [items[i] for i in places]
+    if not items:
+        return []
+    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, count).round().astype(int))]
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
