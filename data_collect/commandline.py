@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from itertools import groupby
 from typing import Any, NoReturn
@@ -32,8 +33,10 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, prog: str, about: str, examples: Sequence[str] = ()) -> None:
         lines = "\n  ".join(examples)
+        width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns) - 2
+        formatter = partial(argparse.RawDescriptionHelpFormatter, max_help_position=32, width=width)
         super().__init__(prog=prog, description=about, epilog=f"examples:\n  {lines}" if examples else None,
-                         formatter_class=_formatter, allow_abbrev=False, add_help=False)  # fmt: skip
+                         formatter_class=formatter, allow_abbrev=False, add_help=False)  # fmt: skip
         self._positionals.title, self._optionals.title = "arguments", "flags"
         self.add_argument(*HELP, action="help", help=argparse.SUPPRESS)
 
@@ -68,11 +71,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message.removeprefix('argument ')} (see `{self.prog} --help`)")
-
-
-def _formatter(prog: str) -> argparse.RawDescriptionHelpFormatter:
-    width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns) - 2
-    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=32, width=width)
 
 
 def _shown(action: argparse.Action) -> str:

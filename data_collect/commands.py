@@ -82,7 +82,6 @@ def make_recording(out: str, frames: int, minutes: float | None = None, **how: A
 
 
 def corpus_parser() -> Parser:
-    """Flags of `corpus`."""
     parser = Parser(
         "python -m data_collect corpus",
         "Record every game of a list, each into a folder of its own; run it again to continue.",
@@ -97,7 +96,6 @@ def corpus_parser() -> Parser:
 
 
 def corpus(words: list[str]) -> int:
-    """Record the list, and say how much there is."""
     from data_collect.recording.corpus import corpus
 
     options = corpus_parser().parse_args(words)

@@ -29,9 +29,6 @@ def _spelt(error: UnicodeError) -> tuple[str, int]:
     """An error handler of codecs: the letter by others, "?" where none stand for it."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(_by_others(letter) for letter in error.object[error.start : error.end]), error.end
-
-
-def _by_others(letter: str) -> str:
-    plain = unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode()
-    return SPELT.get(letter) or plain or "?"
+    letters = error.object[error.start : error.end]
+    plain = [unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode() for letter in letters]
+    return "".join(SPELT.get(letter) or bare or "?" for letter, bare in zip(letters, plain)), error.end

@@ -69,7 +69,12 @@ def main_guard(main: Callable[[], int | None]) -> int:
     if not _standing():  # libraries end the process when they find that out
         return _tell("the folder that you are in is gone: change to another one (cd), and run the same command again")
     try:
-        status = _run(main)
+        try:
+            status = main() or 0
+        except SystemExit as end:
+            if isinstance(end.code, str):
+                raise
+            status = end.code or 0
         if sys.stdout is not None:
             sys.stdout.flush()  # here, since the interpreter would complain at its end
         return status
@@ -96,15 +101,6 @@ def _drop_output() -> None:
     except OSError:
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _run(main: Callable[[], int | None]) -> int:
-    try:
-        return main() or 0
-    except SystemExit as end:
-        if isinstance(end.code, str):
-            raise
-        return end.code or 0
 
 
 def refusal(error: OSError) -> str | None:

@@ -37,9 +37,9 @@ class FolderLock:
                 pass  # a file system that knows no locks
         return True
 
-    def own(self, seconds: float) -> bool:
-        """Take it alone, within so many seconds."""
-        until = time.monotonic() + seconds
+    def own(self) -> bool:
+        """Take it alone, within `LOCK_SECONDS`."""
+        until = time.monotonic() + LOCK_SECONDS
         while not self._take(alone=True):
             if time.monotonic() > until:
                 return False
@@ -57,7 +57,7 @@ def folder_lock(folder: Path, shared: bool = False) -> Iterator[FolderLock]:
     file = os.open(folder, os.O_RDONLY) if sys.platform != "win32" else -1
     try:
         lock = FolderLock(file)
-        if not (lock.share() if shared else lock.own(LOCK_SECONDS)):
+        if not (lock.share() if shared else lock.own()):
             raise UserError(f"another process is writing to {folder}: wait for it, or choose another folder")
         yield lock
     finally:

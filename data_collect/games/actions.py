@@ -45,12 +45,10 @@ class Actions:
             self.space = spaces.MultiBinary(sum(map(_count, parts)))
             self.names = _numbered(names, parts)
         else:
-            choices = [_choices(leaf) for leaf in parts]
-            self.space = spaces.MultiDiscrete(np.concatenate(choices))
-            single = _numbered(names, parts)
-            if single is not None:
-                sizes = np.concatenate(choices).tolist()
-                self.names = tuple(f"{name} {i}" for name, size in zip(single, sizes) for i in range(size))
+            choices = np.concatenate([_choices(leaf) for leaf in parts])
+            self.space = spaces.MultiDiscrete(choices)
+            if (single := _numbered(names, parts)) is not None:
+                self.names = tuple(f"{name} {i}" for name, size in zip(single, choices.tolist()) for i in range(size))
 
     def nested(self, action: Any) -> Any:
         """What the game's `step` takes, from an action of `space`."""

@@ -244,13 +244,10 @@ def _starter(engine: Path, folder: Path) -> str:
 def _quiet(vizdoom: Any, game: Any) -> None:
     """No window, no sound, nothing drawn or buffered that is not used here; the map's sectors are told."""
     game.set_mode(vizdoom.Mode.PLAYER)
-    game.set_window_visible(False)
-    game.set_sound_enabled(False)
     game.set_screen_format(vizdoom.ScreenFormat.RGB24)
-    game.set_render_crosshair(False)
-    game.set_render_messages(False)
-    for extra in ("audio", "automap", "depth", "labels", "notifications"):
-        getattr(game, f"set_{extra}_buffer_enabled")(False)
+    buffers = [f"{name}_buffer_enabled" for name in ("audio", "automap", "depth", "labels", "notifications")]
+    for extra in ("window_visible", "sound_enabled", "render_crosshair", "render_messages", *buffers):
+        getattr(game, f"set_{extra}")(False)
     game.set_sectors_info_enabled(True)
     game.set_episode_timeout(0)
 

@@ -35,8 +35,7 @@ class FeatureDistance:
 
     def distance(self, a_BHWC: Tensor, b_BHWC: Tensor) -> Tensor:
         """Feature distance of each pair of frames (B,), on the CPU."""
-        pairs = zip(a_BHWC.split(CHUNK), b_BHWC.split(CHUNK), strict=True)
-        return torch.cat([feature_distance(self.maps(a), self.maps(b)).cpu() for a, b in pairs])
+        return self.distances(a_BHWC, b_BHWC)[0]
 
     def distances(self, truth_BHWC: Tensor, *others_BHWC: Tensor) -> list[Tensor]:
         """Feature distance of each of several sets to the same truth; the truth goes through the network once."""

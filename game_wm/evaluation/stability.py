@@ -39,7 +39,7 @@ from game_wm.evaluation import metrics
 from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.rollout import begin_each, device_of
 from game_wm.evaluation.truth.game import ATTEMPTS, RealGame, Tick, TooShort, no_tick
-from game_wm.evaluation.truth.plays import Prompt, prompt_of
+from game_wm.evaluation.truth.plays import Prompt
 
 FRAMES = 10_000
 STRIDE = 8
@@ -129,7 +129,7 @@ def idle_psnr(
         after = np.stack(play.frames[prompt:])
         still = torch.from_numpy((after == after[0]).all((0, 3)))  # (H, W)
         if len(after) == frames and still.float().mean() >= 0.5:
-            found.append((prompt_of(play, prompt), still))
+            found.append((play.prompt(prompt), still))
     found = sorted(found, key=lambda each: -float(each[1].float().mean()))[: len(seeds)]
     if not found:
         return {}

@@ -38,6 +38,11 @@ class Play:
     terminated: bool = False
     seen: dict[int, np.ndarray] = field(default_factory=dict)  # horizon -> bool (H, W)
 
+    def prompt(self, frames: int) -> Prompt:
+        """The prompt of so many frames that it begins with."""
+        poses = np.stack(self.poses) if self.poses else None
+        return Prompt(self.seed, np.stack(self.frames[:frames]), np.stack(self.actions[: frames - 1]), poses)
+
 
 @dataclass
 class Lead:
@@ -51,13 +56,7 @@ class Lead:
     @property
     def prompt(self) -> Prompt:
         """What has been played."""
-        return prompt_of(self.play, len(self.play.frames))
-
-
-def prompt_of(play: Play, frames: int) -> Prompt:
-    """The prompt of so many frames that a play begins with."""
-    poses = np.stack(play.poses) if play.poses else None
-    return Prompt(play.seed, np.stack(play.frames[:frames]), np.stack(play.actions[: frames - 1]), poses)
+        return self.play.prompt(len(self.play.frames))
 
 
 @dataclass
