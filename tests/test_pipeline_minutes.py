@@ -70,7 +70,7 @@ def test_minutes_of_all_go_where_they_are_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The tokenizer takes rounds until it is better than repeating, or has had its most; the rest is shared."""
-    now, had, alone = [0.0], dict[str, float](), [25.0, 28.0, 33.0]
+    now, had, alone, start = [0.0], dict[str, float](), [25.0, 28.0, 33.0], [0.0]
     monkeypatch.setattr("train.pipeline.clock.time.monotonic", lambda: now[0])
     plan = parse(own(tmp_path, "shared", "--minutes", "18", "--record.game", "maze")[1:])
     runner, rounds = Runner(plan, ["--minutes", "18"]), list[tuple[str, float]]()
@@ -83,7 +83,7 @@ def test_minutes_of_all_go_where_they_are_needed(
         def run(budget: Budget) -> int:
             assert budget.minutes is not None
             more = budget.minutes - had.get(name, 0.0)
-            now[0] += 60 * more
+            now[0] += 60 * (more + start[0])
             rounds.append((name, more))
             had[name] = budget.minutes
             return 0
@@ -112,6 +112,10 @@ def test_minutes_of_all_go_where_they_are_needed(
     alone[:] = [20.0] * 9
     assert runner.share_out(tokenizer, runner.room(tokenizer)) == 0
     assert had["tokenizer"] == pytest.approx(0.55 * (18 + 9.35)) and runner.clock.left > 7.65
+    # Rounds that take long to begin count as minutes, too.
+    had.clear()
+    start[0], runner.clock.total = 3.0, runner.clock.spent + 19
+    assert runner.share_out(tokenizer, None) == 0 and had["tokenizer"] == pytest.approx(1.5 * 18 * 5 / 17)
 
 
 def test_a_slow_recording_leaves_minutes_for_the_rest(

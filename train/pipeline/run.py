@@ -31,6 +31,7 @@ from train.stages.configuration import check_name, read_yaml
 MARGIN = 4.0  # dB by which the tokenizer alone should be better than repeating, before dynamics is trained
 MOST = 0.55  # of the minutes that are left when the tokenizer begins: it takes no more to reach `MARGIN`
 ROUND = 0.5  # of its first share of the minutes: by so much it is trained further each time
+ROUNDS = 4  # no more often than that: a round takes time to begin and to judge, too
 EVALUATION = 0.25  # of the minutes, which are kept for the card, where there is to be one
 EPISODES = 2  # of a recording, however few minutes there are: one is held out
 
@@ -193,13 +194,15 @@ class Runner:
         parts = {each.name: each.budget.minutes for each in later if each.budget.minutes}
         had = stage.had()
         minutes = self.clock.share(stage.name, parts, had)
-        most, more = max(minutes, MOST * (self.clock.left + had)), ROUND * minutes
+        most, least = max(minutes, MOST * (self.clock.left + had)), (1 - MOST) * self.clock.left
         if room is not None:
             minutes, most = min(minutes, had + room), min(most, had + room)
+        more = max(ROUND * minutes, (most - minutes) / ROUNDS)
         while True:
             if status := self.work(stage, replace(stage.budget, minutes=minutes)):
                 return status
-            if stage.name != "tokenizer" or minutes >= most or self.good_enough(stage):
+            over = minutes >= most or self.clock.left < least
+            if stage.name != "tokenizer" or over or self.good_enough(stage):
                 return 0
             minutes = min(most, minutes + more)
 

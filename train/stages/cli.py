@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -102,6 +103,8 @@ def fit(cli: StageCLI, stage: str) -> int:
     trainer = cli.make_trainer([*callbacks, saver], [Figures(folder, from_step), *runs])
     if trainer.strategy.root_device.type == "cpu":
         use_all_cores(trainer.world_size)
+    if trainer.world_size > 1:  # Lightning ends the other processes where it is interrupted, until `Saver` stops all
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         trainer.fit(cli.model, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     finally:
@@ -111,7 +114,8 @@ def fit(cli: StageCLI, stage: str) -> int:
         again = "the same command" + ("" if config.resume else " with --resume")
         say(f"stopped at step {trainer.global_step}; {again} continues")
         return 128 + saver.signal
-    say(f"{stage}: {trainer.global_step} steps, {last}")
+    if trainer.is_global_zero:
+        say(f"{stage}: {trainer.global_step} steps, {last}")
     return 0
 
 
