@@ -35,10 +35,10 @@ record: setup       ## record maze gameplay into runs/maze/data
 	@$(BIN)/python -m data_collect record --game maze --player explorer --frames 20000 --workers 2 --out runs/maze/data
 
 test: setup lint    ## linters, types, import layers, tests (a process a core)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile $(PYTEST)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 test-fast: setup    ## the tests that are not marked slow: under 90 seconds on two cores
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m 'not slow' $(PYTEST)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m 'not slow' $(PYTEST)
 
 packages:           ## install what tests of real windows and browsers need (Debian; as root)
 	@.ci/packages

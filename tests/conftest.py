@@ -18,6 +18,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skip", action="store_true", help="a test that is skipped fails: nothing may be missing here")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with long tests come first: begun last, one would run alone while the other cores wait."""
+    length: dict[Path, int] = {}
+    for item in items:
+        marked = 2 * (item.get_closest_marker("timeout") is not None) + (item.get_closest_marker("slow") is not None)
+        length[item.path] = max(length.get(item.path, 0), marked)
+    items.sort(key=lambda item: -length[item.path])
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
     return forbid_skip((yield), item.config)

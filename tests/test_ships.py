@@ -24,7 +24,7 @@ def small(game: str, runs: Path) -> list[str]:
     file = str(CONFIGS / game / "ships.yaml")
     plan = parse(["--config", file])
     recordings: dict[str, Any] = {
-        name: {**differs, "frames": 480, "episode_frames": 60} for name, differs in plan.recordings.items()
+        name: {**differs, "frames": 240, "episode_frames": 30} for name, differs in plan.recordings.items()
     }
     flags = ["pipeline", "--config", file, "--runs", str(runs), "--wandb", "off", "--contexts", "2", "--prompt", "20"]
     flags += ["--recordings", json.dumps(recordings), "--record.workers", "1", *COUNTS[game]]
