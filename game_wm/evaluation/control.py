@@ -41,7 +41,7 @@ from torch import Tensor, nn
 
 from data_collect.files import whole
 from data_collect.schema import ActionSchema
-from game_wm.evaluation.metrics import bootstrap, mean, ratio
+from game_wm.evaluation.metrics import figure, ratio
 from game_wm.evaluation.options import Options
 from game_wm.evaluation.report.progress import progress
 from game_wm.evaluation.rollout import DreamRollout, in_threes, round_trip
@@ -286,7 +286,7 @@ class Control:
         }
         shares = {side: np.array([self._whole(row) for row in rows]) for side, rows in parts.items()}
         for side in ("real", "dream"):
-            card[side], card[f"{side}_interval"] = mean(shares[side]), list(bootstrap(shares[side]))
+            card |= figure(side, shares[side])
         if len(groups(schema)) > 1:
             names = schema.names if schema.kind != "multidiscrete" else [f"part {i}" for i in range(len(schema.nvec))]
             both = (np.concatenate(parts[side]).mean(0).tolist() for side in ("real", "dream"))
@@ -304,7 +304,7 @@ class Control:
         if surely > card["chance"] if "chance" in card else card["real_r2"] > 0:
             for name, side in (("ratio", "dream"), ("tokenised_ratio", "tokenised")):
                 pairs = np.stack([shares[side], shares["real"][: len(shares[side])]], 1)
-                card[name], card[f"{name}_interval"] = ratio(pairs), list(bootstrap(pairs, ratio))
+                card |= figure(name, pairs, ratio)
         return card | {"frames": len(every)}
 
     def _whole(self, parts: np.ndarray) -> float:

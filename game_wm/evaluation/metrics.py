@@ -118,6 +118,13 @@ def bootstrap(
     return min(float(low), point), max(float(high), point)
 
 
+def figure(
+    name: str, values: np.ndarray, statistic: Callable[[np.ndarray], float] = mean
+) -> dict[str, float | list[float]]:
+    """A figure of a card over episodes (first axis), and its `bootstrap` interval."""
+    return {name: statistic(values), f"{name}_interval": list(bootstrap(values, statistic))}
+
+
 class Components:
     """Projection on the `count` principal components of the samples that it is made from (N, D)."""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from game_wm.evaluation.metrics import bootstrap, mean
+from game_wm.evaluation.metrics import figure
 from game_wm.evaluation.rollout import DreamRollout
 from game_wm.evaluation.truth.plays import Truth
 
@@ -66,7 +66,7 @@ def _found(wanted: np.ndarray, given: np.ndarray) -> int:
 def _agreement(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
     accuracy = np.array([(real == made).mean() for real, made in pairs])
     real_events, made_events = (sum(int((p[i] != 0).sum()) for p in pairs) for i in (0, 1))
-    card: dict[str, Any] = {"accuracy": mean(accuracy), "accuracy_interval": list(bootstrap(accuracy))}
+    card: dict[str, Any] = figure("accuracy", accuracy)
     card |= {"events": real_events, "frames": sum(len(real) for real, _ in pairs)}
     if real_events:
         card["recall"] = sum(_found(real, made) for real, made in pairs) / real_events

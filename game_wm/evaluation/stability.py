@@ -141,10 +141,7 @@ def idle_psnr(
             first = outcome.frames.cpu()
         tick(len(found))
     values = metrics.psnr(first, outcome.frames.cpu(), torch.stack([still for _, still in found]))
-    return {
-        "idle_psnr": metrics.mean(values), "idle_psnr_interval": list(metrics.bootstrap(values)),
-        "idle_dreams": len(found), "idle_frames": frames,
-    }  # fmt: skip
+    return metrics.figure("idle_psnr", values) | {"idle_dreams": len(found), "idle_frames": frames}
 
 
 Kernels = tuple[np.ndarray, np.ndarray]  # kernel means within a set (S, S) and between it and the reference (S, T)

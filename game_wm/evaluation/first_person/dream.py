@@ -26,7 +26,7 @@ Legend: E runs, P frames of the prompt, N of the trip, H, W pixels, A length of 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -100,37 +100,22 @@ class Runs:
         if not self.counted:
             return {}
         errors, share = np.stack(self.errors), np.array(self.counted)
-        card: dict[str, Any] = {"counted": metrics.mean(share), "counted_interval": list(metrics.bootstrap(share))}
-        card["runs"] = len(share)
-        if share.any():
-            card["psnr"] = metrics.pooled_psnr(errors)
-            card["psnr_interval"] = list(metrics.bootstrap(errors, metrics.pooled_psnr))
-        return card
+        card = metrics.figure("counted", share) | {"runs": len(share)}
+        return card | (metrics.figure("psnr", errors, metrics.pooled_psnr) if share.any() else {})
 
 
-class Walks:
-    """The walks of the seeds at hand and where their gems were, each made once."""
+def gems_on_walks(game: RealGame, bare: Bare, prompt: int) -> Callable[[int, bool], Gem | None]:
+    """Finds a gem to set out from, for a seed and whether it is to be taken; each walk is played once."""
 
-    def __init__(self, game: RealGame, bare: Bare | None, prompt: int, frames: int) -> None:
-        self.game, self.bare, self.prompt, self.frames = game, bare, prompt, frames
-        self.walks: dict[tuple[int, int], Walk] = {}
-        self.gems: dict[tuple[int, int], np.ndarray] = {}
+    @cache
+    def walk(seed: int, attempt: int) -> tuple[Walk, np.ndarray]:
+        walked = Walk.record(game, seed, attempt, prompt, prompt + WALK_FRAMES)
+        return walked, bare.masks(seed, walked.frames, walked.actions)
 
-    def of(self, seed: int, attempt: int) -> Walk:
-        if (seed, attempt) not in self.walks:
-            self.walks[seed, attempt] = Walk.record(self.game, seed, attempt, self.prompt, self.prompt + self.frames)
-        return self.walks[seed, attempt]
+    def find(seed: int, taken: bool) -> Gem | None:
+        return next(filter(None, (find_gem(game, bare, *walk(seed, i), taken) for i in range(WALKS))), None)
 
-    def gem(self, seed: int, taken: bool) -> Gem | None:
-        """A gem to set out from."""
-        assert self.bare is not None
-        for attempt in range(WALKS):
-            walk = self.of(seed, attempt)
-            if (seed, attempt) not in self.gems:
-                self.gems[seed, attempt] = self.bare.masks(seed, walk.frames, walk.actions)
-            if found := find_gem(self.game, self.bare, walk, self.gems[seed, attempt], taken):
-                return found
-        return None
+    return find
 
 
 def dream(
@@ -161,15 +146,15 @@ def dream(
         part = seeds[first : first + BATCH]
         if batch := gather(partial(turn_round, game), prompt):
             turns.add(model, batch, namer, steps)
-        walks = Walks(game, gems[0] if gems else None, prompt, WALK_FRAMES)
         for length, runs in trips.items():
             for seed in part:
                 runs.lead(model, game, namer, seed, prompt, length // 2, steps)
                 tick(1)
         if gems is None:
             continue
+        find = gems_on_walks(game, gems[0], prompt)
         for taken in (True, False):
-            for gem in gather(walks.gem, taken):
+            for gem in gather(find, taken):
                 tried[taken] += 1
                 there = is_there(model, namer, gem, gems[1], taken, steps)
                 found[taken] += [] if there is None else [there]
@@ -194,7 +179,7 @@ def _card(
     for key, taken in (("taken_stays_taken", True), ("untouched_stays", False)):
         if found[taken]:
             values = np.array([there != taken for there in found[taken]], float)
-            card[key], card[f"{key}_interval"] = metrics.mean(values), list(metrics.bootstrap(values))
+            card |= metrics.figure(key, values)
         else:
             notes.append(f"{key} is absent: {_why(tried[taken])}")
         if tried[taken]:
