@@ -131,6 +131,14 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for the disk is for power cuts, which no test makes."""
+    from data_collect.shards import writer
+
+    monkeypatch.setattr(writer.os, "fsync", lambda file: None)
+
+
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Nine short episodes of a small maze."""

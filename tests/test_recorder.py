@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recorded import make, run, same
 from tiny_game import GAME, LONG, record_without_end
 
-from data_collect import __main__ as cli
 from data_collect import lock as lock_module
 from data_collect.dataset import Dataset
-from data_collect.errors import UserError, main_guard
+from data_collect.errors import UserError
 from data_collect.recording import record as record_module
 from data_collect.recording.plan import Plan
 from data_collect.recording.record import record
@@ -30,26 +30,7 @@ from data_collect.shards import writer as shards_module
 from data_collect.shards.verify import verify
 from data_collect.shards.writer import ShardWriter, part_files
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waiting for the disk is for power cuts, which no test makes."""
-    monkeypatch.setattr(shards_module.os, "fsync", lambda file: None)
-
-
-make = partial(record, game=GAME, player="random")
-
-
-def run(*words: str) -> int:
-    return main_guard(lambda: cli.main(list(words)))
-
-
-def same(one: Path, other: Path) -> bool:
-    first, second = Dataset(one), Dataset(other)
-    pairs = zip(first.chunks(), second.chunks(), strict=True)
-    return first.settings == second.settings and all(a.same(b) and a.meta == b.meta for a, b in pairs)
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_sync")]
 
 
 # --- the plan -----------------------------------------------------------------------------------------------------

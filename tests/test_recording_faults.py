@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recorded import make, run, same
 from rude_game import rude
 from tiny_game import GAME, LONG
 
@@ -16,9 +17,8 @@ from data_collect.recording.record import record
 from data_collect.recording.recorder import seeds
 from data_collect.schema import ActionSchema
 from data_collect.shards.verify import verify
-from tests.test_recorder import make, no_sync, run, same  # noqa: F401
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_sync")]
 
 
 @pytest.mark.parametrize("deed", ["raise", "kill", "nan"])

@@ -6,35 +6,20 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from recorded import make, run
 from tiny_game import GAME
 
-from data_collect import __main__ as cli
 from data_collect.dataset import Dataset
-from data_collect.errors import UserError, main_guard
+from data_collect.errors import UserError
 from data_collect.recording.record import record
-from data_collect.shards import writer as shards_module
 from data_collect.shards.chunk import pack
 from data_collect.shards.verify import verify
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waiting for the disk is for power cuts, which no test makes."""
-    monkeypatch.setattr(shards_module.os, "fsync", lambda file: None)
-
-
-make = partial(record, game=GAME, player="random")
-
-
-def run(*words: str) -> int:
-    return main_guard(lambda: cli.main(list(words)))
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_sync")]
 
 
 def flip(path: Path) -> None:
