@@ -1,6 +1,6 @@
 """Where a model runs: "cpu", "cuda", "cuda:1", "mps", or "auto" for a CUDA device where there is one.
 
-MPS (Apple) is accepted; it was never run on one.
+MPS (Apple's GPU) is accepted but was never tried.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ KINDS = ("auto", "cpu", "cuda", "cuda:1", "mps")
 
 
 def usable(name: str | torch.device) -> str:
-    """The device by PyTorch's name; `UserError` where it has no such one, or this machine has not."""
+    """The name of a device that works here. `UserError`: PyTorch has no such device, or this machine has none."""
     name = str(name)
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -44,13 +44,13 @@ def counted(cards: int) -> str:
 
 
 def in_words(device: torch.device) -> str | None:
-    """What a GPU is called; None of the processor."""
+    """The name of a GPU; None for the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return {"cpu": None, "mps": "Apple GPU"}.get(device.type, device.type)
 
 
 def wait(device: torch.device) -> None:
-    """Until all that was asked of the device is done; on the processor it is."""
+    """Wait until the device has done all that was asked of it; the processor always has."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

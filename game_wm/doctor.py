@@ -29,7 +29,7 @@ State = Literal["good", "poor", "bad"]
 SIGN = {"good": "ok", "poor": "..", "bad": "!!"}
 
 FRAMES = 120  # of a checkpoint that are measured, after a warm-up
-PLAYING, TRAINING = 2, 8  # GiB of memory that playing and training the maze's model want
+PLAYING, TRAINING = 2, 8  # GiB of memory that playing and training the maze's model need
 PLAY = "python -m game_wm play"
 DISK = 10  # GiB: a recording, its latents and a run
 PATIENCE = 120  # seconds for a window to open, for one operation to be compiled
@@ -60,10 +60,10 @@ def python() -> Iterator[Finding]:
             yield Finding(name, "bad", f"{version} {remedy.split(':')[0]}", remedy.split(": ", 1)[1])
     if not installed("torch"):
         remedy = "pip install '.[model]'"
-        yield Finding("PyTorch", "bad", "not installed: this machine records, and does not play", remedy)
+        yield Finding("PyTorch", "bad", "not installed: this machine can record but not play", remedy)
     if installed("pygame") and installed("pygame-ce"):
         remedy = "pip uninstall -y pygame pygame-ce && pip install pygame-ce"
-        yield Finding("pygame", "bad", "pygame and pygame-ce lie over each other", remedy)
+        yield Finding("pygame", "bad", "pygame and pygame-ce overwrite each other's files", remedy)
 
 
 def installed(name: str) -> str | None:
@@ -240,12 +240,12 @@ def room(folder: Path = Path()) -> Iterator[Finding]:
     """Memory and disk."""
     available = system.available_bytes()
     if available is None:
-        wants = f"playing wants {PLAYING} GiB, training {TRAINING}"
+        wants = f"playing needs {PLAYING} GiB, training {TRAINING}"
         yield Finding("memory", "good", f"{platform.system()} does not say how much is free: {wants}")
     else:
         free = available / 2**30
         state: State = "good" if free > TRAINING else "poor" if free > PLAYING else "bad"
-        remedy = f"close programs: playing wants {PLAYING} GiB, training {TRAINING}"
+        remedy = f"close programs: playing needs {PLAYING} GiB, training {TRAINING}"
         yield Finding("memory", state, f"{free:.1f} GiB free", "" if state == "good" else remedy)
     free = shutil.disk_usage(folder).free / 2**30
     remedy = f"make room, or train with --runs on another disk: {DISK} GiB hold a recording and a run"
