@@ -94,7 +94,7 @@ def main_guard(main: Callable[[], int | None]) -> int:
 
 
 def _drop_output() -> None:
-    """What standard output still holds and cannot get rid of must not be an error of the interpreter's at its end."""
+    """Drop what standard output cannot write; the interpreter would complain of it at its end."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -104,7 +104,7 @@ def _drop_output() -> None:
 
 
 def refusal(error: OSError) -> str | None:
-    """The sentence for a refusal of the system's that the user can mend; None of another."""
+    """The sentence for a refusal of the system's that the user can mend; None for another."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return disk_full(error.filename)
     if error.errno in (errno.EMFILE, errno.ENFILE):

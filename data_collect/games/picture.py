@@ -53,7 +53,6 @@ class PictureReader:
         return np.ascontiguousarray(pixels[:, :, :3])
 
     def _bytes(self, array: np.ndarray) -> np.ndarray:
-        """uint8 of an array of numbers."""
         if array.dtype == np.uint8:
             return array
         if array.dtype == np.bool_:
@@ -140,7 +139,6 @@ class Entry:
     plain: bool
 
     def of(self, observation: Any) -> Any:
-        """The picture in an observation."""
         for key in self.path:
             observation = observation[key]
         if self.newest is not None:
@@ -148,7 +146,7 @@ class Entry:
         return np.asarray(observation, np.bool_) if self.binary else observation
 
     def unstacked(self, observation: Any) -> Entry:
-        """This entry, or where the fourth of four colours is no alpha by this observation, the last of four greys."""
+        """This entry; the last of four grey frames where this observation shows that the fourth colour is no alpha."""
         picture = self.of(observation)
         grey = (
             self.newest is None and picture.ndim == 3 and picture.shape[2] == 4 and len(np.unique(picture[..., 3])) > 1

@@ -33,8 +33,8 @@ STEP_SECONDS = 60.0  # for a step or a reset, unless GAME_SECONDS says otherwise
 class Guest(gymnasium.Env):
     """The game `game_id` in a process of its own; `frame` and `options` as in `games.make`.
 
-    `seconds` is how long it may take for a step or a reset. `copy.deepcopy` gives a copy of the game as it stands, in
-    the same process. `UserError` where it cannot be made, of which a `Fault` is the game's.
+    `seconds` is how long a step or a reset may take. `copy.deepcopy` copies the game as it stands, in the same process.
+    `UserError` where the game cannot be made; it is a `Fault` where the game's own code fails.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class Guest(gymnasium.Env):
     def play(self, legs: Sequence[Leg], env_seed: int | None = None) -> Steps:
         """Steps of an episode by players that live with the game, as `Match.play` has it.
 
-        They play ahead of who listens, but no further than the legs go. `send` them, from the first step on, how many
-        steps there may be for now, and they wait there (`next` alone: as many as there are).
+        They play ahead of the listener, within the legs. `send` how many steps they may play for now, from the first
+        step on, and they wait there; `next` alone lets them play all.
         """
         begins = env_seed is not None
         host = self._alive() if begins else self._playing()

@@ -38,7 +38,7 @@ POLL_SECONDS = 1.0  # between looks at whether a process that says nothing still
 class Host:
     """The process of a game, seen from here: it is asked, and answers. `UserError` as in `Guest`.
 
-    Whatever else than an answer comes of it is a `Fault`, and then it has `ended`.
+    Anything but an answer is a `Fault`; the process has then `ended`.
     """
 
     def __init__(self, game_id: str, options: dict[str, Any], seconds: float) -> None:
@@ -98,13 +98,13 @@ class Host:
         return value
 
     def begin_stream(self, stream: object, *message: Any) -> None:
-        """Have an episode played; steps are heard until None comes."""
+        """Have an episode played: `hear` gives its steps, and None at its end."""
         self.end_stream(stop=True)
         self.stream = stream
         self.post("play", *message)
 
     def end_stream(self, stop: bool) -> None:
-        """The episode that is being played, if any, is over, or is to `stop`: what was played ahead is lost."""
+        """Forget the episode being played, if any; `stop` it where it is not over. What it played ahead is lost."""
         stream, self.stream = self.stream, None
         if stream is None or self.ended or not stop:
             return

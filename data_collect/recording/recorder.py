@@ -55,8 +55,8 @@ def seeds(recording_seed: int, number: int) -> tuple[int, int]:
 class EpisodeRecorder:
     """Plays episodes of one game and hands their chunks to `add`.
 
-    `settings` are the recording's (`dataset.SETTINGS`). `read` gives a chunk of an earlier run; `stop` is asked now and
-    then whether to raise `Stopped`. All players but a human live with the game, where it is a guest.
+    `settings` are the recording's (`dataset.SETTINGS`). `read` gives a chunk of an earlier run. `stop` is asked now and
+    then whether to raise `Stopped`. Where the game is a guest, all players but a human live in its process.
     """
 
     def __init__(
@@ -112,9 +112,9 @@ class EpisodeRecorder:
 class EpisodeWriter:
     """Cuts an episode that is played step by step into chunks for `add`; its first frame is there already.
 
-    `meta` are the recording's settings with the episode's number and seeds. Chunks in `kept` are compared with what
-    `read` gives of them, and not added again: `Differs` when they are not the same, and none is added before one that
-    is not. `Fault`: a frame, a reward or a pose that cannot be stored; the step that it came of is not.
+    `meta` are the recording's settings with the episode's number and seeds. Chunks in `kept` are not added again but
+    compared with what `read` gives of them: `Differs` where one is not the same, and then none was added before it.
+    `Fault`: a frame, a reward or a pose that cannot be stored; its step is not stored either.
     """
 
     def __init__(

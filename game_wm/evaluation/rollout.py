@@ -97,7 +97,7 @@ def device_of(model: Any) -> torch.device:
 
 
 def in_threes(frames_ETHWC: Tensor, stride: int = 1) -> Tensor:
-    """Every so many frames of episodes, each behind the two before it (B, 3, H, W, 3); an episode's first repeats."""
+    """Every `stride`-th frame with the two before it, as rows (B, 3, H, W, 3); an episode's first frame repeats."""
     now = torch.arange(0, frames_ETHWC.shape[1], stride)
     return frames_ETHWC[:, (now[:, None] - torch.tensor([2, 1, 0])).clamp_min(0)].flatten(0, 1)
 

@@ -78,7 +78,7 @@ def table(header: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _with_interval(holder: Mapping[str, Any], name: str, key: str | None = None, digits: int = 2) -> str:
-    """The figure ± half its interval; alone where it lies outside, as Fréchet distances in cards of before do."""
+    """The figure ± half its interval; alone where it lies outside, as Fréchet distances of older cards do."""
     value, interval = holder.get(name), holder.get(f"{name}_interval")
     if key is not None:
         value, interval = (value or {}).get(key), (interval or {}).get(key)

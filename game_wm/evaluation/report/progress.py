@@ -20,7 +20,7 @@ EVERY = 10.0  # seconds between two lines
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Tick]:
-    """Gives what is told of each piece of work done. The bar is gone when all of it is."""
+    """Yields the function to call with the number of pieces done. The bar disappears at the end."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def path_of(checkpoint: Checkpoint, options: Options, out: Path | None) -> Path:
-    """The card's file. With other denoiser calls than the checkpoint's own it is another model's, so to say."""
+    """The card's file. Other denoiser calls than the checkpoint's own have a card of their own."""
     assert checkpoint.path is not None
     own = options.steps in (None, checkpoint.model.steps)
     name = checkpoint.path.stem + ("" if own else f".{options.steps}-calls")

@@ -1,4 +1,4 @@
-"""The real game of an evaluation: a guest whose faults end the play at hand, as far as there are few of them.
+"""The real game of an evaluation: a guest whose faults end only the play at hand, unless there are too many.
 
 tally = Tally(game_id)
 env = Forgiving(game_id, tally)

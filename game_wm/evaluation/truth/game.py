@@ -41,7 +41,7 @@ def no_tick(count: int) -> None:
 
 
 class TooShort(UserError):
-    """The game ended before any prompt was over; `steps`: how long its episodes lasted, the middle one of them."""
+    """The game ended before any prompt was over; `steps` is the median length of its episodes."""
 
     def __init__(self, game: str, prompt: int, pace: Pace, lasted: Sequence[int]) -> None:
         self.steps = int(statistics.median_low(lasted or [prompt]))  # a game that failed only then lasted so long
@@ -54,7 +54,7 @@ class TooShort(UserError):
 
 @dataclass(frozen=True)
 class Pace:
-    """How long real play is led before a dream begins and how far it is followed."""
+    """How many real frames are played before a dream begins, and how many are compared with it."""
 
     warm_up: tuple[int, int] = (32, 159)  # steps, the least and the most
     prompt: int | None = None  # frames, at most; None: as many as are asked for
