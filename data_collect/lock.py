@@ -1,7 +1,7 @@
 """A folder that one process writes to, a recording's or a run's: a second one is told so.
 
-with folder_lock(folder) as lock:
-    lock.share()            # from here on with workers, which take it shared
+with folder_lock(folder) as share:
+    share()                 # from here on this process's workers may take it shared
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from data_collect.errors import UserError
@@ -21,45 +22,29 @@ if sys.platform != "win32":  # without the lock there, two writers to one folder
 LOCK_SECONDS = 5.0  # for the workers of one that was killed to notice
 
 
-class FolderLock:
-    """A lock on an open folder; it goes with its process."""
-
-    def __init__(self, file: int) -> None:
-        self.file = file
-
-    def _take(self, alone: bool) -> bool:
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(self.file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            except OSError:
-                pass  # a file system that knows no locks
-        return True
-
-    def own(self) -> bool:
-        """Take it alone, within `LOCK_SECONDS`."""
-        until = time.monotonic() + LOCK_SECONDS
-        while not self._take(alone=True):
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.05)
-        return True
-
-    def share(self) -> bool:
-        """Let this process's workers have it too, but nobody who wants it alone."""
-        return self._take(alone=False)
+def _take(file: int, shared: bool) -> bool:
+    """Lock an open folder, for as long as this process lives; False where another process holds it."""
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # a file system that knows no locks
+    return True
 
 
 @contextmanager
-def folder_lock(folder: Path, shared: bool = False) -> Iterator[FolderLock]:
+def folder_lock(folder: Path, shared: bool = False) -> Iterator[Callable[[], object]]:
     """Hold `folder`, alone or shared. `UserError` when another process holds it."""
     file = os.open(folder, os.O_RDONLY) if sys.platform != "win32" else -1
     try:
-        lock = FolderLock(file)
-        if not (lock.share() if shared else lock.own()):
-            raise UserError(f"another process is writing to {folder}: wait for it, or choose another folder")
-        yield lock
+        until = time.monotonic() + (0.0 if shared else LOCK_SECONDS)
+        while not _take(file, shared):
+            if time.monotonic() > until:
+                raise UserError(f"another process is writing to {folder}: wait for it, or choose another folder")
+            time.sleep(0.05)
+        yield partial(_take, file, True)
     finally:
         if file >= 0:
             os.close(file)

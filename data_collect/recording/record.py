@@ -56,10 +56,10 @@ def record(
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{folder} cannot be made ({error.strerror}); choose another --out") from None
-        with folder_lock(folder) as lock:
+        with folder_lock(folder) as share:
             settings = _settings(folder, wanted | {"schema": schema})
             salvage(folder)
-            lock.share()
+            share()
             dataset = Dataset(folder, rebuild=True)
             write_atomic(folder / INDEX, json.dumps(dataset.index_json()))  # the old one may say anything
             plan = Plan(frames, settings["episode_frames"], by_episode(dataset.index), minutes)
