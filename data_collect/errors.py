@@ -66,7 +66,9 @@ def main_guard(main: Callable[[], int | None]) -> int:
     on stderr), 130 after Ctrl-C, 141 when the reader of our output has left."""
     accept_all_letters()
     allow_many_files()
-    if not _standing():  # libraries end the process when they find that out
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # libraries end the process when they find that out
         return _tell("the folder that you are in is gone: change to another one (cd), and run the same command again")
     try:
         try:
@@ -114,14 +116,6 @@ def refusal(error: OSError) -> str | None:
     if error.filename and (isinstance(error, PATHS) or error.errno == errno.EROFS):
         return f"{error.filename}: {error.strerror}; name another path, or change its permissions"
     return None
-
-
-def _standing() -> bool:
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def shortened(name: object, most: int = 60) -> str:

@@ -22,7 +22,7 @@ from data_collect.errors import UserError
 from data_collect.guest.guest import Guest
 from data_collect.lock import folder_lock
 from data_collect.recording.plan import Plan, by_episode
-from data_collect.recording.recorder import Differs, EpisodeRecorder, cut, ended, seeds
+from data_collect.recording.recorder import EpisodeRecorder, seeds
 from data_collect.recording.workers import Pool
 from data_collect.shards.chunk import Chunk
 from data_collect.shards.writer import ShardWriter, salvage, write_atomic
@@ -154,16 +154,10 @@ def _record_here(env: Any, dataset: Dataset, plan: Plan, settings: dict[str, Any
         while (number := plan.take()) is not None:
             kept = plan.kept.get(number, [])
             try:
-                frames, fault = recorder.record(number, plan.limit(number), kept=kept)
-            except Differs:
-                progress.say(cut(number))
-                plan.finish(number, sum(ref.frames for ref in kept))
+                frames, fault = recorder.record_or_keep(number, plan.limit(number), kept, progress.say)
             except players.Quit:
                 break
-            else:
-                if fault:
-                    progress.say(ended(settings, number, frames, fault))
-                plan.finish(number, frames, fault)
+            plan.finish(number, frames, fault)
 
 
 def publish(folder: Path, plan: Plan | None = None) -> Dataset:

@@ -10,7 +10,7 @@ are compared with what is played, and those that are not are written. An episode
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -29,17 +29,6 @@ Limit = tuple[int, bool]  # frames that an episode may have for certain, and whe
 
 class Differs(Exception):
     """The episode on disk is not what is played now: it cannot be continued."""
-
-
-def cut(number: int) -> str:
-    """What to say of an episode that cannot be continued."""
-    return f"episode {number} was interrupted and does not play the same way again: it stays as it is"
-
-
-def ended(settings: dict[str, Any], number: int, frames: int, fault: str) -> str:
-    """What to say of an episode that the game's fault has ended."""
-    seed = seeds(settings["recording_seed"], number)[0]
-    return f"episode {number} (seed {seed}) ends after {max(frames - 1, 0)} steps: {fault}"
 
 
 class Stopped(Exception):
@@ -91,6 +80,21 @@ class EpisodeRecorder:
                 frames = 0 if episode is None else episode.end(str(fault))
                 return frames, str(fault)
         return episode.frames, ""
+
+    def record_or_keep(
+        self, number: int, limit: Limit, kept: Sequence[ChunkRef], say: Callable[[str], Any],
+        more: Callable[[int], Limit] | None = None,
+    ) -> tuple[int, str]:  # fmt: skip
+        """As `record`, but an episode that cannot be continued stays as it is. `say` that, and how a game failed."""
+        try:
+            frames, fault = self.record(number, limit, more, kept)
+        except Differs:
+            say(f"episode {number} was interrupted and does not play the same way again: it stays as it is")
+            return sum(ref.frames for ref in kept), ""
+        if fault:
+            seed, _ = seeds(self.settings["recording_seed"], number)
+            say(f"episode {number} (seed {seed}) ends after {max(frames - 1, 0)} steps: {fault}")
+        return frames, fault
 
     def _write(self, episode: EpisodeWriter, steps: Steps, limit: Limit, more: Callable[[int], Limit] | None) -> None:
         """Play the episode to its end."""

@@ -20,7 +20,7 @@ from data_collect.guest.child import Child
 from data_collect.guest.guest import Guest
 from data_collect.lock import folder_lock
 from data_collect.recording.plan import Plan
-from data_collect.recording.recorder import Differs, EpisodeRecorder, Stopped, cut, ended
+from data_collect.recording.recorder import EpisodeRecorder, Stopped
 from data_collect.shards.chunk import Chunk
 from data_collect.shards.writer import ShardWriter
 
@@ -136,19 +136,15 @@ def _serve(pipe: Connection, env: Guest, writer: ShardWriter, dataset: Dataset, 
         if len(writer.closed) > before:
             pipe.send(("shard", None))
 
+    def say(line: str) -> None:
+        pipe.send(("line", line))
+
+    def more(known: int) -> tuple[int, bool]:
+        pipe.send(("limit", known))
+        return pipe.recv()
+
     recorder = EpisodeRecorder(env, settings, add, dataset.read, stop=pipe.poll)
     while (task := pipe.recv()) is not None:
         number, kept, limit = task
-
-        def more(known: int) -> tuple[int, bool]:
-            pipe.send(("limit", known))
-            return pipe.recv()
-
-        try:
-            frames, fault = recorder.record(number, limit, more, kept)
-        except Differs:
-            pipe.send(("line", cut(number)))
-            frames, fault = sum(ref.frames for ref in kept), ""
-        if fault:
-            pipe.send(("line", ended(settings, number, frames, fault)))
+        frames, fault = recorder.record_or_keep(number, limit, kept, say, more)
         pipe.send(("done", (number, frames, fault)))
