@@ -43,8 +43,6 @@ class Options:
     inverse_updates: int | None = None
     prompts: tuple[int, ...] | None = None  # frames of revisit's prompts; None: the protocol's
     window: Path | None = None  # revisit compares with this file; None: NAME-window.safetensors, if it is there
-    gem_walks: int | None = None  # of the gem detector's training; None: the protocol's
-    gem_updates: int | None = None
     first: int | None = None  # the first held-out seed; None: FIRST_HELD_OUT_SEED, which the committed cards are of
     precision: str = "auto"  # of the window-only model and of the cost run; the model itself comes as it is
     device: str = "cpu"  # the same

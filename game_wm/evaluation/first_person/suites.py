@@ -28,9 +28,8 @@ def _revisit(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: i
     from game_wm.evaluation.first_person.revisit import PROMPTS, budget, revisit
 
     if "surface" not in game.env.reset(seed=options.seeds(1)[0])[1]:
-        print(
-            f"revisit: left out, for {checkpoint.game} does not number the surfaces behind its pixels", file=sys.stderr
-        )
+        why = f"{checkpoint.game} does not number the surfaces behind its pixels"
+        print(f"revisit: left out, for {why}", file=sys.stderr)
         return
     device = device_of(checkpoint.model)
     file, prompts = options.window_of(checkpoint.path), options.prompts or PROMPTS
@@ -61,8 +60,7 @@ def _dream(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int
         return
     namer, gems = trained_namer(game, options), None
     if has_gems(game):
-        walks = options.gem_walks or options.share(WALKS)
-        updates = options.gem_updates or options.share(UPDATES)
+        walks, updates = options.share(WALKS), options.share(UPDATES)
         with progress("gem detector", walks + max(1, walks // 5) + updates) as tick:
             detector = gem_detector(game, checkpoint.game, options.cache, tick, walks, updates)
         gems = (Bare(game), detector)
