@@ -244,7 +244,8 @@ class Dataset:
             "hours": round(total("frames") / fps / 3600, 4), "fps": fps, "height": height, "width": width,
             "actions": dict(actions), "reward": total("reward"), "terminated": total("terminated"),
             "truncated": total("truncated"), "faults": self.faults,
-            "bytes": sum(path.stat().st_size for path in self.shards), "frame_bytes": total("frame_bytes"),
+            "bytes": sum(path.stat().st_size for path in self.shards),
+            "frame_bytes": sum(ref.frame_bytes for ref in self.index),
             "raw_bytes": total("frames") * height * width * 3, "recording_seed": self.settings["recording_seed"],
             "episode_frames": self.settings["episode_frames"], "schema": self.schema.to_json(),
         }  # fmt: skip
