@@ -87,17 +87,17 @@ def buckets(prompt: int) -> list[str]:
     return [name for name, (low, _) in AGES.items() if low <= prompt or low == NEVER]
 
 
-def come_back(game: RealGame, seed: int, prompt: int, spare: int | None = None, frames: int = FRAMES) -> Visit | None:
+def come_back(game: RealGame, seed: int, prompt: int, spare: int | None = None) -> Visit | None:
     """Play until a good moment to cut has been found; None when the game ends before any.
 
     The cut lies within `spare` frames after the prompt: 512, or a quarter of a longer prompt than 2,048.
     """
     spare = max(SPARE, prompt // 4) if spare is None else spare
-    tries = (_attempt(game, seed, attempt, prompt, spare, frames) for attempt in range(ATTEMPTS))
+    tries = (_attempt(game, seed, attempt, prompt, spare) for attempt in range(ATTEMPTS))
     return next(filter(None, tries), None)
 
 
-def _attempt(game: RealGame, seed: int, attempt: int, prompt: int, spare: int, count: int) -> Visit | None:
+def _attempt(game: RealGame, seed: int, attempt: int, prompt: int, spare: int) -> Visit | None:
     schema, leader = game.schema, int(np.random.default_rng((seed, attempt)).integers(2**31))
     cuts = sorted({prompt - 1 + round(i * spare / (CUTS - 1)) for i in range(CUTS)})
     sightings, frames, actions = Sightings(), list[np.ndarray](), list[np.ndarray]()
@@ -112,7 +112,7 @@ def _attempt(game: RealGame, seed: int, attempt: int, prompt: int, spare: int, c
             actions += [] if raw is None else [schema.encode(raw)]
         if len(frames) <= cut:
             break
-        branches = _branches(game, sightings, cut, cut - prompt + 1, count)
+        branches = _branches(game, sightings, cut, cut - prompt + 1)
         if branches and (worth := _worth(branches, prompt)) > most:
             best, most = (cut, branches), worth
     cut, branches = best
@@ -123,10 +123,10 @@ def _attempt(game: RealGame, seed: int, attempt: int, prompt: int, spare: int, c
     return Visit(Prompt(seed, np.stack(frames[first : cut + 1]), led), branches)
 
 
-def _branches(game: RealGame, sightings: Sightings, now: int, first: int, count: int) -> list[Branch]:
+def _branches(game: RealGame, sightings: Sightings, now: int, first: int) -> list[Branch]:
     """The ways on from here, in copies of the game; [] when it ends in one of them."""
     branches = []
-    for leg in _ways(game.schema, count):
+    for leg in _ways(game.schema):
         actions, frames, ages = [], [], []
         for raw, _, terminated, truncated, frame, info in copy.deepcopy(game.env).play([leg]):
             if terminated or truncated:
@@ -138,13 +138,13 @@ def _branches(game: RealGame, sightings: Sightings, now: int, first: int, count:
     return branches
 
 
-def _ways(schema: ActionSchema, count: int) -> list[Leg]:
+def _ways(schema: ActionSchema) -> list[Leg]:
     """What chooses the actions of each way on: the leader, and buttons that are held."""
-    ways = [Leg(None, steps=count)]
+    ways = [Leg(None, steps=FRAMES)]
     for name in schema.names:
         if name.startswith("turn_") and schema.kind in ("multibinary", "discrete"):
             held = schema.raw(schema.decode(np.array([n == name for n in schema.names], np.float32)))
-            ways.append(Leg(np.tile(held, (count, 1))))
+            ways.append(Leg(np.tile(held, (FRAMES, 1))))
     return ways
 
 

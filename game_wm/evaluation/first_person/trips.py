@@ -58,7 +58,8 @@ def pose_of(info: dict[str, Any]) -> tuple[float, float, float] | None:
     return None if pose is None or len(pose) != 3 else (float(pose[0]), float(pose[1]), float(pose[2]))
 
 
-def wrap(angle: float) -> float:
+def wrap(angle: Any) -> Any:
+    """Angles in radians, between -π and π."""
     return (angle + math.pi) % math.tau - math.pi
 
 
@@ -154,7 +155,7 @@ def clean_steps(poses_T3: np.ndarray, actions: list[np.ndarray]) -> np.ndarray:
     if not actions:
         return np.zeros(0, bool)
     moved = np.hypot(*np.diff(poses_T3[:, :2], axis=0).T)
-    turned = (np.diff(poses_T3[:, 2]) + math.pi) % math.tau - math.pi
+    turned = wrap(np.diff(poses_T3[:, 2]))
     buttons, clean = np.stack(actions), np.ones(len(actions), bool)
     for button in np.unique(buttons, axis=0):
         same = (buttons == button).all(1)
