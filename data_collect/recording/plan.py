@@ -46,7 +46,7 @@ class Plan:
         self._judged, self._played = self.base, 0
 
     def take(self) -> int | None:
-        """The next episode to record, or none as long as the running ones may suffice."""
+        """The next episode to record; None as long as the running ones may be enough."""
         number = self.base
         while number in self.done or number in self.running:
             number += 1
@@ -57,11 +57,11 @@ class Plan:
 
     @property
     def over(self) -> bool:
-        """Whether its minutes are."""
+        """Whether its minutes are over."""
         return self.ends is not None and time.monotonic() > self.ends
 
     def limit(self, number: int) -> tuple[int, bool]:
-        """How many frames episode `number` may have for certain, and whether that is the last word."""
+        """How many frames episode `number` may have for certain, and whether that is final."""
         kept = self.kept.get(number)
         if kept and kept[-1].last:
             return kept[-1].start + kept[-1].frames, True

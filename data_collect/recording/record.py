@@ -198,7 +198,7 @@ class Meter:
         return self.done / max(time.monotonic() - self.started, 1e-3)
 
     def add(self, frames: int) -> None:
-        """So many frames more are on disk."""
+        """Count frames that are now on disk."""
         self.done += frames
         self.bar.update(self.task, advance=frames, rate=self.rate)
         now = time.monotonic()
@@ -209,5 +209,5 @@ class Meter:
             self.say(f"{have:,} of {self.total:,} frames, {self.rate:,.0f} frames/s, {left:,.0f} s left")
 
     def say(self, line: str) -> None:
-        """A line that does not disturb the bar."""
+        """Print a line above the bar."""
         self.console.print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)

@@ -63,7 +63,7 @@ class Pool:
                 worker.end(LEAVING)
 
     def hand_out(self) -> None:
-        """Give idle workers an episode, waiting ones their limit, all of them leave where nothing is left to do."""
+        """Give idle workers an episode and waiting ones their limit; send all home when nothing is left to do."""
         for pipe, number in list(self.episodes.items()):
             if number is None and (number := self.plan.take()) is not None:
                 self.episodes[pipe] = number

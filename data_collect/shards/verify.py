@@ -78,7 +78,7 @@ def _summary(dataset: Dataset, replayed: str) -> str:
 
 
 def _check(chunk: Chunk, ref: ChunkRef, dataset: Dataset, shape: tuple[int, ...]) -> str | None:
-    """What is wrong with a chunk, or nothing."""
+    """What is wrong with a chunk; None where nothing is."""
     meta, schema, steps = chunk.meta, dataset.schema, len(chunk.actions)
     frames = steps + bool(meta["last"])
     if meta["version"] != VERSION or differing(meta, dataset.settings):
@@ -111,7 +111,7 @@ def _check(chunk: Chunk, ref: ChunkRef, dataset: Dataset, shape: tuple[int, ...]
 
 
 def _gap(refs: list[ChunkRef], recording_seed: int) -> str | None:
-    """What is missing from an episode or out of place, or nothing."""
+    """What is missing from an episode or out of place; None where nothing is."""
     start = 0
     for i, ref in enumerate(refs):
         if ref.chunk != i:
@@ -153,7 +153,7 @@ def _replay(dataset: Dataset, numbers: list[int], progress: Progress) -> tuple[s
 
 
 def replay_episode(dataset: Dataset, number: int, env: Any) -> str | None:
-    """Plays the recorded actions again in `env`, a guest; the first difference, or nothing."""
+    """Play the recorded actions again in `env`, a guest; the first difference, None without any."""
     episode = dataset.episode(number)
     last = len(episode.actions) - 1
     played = env.play([Leg(episode.actions)], episode.meta["seed"])

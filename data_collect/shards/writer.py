@@ -100,12 +100,12 @@ class ShardWriter:
 
 
 def part_files(folder: Path) -> list[Path]:
-    """Shards that are being written, or were when their recorder was killed."""
+    """Shards that are being written, or whose recorder was killed."""
     return sorted(folder.glob(f"shard-*.tar{PART}"))
 
 
 def salvage(folder: Path) -> list[str]:
-    """Turn unfinished shards into whole ones with the whole chunks that they hold; returns their names."""
+    """Make whole shards of unfinished ones, with the whole chunks that they hold; returns their names."""
     saved = []
     for part in part_files(folder):
         end = 0
