@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor
 
 from data_collect.errors import UserError, refusal
@@ -128,8 +128,7 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
         metadata["measured"] = json.dumps(checkpoint.measured)
     metadata["sha256"] = content_hash(json.dumps(metadata, sort_keys=True), tensors)
     with whole(path) as file:
-        save_file(tensors, file.name, metadata)
-        Path(file.name).chmod(0o644)  # safetensors makes a file of its own, which only its owner can read
+        file.write(serialised(tensors, metadata))
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
@@ -191,6 +190,17 @@ def content_hash(about: str, tensors: dict[str, Tensor]) -> str:
         found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         found.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()
+
+
+def serialised(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """A safetensors file, the same bytes each time: the library orders metadata by chance."""
+    made = serialise(tensors, metadata)
+    start = 8 + int.from_bytes(made[:8], "little")
+    header = json.loads(made[8:start])
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    written = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    written += b" " * (-len(written) % 8)
+    return len(written).to_bytes(8, "little") + written + made[start:]
 
 
 def _schema(card: Any) -> ActionSchema:

@@ -43,7 +43,7 @@ def world_with(atlas: Atlas | None) -> WorldModel:
     config = tiny_world(recall=True).config
     assert config.memory is not None
     torch.manual_seed(0)
-    memory = replace(config.memory, place=2.0, inertia=True, exact=True, trail=8, obstacles=True)
+    memory = replace(config.memory, place=2.0, inertia=True, two_step_inertia=True, trail=8, obstacles=True)
     memory = replace(memory, atlas=atlas is not None)
     world = WorldModel(replace(config, memory=memory, dynamics=replace(config.dynamics, warp=True, aligned=True)))
     for p in world.parameters():

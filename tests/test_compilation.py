@@ -64,7 +64,7 @@ def test_the_parts_that_are_compiled_are_functions_of_tensors(obstacles: bool) -
     if obstacles:
         config = model.config
         assert config.memory is not None
-        memory = replace(config.memory, inertia=True, exact=True, trail=8, obstacles=True)
+        memory = replace(config.memory, inertia=True, two_step_inertia=True, trail=8, obstacles=True)
         dynamics = replace(config.dynamics, aligned=True)
         model = WorldModel(replace(config, memory=memory, dynamics=dynamics)).eval().requires_grad_(False)
         assert model.memory.geometry is not None and model.memory.geometry.obstacles is not None

@@ -114,7 +114,7 @@ def test_players_remember_each_for_themselves(players: int) -> None:
 
 
 def test_a_growing_bank_keeps_every_frame() -> None:
-    memory, places = empty(2, slots=4), Places(0.75, 12, growing=True)
+    memory, places = empty(2, slots=4), Places(0.75, 12, unbounded=True)
     poses = walk(40)
     remember(memory, poses, places)
     kept = memory.keys[0] >= 0
@@ -222,7 +222,7 @@ def test_a_player_with_inertia_dreams_on_with_and_without_a_trail(trail: int) ->
     assert config.memory is not None
     torch.manual_seed(0)
     memory, dynamics = (
-        replace(config.memory, inertia=True, exact=True, trail=trail),
+        replace(config.memory, inertia=True, two_step_inertia=True, trail=trail),
         replace(config.dynamics, warp=True, aligned=True),
     )
     world = WorldModel(replace(config, memory=memory, dynamics=dynamics)).eval()

@@ -22,7 +22,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "window": {},
     "sink": {"sink": 2},
     "grouped": {"kv_heads": 1},
-    "sparse": {"attention": "sparse", "window": 16, "block": 4, "top": 1, "glance": 8},
+    "sparse": {"attention": "sparse", "window": 16, "block": 4, "top": 1, "bottleneck_window": 8},
     "linear": {"attention": "linear"},
     "recurrent": {"recurrent": True},
     "compressed": {"compressed": 2},

@@ -33,7 +33,7 @@ def drifting(steps: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_the_past_is_told_as_the_player_stands() -> None:
     """Who slides on while he turns goes on as before, but no longer ahead."""
-    motion = Motion(MemoryConfig(actions=2, inertia=True, exact=True, place=1.0))
+    motion = Motion(MemoryConfig(actions=2, inertia=True, two_step_inertia=True, place=1.0))
     steps = torch.tensor([[[0.2, 0.0, 0.0], [0.2, 0.0, math.pi / 2]]])
     actions = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
     past = motion.past(steps, actions) * torch.cat((motion.unit, torch.ones(2))).repeat(2)
@@ -43,7 +43,7 @@ def test_the_past_is_told_as_the_player_stands() -> None:
 
 @pytest.mark.slow
 def test_who_slides_to_a_halt_is_foreseen_from_poses_alone() -> None:
-    motion = Motion(MemoryConfig(actions=2, inertia=True, exact=True, place=1.0))
+    motion = Motion(MemoryConfig(actions=2, inertia=True, two_step_inertia=True, place=1.0))
 
     def recorded(steps: torch.Tensor, actions: torch.Tensor) -> Recorded:
         found = [

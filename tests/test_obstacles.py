@@ -210,7 +210,7 @@ def test_a_dream_with_obstacles_goes_on_as_it_was_cut() -> None:
     config = tiny_world(recall=True).config
     assert config.memory is not None
     torch.manual_seed(0)
-    sizes = replace(config.memory, inertia=True, exact=True, trail=8, obstacles=True)
+    sizes = replace(config.memory, inertia=True, two_step_inertia=True, trail=8, obstacles=True)
     dynamics = replace(config.dynamics, warp=True, aligned=True)
     world = WorldModel(replace(config, memory=sizes, dynamics=dynamics)).eval().requires_grad_(False)
     memory = world.memory

@@ -149,7 +149,7 @@ def test_steps_are_put_right_by_what_the_pictures_give() -> None:
     """In the painted room, whose depth is known: steps that are off by most of their length."""
     torch.manual_seed(0)
     config = MemoryConfig(
-        channels=12, height=8, width=8, actions=3, place=1.0, hidden=16, trail=16, inertia=True, exact=True
+        channels=12, height=8, width=8, actions=3, place=1.0, hidden=16, trail=16, inertia=True, two_step_inertia=True
     )
     geometry = Geometry(config)
     geometry.focal.data.fill_(FOCAL)

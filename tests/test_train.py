@@ -23,6 +23,8 @@ from data_collect.errors import UserError
 from data_collect.lock import folder_lock
 from game_wm.acceleration import pruning
 from game_wm.checkpoint import load, save
+from game_wm.memory.first_person.geometry import MemoryConfig
+from game_wm.model.config import build
 from game_wm.world import WorldModel
 from tests.tiny import tiny_checkpoint
 from train.__main__ import main
@@ -53,6 +55,26 @@ def test_a_stage_takes_values_as_well_as_flags_which_win(tmp_path: Path) -> None
     assert not read_stage("dynamics", config=path, values={"resume": False}).resume
     with pytest.raises(UserError, match="targets"):
         read_stage("dynamics", config=path, values={"model.targets": "many"})
+
+
+def test_entries_under_older_names_are_read(tmp_path: Path) -> None:
+    """In files, in flags, in what a checkpoint says of itself."""
+    path, flags = tmp_path / "dynamics.yaml", ["--model.dynamics.glance=5"]
+    path.write_text("model: {dynamics: {glance: 3, window: 8}}\ndata: {latents: some}\n")
+    for given, glance in (([], 3), (flags, 5), (["--model.dynamics", '{"glance": 7}'], 7)):
+        assert read_stage("dynamics", given, path).model.dynamics.bottleneck_window == glance
+    assert (
+        read_stage("dynamics", config=path, values={"model.dynamics.glance": 6}).model.dynamics.bottleneck_window == 6
+    )
+    assert read_yaml(str(path))["model"]["dynamics"] == {"bottleneck_window": 3, "window": 8}
+    path.write_text("model: {geometry: {inertia: true, exact: true, growing: true}}\ndata: {latents: some}\n")
+    for found in (
+        read_stage("geometry", config=path).model.geometry,
+        build(MemoryConfig, {"exact": True, "growing": True}),
+    ):
+        assert found.two_step_inertia and found.unbounded
+    with pytest.raises(UserError, match="glances"):
+        read_stage("dynamics", ["--model.dynamics.glances=5"])
 
 
 class Killed(Exception):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from stage_runs import small_tokenizer, stage_flags
 
@@ -251,10 +251,10 @@ def test_a_full_disk_keeps_the_last_checkpoint(
             raise OSError(errno.ENOSPC, "No space left on device", "elsewhere")
 
     def full(*_: Any) -> None:
-        raise SafetensorError("I/O error: No space left on device (os error 28)")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     playable = load(tiny_checkpoint(tmp_path / "tiny.safetensors"))
-    monkeypatch.setattr("game_wm.checkpoint.save_file", full)
+    monkeypatch.setattr("game_wm.checkpoint.serialised", full)
     assert main_guard(lambda: save(tmp_path / "new.safetensors", playable)) == 2
     assert "the disk is full while writing" in capsys.readouterr().err
     (tmp_path / "tiny.safetensors").unlink()

@@ -125,7 +125,7 @@ def test_candidates_may_have_memories_and_are_judged_by_returns(
         "name": "bank",
         "why": "all of it",
         "overrides": {"model.dynamics.recall": True},
-        "memory": {"growing": True},
+        "memory": {"unbounded": True},
     }
     warp = {"name": "warp", "why": "no memory", "overrides": {"model.dynamics.warp": True}}
     more = {"geometry": str(geometry), "revisit": 1, "candidates": [bank, warp], "flags": flags}
@@ -135,8 +135,8 @@ def test_candidates_may_have_memories_and_are_judged_by_returns(
         name: load(protocol.parent / "runs" / f"trial-{name}" / f"{name}.safetensors").model.config
         for name in ("bank", "warp")
     }
-    assert played["bank"].memory is not None and played["bank"].memory.growing and played["bank"].dynamics.recall
-    assert played["warp"].memory is not None and not played["warp"].memory.growing and played["warp"].dynamics.warp
+    assert played["bank"].memory is not None and played["bank"].memory.unbounded and played["bank"].dynamics.recall
+    assert played["warp"].memory is not None and not played["warp"].memory.unbounded and played["warp"].dynamics.warp
     table = (protocol.parent / "runs" / "trials" / "table.md").read_text()
     assert "returns 1024/1-8, PSNR at ages 17-64" in table and table.count("| 9.0 |") == 2
 

@@ -133,6 +133,11 @@ def test_long_prompts_are_kept_as_pictures(tmp_path: Path, monkeypatch: pytest.M
             load(tmp_path / "broken.safetensors")
 
 
+def test_the_same_model_is_the_same_file(tmp_path: Path) -> None:
+    files = [tiny_checkpoint(tmp_path / f"{i}.safetensors").read_bytes() for i in range(8)]
+    assert all(file == files[0] for file in files)
+
+
 @pytest.mark.parametrize("damage", ["missing", "text", "cut", "foreign"])
 def test_a_file_that_is_no_checkpoint_is_one_sentence(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "broken.safetensors"

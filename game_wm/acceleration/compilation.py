@@ -60,7 +60,7 @@ def compile(model: WorldModel, players: int = 1, tell: Callable[[str], None] = s
         tell("playing uncompiled: there is no C++ compiler; install g++ (apt install g++) or name another one in CXX")
         return model
     if model.memory.grows:
-        tell("playing uncompiled: compiled code is for memories that do not grow (memory.growing)")
+        tell("playing uncompiled: compiled code is for memories that do not grow (memory.unbounded)")
         return model
     if model.config.dynamics.trunk != "unet":
         tell("playing uncompiled: compiled code is for models with a U-Net, not for those of tokens")

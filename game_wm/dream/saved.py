@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialised
 from torch import Tensor
 
 from data_collect.errors import UserError
 from data_collect.files import whole
-from game_wm.checkpoint import content_hash
+from game_wm.checkpoint import content_hash, first_line, serialised
 from game_wm.state import WorldState, from_first_format
 
 if TYPE_CHECKING:
@@ -143,8 +142,4 @@ def peek(path: Path) -> tuple[About, np.ndarray]:
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} is not a whole dream ({_first(error)}); restore it from a copy, or save another one")
-
-
-def _first(error: Exception) -> str:
-    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    return UserError(f"{path} is not a whole dream ({first_line(error)}); restore it from a copy, or save another one")

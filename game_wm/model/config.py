@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from game_wm.model.names import present_entries
+
 COVER = 4  # mask channels of a view: how much of each quarter of a cell it covers
 
 Trunk = Literal["unet", "transformer"]
@@ -29,7 +31,7 @@ class DynamicsConfig:
             an episode this is full causal attention. "sparse": of the window's blocks of `block` frames the two last
             and the `top` that fit best. "linear": the gated delta rule.
         kv_heads: heads of keys and values that the queries' `heads` share.
-        glance: frames back that the denoiser's bottleneck reads, `window` if None.
+        bottleneck_window: frames back that the denoiser's bottleneck reads, `window` if None.
         recurrent: whether there is recurrent memory.
         recall: whether the denoiser reads the view that long memory renders for a frame.
         warp: whether it reads the last frames warped to the predicted pose.
@@ -59,7 +61,7 @@ class DynamicsConfig:
     block: int = 16
     top: int = 4
     kv_heads: int | None = None
-    glance: int | None = None
+    bottleneck_window: int | None = None
     recurrent: bool = False
     recall: bool = False
     warp: bool = False
@@ -121,7 +123,8 @@ class DynamicsConfig:
 
 
 def build(kind: Any, entries: dict[str, Any]) -> Any:
-    """A configuration dataclass from its entries; ValueError for unknown ones."""
+    """A configuration dataclass from its entries, those of older files too; ValueError for unknown ones."""
+    entries = present_entries(entries)
     if unknown := set(entries) - {f.name for f in fields(kind)}:
         raise ValueError(f"unknown {kind.__name__} entries: {', '.join(sorted(unknown))}")
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()})

@@ -82,7 +82,7 @@ class Dynamics(nn.Module):
                 batch, config.context_blocks, config.tokens, config.heads, config.context_width // config.heads, like
             )
         size = (config.tokens, config.heads, config.widths[-1] // config.heads)
-        bottleneck = WorkingMemory.start(batch, 1, config.glance or config.window, *size, like)
+        bottleneck = WorkingMemory.start(batch, 1, config.bottleneck_window or config.window, *size, like)
         tokens = self.context.read(like, previous, context)
         k, v = self.denoiser.keys_values(tokens)
         bottleneck.fill(0, rotate(k, torch.arange(time, device=k.device)[:, None, None]), v)
@@ -191,7 +191,7 @@ class Dynamics(nn.Module):
         noise = context_noise_B[:, None].expand(-1, len(targets))
 
         def predictor(denoiser: Denoiser | FrameTransformer, tokens: Tensor) -> Any:
-            reader = SequenceReader(denoiser, tokens, targets, config.glance or config.window)
+            reader = SequenceReader(denoiser, tokens, targets, config.bottleneck_window or config.window)
             return denoiser.predictor(history, acts, noise, reader, views_BKMhw)
 
         goals, detached = goals_BTCHW[:, targets], tokens.detach()

@@ -173,7 +173,7 @@ def make_atlas(latents: str, geometry: Path, out: Path, held_out: float = 0.04, 
     network, store = load_geometry(geometry), LatentStore(latents)
     if not (network.motion.inertia and store.index["pose"]):
         raise UserError(
-            "an atlas is drawn where poses are recorded, with a geometry that was trained with inertia and exact: true"
+            "an atlas is drawn where poses are recorded, with a geometry trained with inertia and two_step_inertia"
         )
     state = read_checkpoint(geometry)
     spans = store.split(held_out, False)

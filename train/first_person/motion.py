@@ -76,7 +76,7 @@ def learn_motion(latents: str, geometry: Path, out: Path, held_out: float = 0.04
     network, store = load_geometry(geometry), LatentStore(latents)
     if not (network.motion.inertia and store.index["pose"]):
         raise UserError(
-            "motion is learnt so where poses are recorded, in a geometry that was trained with inertia and exact: true"
+            "motion is learnt so where poses are recorded, in a geometry trained with inertia and two_step_inertia"
         )
     state, motion = read_checkpoint(geometry), network.motion
     spans = store.split(held_out, False)

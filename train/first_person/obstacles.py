@@ -212,7 +212,7 @@ def learn_obstacles(latents: str, geometry: Path, out: Path, held_out: float = 0
     begun, store = load_geometry(geometry), LatentStore(latents)
     if not (begun.motion.inertia and store.index["pose"]):
         raise UserError(
-            "obstacles are learnt where poses are recorded, for a geometry trained with inertia and exact: true"
+            "obstacles are learnt where poses are recorded, for a geometry trained with inertia and two_step_inertia"
         )
     state = read_checkpoint(geometry)
     learnt, judged = (all_hindered_steps(store, store.split(held_out, held), begun) for held in (False, True))

@@ -42,7 +42,7 @@ class Banner(Callback):
             "dtype": str(trainer.precision),
             "attention": attention_backend(pl_module.device),
             "parameters": f"{trainable / 1e6:.2f} M trained",
-            "tokens": f"{tokens} a frame" if (tokens := getattr(pl_module, "tokens_per_frame", 0)) else "none",
+            **({"tokens": f"{pl_module.dynamics.config.tokens} a frame"} if hasattr(pl_module, "dynamics") else {}),
             "memory": f"{held / 2**30:.2f} GiB for weights and optimiser, activations apart",
             "data": f"seed {trainer.datamodule.seed}, from item {trainer.datamodule.cursor}",  # type: ignore[attr-defined]
         }

@@ -15,7 +15,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import yaml
-from jsonargparse import ArgumentError, Namespace
+from jsonargparse import ArgumentError, Namespace, get_loader, set_loader
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from data_collect.commandline import explained
 from data_collect.errors import UserError, shortened
 from game_wm.device import usable
+from game_wm.model.names import present_entries, present_entry
 from train.checkpoints import size_flags
 from train.commands.stages import OWN
 from train.data.modules import FrameDataModule, LatentDataModule, StreamDataModule
@@ -75,6 +76,9 @@ TRAINER = {
     "logger": False,
 }
 
+# Files and flags may have the entries of older configurations.
+_load = get_loader("yaml")
+set_loader("yaml", lambda text: present_entries(_load(text)), (yaml.YAMLError,))
 
 LONGEST = 100  # bytes of a run's name: a system has room for 255, of which files take some, Weights & Biases for 128
 
@@ -84,7 +88,8 @@ class StageCLI(LightningCLI):
 
     def __init__(self, stage: str, arguments: list[str]) -> None:
         module, data = STAGES[stage]
-        self.stage, self.arguments, self.shortened = stage, arguments, ""
+        self.stage, self.shortened = stage, ""
+        self.arguments = [present_flag(argument) for argument in arguments]
         quiet()
         super().__init__(
             module,
@@ -126,7 +131,7 @@ class StageCLI(LightningCLI):
             if self.config.init:
                 files = [flag for i, flag in enumerate(self.arguments) if is_config(self.arguments, i)]
                 flags = [flag for i, flag in enumerate(self.arguments) if not is_config(self.arguments, i)]
-                sizes = size_flags(Path(self.config.init), self.stage)
+                sizes = map(present_flag, size_flags(Path(self.config.init), self.stage))
                 self.config = parser.parse_args([*files, *sizes, *flags])
         except (ArgumentError, UnicodeDecodeError) as error:
             raise UserError(f"{explained(error, parser)} (see `python -m train {self.stage} --help`)") from None
@@ -262,6 +267,12 @@ def check_name(name: str) -> None:
         raise UserError(f"--name {shortened(name)!r} is too long: its files' names have room for {LONGEST} letters")
 
 
+def present_flag(argument: str) -> str:
+    """A command line's argument, its flag under the name of today."""
+    flag, sign, value = argument.partition("=")
+    return present_entry(flag) + sign + value if argument.startswith("--") else argument
+
+
 def is_config(arguments: list[str], i: int) -> bool:
     """Whether argument i is `--config` or its value."""
     return arguments[i].startswith("--config") or (i > 0 and arguments[i - 1] == "--config")
@@ -290,4 +301,4 @@ def read_yaml(path: str) -> dict[str, Any]:
         raise UserError(f"{path} is no configuration file: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} is no configuration file: it has no entries")
-    return content
+    return present_entries(content)

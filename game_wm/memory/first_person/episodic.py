@@ -40,12 +40,12 @@ CORRECTED_BY = 2  # recalled frames that a position is corrected by
 
 @dataclass(frozen=True)
 class Places:
-    """How poses are divided: `side` of a square in the pose's own units, `headings` to a full turn. With `growing`
-    every frame is kept instead, in a store without bounds: to compare with, not to play with."""
+    """How poses are divided: `side` of a square in the pose's own units, `headings` to a full turn. With `unbounded`
+    every frame is kept instead: to compare with, not to play with."""
 
     side: float
     headings: int
-    growing: bool = False
+    unbounded: bool = False
 
     def key(self, pose: Tensor) -> Tensor:
         """One int64 (...,) for the place of each pose (..., 3)."""
@@ -104,7 +104,7 @@ class EpisodicMemory:
             none = torch.zeros_like(poses_B3[:, :2])
             blocked = none if blocked_B2 is None else turned(blocked_B2, -poses_B3[:, 2])
             self.trail.scatter_(1, at, torch.cat((poses_B3, blocked), 1)[:, None])
-        if places.growing:
+        if places.unbounded:
             self._append(pictures_B3HW, disparity_Bhw, poses_B3, times_B)
             return
         key = places.key(poses_B3)

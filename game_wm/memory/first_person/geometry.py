@@ -32,11 +32,10 @@ class MemoryConfig:
     `place`, `headings`: side of a place in the pose's units, and how many headings make a turn; of every place the
     first and the newest frame are kept, of `slots` places; `views`: frames that a remembered view is drawn from;
     `hidden`: width of the networks that read depth and motion; `inertia`: whether a step depends on the steps
-    before it, as of a player who slides to a halt or along a wall; `exact`: inertia is learnt from two steps and their
-    actions (without it from the last step alone); `growing`: every frame is kept, without bounds, instead of two of a
-    place; `trail`: how many of the last poses are kept, where the way is free (0: none, `trail.py`); `obstacles`:
-    whether the surfaces in memory predict what blocks a step (`obstacles.py`); `atlas`: whether the level is known
-    before play (`atlas.py`).
+    before it, as of a player who slides to a halt or along a wall; `two_step_inertia`: it is learnt from two steps and
+    their actions (without it from the last step alone); `unbounded`: every frame is kept instead of two of a place;
+    `trail`: how many of the last poses are kept, where the way is free (0: none, `trail.py`); `obstacles`: whether the
+    surfaces in memory predict what blocks a step (`obstacles.py`); `atlas`: whether the level is known before play.
     """
 
     channels: int = 16
@@ -49,9 +48,9 @@ class MemoryConfig:
     views: int = 4
     hidden: int = 96
     inertia: bool = False
-    growing: bool = False
+    unbounded: bool = False
     trail: int = 0
-    exact: bool = False
+    two_step_inertia: bool = False
     obstacles: bool = False
     atlas: bool = False
 
@@ -108,7 +107,8 @@ class Motion(nn.Module):
         self.blocks = nn.ModuleList(Block(width) for _ in range(2))
         self.gather = nn.Conv2d(width, 16, 1)
         self.read = nn.Linear(16 * config.height * config.width + width, features)
-        self.inertia, self.last = config.inertia and config.exact, config.inertia and not config.exact
+        self.inertia = config.inertia and config.two_step_inertia
+        self.last = config.inertia and not config.two_step_inertia
         blind = config.actions + 3 * self.last + self.inertia * BEFORE * (3 + config.actions)
         self.observed, self.forecast = (
             nn.Sequential(nn.Linear(features + blind, 128), nn.SiLU(), nn.Linear(128, 2)) for _ in range(2)

@@ -74,8 +74,8 @@ class FirstPersonMemory(Memory):
         self.recall, self.warp, self.aligned, self.placed, self.informed = recall, warp, aligned, placed, informed
         self.config = config = geometry.config
         self.trails = recall and config.trail > 0
-        self.grows, self.reaches_back = config.growing, recall
-        self.places = Places(config.place, config.headings, config.growing)
+        self.grows, self.reaches_back = config.unbounded, recall
+        self.places = Places(config.place, config.headings, config.unbounded)
 
     @classmethod
     def build(cls, config: MemoryConfig, dynamics: DynamicsConfig) -> FirstPersonMemory:

@@ -68,7 +68,7 @@ def _prepare(kind: str, context: int, config: DynamicsConfig) -> tuple[Any, Any,
         # Blocks want three of them at least.
         options["window"] = max(context, 48) if options.get("attention") == "sparse" else max(context, 1)
     torch.manual_seed(0)
-    dynamics = Dynamics(replace(config, **options, glance=1)).eval()
+    dynamics = Dynamics(replace(config, **options, bottleneck_window=1)).eval()
     latents = torch.randn(1, config.channels, config.height, config.width)
     action = torch.zeros(1, config.actions)
     memory = dynamics.start(latents[:, None], action[:, None][:, :0]).context
