@@ -67,7 +67,9 @@ def test_entries_under_older_names_are_read(tmp_path: Path) -> None:
         read_stage("dynamics", config=path, values={"model.dynamics.glance": 6}).model.dynamics.bottleneck_window == 6
     )
     assert read_yaml(str(path))["model"]["dynamics"] == {"bottleneck_window": 3, "window": 8}
-    path.write_text("model: {geometry: {inertia: true, exact: true, growing: true}}\ndata: {latents: some}\n")
+    path.write_text(
+        "model: {tokenizer: some, geometry: {inertia: true, exact: true, growing: true}}\ndata: {latents: some}\n"
+    )
     for found in (
         read_stage("geometry", config=path).model.geometry,
         build(MemoryConfig, {"exact": True, "growing": True}),
