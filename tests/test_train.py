@@ -68,7 +68,7 @@ def test_entries_under_older_names_are_read(tmp_path: Path) -> None:
     )
     assert read_yaml(str(path))["model"]["dynamics"] == {"bottleneck_window": 3, "window": 8}
     path.write_text(
-        "model: {tokenizer: some, geometry: {inertia: true, exact: true, growing: true}}\ndata: {latents: some}\n"
+        "model: {tokenizer: some, geometry: {inertia: true, exact: true, growing: true}}\ndata: {latents: x}\n"
     )
     for found in (
         read_stage("geometry", config=path).model.geometry,
