@@ -179,7 +179,6 @@ def in_file(name: str) -> str:
 
 
 def in_model(name: str) -> str:
-    """The inverse."""
     return f"memory.{name}" if name.startswith(GEOMETRY) else name
 
 

@@ -33,7 +33,6 @@ PROGRAM = Program(
 
 
 def export() -> Parser:
-    """Flags of `export`."""
     parser = Parser("python -m game_wm export", "Write a checkpoint's networks as ONNX files.", [
         "python -m game_wm export checkpoints/maze.safetensors --out onnx",
     ])  # fmt: skip
@@ -44,7 +43,6 @@ def export() -> Parser:
 
 
 def prune() -> Parser:
-    """Flags of `prune`."""
     parser = Parser("python -m game_wm prune", "Make a checkpoint smaller by what its seed contexts show.", [
         "python -m game_wm prune checkpoints/maze.safetensors --share 0.25 --out smaller.safetensors",
     ])  # fmt: skip

@@ -151,7 +151,6 @@ def runs_on(capability: tuple[int, int], built: list[str]) -> bool:
 
 
 def display() -> Iterator[Finding]:
-    """Whether a window can be opened."""
     found, wrong = ask("beside()")
     driver = found.get("driver", "")
     if not wrong and driver not in HIDDEN_DRIVERS:
@@ -200,7 +199,6 @@ def ask(call: str) -> tuple[dict[str, Any], str]:
 
 
 def compile(path: str) -> dict[str, Any]:
-    """Make compiled code of one operation."""
     import torch
 
     from game_wm.acceleration.compilation import package
@@ -237,7 +235,6 @@ def llvms(maps: str) -> list[str]:
 
 
 def room(folder: Path = Path()) -> Iterator[Finding]:
-    """Memory and disk."""
     available = system.available_bytes()
     if available is None:
         wants = f"playing needs {PLAYING} GiB, training {TRAINING}"
@@ -253,7 +250,6 @@ def room(folder: Path = Path()) -> Iterator[Finding]:
 
 
 def checkpoints(folder: Path, frames: int = FRAMES) -> Iterator[Finding]:
-    """How fast each model plays here, measured."""
     from game_wm.checkpoint import load
     from game_wm.evaluation.cost import measure
 
@@ -274,7 +270,6 @@ def checkpoints(folder: Path, frames: int = FRAMES) -> Iterator[Finding]:
 
 
 def parser() -> Parser:
-    """Flags of `doctor`."""
     parser = Parser("python -m game_wm doctor", "What this machine can play, how fast, and what keeps it from more.", [
         "python -m game_wm doctor",
         "python -m game_wm doctor --checkpoints runs/mine",
@@ -288,7 +283,6 @@ def parser() -> Parser:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m game_wm doctor`."""
     options = parser().parse_args(arguments)
     folder = options.checkpoints or SHIPPED
     if options.checkpoints and not folder.is_dir() and not options.quick:

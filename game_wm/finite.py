@@ -21,7 +21,6 @@ def unsound(tensors: Mapping[str, Any]) -> list[str]:
 
 
 def diverged(broken: list[str]) -> str:
-    """What to say of such tensors."""
     return (
         f"{len(broken)} of its tensors are not finite, for one {broken[0]}: its training diverged. Train it again with "
         "a lower learning rate"

@@ -30,11 +30,9 @@ class WorldState:
         return len(self.seeds)
 
     def __getitem__(self, players: slice) -> WorldState:
-        """Some of the players, copied."""
         return _rebuild(self, lambda x: x[players].clone())
 
     def view(self, players: slice) -> WorldState:
-        """Some of the players, in place."""
         return _rebuild(self, lambda x: x[players])
 
     def clone(self) -> WorldState:
@@ -42,7 +40,6 @@ class WorldState:
 
     @staticmethod
     def cat(states: Sequence[WorldState]) -> WorldState:
-        """Players of several states in one batch."""
         flat = [s.to_dict() for s in states]
         return WorldState.from_dict({k: torch.cat([f[k] for f in flat]) for k in flat[0]})
 

@@ -116,7 +116,6 @@ class WorldModel(nn.Module):
         self.parts = self.own_parts()
 
     def own_parts(self) -> FrameParts:
-        """The parts without any acceleration."""
         return FrameParts(self.render_views, self.denoise, self.decode, self.commit_frame)
 
     def autocast(self) -> torch.autocast:
@@ -134,7 +133,6 @@ class WorldModel(nn.Module):
 
     @property
     def window(self) -> int:
-        """Frames of working memory."""
         return self.config.dynamics.window
 
     @property

@@ -87,7 +87,6 @@ def export(model: WorldModel, folder: Path, players: int = 1) -> list[Path]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Export a checkpoint."""
     from game_wm import checkpoint, commands
 
     options = commands.export().parse_args(argv)

@@ -81,7 +81,6 @@ class Quality:
         self.set(wanted)
 
     def set(self, wanted: str) -> None:
-        """Play at this level from here on."""
         self.wanted = wanted
         self._control = Controller(len(self.rungs), 1 / self._fps, len(self.rungs) - 1) if self._fps else None
         self._take(USUAL if wanted == AUTO else wanted, self._usual)
@@ -114,7 +113,6 @@ class Quality:
 
     @property
     def label(self) -> str:
-        """What plays now, in words."""
         how = ", compiling" if self.compiling else ", compiled" if self.model.compiled else ""
         return ("auto: " if self.wanted == AUTO else "") + self.name + how
 

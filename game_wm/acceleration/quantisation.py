@@ -86,8 +86,6 @@ class QuantisedConvolution(Quantised):
 
 
 class QuantisedLinear(Quantised):
-    """An `nn.Linear` in int8."""
-
     def laid_out(self, shape: list[int]) -> Tensor:
         return torch.ops.onednn.qlinear_prepack(self.weight, shape)
 

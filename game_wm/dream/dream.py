@@ -65,7 +65,6 @@ class Dream:
 
     @classmethod
     def begin(cls, checkpoint: Checkpoint, model: WorldModel, prompt: Prompt, *, seed: int, **options: Any) -> Dream:
-        """A dream that begins after a prompt."""
         frames, actions, poses = prompt
         return cls(checkpoint, prompt, model.begin(frames, actions, seed, poses), seed=seed, **options)
 

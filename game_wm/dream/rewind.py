@@ -89,7 +89,6 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _overwrite(x: Tensor, which: Tensor, values: Tensor) -> None:
-    """Write rows of a tensor, in place."""
     rows = _rows(x)
     rows[which] = values
     if rows.data_ptr() != x.data_ptr():  # a copy, where channels are stored last

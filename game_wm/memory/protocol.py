@@ -45,7 +45,6 @@ class Prompt(NamedTuple):
     poses: Tensor | None = None
 
     def part(self, rows: slice) -> Prompt:
-        """Some of the frames."""
         return Prompt(*(None if x is None else x[:, rows] for x in self))  # type: ignore[arg-type]
 
 
@@ -156,7 +155,6 @@ class Memory(ABC, nn.Module):
         return []
 
     def about(self) -> dict[str, str]:
-        """What a model card says of it."""
         return {}
 
     def pack(self) -> dict[str, Tensor]:

@@ -13,14 +13,12 @@ KINDS: dict[str, type[Memory]] = {"first_person": FirstPersonMemory}
 
 
 def make_memory(config: Any, dynamics: DynamicsConfig) -> Memory:
-    """The memory of a configuration, for a network of these sizes."""
     if config is None:
         return NoMemory()
     return KINDS[kind_of(config)].build(config, dynamics)
 
 
 def kind_of(config: Any) -> str:
-    """The kind that this is the configuration of."""
     return next(kind for kind, memory in KINDS.items() if isinstance(config, memory.Config))
 
 

@@ -47,11 +47,9 @@ class WorkingMemory:
 
     @property
     def block(self) -> int:
-        """Frames of a block."""
         return self.window // self.sums.shape[2]
 
     def slots(self, frames: Tensor, sink: int = 0) -> Tensor:
-        """Where frames of these numbers lie."""
         return torch.where(frames < sink, frames, sink + (frames - sink) % (self.window - sink))
 
     def write(self, layer: int, keys_BNHD: Tensor, values_BNHD: Tensor, sink: int = 0) -> None:

@@ -97,7 +97,6 @@ class DynamicsConfig:
 
     @property
     def inside(self) -> tuple[int, ...]:
-        """Channels inside the residual blocks of each level."""
         return self.hidden or self.widths
 
     @property
@@ -112,7 +111,6 @@ class DynamicsConfig:
 
     @property
     def views(self) -> int:
-        """How many views of a frame the denoiser reads."""
         return self.recall + self.warp
 
     @property

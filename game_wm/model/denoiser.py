@@ -183,7 +183,6 @@ class Denoiser(nn.Module):
         return self.after_first_block(self.down[0][0](x_BCHW, condition_BE), condition_BE, context)  # type: ignore[index]
 
     def after_first_block(self, x: Tensor, condition: Tensor, context: ContextReader) -> Tensor:
-        """All blocks but the first."""
         skips, first = [], self.down[0][0]  # type: ignore[index]
         for blocks, shrink in zip(self.down, self.shrink, strict=True):
             for block in blocks:  # type: ignore[attr-defined]

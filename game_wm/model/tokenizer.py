@@ -65,7 +65,6 @@ class TokenizerConfig:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Height and width of the latent grid."""
         return self.height // self.factor, self.width // self.factor
 
 

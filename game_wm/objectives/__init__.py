@@ -68,5 +68,4 @@ def make_objective(entries: dict[str, Any]) -> Objective:
 
 
 def objective_entries(objective: Objective) -> dict[str, Any]:
-    """Inverse of `make_objective`."""
     return {"kind": objective.kind, **asdict(objective)}

@@ -93,7 +93,6 @@ class Cascade:
 
     @staticmethod
     def _walk(predict: Predict, x: Tensor, steps: int, stage: float) -> Tensor:
-        """Equal Euler steps of one stage."""
         given, stride = (x.new_full(x.shape[:2], value) for value in (stage, 1 / steps))
         for i in range(steps):
             level = x.new_full(x.shape[:2], i / steps)

@@ -43,7 +43,6 @@ class Keyboard:
         return True
 
     def release(self, key: str, at: float) -> None:
-        """A key comes up."""
         if key in self._held:
             del self._held[key]
             self.pressed_at = at if self.pressed_at is None else self.pressed_at
@@ -84,7 +83,6 @@ class Replay:
 
     @property
     def steps(self) -> int:
-        """Denoiser calls of the next action's frame."""
         return self._left[-1][1]
 
     def act(self, picture: np.ndarray, info: dict[str, Any]) -> Any:
@@ -114,7 +112,6 @@ class Controls:
         self.name = name
 
     def replay(self, actions: np.ndarray, steps: np.ndarray) -> None:
-        """Repeat these actions."""
         self.agent, self.name = Replay(self.keyboard.schema, actions, steps), "replay"
 
 

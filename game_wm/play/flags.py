@@ -79,7 +79,6 @@ def parser() -> Parser:
 
 
 def check_flags(options: argparse.Namespace) -> None:
-    """`UserError` for flags that do not go together."""
     if not options.headless:
         for name in ("frames", "actions", "video", "json"):
             if getattr(options, name):
@@ -108,7 +107,6 @@ def check_flags(options: argparse.Namespace) -> None:
 
 
 def checkpoint_path(given: Path | None) -> Path:
-    """The file to play; `UserError` where there is none."""
     path = given or DEFAULT
     if path.is_file():
         return path

@@ -89,7 +89,6 @@ def shown_keys(schema: ActionSchema, group: str, commands: tuple[Command, ...] =
 
 
 def key_of(schema: ActionSchema, name: str, commands: tuple[Command, ...] = COMMANDS) -> str:
-    """The shown key of one command."""
     return keys_of(schema, next(c for c in commands if c.name == name))[0]
 
 
@@ -184,7 +183,6 @@ def _key(key: Any) -> str:
 
 
 def shown(key: str) -> str:
-    """A key's name as it stands on the key."""
     if key.startswith(CTRL):
         return f"Ctrl {shown(key.removeprefix(CTRL))}"
     function = key[:1] == "f" and key[1:].isdecimal()

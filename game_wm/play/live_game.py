@@ -40,7 +40,6 @@ class Lost(UserError):
 
 
 def pose_of(info: dict[str, Any]) -> np.ndarray | None:
-    """Where the player stands (3,), if the game tells."""
     pose = info.get("pose")
     return None if pose is None else np.array(pose, np.float32)
 
@@ -108,7 +107,6 @@ class LiveGame:
             self.seek(max(0, self.moment.frames - 1))
 
     def step(self, raw: np.ndarray) -> Moment:
-        """One frame of a raw action (D,)."""
         if self._behind:
             self.seek(self.moment.frames)
         self._step(raw)
@@ -159,7 +157,6 @@ class LiveGame:
         return None if data is None else data.close()
 
     def close(self) -> None:
-        """Let the game go."""
         self.env.close()
 
     def _reset(self, env_seed: int) -> None:

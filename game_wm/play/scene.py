@@ -42,13 +42,11 @@ class Likeness:
         self.diverged: int | None = None  # the first of these frames, counted from 1, below DIVERGED_DB
 
     def add(self, real: np.ndarray, dreamt: np.ndarray) -> None:
-        """One more pair of pictures, uint8 (H, W, 3)."""
         self.psnr.append(psnr(*(torch.from_numpy(picture)[None] for picture in (real, dreamt))).item())
         if self.diverged is None and self.psnr[-1] < DIVERGED_DB:
             self.diverged = len(self.psnr)
 
     def drop(self) -> None:
-        """Take the last pair back."""
         self.psnr.pop()
         if self.diverged is not None and self.diverged > len(self.psnr):
             self.diverged = None
@@ -98,7 +96,6 @@ class Scene:
 
     @property
     def beside(self) -> LiveGame | None:
-        """The real game where it is shown beside the dream."""
         return self.real if self.view == "both" else None
 
     @property
@@ -130,7 +127,6 @@ class Scene:
             self._lose(lost)
 
     def _show(self, view: str) -> None:
-        """Another view than the present one."""
         if self.real is None:
             self.real = LiveGame(self.checkpoint, self.dream.seed)
         if view == "dream":
@@ -166,12 +162,10 @@ class Scene:
         self._start(self.checkpoint.prompt(context), context, self.dream.seed if seed is None else seed)
 
     def repeat(self, source: SavedDream) -> None:
-        """Start a saved dream anew, from its prompt."""
         self.view = "dream"
         self._start(source.prompt, source.about.context, source.about.seed)
 
     def resume(self, source: SavedDream) -> None:
-        """Go on where a dream was saved."""
         self.view = "dream"
         self._enter(Dream.resume(self.checkpoint, source, rewind=self._rewind, log=self.log))
 
@@ -230,7 +224,6 @@ class Scene:
         return moment
 
     def _follow(self, real: LiveGame, raw: np.ndarray) -> None:
-        """The real game does what the dream did."""
         if real.moment.ended:
             self.linked = False
             return

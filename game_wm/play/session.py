@@ -231,7 +231,6 @@ class Session:
         return self._dream_data if real is None or real.data is None else real.data
 
     def record(self, path: str | Path) -> None:
-        """Film from the next frame on."""
         self.stop_recording()
         self.video = VideoWriter(path, self.fps or self.schema.fps)
 

@@ -53,7 +53,6 @@ class Pacer:
         return max(0.0, self._due - now) if self.fps else 0.0
 
     def advance(self, now: float) -> None:
-        """A frame starts now."""
         period = 1 / self.fps if self.fps else 0.0
         on_time = now - self._due < period
         self._due = (self._due if on_time else now) + period

@@ -81,7 +81,6 @@ def timings(experiment: Experiment) -> Iterator[tuple[Run, dict[str, Any]]]:
 
 
 def milliseconds(protocol: Protocol, *models: Timed) -> tuple[float, ...]:
-    """A frame of each, in turn."""
     return in_turn(*(each.tick for each in models), frames=protocol.timed, seconds=protocol.seconds)
 
 

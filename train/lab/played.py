@@ -68,7 +68,6 @@ def timed_player(checkpoint: Checkpoint, play: Play, steps: int | None, onnx_fil
 
 
 def timed_tokenizer(tokenizer: Tokenizer) -> Timed:
-    """A tokenizer that decodes one frame."""
     parameters, size = sum(p.numel() for p in tokenizer.parameters()), megabytes(tokenizer)
     return Timed(decoder_tick(tokenizer), 1, parameters, size)
 

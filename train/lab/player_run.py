@@ -137,7 +137,6 @@ class PlayerRun(Run):
         return self.keep(question, before | {"quality_of": before.get("quality_of", self.start.name)})
 
     def open(self) -> Checkpoint:
-        """What is judged, in 32 bits."""
         checkpoint = load(self.path)
         if self.judged:
             checkpoint.model = reconfigured(checkpoint.model, self.judged, self.row.file)
@@ -146,7 +145,6 @@ class PlayerRun(Run):
         return checkpoint
 
     def evaluate(self, truth: Truth, features: FeatureDistance) -> dict[str, Any]:
-        """Figures of the rollouts and of the training."""
         checkpoint, score = self.open(), Fidelity(features, self.protocol.horizons)
         model = checkpoint.model
         state = model.start(checkpoint.contexts_frames[:1], checkpoint.contexts_actions[:1], torch.tensor([0]))

@@ -77,7 +77,6 @@ class Row:
 
     @property
     def needs(self) -> list[str]:
-        """Rows that must be finished before this one."""
         return [name for name in (self.start, self.tokens) if name]
 
 
@@ -134,7 +133,6 @@ class Protocol:
         return self.defaults.get(family or "", None if family in (None, "tokenizer") else self.default)
 
     def config_of(self, stage: str | None) -> str:
-        """The configuration file of a stage, which overrides change."""
         return {"distill": self.distill, "tokenizer": self.tokenize}.get(stage or "", self.config)
 
 

@@ -75,12 +75,10 @@ def read_rows(files: Sequence[str], protocol_file: str | None = None) -> tuple[P
 
 
 def advice(paths: Sequence[Path]) -> str:
-    """What to do where a row is missing."""
     return f"name all of {paths[0].parent}/*.yaml, and choose with --only"
 
 
 def read_row(path: Path) -> Row:
-    """One row's file, by itself."""
     content = read_yaml(str(path))
     if not isinstance(content, dict) or not isinstance(content.get("row"), dict):
         raise UserError(f"{path}: it is no row of a comparison, for it has no entry `row` (see train/lab/rows.py)")

@@ -154,7 +154,6 @@ class TokenizerRun(Run):
         return self.folder / "latents"
 
     def encode(self) -> None:
-        """See `latents`; done once, and continued where it was interrupted."""
         encode(self.recordings(), load_tokenizer(self.path), self.latents)
 
     def recordings(self) -> list[str]:
@@ -168,7 +167,6 @@ class TokenizerRun(Run):
         (self.folder / "tokenizer" / "last.ckpt").rename(self.path)
 
     def evaluate(self, truth: Truth, features: FeatureDistance) -> dict[str, Any]:
-        """Figures of held-out frames, there and back."""
         found = reconstruction(load_tokenizer(self.path), in_threes(truth.frames, ROUND_TRIP_STRIDE), features)
         return {"minutes": self.minutes, **self.logged("frames_per_second"), **found}
 
@@ -190,11 +188,9 @@ def run_process(command: list[str]) -> int:
 
 
 def digest(*parts: bytes) -> str:
-    """16 hexadecimal digits."""
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
 def file_digest(path: Path) -> str:
-    """16 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

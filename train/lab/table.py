@@ -206,7 +206,6 @@ def kept_remarks(page: Path) -> str:
 
 
 def player_columns(protocol: Protocol) -> dict[str, Column]:
-    """The columns of rows that play."""
     at, last = tuple(protocol.horizons), max(protocol.horizons)
     return {
         "ms a frame": ("ms_per_frame", "{:.1f}", None),

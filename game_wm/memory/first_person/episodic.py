@@ -232,7 +232,6 @@ class EpisodicMemory:
         return times if atlas is None else F.pad(times, (0, len(atlas.poses)), value=-NEVER)
 
     def _there(self, atlas: Atlas | None) -> Tensor:
-        """Whether there is such a frame."""
         there = (self.keys >= 0).repeat_interleave(2, 1)
         return there if atlas is None else F.pad(there, (0, len(atlas.poses)), value=True)
 

@@ -56,8 +56,6 @@ class MemoryConfig:
 
 
 class Block(nn.Module):
-    """Two normalised 3x3 convolutions and a skip."""
-
     def __init__(self, width: int) -> None:
         super().__init__()
         parts = [nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)]

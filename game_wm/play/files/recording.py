@@ -55,7 +55,6 @@ class ShardRecording:
 
     @property
     def playing(self) -> bool:
-        """Whether an episode is being recorded."""
         return self._playing is not None
 
     def begin(self, picture: np.ndarray, info: dict[str, Any]) -> None:

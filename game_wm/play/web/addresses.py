@@ -82,7 +82,6 @@ def own_address(everywhere: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can come by this name."""
     if host == "localhost":
         return True
     try:
@@ -92,14 +91,12 @@ def is_loopback(host: str) -> bool:
 
 
 def hostname(host: str) -> str:
-    """The name in a Host header, without its port."""
     with suppress(ValueError):  # half a bracket is no name
         return urlsplit(f"//{host}").hostname or ""
     return ""
 
 
 def netloc(origin: str) -> str:
-    """Host and port of an Origin header."""
     with suppress(ValueError):
         return urlsplit(origin).netloc
     return ""

@@ -29,7 +29,6 @@ DOWNLOAD_SECONDS = 300.0  # seconds for a saved dream to arrive
 
 
 def refusal(status: int, sentence: str) -> web.Response:
-    """An answer that is a sentence."""
     return web.Response(status=status, text=f"{status}: {sentence}\n", headers=HEADERS)
 
 

@@ -45,7 +45,6 @@ class Connection(asyncio.Protocol):
         self.opening: asyncio.Task[None] | None = None
 
     def keep(self) -> None:
-        """It may stay."""
         self.kept = True
         self._end.cancel()
 
@@ -121,7 +120,6 @@ class Door:
         return connection
 
     async def open(self) -> None:
-        """Let connections in, until cancelled."""
         loop = asyncio.get_running_loop()
         try:
             while True:

@@ -58,8 +58,6 @@ class Shown(NamedTuple):
 
 @dataclass
 class Seat:
-    """One player's dream, and its number in the batch (None: it rests outside)."""
-
     dream: Dream
     member: int | None = None
 
@@ -181,7 +179,6 @@ class Dreams:
         return state
 
     def _rest(self, seat: Seat) -> Dream:
-        """Take a dream out of the batch."""
         if seat.member is not None:
             seat.dream.state, seat.member = self.batch.leave(seat.member), None
         return seat.dream

@@ -31,7 +31,6 @@ class Bucket:
         return True
 
     def wait(self, amount: float = 1.0) -> float:
-        """Seconds until there will be so much."""
         self._fill()
         return max(0.0, (amount - self._left) / self.rate)
 
@@ -46,8 +45,6 @@ class Bucket:
 
 
 class Buckets:
-    """A bucket for each address."""
-
     def __init__(self, rate: float, burst: float) -> None:
         self.rate, self.burst = rate, burst
         self._of: dict[str, Bucket] = {}

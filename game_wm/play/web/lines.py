@@ -69,7 +69,6 @@ class Line:
                 await self.socket.send_bytes(await asyncio.to_thread(pack, words | status(), picture))
 
     async def _listen(self) -> None:
-        """Hear what the page says until the line is closed or lost."""
         messages = Bucket(*MESSAGES)
         async for message in self.socket:
             if not messages.take():

@@ -31,7 +31,6 @@ HEADERS = {**COMMON, "Content-Security-Policy": "default-src 'none'; frame-ances
 
 @cache
 def page() -> tuple[str, dict[str, str]]:
-    """Its HTML, and its headers."""
     folder = resources.files("game_wm.play.web") / "page"
     text = (folder / "page.html").read_text("utf-8")
     hashes: dict[str, list[str]] = {"style": [], "script": []}

@@ -53,12 +53,10 @@ class Player:
         self.disconnect()
 
     def connect(self, address: str) -> None:
-        """Its page has a line, from this address."""
         self.disconnect()
         self.address, self.there = address, True
 
     def disconnect(self) -> None:
-        """Its line is gone."""
         self.there = False
         self.sent = self.seen = 0
         self.rewinding = self.hidden = False
@@ -115,7 +113,6 @@ class Player:
 
     @property
     def waits(self) -> bool:
-        """Whether it needs no frame."""
         return not self.there or self._wanted() == "rest"
 
     def _wanted(self) -> Begin | str:
@@ -126,7 +123,6 @@ class Player:
         return "back" if self.rewinding else "play"
 
     def wish(self) -> Wish:
-        """What it wants of the next turn."""
         wanted = self._wanted()
         free = self.moment is None or self.ended or not self.there
         if wanted != self._doing and (free or self._changes.take()):
@@ -143,7 +139,6 @@ class Player:
         return self.keyboard.schema.raw(action)
 
     def show(self, shown: Shown) -> None:
-        """Its dream has moved on."""
         if shown.began is not None and shown.began == self._doing:
             self._doing = "play"
             self.begin = None if shown.began == self.begin else self.begin

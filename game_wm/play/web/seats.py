@@ -75,7 +75,6 @@ class Seats:
         self.changed.set()
 
     def show(self, number: int, shown: Shown) -> None:
-        """A player's dream has moved on."""
         if (player := self.players.get(number)) is not None:
             player.show(shown)
             self.plan(player)

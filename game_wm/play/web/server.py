@@ -137,7 +137,6 @@ class Server:
         return web.Response(status=503, text=full_page(self._full()), content_type="text/html", headers=headers)
 
     def _full(self) -> str:
-        """What a page without a place shows."""
         return (
             f"Full\n{self.checkpoint.name} is played by {self.seats.limit} already, as many as can.\n"
             f"This page looks again every {RETRY} seconds."
@@ -198,12 +197,10 @@ class Server:
         return line.farewell
 
     def _status(self) -> dict[str, Any]:
-        """What goes to every page along with its picture."""
         quality = None if self._quality is None else self._quality.label
         return {"players": len(self.seats.players), "quality": quality}
 
     async def _save(self, request: web.Request) -> web.StreamResponse:
-        """A player's dream as a file."""
         connection, number = self.door.of(request), self.seats.number_of(request.query.get("ticket"))
         if number is None or self.seats.players[number].moment is None:
             return answers.refusal(404, "there is no such dream")

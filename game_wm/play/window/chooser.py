@@ -109,7 +109,6 @@ class Chooser:
         return self.entries[self.chosen]
 
     def key(self, key: str) -> None:
-        """Arrow keys move the choice."""
         move = {"left": -1, "right": 1, "up": -self._columns, "down": self._columns}.get(key, 0)
         if 0 <= self.chosen + move < len(self.entries):
             self.chosen += move
@@ -122,7 +121,6 @@ class Chooser:
         return hit >= 0
 
     def draw(self, board: paint.Board) -> None:
-        """All of the page."""
         target = board.target
         s = paint.type_size(target)
         width, height = target.get_size()

@@ -58,8 +58,6 @@ def pictures(target: pygame.Surface, images: list[np.ndarray], dimmed: bool = Fa
 
 
 class Figures:
-    """The head-up display."""
-
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
         self._next = 0.0
@@ -193,7 +191,6 @@ def _level(value: float) -> int:
 
 
 def notice(board: Board, words: str, below: str = "") -> None:
-    """A short sentence in the middle."""
     s = paint.type_size(board.target)
     room = board.target.get_width() - 2 * s
     lines = [*paint.wrapped(words, round(s * 1.8), room, 3, bold=True), *paint.wrapped(below, s, room, 3, MUTED)]
@@ -217,7 +214,6 @@ def hint(board: Board, words: str) -> None:
 
 
 def loading(target: pygame.Surface, name: str, stage: str, fraction: float) -> None:
-    """The page while the checkpoint loads."""
     s = paint.type_size(target)
     width, height = target.get_size()
     target.fill(GROUND)

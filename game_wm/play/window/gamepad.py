@@ -58,7 +58,6 @@ class Gamepad:
         return []
 
     def command(self, event: pygame.event.Event) -> str | None:
-        """The window's command that a button gives."""
         if event.type in (pygame.JOYBUTTONDOWN, pygame.JOYBUTTONUP) and event.button >= len(self.buttons):
             return SPARE.get(event.button)
         return None

@@ -74,12 +74,10 @@ def _columns(session: Session, s: int, room: tuple[int, int]) -> list[pygame.Sur
 
 
 def _height(rows: int, s: int) -> int:
-    """Pixels of a group of so many rows."""
     return round(s * 2.0) + round(s * 2.05) * rows
 
 
 def _group(title: str, rows: list[Row], s: int, room: int) -> pygame.Surface:
-    """A title, and under it keys and what they do."""
     line = round(s * 2.05)
     caps = [paint.beside([paint.cap(keymap.shown(key), s) for key in keys[:3]], round(s * 0.3)) for keys, _ in rows]
     indent = max(cap.get_width() for cap in caps) + round(s * 0.6)

@@ -61,13 +61,11 @@ class Keys:
         return given
 
     def meant(self, event: pygame.event.Event) -> tuple[str | None, str | None]:
-        """The game's key, or the command, that a key event stands for."""
         name, place = pygame.key.name(event.key), SCANCODES.get(getattr(event, "scancode", 0))
         ctrl = bool(getattr(event, "mod", 0) & pygame.KMOD_CTRL)
         return keymap.meant(self.session.schema, self._commands, name, place, ctrl)
 
     def release_all(self) -> None:
-        """Everything of the game comes up."""
         self.session.controls.keyboard.release_all()
         self.pad.release_all()
 

@@ -76,7 +76,6 @@ class Board:
         return put(self.target, image, where.topleft)
 
     def free(self, where: pygame.Rect) -> bool:
-        """Whether nothing is there yet."""
         return self.target.get_rect().contains(where) and where.collidelist(self.taken) < 0
 
     def slide(self, image: pygame.Surface, at: tuple[float, float], step: int, anchor: str) -> pygame.Rect | None:
@@ -164,7 +163,6 @@ def icon(side: int = 128) -> pygame.Surface:
 
 
 def type_size(target: pygame.Surface) -> int:
-    """The text size that suits a window."""
     return letters(target.get_size())
 
 
@@ -185,7 +183,6 @@ def tile(image: np.ndarray, size: tuple[int, int]) -> pygame.Surface:
 
 
 def stacked(images: list[pygame.Surface], gap: int, centred: bool = False) -> pygame.Surface:
-    """Images below each other."""
     height = sum(image.get_height() for image in images) + gap * (len(images) - 1)
     stack = pygame.Surface((max(image.get_width() for image in images), height), pygame.SRCALPHA)
     y = 0
@@ -196,7 +193,6 @@ def stacked(images: list[pygame.Surface], gap: int, centred: bool = False) -> py
 
 
 def beside(images: list[pygame.Surface], gap: int) -> pygame.Surface:
-    """Images side by side."""
     width = sum(image.get_width() for image in images) + gap * (len(images) - 1)
     row = pygame.Surface((width, max(image.get_height() for image in images)), pygame.SRCALPHA)
     x = 0

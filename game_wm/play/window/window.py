@@ -129,7 +129,6 @@ class Window:
         return True
 
     def turn(self) -> None:
-        """Wait for the next frame or event, and answer it."""
         seen = self.pump(min(self.wait(time.perf_counter()), IDLE))
         now = time.perf_counter()
         if not self.running:
@@ -143,7 +142,6 @@ class Window:
             self.draw()
 
     def wait(self, now: float) -> float:
-        """Seconds until the next frame."""
         rewinding = self.keys.rewinding
         if self.help or self.chooser or (self.session.paused and not rewinding):
             return IDLE
@@ -174,7 +172,6 @@ class Window:
             self.commands.obey(command)
 
     def _choose(self, event: pygame.event.Event) -> None:
-        """An event while the page of checkpoints and dreams is shown."""
         assert self.chooser is not None
         chosen = event.type == pygame.MOUSEBUTTONDOWN and event.button == 1 and self.chooser.at(event.pos)
         if event.type == pygame.KEYDOWN:
@@ -190,7 +187,6 @@ class Window:
             self.open(path)
 
     def advance(self) -> None:
-        """Play one frame and show it."""
         started = time.perf_counter()
         self._pacer.advance(started)
         session = self.session
@@ -214,7 +210,6 @@ class Window:
         self._last_shown = now
 
     def rewind(self) -> None:
-        """Show the frame before."""
         self._pacer.advance(time.perf_counter())
         waited = self.recording_waits()
         try:
@@ -239,7 +234,6 @@ class Window:
         self.hint, self._hint_until = words, time.perf_counter() + max(HINT, len(words) * READING)
 
     def fail(self, error: UserError) -> None:
-        """Show what went wrong, here and on the terminal, where there is room for all of it."""
         print(f"error: {error}", file=sys.stderr)
         self.say(str(error))
 
@@ -255,7 +249,6 @@ class Window:
         return f" waits: {self.commands.key('next')} begins the next episode"
 
     def draw(self) -> None:
-        """Everything that is on the screen."""
         now = time.perf_counter()
         self.surface = pygame.display.get_surface() or self.surface  # its size is the window's
         if news := self.session.scene.news():
@@ -274,7 +267,6 @@ class Window:
 
 
 def _draw_play(window: Window, board: paint.Board, now: float) -> None:
-    """The pictures, and what stands over them."""
     session, rewinding = window.session, window.keys.rewinding
     real, over = session.scene.beside, session.scene.ended and not rewinding
     shown = [*([] if real is None else [real.moment.picture]), session.now.picture]

@@ -108,7 +108,6 @@ def plot(table: Mapping[str, Mapping[str, float]]) -> Image.Image:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m train bench attention`."""
     options = tools.bench_attention().parse_args(arguments)
     use_all_cores()
     table = context_cost(CONTEXTS)

@@ -31,13 +31,10 @@ SYNTHETIC_SHAPE, SYNTHETIC_ACTIONS = (8, 8, 8), 4  # those of the maze
 
 
 class Collect(Callback):
-    """Keeps what `Throughput` logs."""
-
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """After every logging step."""
         found = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if "matrix_fraction" in found and trainer.global_step % log_interval(trainer) == 0:
             self.rows.append(found)
