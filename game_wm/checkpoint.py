@@ -104,7 +104,8 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
     """
     memory = checkpoint.model.memory
     packed = tuple(f"memory.{name}" for name in memory.packed)
-    weights = {in_file(k): v for k, v in checkpoint.model.state_dict().items() if not k.startswith(packed)}
+    state = {k: v for k, v in checkpoint.model.state_dict().items() if not k.startswith(packed)}
+    weights = {k.removeprefix("memory.") if k.startswith(f"memory.{GEOMETRY}") else k: v for k, v in state.items()}
     tensors = {f"model.{k}": v.detach().to("cpu", torch.float16).contiguous() for k, v in weights.items()}
     # Normalisation statistics stay exact: they are few, and every latent passes through them.
     tensors |= {f"model.{k}": v.detach().cpu().float() for k, v in weights.items() if k.startswith("tokenizer.mean")}
@@ -151,7 +152,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
         if stated is not None and content_hash(json.dumps(metadata, sort_keys=True), tensors) != stated:
             raise ValueError("its content differs from its hash")
         model = WorldModel(WorldConfig.from_dict(json.loads(metadata["config"])))
-        weights = {in_model(k.removeprefix("model.")): v.float() for k, v in tensors.items() if k.startswith("model.")}
+        found = {k.removeprefix("model."): v.float() for k, v in tensors.items() if k.startswith("model.")}
+        weights = {f"memory.{k}" if k.startswith(GEOMETRY) else k: v for k, v in found.items()}
         known = model.memory.unpack(tensors, model.height, model.width)
         weights = present_names(weights)
         model.load_state_dict(weights | {f"memory.{name}": value for name, value in known.items()})
@@ -171,15 +173,6 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
         raise UserError(f"{path}: {diverged(broken)}")
     model.to(device).eval().requires_grad_(False)
     return Checkpoint(model, schema, game, frames, actions, trained, name, path, poses, measured)
-
-
-def in_file(name: str) -> str:
-    """The name of a model's parameter in the file, without `model.`."""
-    return name.removeprefix("memory.") if name.startswith(f"memory.{GEOMETRY}") else name
-
-
-def in_model(name: str) -> str:
-    return f"memory.{name}" if name.startswith(GEOMETRY) else name
 
 
 def content_hash(about: str, tensors: dict[str, Tensor]) -> str:

@@ -65,9 +65,10 @@ def prompt(players: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def test_an_atlas_is_recalled_behind_what_was_seen() -> None:
     atlas, memory = rooms(grid=2, side=4), EpisodicMemory.start(2, 64, (3, 4, 4), (8, 8), "cpu", trail=4)
+    known = replace(PLACES, atlas=atlas)
     here, now = torch.tensor([[12.0, 0.0, 0.1], [0.0, 0.0, 0.0]]), torch.tensor([50, 50])
-    assert not memory.choose(PLACES, here, now, 2, 1.0)[2].any()
-    which, away, there = memory.choose(PLACES, here, now, 2, 1.0, atlas=atlas)
+    assert not memory.choose(PLACES, here, now, 2)[2].any()
+    which, away, there = memory.choose(known, here, now, 2)
     assert there[:, 0].all() and (which[:, 0] - 128).tolist() == [2, 0]
     assert torch.allclose(away[0, 0], torch.tensor([0.0, 0.0, -0.1]), atol=1e-6)
     assert (memory.ages(which, now, atlas) >= NEVER).all()
@@ -76,17 +77,17 @@ def test_an_atlas_is_recalled_behind_what_was_seen() -> None:
     # What the player himself has seen from nearer comes first.
     shown = torch.full((2, 3, 4, 4), 7, dtype=torch.uint8), atlas.disparity[[2, 0]].float()
     memory.write(PLACES, *shown, here, torch.tensor([10, 10]))
-    which, _, _ = memory.choose(PLACES, here, now, 2, 1.0, atlas=atlas)
+    which, _, _ = memory.choose(known, here, now, 2)
     assert (which[0, 0] < 128) and (memory.frames(which, atlas)[0][0, 0] == 7).all()
     assert memory.ages(which, now, atlas)[0, 0] == 40
     # Surfaces and lines of both.
     memory.pose = here
-    assert memory.surfaces(PLACES, 1.0, atlas)[1].sum() > memory.surfaces(PLACES, 1.0)[1].sum() > 0
-    ends, lost = (x[1, 4:] for x in memory.stops(PLACES, atlas))
+    assert memory.surfaces(known)[1].sum() > memory.surfaces(PLACES)[1].sum() > 0
+    ends, lost = (x[1, 4:] for x in memory.stops(known))
     assert torch.allclose(ends, atlas.stops[:, :2] / 2) and torch.allclose(lost, atlas.stops[:, 2:] / 2)
     turned = EpisodicMemory.start(1, 64, (3, 4, 4), (8, 8), "cpu", trail=4)
     turned.pose = torch.tensor([[12.0, 0.0, math.pi / 2]])
-    ends, lost = (x[0, 4 + 2] for x in turned.stops(PLACES, atlas))
+    ends, lost = (x[0, 4 + 2] for x in turned.stops(known))
     assert torch.allclose(ends, torch.tensor([0.0, -0.5]), atol=1e-6)
     assert torch.allclose(lost, torch.tensor([0.0, 0.25]), atol=1e-6)
 

@@ -33,7 +33,7 @@ def test_a_turned_view_is_drawn_from_the_frames_around_it() -> None:
     sources = relative(poses[4:5].expand(2, 3), poses[[0, 8]])[None]
     far = torch.full((1, 2, 32, 32), 0.002)  # a turn moves all depths alike
     both = torch.ones(1, 2, dtype=torch.bool)
-    ((view, known),) = draw([Sources(pictures[None, [0, 8]], far, sources, both)], FOCAL)
+    ((view, known, _),) = draw([Sources(pictures[None, [0, 8]], far, sources, both)], FOCAL)
     pictures = pictures.float() / 127.5 - 1
     apart = (view - pictures[4]).abs().mean(1)[known]
     assert known.float().mean() > 0.95 and apart.mean() < 0.03
@@ -63,11 +63,11 @@ def test_sources_that_are_not_there_draw_nothing() -> None:
     pictures, depth = torch.randint(256, (1, 2, 3, 16, 16), dtype=torch.uint8), torch.full((1, 2, 8, 8), 0.5)
     there = torch.tensor([[False, True]])
     nothing = Sources(pictures, depth, torch.zeros(1, 2, 3), there & False)
-    ((view, known),) = draw([nothing], 1.0)
+    ((view, known, _),) = draw([nothing], 1.0)
     assert not known.any() and not view.any()
     # Views that are drawn together do not know of each other, whatever their sources and their ways.
     other = Sources(pictures[:, :1], depth[:, :1], torch.zeros(1, 1, 3), there[:, 1:], 2.0, 1.0)
-    (view, known), (seen, all_of_it) = draw([nothing, other], 1.0)
+    (view, known, _), (seen, all_of_it, _) = draw([nothing, other], 1.0)
     assert not known.any() and not view.any()
     assert all_of_it.all() and torch.allclose(seen, pictures[:, 0].float() / 127.5 - 1, atol=1e-5)
 
@@ -129,7 +129,7 @@ def test_who_stays_sees_the_same_and_who_turns_sees_it_shifted() -> None:
     u = (torch.arange(64) + 0.5) / 32 - 1
     for tangent in (0.0, 0.25):
         step = torch.tensor([[0.0, 0.0, math.atan(tangent)]])
-        ((view, known),) = draw([last.sources(geometry, step)], geometry.focal)
+        ((view, known, _),) = draw([last.sources(geometry, step)], geometry.focal)
         there = known[0, 32]
         was = ((u + tangent) / (1 - u * tangent) * 32 + 31.5) / 63 * 2 - 1  # in grey levels, along the ramp
         assert there.float().mean() > 0.75 and torch.allclose(view[0, 0, 32][there], was[there], atol=0.02)
@@ -148,6 +148,6 @@ def test_a_position_is_put_right_by_what_is_known() -> None:
     there, believed = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 2)
     for _ in range(8):
         source = torch.cat((-believed, torch.zeros(1, 1)), 1)[:, None]
-        believed = believed + align(now, near, then[:, None], far, source, there, 1.0)
+        believed = believed + align(now, near, Sources(then[:, None], far, source, there), 1.0)
     assert torch.allclose(believed, torch.tensor([[0.1, 0.05]]), atol=0.02)
-    assert not align(now, near, then[:, None], far, source, ~there, 1.0).any()
+    assert not align(now, near, Sources(then[:, None], far, source, ~there), 1.0).any()

@@ -87,8 +87,8 @@ def test_targets_come_in_any_order() -> None:
     with torch.no_grad():
         for p in module.dynamics.denoiser.parameters():  # begins as one that tells nothing
             p.add_(0.02 * torch.randn_like(p))
-        told = module.dynamics.read(latents, actions, targets, noise, latents).predict
-        turned = module.dynamics.read(latents, actions, targets[order], noise, latents).predict
+        told = module.dynamics(latents, actions, targets, noise, latents).predict
+        turned = module.dynamics(latents, actions, targets[order], noise, latents).predict
         everything = slice(0, 3)
         first = told(noisy, level, stride, everything)[:, order]
         second = turned(noisy[:, order], level[:, order], stride, everything)

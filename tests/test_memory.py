@@ -66,10 +66,10 @@ def test_a_place_keeps_its_first_and_its_newest_frame() -> None:
     assert (
         memory.times[:, slot].tolist() == [[0, 3]] * 2 and memory.pictures[:, slot, :, 0, 0, 0].tolist() == [[0, 3]] * 2
     )
-    which, sources, found = memory.choose(PLACES, here.expand(2, 3), torch.tensor([40, 40]), 4, 1.0)
+    which, sources, found = memory.choose(PLACES, here.expand(2, 3), torch.tensor([40, 40]), 4)
     assert found.tolist() == [[True, False, False, False]] * 2  # the newest shows nothing that the first does not
     assert sources[:, 0].abs().max() < 1e-6
-    which, _, found = memory.choose(PLACES, here.expand(2, 3), torch.tensor([34, 34]), 1, 1.0)
+    which, _, found = memory.choose(PLACES, here.expand(2, 3), torch.tensor([34, 34]), 1)
     assert memory.frames(which)[0][:, 0, 0, 0, 0].tolist() == [0, 0]  # the newest is too fresh to be trusted as much
 
 
@@ -83,7 +83,7 @@ def test_frames_are_chosen_for_what_others_do_not_show() -> None:
         memory.write(places, picture, wall, torch.tensor([[0.3, 0.3, turn]]), torch.tensor([t]))
     for turn, expected, useless in ((0.0, {0}, {5, 6, 7}), (1.05, {3, 5}, {4, 6, 7}), (-1.05, {4, 6}, {3, 5, 7})):
         here = torch.tensor([[0.3, 0.3, turn]])
-        which, _, found = memory.choose(places, here, torch.tensor([90]), 4, 1.0)
+        which, _, found = memory.choose(places, here, torch.tensor([90]), 4)
         shown = set(memory.frames(which)[0][0, found[0], 0, 0, 0].tolist())
         assert expected <= shown and not shown & useless
 
@@ -91,7 +91,7 @@ def test_frames_are_chosen_for_what_others_do_not_show() -> None:
 def test_what_is_young_is_not_recalled() -> None:
     memory, here = empty(), torch.tensor([0.3, 0.3, 0.1])
     remember(memory, here.expand(8, 3))
-    found = [memory.choose(PLACES, here[None], torch.tensor([t]), 2, 1.0)[2].sum().item() for t in (4, 5, 11)]
+    found = [memory.choose(PLACES, here[None], torch.tensor([t]), 2)[2].sum().item() for t in (4, 5, 11)]
     assert found == [0, 1, 1]
 
 
@@ -109,7 +109,7 @@ def test_players_remember_each_for_themselves(players: int) -> None:
         poses = torch.stack([torch.tensor([10.0 * p, 0.3, 0.1]) for p in range(players)])
         pictures = torch.stack([torch.full((3, 2, 2), 50 * p + t, dtype=torch.uint8) for p in range(players)])
         memory.write(PLACES, pictures, torch.ones(players, 2, 2), poses, torch.full((players,), t))
-    which, _, _ = memory.choose(PLACES, poses, torch.full((players,), 9), 1, 1.0)
+    which, _, _ = memory.choose(PLACES, poses, torch.full((players,), 9), 1)
     assert (memory.frames(which)[0][:, 0, 0, 0, 0] // 50).tolist() == list(range(players))
 
 
@@ -120,7 +120,7 @@ def test_a_growing_bank_keeps_every_frame() -> None:
     kept = memory.keys[0] >= 0
     assert kept.sum() == 40 and torch.equal(memory.times[0, kept, 0], torch.arange(40))
     assert torch.equal(memory.poses[1, :40, 0], poses)
-    which, _, there = memory.choose(places, poses[7].expand(2, 3), torch.tensor([40, 9]), 1, 1.0, young=3)
+    which, _, there = memory.choose(places, poses[7].expand(2, 3), torch.tensor([40, 9]), 1, young=3)
     assert there.tolist() == [[True], [True]] and which[0, 0] == 2 * 7 and memory.times.flatten(1)[1, which[1, 0]] < 6
 
 

@@ -77,12 +77,12 @@ def test_a_wall_is_where_it_was_seen() -> None:
 
 def test_memory_tells_what_is_around_where_the_player_stands() -> None:
     memory = EpisodicMemory.start(2, 64, (3, 4, 4), (6, 8), "cpu")
-    assert not memory.surfaces(PLACES, 1.0)[1].any()
+    assert not memory.surfaces(PLACES)[1].any()
     memory.pose = torch.tensor([[4.0, 0.0, 0.0], [0.0, 0.0, math.pi]])
     wall = torch.full((2, 6, 8), 0.5)
     memory.write(PLACES, torch.zeros(2, 3, 4, 4), wall, memory.pose, torch.zeros(2, dtype=torch.long))
     memory.pose = torch.tensor([[6.0, 0.0, 0.0], [0.0, 0.0, 0.0]])  # one place ahead; turned round
-    points, weights = memory.surfaces(PLACES, 1.0)
+    points, weights = memory.surfaces(PLACES)
     shown = [points[i][weights[i] > 0] for i in range(2)]
     assert torch.allclose(shown[0][:, 0], torch.ones(1)) and torch.allclose(shown[1][:, 0], -torch.full((1,), 2.0))
     assert len(shown[0]) == 16  # first and newest frame of the place

@@ -26,18 +26,10 @@ class WorkingMemory:
 
     @classmethod
     def start(
-        cls,
-        players: int,
-        layers: int,
-        window: int,
-        tokens: int,
-        heads: int,
-        channels: int,
-        like: Tensor,
-        blocks: int = 0,
+        cls, players: int, layers: int, window: int, size: tuple[int, int, int], like: Tensor, blocks: int = 0
     ) -> WorkingMemory:
-        """An empty ring, on the device and in the type of `like`."""
-        zeros = lambda frames: like.new_zeros(players, layers, frames, tokens, heads, channels)  # noqa: E731
+        """An empty ring for frames of `size` (N, H, D), on the device and in the type of `like`."""
+        zeros = lambda frames: like.new_zeros(players, layers, frames, *size)  # noqa: E731
         count = torch.zeros(players, dtype=torch.long, device=like.device)
         return cls(zeros(window), zeros(window), zeros(blocks), count)
 

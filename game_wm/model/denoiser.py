@@ -50,21 +50,9 @@ class BottleneckBlock(nn.Module):
         return tokens.transpose(1, 2).unflatten(2, x.shape[-2:]).contiguous(memory_format=torch.channels_last)
 
 
-class ContextReader:
-    """The context that the bottleneck attends to: a sequence's in training, the ring in play."""
-
-    def read(self, q_BNHD: Tensor) -> Tensor:
-        """Queries (B, N, H, D) -> (B, N, H*D)."""
-        raise NotImplementedError
-
-    def part(self, part: slice) -> ContextReader:
-        """The same for some of the targets."""
-        raise NotImplementedError
-
-
-class SequenceReader(ContextReader):
-    """K targets a sequence, each reading the W frames before it; the batch of queries is B*K. `denoiser`: the trunk
-    whose keys and values these are."""
+class SequenceReader:
+    """The context of K targets a sequence, each reading the W frames before it; the batch of queries is B*K.
+    `denoiser`: the trunk whose keys and values these are."""
 
     def __init__(self, denoiser: Any, context_BTNC: Tensor, targets: Tensor, window: int) -> None:
         self.targets, self.batch = targets, len(context_BTNC)
@@ -84,6 +72,7 @@ class SequenceReader(ContextReader):
         return other
 
     def read(self, q_BNHD: Tensor) -> Tensor:
+        """Queries (B, N, H, D) -> (B, N, H*D)."""
         count, cells = len(self.targets), q_BNHD.shape[1]
         q = q_BNHD.unflatten(0, (self.batch, count))
         q = rotate(q, self.targets[:, None, None]).flatten(1, 2).transpose(1, 2)
@@ -92,8 +81,8 @@ class SequenceReader(ContextReader):
         return y.transpose(1, 2).unflatten(1, (count, cells)).flatten(0, 1).flatten(-2)
 
 
-class RingReader(ContextReader):
-    """The ring of one frame in play."""
+class RingReader:
+    """The same of the ring, for one frame in play."""
 
     def __init__(self, memory: WorkingMemory) -> None:
         self.memory = memory
@@ -107,6 +96,9 @@ class RingReader(ContextReader):
         mask = valid[:, None, None, :, None].expand(-1, 1, 1, -1, keys.shape[2]).flatten(-2)
         y = attend(q, keys.flatten(1, 2).transpose(1, 2), values.flatten(1, 2).transpose(1, 2), mask)
         return y.transpose(1, 2).flatten(-2)
+
+
+ContextReader = SequenceReader | RingReader  # what the bottleneck attends to, in training and in play
 
 
 class Denoiser(nn.Module):

@@ -72,17 +72,15 @@ class Dynamics(nn.Module):
         batch, time = latents_BTCHW.shape[:2]
         previous = torch.cat((actions_BTA.new_zeros(batch, 1, config.actions), actions_BTA), dim=1)
         like = latents_BTCHW.float()
-        layers, width = config.context_blocks, config.context_width
+        layers, channels = config.context_blocks, config.context_width // config.heads
         frames = config.window if config.attention != "linear" else 1
         blocks = config.window // config.block if config.attention == "sparse" else 0
-        size = (config.tokens, config.kv_heads or config.heads, width // config.heads)
-        context = ContextMemory(WorkingMemory.start(batch, layers, frames, *size, like, blocks))
+        size = (config.tokens, config.kv_heads or config.heads, channels)
+        context = ContextMemory(WorkingMemory.start(batch, layers, frames, size, like, blocks))
         if config.has_recurrent:
-            context.recurrent = RecurrentMemory.start(
-                batch, config.context_blocks, config.tokens, config.heads, config.context_width // config.heads, like
-            )
+            context.recurrent = RecurrentMemory.start(batch, layers, config.tokens, config.heads, channels, like)
         size = (config.tokens, config.heads, config.widths[-1] // config.heads)
-        bottleneck = WorkingMemory.start(batch, 1, config.bottleneck_window or config.window, *size, like)
+        bottleneck = WorkingMemory.start(batch, 1, config.bottleneck_window or config.window, size, like)
         tokens = self.context.read(like, previous, context)
         k, v = self.denoiser.keys_values(tokens)
         bottleneck.fill(0, rotate(k, torch.arange(time, device=k.device)[:, None, None]), v)
@@ -151,20 +149,6 @@ class Dynamics(nn.Module):
 
     def forward(
         self,
-        latents_BTCHW: Tensor,
-        actions_BTA: Tensor,
-        targets: Tensor,
-        context_noise_B: Tensor,
-        goals_BTCHW: Tensor,
-        views_BKMhw: Tensor | None = None,
-    ) -> Reading:
-        """Training form: `read` of the sequences after adding context noise of these levels."""
-        amount = context_noise_B[:, None, None, None, None]
-        noised = latents_BTCHW + amount * torch.randn_like(latents_BTCHW)
-        return self.read(noised, actions_BTA, targets, context_noise_B, goals_BTCHW, views_BKMhw)
-
-    def read(
-        self,
         seen: Tensor,
         actions_BTA: Tensor,
         targets: Tensor,
@@ -172,11 +156,11 @@ class Dynamics(nn.Module):
         goals_BTCHW: Tensor,
         views_BKMhw: Tensor | None = None,
     ) -> Reading:
-        """See `Reading`.
+        """Training form: see `Reading`.
 
-        `seen` (B, T, C, h, w) is what is read, as noised; `actions[:, t]` led from frame t to t + 1; `targets` (K,) are
-        frame numbers >= 1, the same in every sequence; `goals_BTCHW` the true frames; `views` (B, K, M, h, w) those of
-        each target.
+        `seen` (B, T, C, h, w) is what is read, with noise of these levels; `actions[:, t]` led from frame t to t + 1;
+        `targets` (K,) are frame numbers >= 1, the same in every sequence; `goals_BTCHW` the true frames; `views`
+        (B, K, M, h, w) those of each target.
         """
         config = self.config
         previous = F.pad(actions_BTA, (0, 0, 1, 0))[:, :-1]

@@ -34,15 +34,12 @@ class Objective(Protocol):
 
     def calls(self, tokens: int) -> int:
         """Default number of calls of the network for a frame of so many latent cells."""
-        ...
 
     def loss(self, predict: Any, clean_BKCHW: Tensor) -> tuple[Tensor, Tensor | None]:
         """Loss of every target (B, K), and the prediction (B, K, C, h, w) that it judges; None for logits."""
-        ...
 
     def sample(self, predict: Any, noise_BKCHW: Tensor, steps: int) -> Tensor:
         """Latents (B, K, C, h, w), a function of the standard normal noise, in `steps` calls of the network."""
-        ...
 
 
 KINDS: dict[str, type[Any]] = {kind.kind: kind for kind in (FlowMatching, Diffusion, Cascade, Autoregressive, Masked)}

@@ -38,12 +38,6 @@ class Autoregressive:
         shifted = F.pad(ids_BKN, (1, 0), value=predict.codebook.size)[..., :-1]
         return predict(shifted, slice(0, ids_BKN.shape[1]), causal=True)
 
-    def log_likelihood(self, predict: TokenPredict, clean_BKCHW: Tensor) -> Tensor:
-        """Logarithm (B, K) of the probability of each frame, in nats."""
-        ids = predict.codebook.ids(clean_BKCHW)
-        chosen = self._logits(predict, ids).float().log_softmax(-1).gather(-1, ids[..., None])
-        return chosen.sum((-1, -2))
-
     def loss(self, predict: TokenPredict, clean_BKCHW: Tensor) -> tuple[Tensor, None]:
         """Cross-entropy of every target (B, K), in nats a token."""
         ids = predict.codebook.ids(clean_BKCHW)

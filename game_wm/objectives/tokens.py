@@ -24,14 +24,12 @@ class TokenPredict(Protocol):
 
     def cache(self) -> Any:
         """An empty cache of keys and values for one frame of every target, to be filled from its first token on."""
-        ...
 
     def __call__(self, ids_BKn: Tensor, part: slice, causal: bool = False, cache: Any = None) -> Tensor:
         """Logits (B, K, n, V) of the tokens at these places, the frame's first n or those behind the cached ones.
 
         A token attends to all given tokens or, if `causal`, to those at its own place and before.
         """
-        ...
 
 
 def uniform(noise_BKCHW: Tensor, stream: int) -> Tensor:

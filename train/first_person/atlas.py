@@ -106,9 +106,9 @@ def chosen(disparity_Khw: Tensor, poses_K3: Tensor, views_V3: Tensor, geometry: 
     nothing = disparity_Khw.new_zeros(len(poses_K3), 3, 1, 1, dtype=torch.uint8)
     every = Atlas(nothing, disparity_Khw, poses_K3, poses_K3.new_zeros(0, 4))
     memory = EpisodicMemory.start(1, WAYS, (3, 1, 1), tuple(disparity_Khw.shape[1:]), "cpu")
-    places = Places(config.place, config.headings)
+    places = Places(config.place, config.headings, focal=geometry.focal, atlas=every)
     now = torch.zeros(1, dtype=torch.long)
-    parts = [memory.shown(places, view[None], now, geometry.focal, 0, every, COMPARED) for view in views_V3]
+    parts = [memory.shown(places, view[None], now, 0, COMPARED) for view in views_V3]
     among, shown = (torch.cat([part[i] for part in parts]) for i in (0, 2))
     own = memory.times.numel()  # none of which there is
     return most_shown(among.numpy() - own, shown.half().numpy(), count)

@@ -37,12 +37,13 @@ class Banner(Callback):
             return
         averaged = any(isinstance(callback, EMA) for callback in trainer.callbacks)  # type: ignore[attr-defined]
         trainable, held = parameter_bytes(pl_module, averaged)
+        network: Any = getattr(pl_module, "dynamics", None)
         rows = {
             "device": describe(pl_module.device) + (f" x {trainer.world_size}" if trainer.world_size > 1 else ""),
             "dtype": str(trainer.precision),
             "attention": attention_backend(pl_module.device),
             "parameters": f"{trainable / 1e6:.2f} M trained",
-            **({"tokens": f"{pl_module.dynamics.config.tokens} a frame"} if hasattr(pl_module, "dynamics") else {}),
+            **({} if network is None else {"tokens": f"{network.config.tokens} a frame"}),
             "memory": f"{held / 2**30:.2f} GiB for weights and optimiser, activations apart",
             "data": f"seed {trainer.datamodule.seed}, from item {trainer.datamodule.cursor}",  # type: ignore[attr-defined]
         }

@@ -213,11 +213,11 @@ class DistillModule(DynamicsModule):
         start = torch.randn_like(latents[:, targets])
         # Student and teacher must read the same noised past, so it is noised here, once.
         noised = context + noise[:, None, None, None, None] * torch.randn_like(context)
-        reading = self.dynamics.read(noised, actions, targets, noise, latents, views)
+        reading = self.dynamics(noised, actions, targets, noise, latents, views)
         goals = reading.goals
         outcome = outcome_loss(self.dynamics.context.outcomes(reading.tokens), batch)
         with torch.no_grad():
-            teach = self.teacher.read(noised, actions, targets, noise, latents, views).predict
+            teach = self.teacher(noised, actions, targets, noise, latents, views).predict
         if self.progressive:
             halved = progressive_loss(goals, reading.predict, teach, self.flow, self.steps)
             loss = halved + self.outcome * outcome

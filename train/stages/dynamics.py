@@ -163,7 +163,8 @@ class DynamicsModule(StageModule):
         if views is not None and self.config.warp and not own:  # a generated frame is not as clean as a recorded one
             picture = slice(-self.config.channels - COVER, -COVER)
             views[:, :, picture] += noise[:, None, None, None, None] * torch.randn_like(views[:, :, picture])
-        reading = self.dynamics(context, actions, targets, noise, latents, views)
+        noised = context + noise[:, None, None, None, None] * torch.randn_like(context)
+        reading = self.dynamics(noised, actions, targets, noise, latents, views)
         errors, predicted = self.objective_loss(reading)
         loss = errors.mean()
         self.log(self.objective.kind, loss.detach(), prog_bar=True)

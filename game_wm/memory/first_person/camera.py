@@ -107,13 +107,9 @@ def fine(disparity_Bhw: Tensor, height: int, width: int) -> Tensor:
     return torch.where(smooth > 0, F.interpolate(d, size=(height, width), mode="bilinear"), near)[:, 0]
 
 
-def draw(each: Sequence[Sources], focal: Tensor | float) -> list[tuple[Tensor, Tensor]]:
-    """Views (B, C, H, W) in [-1, 1] from their sources, and where they are drawn (B, H, W): several at once."""
-    return [(picture, drawn) for picture, drawn, _ in draw_deep(each, focal)]
-
-
-def draw_deep(each: Sequence[Sources], focal: Tensor | float) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """The same with disparities (B, H, W).
+def draw(each: Sequence[Sources], focal: Tensor | float) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Views (B, C, H, W) in [-1, 1] from their sources, where they are drawn (B, H, W), and their disparities
+    (B, H, W): several at once.
 
     Of the sources that show a surface, the one that saw it as finely as the view does prevails. Where nothing is known
     the picture holds what surrounds it.
@@ -159,13 +155,13 @@ def draw_deep(each: Sequence[Sources], focal: Tensor | float) -> list[tuple[Tens
 
 
 def draw_pair(recalled: Sources | None, recent: Sources | None, focal: Tensor | float) -> list[tuple[Tensor, Tensor]]:
-    """The views that memory and the last frames give, as `draw` does; either may be missing.
+    """The views that memory and the last frames give, without disparities; either may be missing.
 
     Where the last frames see something else behind a remembered surface, that surface is gone (a gem that was taken,
     somebody who stood there) and must not come back out of an old picture. A player who stands still sees no further
     than before, so nothing is taken away then.
     """
-    drawn = draw_deep([sources for sources in (recalled, recent) if sources is not None], focal)
+    drawn = draw([sources for sources in (recalled, recent) if sources is not None], focal)
     if recalled is None or recent is None:
         return [drawn[0][:2]]
     moved = recent.poses[:, 0].abs().amax(1) > STANDS
@@ -192,20 +188,14 @@ def surround(picture_BCHW: Tensor, known_BHW: Tensor) -> Tensor:
     return filled
 
 
-def align(
-    picture_BCHW: Tensor,
-    disparity_Bhw: Tensor,
-    pictures_BRCHW: Tensor,
-    disparity_BRhw: Tensor,
-    sources_BR3: Tensor,
-    there_BR: Tensor,
-    focal: Tensor | float,
-) -> Tensor:
-    """How far ahead and aside (B, 2) of its assumed pose a picture was taken, judged by its sources.
+def align(picture_BCHW: Tensor, disparity_Bhw: Tensor, sources: Sources, focal: Tensor | float) -> Tensor:
+    """How far ahead and aside (B, 2) of its assumed pose a picture was taken, judged by its sources, whose pictures are
+    in its own range here.
 
     Half of one damped Gauss-Newton step on the difference between the picture and what the sources give for it, at the
     disparities' resolution. It corrects the drift of dead reckoning.
     """
+    pictures_BRCHW, disparity_BRhw, sources_BR3, there_BR, *_ = sources
     batch, count, _, h, w = *pictures_BRCHW.shape[:3], *disparity_Bhw.shape[-2:]
     now = F.interpolate(picture_BCHW, size=(h, w), mode="area")
     then = F.interpolate(pictures_BRCHW.flatten(0, 1), size=(h, w), mode="area")

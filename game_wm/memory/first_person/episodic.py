@@ -14,14 +14,14 @@ view, R frames recalled, T poses of the trail.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from game_wm.memory.first_person.atlas import Atlas
-from game_wm.memory.first_person.camera import FARTHEST_DEPTH, align, visibility
+from game_wm.memory.first_person.camera import FARTHEST_DEPTH, Sources, align, visibility
 from game_wm.memory.first_person.obstacles import horizon, seen_from, turned
 from game_wm.memory.first_person.pose import move, relative, seen_in
 from game_wm.memory.first_person.trail import NOWHERE, predict_step
@@ -41,11 +41,14 @@ CORRECTED_BY = 2  # recalled frames that a position is corrected by
 @dataclass(frozen=True)
 class Places:
     """How poses are divided: `side` of a square in the pose's own units, `headings` to a full turn. With `unbounded`
-    every frame is kept instead: to compare with, not to play with."""
+    every frame is kept instead: to compare with, not to play with. `focal` is the camera's, `atlas` what is known
+    before play."""
 
     side: float
     headings: int
     unbounded: bool = False
+    focal: Tensor | float = 1.0
+    atlas: Atlas | None = None
 
     def key(self, pose: Tensor) -> Tensor:
         """One int64 (...,) for the place of each pose (..., 3)."""
@@ -151,7 +154,6 @@ class EpisodicMemory:
         pictures_B3HW: Tensor,
         disparity_Bhw: Tensor,
         times_B: Tensor,
-        focal: Tensor,
         sure: bool = False,
         blocked_B2: Tensor | None = None,
     ) -> None:
@@ -159,27 +161,20 @@ class EpisodicMemory:
         the frames recalled there. (In a dream they are not: its frames were drawn from where the players are.)"""
         self.pose = move(self.pose, step_B3)
         if not sure:
-            which, _, there = self.choose(places, self.pose, times_B, CORRECTED_BY, focal)
+            which, _, there = self.choose(replace(places, atlas=None), self.pose, times_B, CORRECTED_BY)
             # A player who has not moved has not drifted either.
             most = step_B3[:, :2].norm(dim=1, keepdim=True) * CORRECTED
             if (there & (most > 0)).any():
                 pictures, disparity = self.frames(which)
-                sources = self.seen_from(places, self.pose, which)
                 then, now = pictures.float() / 127.5 - 1, pictures_B3HW.float() / 127.5 - 1
-                off = align(now, disparity_Bhw, then, disparity, sources, there, focal) * places.side
+                sources = Sources(then, disparity, self.seen_from(places, self.pose, which), there)
+                off = align(now, disparity_Bhw, sources, places.focal) * places.side
                 off = off * (most / off.norm(dim=1, keepdim=True).clamp_min(1e-9)).clamp_max(1)
                 self.pose = move(self.pose, F.pad(off, (0, 1)))
         self.write(places, pictures_B3HW, disparity_Bhw, self.pose, times_B, blocked_B2)
 
     def choose(
-        self,
-        places: Places,
-        pose_B3: Tensor,
-        now_B: Tensor,
-        views: int,
-        focal: Tensor | float,
-        young: Tensor | int = YOUNG,
-        atlas: Atlas | None = None,
+        self, places: Places, pose_B3: Tensor, now_B: Tensor, views: int, young: Tensor | int = YOUNG
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The frames for a view from `pose` at time `now`, none of the last `young` ones (B,): each is the one that
         adds most to what those before it show.
@@ -187,7 +182,7 @@ class EpisodicMemory:
         Returns which (B, R) of the S * F, R = `views`, their poses as seen from `pose` (B, R, 3), in sides of a place
         and radians, and whether there is one (B, R).
         """
-        among, away, shown = self.shown(places, pose_B3, now_B, focal, young, atlas)
+        among, away, shown = self.shown(places, pose_B3, now_B, young)
         best, chosen = torch.zeros_like(shown[:, :1]), []
         for _ in range(views):
             gain, each = (shown - best).clamp_min(0).sum(-1).max(1)
@@ -197,28 +192,21 @@ class EpisodicMemory:
         return among.gather(1, each), away.gather(1, each[..., None].expand(-1, -1, 3)), there
 
     def shown(
-        self,
-        places: Places,
-        pose_B3: Tensor,
-        now_B: Tensor,
-        focal: Tensor | float,
-        young: Tensor | int = YOUNG,
-        atlas: Atlas | None = None,
-        near: int = COMPARED,
+        self, places: Places, pose_B3: Tensor, now_B: Tensor, young: Tensor | int = YOUNG, near: int = COMPARED
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The `near` frames nearest to `pose` (B, K), their poses as seen from there (B, K, 3), and how well each shows
         what is visible in every direction (B, K, D), 0 to 1."""
-        away = seen_in(pose_B3[:, None], self._poses(atlas), places.side)
-        age = now_B[:, None] - self._times(atlas)
+        away = seen_in(pose_B3[:, None], self._poses(places.atlas), places.side)
+        age = now_B[:, None] - self._times(places.atlas)
         cost = away[..., :2].norm(dim=-1)
         young = young[:, None] if isinstance(young, Tensor) else young
-        usable = self._there(atlas) & (age > young) & (cost < FARTHEST_DEPTH)
+        usable = self._there(places.atlas) & (age > young) & (cost < FARTHEST_DEPTH)
         cost = (cost + away[..., 2].abs()).masked_fill(~usable, math.inf)
         cost, among = cost.topk(min(near, cost.shape[1]), largest=False)
         away, age = away.gather(1, among[..., None].expand(-1, -1, 3)), age.gather(1, among)
         height = self.disparity.shape[-2]
-        rows = self._gather("disparity", among, atlas)[:, :, (height - 1) // 2 : height // 2 + 1]
-        shown = visibility(rows.float().mean(-2), away, cost < math.inf, focal)
+        rows = self._gather("disparity", among, places.atlas)[:, :, (height - 1) // 2 : height // 2 + 1]
+        shown = visibility(rows.float().mean(-2), away, cost < math.inf, places.focal)
         return among, away, shown * torch.where(age > FRESH, 1, FRESH_WEIGHT)[..., None]
 
     def _poses(self, atlas: Atlas | None) -> Tensor:
@@ -251,24 +239,24 @@ class EpisodicMemory:
         poses = self.poses.flatten(1, 2).gather(1, which_BR[..., None].expand(-1, -1, 3))
         return seen_in(pose_B3[:, None], poses, places.side)
 
-    def surfaces(self, places: Places, focal: Tensor | float, atlas: Atlas | None = None) -> tuple[Tensor, Tensor]:
+    def surfaces(self, places: Places) -> tuple[Tensor, Tensor]:
         """Points (B, N, 2) that the nearest frames show around the player, as the player stands, in sides of a place,
         and their weights (B, N)."""
-        away = seen_in(self.pose[:, None], self._poses(atlas), places.side)
-        distance = away[..., :2].norm(dim=-1).masked_fill(~self._there(atlas), math.inf)
+        away = seen_in(self.pose[:, None], self._poses(places.atlas), places.side)
+        distance = away[..., :2].norm(dim=-1).masked_fill(~self._there(places.atlas), math.inf)
         distance, nearest = distance.topk(min(AROUND, distance.shape[1]), largest=False)
-        disparity = self._gather("disparity", nearest, atlas)
-        points, weights = horizon(disparity.flatten(0, 1), focal)
+        disparity = self._gather("disparity", nearest, places.atlas)
+        points, weights = horizon(disparity.flatten(0, 1), places.focal)
         points = seen_from(points.unflatten(0, nearest.shape), away.gather(1, nearest[..., None].expand(-1, -1, 3)))
         weights = weights.unflatten(0, nearest.shape) * (distance < math.inf)[..., None]
         return points.flatten(1, 2), weights.flatten(1)
 
-    def stops(self, places: Places, atlas: Atlas | None = None) -> tuple[Tensor, Tensor]:
+    def stops(self, places: Places) -> tuple[Tensor, Tensor]:
         """Where steps of the trail ended and their blocked motion (B, T, 2 each), as the player stands, in sides of a
         place; behind them those of the atlas."""
         known = self.trail
-        if atlas is not None:
-            ends, blocked = atlas.stops.split(2, 1)
+        if places.atlas is not None:
+            ends, blocked = places.atlas.stops.split(2, 1)
             known = torch.cat((known, torch.cat((F.pad(ends, (0, 1)), blocked), 1).expand(len(known), -1, -1)), 1)
         away, blocked = relative(self.pose[:, None], known[..., :3])[..., :2], known[..., 3:]
         return away / places.side, turned(blocked, self.pose[:, None, 2]) / places.side

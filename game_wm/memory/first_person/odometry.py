@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from game_wm.memory.first_person.camera import align, project
+from game_wm.memory.first_person.camera import Sources, align, project
 from game_wm.memory.first_person.geometry import Geometry
 from game_wm.memory.first_person.pose import move, seen_in
 
@@ -73,8 +73,8 @@ def _better(geometry: Geometry, now: Tensor, near: Tensor, then: Tensor, near_th
     """Steps after one Gauss-Newton step."""
     place = geometry.config.place
     there = torch.ones(len(now), 1, dtype=torch.bool, device=now.device)
-    sources = then[:, None], near_then[:, None], _seen(geometry, steps)[:, None], there
-    off = 2 * align(now, near, *sources, geometry.focal)  # which goes half of the way
+    sources = Sources(then[:, None], near_then[:, None], _seen(geometry, steps)[:, None], there)
+    off = 2 * align(now, near, sources, geometry.focal)  # which goes half of the way
     return move(steps, F.pad(off * place, (0, 1)))
 
 

@@ -75,7 +75,6 @@ class FirstPersonMemory(Memory):
         self.config = config = geometry.config
         self.trails = recall and config.trail > 0
         self.grows, self.reaches_back = config.unbounded, recall
-        self.places = Places(config.place, config.headings, config.unbounded)
 
     @classmethod
     def build(cls, config: MemoryConfig, dynamics: DynamicsConfig) -> FirstPersonMemory:
@@ -90,6 +89,11 @@ class FirstPersonMemory(Memory):
     @property
     def atlas(self) -> Atlas | None:
         return self.geometry.atlas if self.informed else None
+
+    @property
+    def places(self) -> Places:
+        config, geometry = self.config, self.geometry
+        return Places(config.place, config.headings, config.unbounded, geometry.focal, self.atlas)
 
     @property
     def obstacles(self) -> Obstacles | None:
@@ -138,7 +142,7 @@ class FirstPersonMemory(Memory):
         """Keep frame t of a recording, whose step is `sure` where it was recorded."""
         at = torch.full((len(frames.there),), t, device=frames.there.device)
         shown = frames.pictures[:, t], frames.disparity[:, t]
-        episodic.arrive(self.places, frames.steps[:, t], *shown, at, self.geometry.focal, sure, blocked_B2)
+        episodic.arrive(self.places, frames.steps[:, t], *shown, at, sure, blocked_B2)
 
     # --- a frame ---
 
@@ -166,9 +170,8 @@ class FirstPersonMemory(Memory):
         if not self.trails:
             return step_B3, self._sure(step_B3)
         if self.obstacles is not None and blocked_B22 is not None:
-            surfaces = episodic.surfaces(self.places, self.geometry.focal, self.atlas)
-            stops = episodic.stops(self.places, self.atlas)
-            left = self.obstacles.hindered(free_B3, blocked_B22, surfaces, stops, self.places.side)
+            around = episodic.surfaces(self.places), episodic.stops(self.places)
+            left = self.obstacles.hindered(free_B3, blocked_B22, *around, self.places.side)
             step_B3 = free_B3 = steady(self.geometry, left)
         step, sure = episodic.predict_step(self.places, step_B3, free_B3)
         return step, sure | self._sure(step)
@@ -180,8 +183,7 @@ class FirstPersonMemory(Memory):
         self, episodic: EpisodicMemory, motion_B3: Tensor, now_B: Tensor, young: Tensor | int = YOUNG
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The stored frames that show the view after this step, at time `now`: see `EpisodicMemory.choose`."""
-        pose, config = move(episodic.pose, motion_B3), self.geometry.config
-        return episodic.choose(self.places, pose, now_B, config.views, self.geometry.focal, young, self.atlas)
+        return episodic.choose(self.places, move(episodic.pose, motion_B3), now_B, self.config.views, young)
 
     def views(self, state: FirstPersonState, step: FirstPersonStep, tokenizer: Tokenizer) -> Tensor | None:
         recalled, recent = self._recalled(state, step), self._recent(state, step)
