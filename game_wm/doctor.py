@@ -52,6 +52,10 @@ class Finding:
     remedy: str = ""
 
 
+def judged(about: str, well: bool, found: str, remedy: str) -> Finding:
+    return Finding(about, "good" if well else "poor", found, "" if well else remedy)
+
+
 def python() -> Iterator[Finding]:
     """The interpreter and the packages that are known to go wrong."""
     yield Finding("python", "good", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
@@ -83,28 +87,18 @@ def processor() -> Iterator[Finding]:
     cores = system.cores()
     threads, level = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
     found = f"PyTorch {torch.__version__}, {threads} of {cores} cores, {level}"
-    if threads < cores and "OMP_NUM_THREADS" in os.environ:
-        yield Finding(
-            "processor", "poor", found, "unset OMP_NUM_THREADS, or name more with python -m game_wm play --threads"
-        )
-    else:
-        yield Finding("processor", "good", found)
-    if precision.supported("cpu"):
-        yield Finding("precision", "good", "bfloat16 is arithmetic of the processor's own, and is used")
-    else:
-        found = "no bfloat16 in the processor: models play in 32 bits, somewhat slower"
-        yield Finding(
-            "precision",
-            "poor",
-            found,
-            "nothing need be done; where it is too slow: python -m game_wm play --quality fast",
-        )
-    if shutil.which(os.environ.get("CXX", "g++")):
-        yield Finding("compiler", "good", "a C++ compiler: python -m game_wm play --quality fast can be used")
-    else:
-        yield Finding(
-            "compiler", "poor", "no C++ compiler, which python -m game_wm play --quality fast needs", "apt install g++"
-        )
+    held_back = threads < cores and "OMP_NUM_THREADS" in os.environ
+    yield judged("processor", not held_back, found, f"unset OMP_NUM_THREADS, or name more with {PLAY} --threads")
+    has, lacks = "bfloat16 is arithmetic of the processor's own, and is used", "no bfloat16 in the processor"
+    lacks, native = f"{lacks}: models play in 32 bits, somewhat slower", precision.supported("cpu")
+    remedy = f"nothing need be done; where it is too slow: {PLAY} --quality fast"
+    yield judged("precision", native, has if native else lacks, remedy)
+    has, lacks = (
+        f"a C++ compiler: {PLAY} --quality fast can be used",
+        f"no C++ compiler, which {PLAY} --quality fast needs",
+    )
+    there = shutil.which(os.environ.get("CXX", "g++")) is not None
+    yield judged("compiler", there, has if there else lacks, "apt install g++")
 
 
 def graphics_card() -> Iterator[Finding]:
@@ -177,11 +171,9 @@ def compiled_play() -> Iterator[Finding]:
         wrong = f"compiled code cannot be made, or not run {where}: {wrong}"
     elif len(there) > 1:
         wrong = f"{' and '.join(there)} meet in the process of the window, which may crash"
-    if wrong:
-        yield Finding("compiled play", "poor", wrong, "python -m game_wm play --quality balanced")
-        return
     llvm = f"{there[0]} alone" if there else "none"
-    yield Finding("compiled play", "good", f"compiled code is made, and runs {where}; LLVM in that process: {llvm}")
+    well = f"compiled code is made, and runs {where}; LLVM in that process: {llvm}"
+    yield judged("compiled play", not wrong, wrong or well, f"{PLAY} --quality balanced")
 
 
 def ask(call: str) -> tuple[dict[str, Any], str]:
@@ -246,7 +238,7 @@ def room(folder: Path = Path()) -> Iterator[Finding]:
         yield Finding("memory", state, f"{free:.1f} GiB free", "" if state == "good" else remedy)
     free = shutil.disk_usage(folder).free / 2**30
     remedy = f"make room, or train with --runs on another disk: {DISK} GiB hold a recording and a run"
-    yield Finding("disk", "good" if free > DISK else "poor", f"{free:.0f} GiB free", "" if free > DISK else remedy)
+    yield judged("disk", free > DISK, f"{free:.0f} GiB free", remedy)
 
 
 def checkpoints(folder: Path, frames: int = FRAMES) -> Iterator[Finding]:
@@ -266,7 +258,7 @@ def checkpoints(folder: Path, frames: int = FRAMES) -> Iterator[Finding]:
         rate, late = cost["fps_median"], cost["p95_ms"]
         found = f"{rate:.0f} frames/s, 95 % of them within {late:.0f} ms; the game runs at {wanted:g}"
         remedy = f"python -m game_wm play --quality fast, or slower: --fps {max(1, int(rate))}"
-        yield Finding(path.name, "good" if rate >= wanted else "poor", found, "" if rate >= wanted else remedy)
+        yield judged(path.name, rate >= wanted, found, remedy)
 
 
 def parser() -> Parser:

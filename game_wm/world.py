@@ -108,7 +108,9 @@ class WorldModel(nn.Module):
         self.tokenizer = Tokenizer(config.tokenizer)
         self.dynamics = Dynamics(config.dynamics)
         self.memory = make_memory(config.memory, config.dynamics)
-        self.steps = config.steps
+        self.steps, self.window = config.steps, config.dynamics.window  # frames of working memory
+        self.height, self.width = config.tokenizer.height, config.tokenizer.width
+        self.latent_shape = config.dynamics.channels, config.dynamics.height, config.dynamics.width
         self.low_precision = False  # see `acceleration/precision.py`
         self.quantised = False  # see `acceleration/quantisation.py`
         self.compiling: Thread | None = None  # see `acceleration/compilation.py`
@@ -122,23 +124,6 @@ class WorldModel(nn.Module):
         """What the networks run under."""
         device = next(self.parameters()).device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.low_precision)
-
-    @property
-    def height(self) -> int:
-        return self.config.tokenizer.height
-
-    @property
-    def width(self) -> int:
-        return self.config.tokenizer.width
-
-    @property
-    def window(self) -> int:
-        return self.config.dynamics.window
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        d = self.config.dynamics
-        return d.channels, d.height, d.width
 
     @torch.inference_mode()
     def encode(self, frames_BHWC: Tensor, before_BHWC: Tensor | None = None) -> Tensor:

@@ -56,20 +56,16 @@ def compile(model: WorldModel, players: int = 1, tell: Callable[[str], None] = s
     `tell` is called with a sentence then, or with the reason why there is no compiled code: no C++ compiler, a full
     disk, a memory that grows, code that cannot be made.
     """
-    if shutil.which(os.environ.get("CXX", "g++")) is None:
-        tell("playing uncompiled: there is no C++ compiler; install g++ (apt install g++) or name another one in CXX")
-        return model
-    if model.memory.grows:
-        tell("playing uncompiled: compiled code is for memories that do not grow (memory.unbounded)")
-        return model
-    if model.config.dynamics.trunk != "unet":
-        tell("playing uncompiled: compiled code is for models with a U-Net, not for those of tokens")
-        return model
-    if model.config.objective.kind == "cascade":
-        tell("playing uncompiled: compiled code is for one grid, and a cascade has two")
-        return model
-    if model.parts != model.own_parts():
-        tell("playing uncompiled: another acceleration has replaced parts of a frame, as step caching does")
+    missing = shutil.which(os.environ.get("CXX", "g++")) is None
+    hindrances = {
+        "there is no C++ compiler; install g++ (apt install g++) or name another one in CXX": missing,
+        "compiled code is for memories that do not grow (memory.unbounded)": model.memory.grows,
+        "compiled code is for models with a U-Net, not for those of tokens": model.config.dynamics.trunk != "unet",
+        "compiled code is for one grid, and a cascade has two": model.config.objective.kind == "cascade",
+        "another acceleration has replaced parts of a frame, as step caching does": model.parts != model.own_parts(),
+    }
+    if why := next((reason for reason, hinders in hindrances.items() if hinders), None):
+        tell(f"playing uncompiled: {why}")
         return model
     copy = io.BytesIO()
     torch.save(model, copy)  # now: the model may change before the thread reads it

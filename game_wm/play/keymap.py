@@ -29,6 +29,7 @@ from data_collect.places import resolve as resolve
 from data_collect.schema import ActionSchema
 
 ARROWS = ("up", "down", "left", "right")
+PLACES = {"restart": 0, "next": 1, "previous": -1}  # command -> places on
 CTRL = "ctrl+"
 CTRL_KEYS = {"left ctrl", "right ctrl"}
 

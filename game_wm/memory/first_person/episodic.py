@@ -196,11 +196,11 @@ class EpisodicMemory:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The `near` frames nearest to `pose` (B, K), their poses as seen from there (B, K, 3), and how well each shows
         what is visible in every direction (B, K, D), 0 to 1."""
-        away = seen_in(pose_B3[:, None], self._poses(places.atlas), places.side)
-        age = now_B[:, None] - self._times(places.atlas)
+        poses, times, there = self._all(places.atlas)
+        away, age = seen_in(pose_B3[:, None], poses, places.side), now_B[:, None] - times
         cost = away[..., :2].norm(dim=-1)
         young = young[:, None] if isinstance(young, Tensor) else young
-        usable = self._there(places.atlas) & (age > young) & (cost < FARTHEST_DEPTH)
+        usable = there & (age > young) & (cost < FARTHEST_DEPTH)
         cost = (cost + away[..., 2].abs()).masked_fill(~usable, math.inf)
         cost, among = cost.topk(min(near, cost.shape[1]), largest=False)
         away, age = away.gather(1, among[..., None].expand(-1, -1, 3)), age.gather(1, among)
@@ -209,19 +209,14 @@ class EpisodicMemory:
         shown = visibility(rows.float().mean(-2), away, cost < math.inf, places.focal)
         return among, away, shown * torch.where(age > FRESH, 1, FRESH_WEIGHT)[..., None]
 
-    def _poses(self, atlas: Atlas | None) -> Tensor:
-        """Of all frames, the atlas' behind its own (B, S * F + N, 3)."""
-        poses = self.poses.flatten(1, 2)
-        return poses if atlas is None else torch.cat((poses, atlas.poses.expand(len(poses), -1, -1)), 1)
-
-    def _times(self, atlas: Atlas | None) -> Tensor:
-        """The same of their times; the atlas' are older than any."""
-        times = self.times.flatten(1)
-        return times if atlas is None else F.pad(times, (0, len(atlas.poses)), value=-NEVER)
-
-    def _there(self, atlas: Atlas | None) -> Tensor:
-        there = (self.keys >= 0).repeat_interleave(2, 1)
-        return there if atlas is None else F.pad(there, (0, len(atlas.poses)), value=True)
+    def _all(self, atlas: Atlas | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Poses of all frames (B, S * F + N, 3), the atlas' behind its own, their times, the atlas' older than any, and
+        whether there is such a frame."""
+        poses, times, there = self.poses.flatten(1, 2), self.times.flatten(1), (self.keys >= 0).repeat_interleave(2, 1)
+        if atlas is None:
+            return poses, times, there
+        more, poses = (0, len(atlas.poses)), torch.cat((poses, atlas.poses.expand(len(poses), -1, -1)), 1)
+        return poses, F.pad(times, more, value=-NEVER), F.pad(there, more, value=True)
 
     def _gather(self, name: str, which_BR: Tensor, atlas: Atlas | None) -> Tensor:
         """Pictures or disparities of these frames (B, R, ...)."""
@@ -242,8 +237,9 @@ class EpisodicMemory:
     def surfaces(self, places: Places) -> tuple[Tensor, Tensor]:
         """Points (B, N, 2) that the nearest frames show around the player, as the player stands, in sides of a place,
         and their weights (B, N)."""
-        away = seen_in(self.pose[:, None], self._poses(places.atlas), places.side)
-        distance = away[..., :2].norm(dim=-1).masked_fill(~self._there(places.atlas), math.inf)
+        poses, _, there = self._all(places.atlas)
+        away = seen_in(self.pose[:, None], poses, places.side)
+        distance = away[..., :2].norm(dim=-1).masked_fill(~there, math.inf)
         distance, nearest = distance.topk(min(AROUND, distance.shape[1]), largest=False)
         disparity = self._gather("disparity", nearest, places.atlas)
         points, weights = horizon(disparity.flatten(0, 1), places.focal)
@@ -263,7 +259,7 @@ class EpisodicMemory:
 
     def ages(self, which_BR: Tensor, now_B: Tensor, atlas: Atlas | None = None) -> Tensor:
         """How many frames ago (B, R) what `choose` named was seen; `NEVER` and more for what the atlas shows."""
-        return now_B[:, None] - self._times(atlas).gather(1, which_BR)
+        return now_B[:, None] - self._all(atlas)[1].gather(1, which_BR)
 
     def frames(self, which_BR: Tensor, atlas: Atlas | None = None) -> tuple[Tensor, Tensor]:
         """Pictures uint8 (B, R, 3, H, W) and disparities (B, R, h, w) of what `choose` named."""

@@ -18,6 +18,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from game_wm.play.controls import Keyboard
+from game_wm.play.keymap import PLACES
 from game_wm.play.web.dreams import BACK, Begin, Shown, Wish
 from game_wm.play.web.limits import Bucket
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 MOST_UNSEEN = 2  # pictures on their way to a page at most
 CHANGES = 1.0, 4.0  # a second, and at once
-PLACES = {"restart": 0, "next": 1, "previous": -1}  # command -> places on
 
 
 class Player:

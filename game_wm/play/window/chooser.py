@@ -96,11 +96,9 @@ class Chooser:
 
     def __init__(self, entries: list[Entry], current: Path | None) -> None:
         self.entries = entries
-        here = [
-            i for i, entry in enumerate(entries) if current is not None and entry.path.resolve() == current.resolve()
-        ]
-        self.chosen = here[0] if here else 0
-        self.current = entries[here[0]].path if here else None
+        paths = [entry.path.resolve() for entry in entries]
+        here = paths.index(current.resolve()) if current is not None and current.resolve() in paths else None
+        self.chosen, self.current = here or 0, None if here is None else entries[here].path
         self._columns = 1
         self.tiles: list[pygame.Rect] = []
 

@@ -1,4 +1,4 @@
-"""What the window does when a key asks for it: one method for every command of `keymap.py`, by its name.
+"""What the window does when a key asks for it: a method for a command of `keymap.py` that does more than switch.
 
     commands = Commands(window)
     commands.obey("pause")
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from game_wm.play.session import Session
     from game_wm.play.window.window import Window
 
+SWITCHES = ("hud", "latents", "graph")  # what the window shows or not
 HINT = 4.0  # seconds that words are shown at least
 
 
@@ -48,7 +49,13 @@ class Commands:
     def obey(self, command: str) -> None:
         """Do what a command of `keymap.py` says; an error is shown."""
         try:
-            getattr(self, command)()
+            if command in keymap.PLACES:
+                self.session.scene.restart(keymap.PLACES[command])
+                self.window.draw()
+            elif command in SWITCHES:
+                setattr(self.window, command, not getattr(self.window, command))
+            else:
+                getattr(self, command)()
         except UserError as error:
             self.window.fail(error)
         except OSError as error:
@@ -57,11 +64,8 @@ class Commands:
     def begin(self) -> str:
         """Another session is played; the words that offer the dream that was left last."""
         self._marks = folder.Marks()
-        if (
-            self.saved is None
-            and not self.session.dream.moment.frames
-            and (left := folder.newest(self.session.checkpoint))
-        ):
+        fresh = self.saved is None and not self.session.dream.moment.frames
+        if fresh and (left := folder.newest(self.session.checkpoint)):
             self.saved = left
             return f"; {self.key('back')} goes on where you left"
         return ""
@@ -80,12 +84,8 @@ class Commands:
             self.leave()
         else:
             self.asked_until = now + HINT
-            kept = (
-                ""
-                if self._keeper.needless(self.session)
-                else f"; the dream is kept, {self.key('back')} goes on with it"
-            )
-            self.window.say(f"{self.key('quit')} again leaves{kept}{kept and ' next time'}")
+            kept = f"; the dream is kept, {self.key('back')} goes on with it next time"
+            self.window.say(f"{self.key('quit')} again leaves{'' if self._keeper.needless(self.session) else kept}")
 
     def leave(self) -> None:
         """Close the window once the dream is kept; where it cannot be, say so, and close it at the next request."""
@@ -120,18 +120,6 @@ class Commands:
     def rewind(self) -> None:
         self.window.keys.rewinding = True
         self.window.resume_at = 0.0
-
-    def restart(self) -> None:
-        self.session.scene.restart()
-        self.window.draw()
-
-    def next(self) -> None:
-        self.session.scene.restart(1)
-        self.window.draw()
-
-    def previous(self) -> None:
-        self.session.scene.restart(-1)
-        self.window.draw()
 
     def save(self) -> None:
         path = folder.new_file(self.window.name, saved.SUFFIX)
@@ -176,9 +164,6 @@ class Commands:
         self.window.help = self.window.help_page < len(self.window.help_pages())
         self.window.interrupt()
 
-    def hud(self) -> None:
-        self.window.hud = not self.window.hud
-
     def switch(self) -> None:
         self._show("dream" if self.session.scene.view == "real" else "real")
 
@@ -209,12 +194,6 @@ class Commands:
             self.session.scene.inspect = False
             self.window.say(f"{self.window.name} has no episodic memory")
         self.window.draw()
-
-    def latents(self) -> None:
-        self.window.latents = not self.window.latents
-
-    def graph(self) -> None:
-        self.window.graph = not self.window.graph
 
     def full_screen(self) -> None:
         self.window.surface, self.windowed = screen.full(self.window.surface, self.windowed)

@@ -63,9 +63,8 @@ def times(session: Session, s: int) -> pygame.Surface:
     wide, tall = round(s * 13), round(s * 5)
     taken = session.times.last(GRAPH_FRAMES) * 1e3
     room = 1e3 / (session.fps or session.schema.fps)
-    top = room * min(
-        2.0, max(1.25, float(taken.max(initial=0.0)) / room)
-    )  # what is later still stands out by its colour
+    # What is later still stands out by its colour.
+    top = room * min(2.0, max(1.25, float(taken.max(initial=0.0)) / room))
     sheet, at = _panel(f"ms a frame, of {room:.0f}", wide, tall, s)
     bar = wide / GRAPH_FRAMES
     for i, value in enumerate(taken):

@@ -48,14 +48,9 @@ def text(words: str, size: int, colour: tuple[int, int, int] = INK, bold: bool =
     return image
 
 
-def put(
-    target: pygame.Surface, image: pygame.Surface, at: tuple[float, float], anchor: str = "topleft", alpha: int = 255
-) -> pygame.Rect:
+def put(target: pygame.Surface, image: pygame.Surface, at: tuple[float, float], anchor: str = "topleft") -> pygame.Rect:
     """Blit `image` with its `anchor` (a `Rect` attribute) at a point, all of it where it is no larger than `target`."""
     where = image.get_rect(**{anchor: (round(at[0]), round(at[1]))}).clamp(target.get_rect())
-    if alpha < 255:
-        image = image.copy()
-        image.set_alpha(alpha)
     target.blit(image, where)
     return where
 
