@@ -13,11 +13,8 @@ from torch import Tensor
 
 def unsound(tensors: Mapping[str, Any]) -> list[str]:
     """Names of the tensors with a value that is not finite."""
-    return [
-        name
-        for name, value in tensors.items()
-        if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all())
-    ]
+    numbers = {k: v for k, v in tensors.items() if isinstance(v, Tensor) and v.is_floating_point()}
+    return [name for name, value in numbers.items() if not bool(value.isfinite().all())]
 
 
 def diverged(broken: list[str]) -> str:

@@ -84,11 +84,8 @@ def _read(kind: Any, values: dict[str, Tensor], prefix: str) -> Any:
     is missing."""
     if not any(name.startswith(prefix) for name in values):
         return None
-    parts = {
-        name: _read(inner, values, f"{prefix}{name}.") if inner else values[prefix + name]
-        for name, inner in _parts(kind).items()
-    }
-    return kind(**parts)
+    parts = [(prefix + name, inner) for name, inner in _parts(kind).items()]
+    return kind(*(_read(inner, values, f"{name}.") if inner else values[name] for name, inner in parts))
 
 
 @cache

@@ -60,13 +60,9 @@ class WorldConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> WorldConfig:
         """Inverse of `to_dict`, also after a round trip through JSON (lists become tuples)."""
-        return cls(
-            build(TokenizerConfig, values["tokenizer"]),
-            build(DynamicsConfig, values["dynamics"]),
-            make_objective(values["objective"]),
-            int(values["steps"]),
-            from_entries(values.get("memory")),
-        )
+        tokenizer, dynamics = build(TokenizerConfig, values["tokenizer"]), build(DynamicsConfig, values["dynamics"])
+        objective, memory = make_objective(values["objective"]), from_entries(values.get("memory"))
+        return cls(tokenizer, dynamics, objective, int(values["steps"]), memory)
 
 
 class Outcome(NamedTuple):
@@ -154,8 +150,7 @@ class WorldModel(nn.Module):
         if tuple(actions_BPA.shape) != expected or len(seeds) != batch:
             raise ValueError(f"a prompt of {prompt} frames needs actions of shape {expected} and {batch} seeds")
         parts = zip(*(x.flatten(0, 1).split(64) for x in (frames_BPHWC, earlier(frames_BPHWC))), strict=True)
-        latents = torch.cat([self.encode(*part) for part in parts])
-        latents = latents.unflatten(0, (batch, prompt))
+        latents = torch.cat([self.encode(*part) for part in parts]).unflatten(0, (batch, prompt))
         return self.start_latents(latents, actions_BPA, seeds, frames_BPHWC, poses_BP3)
 
     def begin(self, frames_PHWC: Tensor, actions_PA: Tensor, seed: int, poses_P3: Tensor | None = None) -> WorldState:
@@ -176,9 +171,8 @@ class WorldModel(nn.Module):
         """The same from latents (B, P, C, h, w). Memory stores `frames`; without them, what the latents decode to."""
         with self.autocast():
             dynamics = self.dynamics.start(latents_BPCHW, actions_BPA)
-            memory = self.memory.start(
-                Prompt(latents_BPCHW.float(), actions_BPA, frames_BPHWC, poses_BP3), self.tokenizer
-            )
+            prompt = Prompt(latents_BPCHW.float(), actions_BPA, frames_BPHWC, poses_BP3)
+            memory = self.memory.start(prompt, self.tokenizer)
         return WorldState(dynamics, seeds.to(latents_BPCHW.device).clone(), memory)
 
     # --- the parts of a frame, see `FrameParts` ---

@@ -89,12 +89,8 @@ def key(model: WorldModel, players: int) -> str:
     about = (torch.__version__, machine(model), torch.get_num_threads(), players, model.low_precision, model.config)
     digest = hashlib.sha256(repr(about).encode())
     product = Path(__file__).parents[1]
-    parts = [
-        path
-        for folder in ("acceleration", "memory", "model", "objectives")
-        for path in (product / folder).rglob("*.py")
-    ]
-    for path in sorted([product / "world.py", *parts]):
+    folders = [product / name for name in ("acceleration", "memory", "model", "objectives")]
+    for path in sorted([product / "world.py", *(path for folder in folders for path in folder.rglob("*.py"))]):
         digest.update(path.read_bytes())
     for name, value in model.state_dict().items():
         digest.update(name.encode())

@@ -29,12 +29,9 @@ class Level:
 
 
 QUALITY_LEVELS = {
-    level.name: level
-    for level in (
-        Level("fast", precision="auto", compiled=True),
-        Level("balanced", precision="auto", compiled=False),
-        Level("best", precision="32", compiled=False),
-    )
+    "fast": Level("fast", precision="auto", compiled=True),
+    "balanced": Level("balanced", precision="auto", compiled=False),
+    "best": Level("best", precision="32", compiled=False),
 }
 USUAL = "balanced"
 AUTO = "auto"

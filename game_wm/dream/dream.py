@@ -74,15 +74,8 @@ class Dream:
         about, schema, played = source.about, checkpoint.schema, len(source.actions)
         raw = source.actions[-1] if played else schema.raw(schema.noop())
         moment = Moment(source.picture, raw, about.score, played, float(about.ended))
-        dream = cls(
-            checkpoint,
-            source.prompt,
-            source.state.clone(),
-            seed=about.seed,
-            context=about.context,
-            moment=moment,
-            **options,
-        )
+        begun = {"seed": about.seed, "context": about.context, "moment": moment}
+        dream = cls(checkpoint, source.prompt, source.state.clone(), **begun, **options)
         dream.log.add(source.actions)
         dream.calls[:] = source.steps.tobytes()
         dream._ran = [about.executable] if played else []
@@ -112,14 +105,8 @@ class Dream:
     def record(self, raw: np.ndarray, outcome: Outcome, steps: int) -> None:
         """The state has made a step of this outcome, which has no batch axis: it becomes the moment."""
         before, reward = self.moment, float(outcome.rewards)
-        self.moment = Moment(
-            outcome.frames.cpu().numpy(),
-            raw,
-            before.score + reward,
-            before.frames + 1,
-            float(outcome.terminated),
-            reward,
-        )
+        picture, score, ended = outcome.frames.cpu().numpy(), before.score + reward, float(outcome.terminated)
+        self.moment = Moment(picture, raw, score, before.frames + 1, ended, reward)
         if self.undo is not None:
             self.undo.note(self.state, before)
         self.log.add(raw)

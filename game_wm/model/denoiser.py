@@ -8,6 +8,7 @@ their channels.
 from __future__ import annotations
 
 from copy import copy
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -121,19 +122,17 @@ class Denoiser(nn.Module):
         self.older = config.compressed
         inputs = config.channels * (1 + config.history + config.compressed) + self.view_channels
         self.conv_in = nn.Conv2d(inputs, config.widths[0], 3, padding=1)
+        levels = list(zip(outer, depths, config.inside[:-1], strict=True))
         self.down = nn.ModuleList(
-            nn.ModuleList(ResidualBlock(w, w, e, hidden) for _ in range(d))
-            for w, d, hidden in zip(outer, depths, config.inside[:-1], strict=True)
+            nn.ModuleList(ResidualBlock(w, w, e, hidden) for _ in range(d)) for w, d, hidden in levels
         )
-        self.shrink = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(outer, config.widths[1:], strict=True)
-        )
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(config.widths))
         self.positions = nn.Parameter(torch.zeros(1, inner, *config.grid(len(outer))))
         self.bottleneck = nn.ModuleList(BottleneckBlock(config, i == 0) for i in range(depth_inner))
-        self.grow = nn.ModuleList(nn.Conv2d(b, a, 3, padding=1) for a, b in zip(outer, config.widths[1:], strict=True))
+        self.grow = nn.ModuleList(nn.Conv2d(b, a, 3, padding=1) for a, b in pairwise(config.widths))
         self.up = nn.ModuleList(
             nn.ModuleList(ResidualBlock(2 * w if i == 0 else w, w, e, hidden) for i in range(d))
-            for w, d, hidden in zip(outer, depths, config.inside[:-1], strict=True)
+            for w, d, hidden in levels
         )
         self.norm = nn.GroupNorm(groups(config.widths[0]), config.widths[0])
         self.conv_out = nn.Conv2d(config.widths[0], config.channels, 3, padding=1)

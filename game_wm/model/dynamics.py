@@ -85,12 +85,9 @@ class Dynamics(nn.Module):
         k, v = self.denoiser.keys_values(tokens)
         bottleneck.fill(0, rotate(k, torch.arange(time, device=k.device)[:, None, None]), v)
         bottleneck.advance(time)
-        return DynamicsState(
-            pad_front(like, config.span)[:, -config.span :].clone(),
-            F.pad(previous, (0, 0, config.history, 0))[:, -config.history :].clone(),
-            context,
-            bottleneck,
-        )
+        latents = pad_front(like, config.span)[:, -config.span :].clone()
+        actions = F.pad(previous, (0, 0, config.history, 0))[:, -config.history :].clone()
+        return DynamicsState(latents, actions, context, bottleneck)
 
     def encode_context(self, state: DynamicsState, latents_BCHW: Tensor, actions_BA: Tensor) -> tuple[Tensor, Tensor]:
         """Read one finished frame into the state, in place; rewards (B,) and termination probabilities (B,)."""

@@ -87,10 +87,8 @@ def real_play(protocol: Protocol) -> Truth:
     """The held-out episodes; kept under RUNS/trials until a file that they depend on changes."""
     game_id, frames = LatentStore(protocol.latents).game, max(protocol.horizons)
     seeds = range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + protocol.episodes)
-    files = [
-        *sorted(Path(real_game.__file__).parent.glob("*.py")),
-        *sorted(Path(data_collect.__path__[0]).rglob("*.py")),
-    ]
+    files = sorted(Path(real_game.__file__).parent.glob("*.py"))
+    files += sorted(Path(data_collect.__path__[0]).rglob("*.py"))
     recipe = repr((game_id, seeds, protocol.prompt, protocol.horizons)).encode()
     path = Path(protocol.runs, "trials", f"truth-{digest(recipe, *(file.read_bytes() for file in files))}.pt")
     if not path.exists():

@@ -180,19 +180,25 @@ def markdown(protocol: Protocol, entries: Sequence[dict[str, Any]], plot: str | 
         if rows:
             columns = TOKENIZER if family == "tokenizer" else player_columns(protocol)
             head = ["row", "method", *columns, "why"]
-            cells = [[found["name"], found["method"], *_cells(found, columns), _why(found)] for found in rows]
+            cells = [
+                [found["name"], found["method"], *(_cell(found, *column) for column in columns.values()), _why(found)]
+                for found in rows
+            ]
             lines.append(f"## {family.capitalize()}\n\n{_markdown_table(head, cells).rstrip()}")
     return "\n\n".join(lines) + "\n"
 
 
 Column = tuple[str, str, tuple[int, ...] | None]  # figure, format, frames after which, if it is one for each
-TOKENIZER: dict[str, Column] = {
-    "ms to decode": ("ms_to_decode", "{:.2f}", None),
-    "tokens a frame": ("tokens_per_frame", "{:.0f}", None),
+COST: dict[str, Column] = {
     "parameters": ("parameters", "{:,.0f}", None),
     "MB": ("megabytes", "{:.1f}", None),
     "minutes": ("minutes", "{:g}", None),
     "training frames/s": ("training_frames_per_second", "{:.0f}", None),
+}
+TOKENIZER: dict[str, Column] = {
+    "ms to decode": ("ms_to_decode", "{:.2f}", None),
+    "tokens a frame": ("tokens_per_frame", "{:.0f}", None),
+    **COST,
     "reconstruction, dB": ("reconstruction_psnr", "{:.2f}", None),
     "sharpness": ("sharpness", "{:.2f}", None),
     "feature distance": ("feature_distance", "{:.3f}", None),
@@ -211,19 +217,12 @@ def player_columns(protocol: Protocol) -> dict[str, Column]:
         "ms a frame": ("ms_per_frame", "{:.1f}", None),
         "frames/s": ("frames_per_second", "{:.1f}", None),
         "calls": ("calls_per_frame", "{:.0f}", None),
-        "parameters": ("parameters", "{:,.0f}", None),
-        "MB": ("megabytes", "{:.1f}", None),
-        "minutes": ("minutes", "{:g}", None),
-        "training frames/s": ("training_frames_per_second", "{:.0f}", None),
+        **COST,
         f"PSNR {' / '.join(map(str, at))}": ("psnr", "{:.2f}", at),
         f"sharpness {' / '.join(map(str, at))}": ("sharpness", "{:.2f}", at),
         f"feature distance {last}": ("feature_distance", "{:.3f}", (last,)),
         "returns": ("revisit_psnr", "{:.2f}", None),
     }
-
-
-def _cells(found: dict[str, Any], columns: dict[str, Column]) -> list[str]:
-    return [_cell(found, *column) for column in columns.values()]
 
 
 def _cell(found: dict[str, Any], name: str, form: str, at: tuple[int, ...] | None) -> str:

@@ -60,8 +60,6 @@ class Atlas(nn.Module):
 
     def without(self, poses_T3: Tensor) -> Atlas:
         """The same without the pictures taken at these very poses, and the stops there."""
-        seen, felt = (
-            ~(own[:, None] == theirs).all(-1).any(1)
-            for own, theirs in ((self.poses, poses_T3), (self.stops[:, :2], poses_T3[:, :2]))
-        )
+        seen = ~(self.poses[:, None] == poses_T3).all(-1).any(1)
+        felt = ~(self.stops[:, None, :2] == poses_T3[:, :2]).all(-1).any(1)
         return Atlas(self.pictures[seen], self.disparity[seen], self.poses[seen], self.stops[felt])

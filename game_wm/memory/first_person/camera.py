@@ -131,13 +131,9 @@ def draw(each: Sequence[Sources], focal: Tensor | float) -> list[tuple[Tensor, T
     at = view[:, None].expand(-1, count, -1, -1).flatten(0, 1)
     place, disparity, seen = project(at, poses.flatten(0, 1), focal)
     depths = F.interpolate(disparities.flatten(0, 1)[:, None], size=(height, width), mode="bilinear")
-    found = F.grid_sample(
-        torch.cat((pictures.flatten(0, 1).float(), depths), 1),
-        place,
-        mode="bicubic",  # bilinear would blur a dream a little more with every frame
-        padding_mode="border",
-        align_corners=False,
-    )
+    both = torch.cat((pictures.flatten(0, 1).float(), depths), 1)
+    # Bilinear would blur a dream a little more with every frame.
+    found = F.grid_sample(both, place, mode="bicubic", padding_mode="border", align_corners=False)
     found, disparity = found.unflatten(0, (batch, count)), disparity.unflatten(0, (batch, count))
     own = found[:, :, -1]
     same = (disparity - own).abs() < agree * torch.maximum(disparity, own) + AGREE_ABOUT

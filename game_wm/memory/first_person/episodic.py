@@ -81,15 +81,10 @@ class EpisodicMemory:
         """Empty, for pictures (3, H, W) and disparities (h, w) of these shapes and a trail of so many poses."""
         slots = slots // WAYS * WAYS
         zeros = lambda *shape, dtype=torch.float32: torch.zeros(players, *shape, dtype=dtype, device=device)  # noqa: E731
-        return cls(
-            zeros(slots, dtype=torch.long) - 1,
-            zeros(slots, 2, *picture, dtype=torch.uint8),
-            zeros(slots, 2, *disparity, dtype=torch.half),
-            zeros(slots, 2, 3),
-            zeros(slots, 2, dtype=torch.long),
-            zeros(3),
-            F.pad(zeros(trail, 3) + NOWHERE, (0, 2)),
-        )
+        keys, times = zeros(slots, dtype=torch.long) - 1, zeros(slots, 2, dtype=torch.long)
+        pictures, depths = zeros(slots, 2, *picture, dtype=torch.uint8), zeros(slots, 2, *disparity, dtype=torch.half)
+        path = F.pad(zeros(trail, 3) + NOWHERE, (0, 2))
+        return cls(keys, pictures, depths, zeros(slots, 2, 3), times, zeros(3), path)
 
     def write(
         self,

@@ -56,11 +56,8 @@ def about(checkpoint: Checkpoint, commands: tuple[keymap.Command, ...]) -> dict[
     schema = checkpoint.schema
     height, width = checkpoint.contexts_frames.shape[2:4]
     keys = [{"keys": keys, "text": text} for keys, text in keymap.game_keys(schema)]
-    offered = [
-        {"name": command.name, "text": command.text, "keys": keymap.keys_of(schema, command)}
-        for command in commands
-        if command.name in PAGE_COMMANDS
-    ]
+    ours = [command for command in commands if command.name in PAGE_COMMANDS]
+    offered = [{"name": c.name, "text": c.text, "keys": keymap.keys_of(schema, c)} for c in ours]
     size = {"width": int(width), "height": int(height)}
     named = {"name": checkpoint.name, "axes": schema.kind == "box", "codes": CODES}
     return {**named, **size, "keys": keys, "commands": offered}

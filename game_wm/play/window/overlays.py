@@ -156,15 +156,12 @@ def _sources(session: Session, s: int) -> list[pygame.Surface]:
     found = session.dream.remembered
     if found is None:
         return []
-    ages = [
-        text("before" if age >= NEVER else f"{int(age) / session.schema.fps:.1f} s ago", s, MUTED) for age in found.ages
-    ]
+    fps = session.schema.fps
+    ages = [text("before" if age >= NEVER else f"{int(age) / fps:.1f} s ago", s, MUTED) for age in found.ages]
     wide = max([round(s * 3.3), *(age.get_width() for age in ages)])
     high, across = found.pictures.shape[1:3] if len(found.pictures) else (1, 1)
-    return [
-        paint.stacked([paint.tile(picture.numpy(), (wide, round(wide * high / across))), age], 0)
-        for picture, age in zip(found.pictures, ages)
-    ]
+    tiles = [paint.tile(picture.numpy(), (wide, round(wide * high / across))) for picture in found.pictures]
+    return [paint.stacked([tile, age], 0) for tile, age in zip(tiles, ages)]
 
 
 def _trail(trail: np.ndarray, side: int, s: int) -> pygame.Surface:

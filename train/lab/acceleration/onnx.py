@@ -36,10 +36,8 @@ def run(model: WorldModel, folder: Path) -> WorldModel:
     options.intra_op_num_threads = torch.get_num_threads()
     # PyTorch computes between its calls, and two pools that wait by spinning keep each other from the cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    sessions = {
-        name: onnxruntime.InferenceSession(folder / f"{name}.onnx", options)
-        for name in ("decoder", "denoiser", "context")
-    }
+    names = ("decoder", "denoiser", "context")
+    sessions = {name: onnxruntime.InferenceSession(folder / f"{name}.onnx", options) for name in names}
 
     def run_file(name: str, given: dict[str, Any]) -> list[Tensor]:
         taken = {x.name for x in sessions[name].get_inputs()}
