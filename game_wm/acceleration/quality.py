@@ -37,12 +37,6 @@ USUAL = "balanced"
 AUTO = "auto"
 
 
-def level_of(name: str, precision: str | None = None, compiled: bool = False) -> Level:
-    """A row of the table, with the precision and compilation that were asked for besides."""
-    level = QUALITY_LEVELS[name]
-    return replace(level, precision=precision or level.precision, compiled=level.compiled or compiled)
-
-
 def prepare(model: WorldModel, level: Level) -> WorldModel:
     """The same model at this level, changed in place."""
     device = next(model.parameters()).device.type
@@ -70,7 +64,10 @@ class Quality:
     ) -> None:
         self._plain, self._fps, self._only = model, fps, only
         self._usual = steps or model.steps
-        self._levels = {name: level_of(name, precision, compiled) for name in QUALITY_LEVELS}
+        self._levels = {
+            name: replace(level, precision=precision or level.precision, compiled=level.compiled or compiled)
+            for name, level in QUALITY_LEVELS.items()
+        }
         self._models: dict[tuple[str, bool], WorldModel] = {}
         self.rungs = [("fast", self._usual), (USUAL, self._usual)]
         while steps is None and model.config.objective.adjustable and self.rungs[0][1] > 1:

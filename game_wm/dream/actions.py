@@ -89,7 +89,8 @@ def read_actions(path: str | Path, schema: ActionSchema) -> ActionLog:
     log = ActionLog(schema)
     try:
         fields = _fields(path)
-        values, played = fields["actions"], _schema(fields)
+        values = fields["actions"]
+        played = ActionSchema.from_json(json.loads(str(fields["schema"]))) if "schema" in fields else None
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: give an .npz, .npy or .json file of raw actions") from None
     except (*DAMAGE, UserError) as error:
@@ -116,11 +117,6 @@ def read_actions(path: str | Path, schema: ActionSchema) -> ActionLog:
         reason = f"no {error} in it" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{path} does not say where its episodes begin ({reason}): leave out `start`") from None
     return log
-
-
-def _schema(fields: dict[str, np.ndarray]) -> ActionSchema | None:
-    """Of what was played, None in a file of actions alone. ValueError or `UserError` where it is none."""
-    return ActionSchema.from_json(json.loads(str(fields["schema"]))) if "schema" in fields else None
 
 
 def _episodes(fields: dict[str, np.ndarray], steps: int) -> list[tuple[int, int, int]]:

@@ -74,7 +74,7 @@ class Dream:
         about, schema, played = source.about, checkpoint.schema, len(source.actions)
         raw = source.actions[-1] if played else schema.raw(schema.noop())
         moment = Moment(source.picture, raw, about.score, played, float(about.ended))
-        begun = {"seed": about.seed, "context": about.context, "moment": moment}
+        begun: dict[str, Any] = {"seed": about.seed, "context": about.context, "moment": moment}
         dream = cls(checkpoint, source.prompt, source.state.clone(), **begun, **options)
         dream.log.add(source.actions)
         dream.calls[:] = source.steps.tobytes()

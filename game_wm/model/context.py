@@ -34,11 +34,6 @@ REWARD_BINS = 41
 PART = 256  # frames of a long prompt that are read in one pass
 
 
-def reward_bins(device: torch.device) -> Tensor:
-    """Centres of the reward's bins in symmetric-logarithm space (Hafner et al., 2023, two-hot rewards)."""
-    return torch.linspace(-5, 5, REWARD_BINS, device=device)
-
-
 def two_hot(rewards: Tensor) -> Tensor:
     """Rewards (...,) -> weights (..., bins) on the two nearest bins."""
     value = rewards.sign() * rewards.abs().log1p()
@@ -47,8 +42,9 @@ def two_hot(rewards: Tensor) -> Tensor:
 
 
 def expected_reward(logits: Tensor) -> Tensor:
-    """Logits (..., bins) -> expected reward (...,)."""
-    value = (logits.float().softmax(-1) * reward_bins(logits.device)).sum(-1)
+    """Logits (..., bins) -> expected reward (...,); bins lie in symmetric-logarithm space (Hafner et al., 2023)."""
+    bins = torch.linspace(-5, 5, REWARD_BINS, device=logits.device)
+    value = (logits.float().softmax(-1) * bins).sum(-1)
     return value.sign() * value.abs().expm1()
 
 

@@ -137,15 +137,12 @@ def compared(again: SavedDream, dream: SavedDream) -> str:
 
 def summary(seconds: np.ndarray, resident: np.ndarray) -> dict[str, float]:
     """Frame times (T,) in seconds and resident bytes (T,) -> the figures of the `cost` object."""
-    milliseconds = {"p50_ms": seconds, "p50_ms_first": seconds[:EDGE], "p50_ms_last": seconds[-EDGE:]}
-    figures = {key: float(np.median(values)) * 1e3 for key, values in milliseconds.items()}
-    figures["p95_ms"] = float(np.quantile(seconds, 0.95)) * 1e3
-    figures["fps_median"] = 1e3 / figures["p50_ms"]
-    figures["rss_mb_first"], figures["rss_mb_last"] = (
-        float(np.median(part)) / 1e6 for part in (resident[:EDGE], resident[-EDGE:])
-    )
-    order = ("fps_median", "p50_ms", "p95_ms", "p50_ms_first", "p50_ms_last", "rss_mb_first", "rss_mb_last")
-    return {key: round(figures[key], 1 if "rss" in key or "fps" in key else 3) for key in order}
+    p50, first, last = (float(np.median(part)) * 1e3 for part in (seconds, seconds[:EDGE], seconds[-EDGE:]))
+    rss_first, rss_last = (float(np.median(part)) / 1e6 for part in (resident[:EDGE], resident[-EDGE:]))
+    p95 = float(np.quantile(seconds, 0.95)) * 1e3
+    times = {"p50_ms": p50, "p95_ms": p95, "p50_ms_first": first, "p50_ms_last": last}
+    figures = {"fps_median": 1e3 / p50, **times, "rss_mb_first": rss_first, "rss_mb_last": rss_last}
+    return {key: round(value, 3 if key in times else 1) for key, value in figures.items()}
 
 
 def device_name(model: Any) -> str:

@@ -18,9 +18,14 @@ SMALL_CHANGE = 0.01  # mean square change of a cell's latent, below which nothin
 
 
 def as_latents(tokenizer: Tokenizer, views: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Several views of every player, one after another: (B, V * (C + COVER), h, w)."""
+    """Several drawn views of every player, each with its mask as channels, one by one: (B, V * (C + COVER), h, w)."""
     pictures, known = (torch.cat(x) for x in zip(*views, strict=True))
-    return torch.cat(as_latent(tokenizer, pictures, known).chunk(len(views)), 1)
+    height, width = tokenizer.config.grid
+    cover = F.adaptive_avg_pool2d(known[:, None].to(pictures), (2 * height, 2 * width))
+    cover = F.pixel_unshuffle(cover, 2)
+    latents = tokenizer.encode_images(pictures).float()
+    made = torch.cat((latents * (cover.amax(1, keepdim=True) > 0), cover), 1)
+    return torch.cat(made.chunk(len(views)), 1)
 
 
 def keep_view(views_BMhw: Tensor, last_BChw: Tensor, step_B3: Tensor) -> Tensor:
@@ -40,12 +45,3 @@ def keep_still(made_BChw: Tensor, last_BChw: Tensor, step_B3: Tensor) -> Tensor:
 
 def _still(step_B3: Tensor) -> Tensor:
     return (step_B3 == 0).all(1)[:, None, None, None]
-
-
-def as_latent(tokenizer: Tokenizer, view_BCHW: Tensor, known_BHW: Tensor) -> Tensor:
-    """A drawn view with its mask as channels on the latent grid."""
-    grid = tokenizer.config.grid
-    cover = F.adaptive_avg_pool2d(known_BHW[:, None].to(view_BCHW), (2 * grid[0], 2 * grid[1]))
-    cover = F.pixel_unshuffle(cover, 2)
-    latents = tokenizer.encode_images(view_BCHW).float()
-    return torch.cat((latents * (cover.amax(1, keepdim=True) > 0), cover), 1)

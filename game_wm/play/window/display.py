@@ -110,7 +110,7 @@ def states(session: Session, rewinding: bool, waiting: str) -> list[tuple[str, t
     elif session.paused:
         found.append(("paused", INK))
     if session.controls.agent is not session.controls.keyboard:
-        found.append((f"{_player(session.controls.name)} plays", AMBER))
+        found.append((f"{session.controls.name.rsplit(':', 1)[-1]} plays", AMBER))  # of policy:MODULE:FUNCTION the last
     return found
 
 
@@ -155,11 +155,6 @@ def _place(session: Session) -> str:
     if session.dream.context < 0:
         return "begun in the real game"
     return f"place {session.dream.context + 1} of {session.scene.contexts}"
-
-
-def _player(name: str) -> str:
-    """Short for the screen: of policy:MODULE:FUNCTION, the function."""
-    return name.rsplit(":", 1)[-1]
 
 
 def _caps(board: Board, session: Session, left: int, bottom: int, s: int) -> None:

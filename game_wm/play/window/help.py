@@ -41,9 +41,9 @@ def _pages(session: Session, s: int, room: tuple[int, int]) -> list[pygame.Surfa
         if sheets[-1] and sum(x.get_width() + gutter for x in sheets[-1]) + column.get_width() > wide:
             sheets.append([])
         sheets[-1].append(column)
-    made = []
+    made, turns = [], keymap.key_of(session.schema, "help", session.commands)
     for number, columns in enumerate(sheets):
-        more = f"{number + 1} of {len(sheets)}, {keymap.shown(_help_key(session))} turns over · " if sheets[1:] else ""
+        more = f"{number + 1} of {len(sheets)}, {keymap.shown(turns)} turns over · " if sheets[1:] else ""
         about = paint.shortened(more + _about(session), s, wide, MUTED)
         inside = paint.beside(columns, gutter)
         size = max(inside.get_width(), about.get_width()) + 2 * pad, inside.get_height() + foot + 2 * pad
@@ -91,10 +91,6 @@ def _group(title: str, rows: list[Row], s: int, room: int) -> pygame.Surface:
         put(sheet, cap, (0, y), "midleft")
         put(sheet, image, (indent, y), "midleft")
     return sheet
-
-
-def _help_key(session: Session) -> str:
-    return keymap.key_of(session.schema, "help", session.commands)
 
 
 def _about(session: Session) -> str:
