@@ -23,15 +23,14 @@ from game_wm.world import WorldModel
 class Level:
     """`precision`: see `precision.choose`; `compiled`: whether the model is compiled in the background of play."""
 
-    name: str
     precision: str
     compiled: bool
 
 
 QUALITY_LEVELS = {
-    "fast": Level("fast", precision="auto", compiled=True),
-    "balanced": Level("balanced", precision="auto", compiled=False),
-    "best": Level("best", precision="32", compiled=False),
+    "fast": Level(precision="auto", compiled=True),
+    "balanced": Level(precision="auto", compiled=False),
+    "best": Level(precision="32", compiled=False),
 }
 USUAL = "balanced"
 AUTO = "auto"

@@ -128,6 +128,4 @@ class Dream:
         ran = ", then ".join(self._ran) or saved.executable(model)
         about = saved.About(checkpoint.name, checkpoint.digest, ran, self.context, self.seed, now.score, now.ended)
         actions, steps = self.log.last(now.frames), np.frombuffer(bytes(self.calls), np.uint8)
-        return saved.SavedDream(
-            about, *self.prompt[:2], actions, steps, now.picture, self.state.clone(), self.prompt[2]
-        )
+        return saved.SavedDream(about, self.prompt, actions, steps, now.picture, self.state.clone())

@@ -50,22 +50,16 @@ class About:
 
 @dataclass
 class SavedDream:
-    """`prompt_frames` uint8 (P, H, W, 3), `prompt_actions` float32 (P - 1, A), raw `actions` (T, D), denoiser calls of
-    each frame `steps` uint8 (T,), the last `picture` uint8 (H, W, 3), the `state` of one player, and `prompt_poses`
-    float32 (P, 3), if they are known."""
+    """`prompt`: frames uint8 (P, H, W, 3), actions float32 (P - 1, A), poses float32 (P, 3), if they are known; raw
+    `actions` (T, D), denoiser calls of each frame `steps` uint8 (T,), the last `picture` uint8 (H, W, 3), and the
+    `state` of one player."""
 
     about: About
-    prompt_frames: Tensor
-    prompt_actions: Tensor
+    prompt: tuple[Tensor, Tensor, Tensor | None]
     actions: np.ndarray
     steps: np.ndarray
     picture: np.ndarray
     state: WorldState
-    prompt_poses: Tensor | None = None
-
-    @property
-    def prompt(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        return self.prompt_frames, self.prompt_actions, self.prompt_poses
 
 
 def executable(model: Any, players: int = 1) -> str:
@@ -79,8 +73,8 @@ def executable(model: Any, players: int = 1) -> str:
 def save(path: str | Path, dream: SavedDream) -> None:
     """Write the file, whole or not at all. `UserError` when it cannot be written."""
     tensors = {f"state.{name}": value.cpu() for name, value in dream.state.to_dict().items()}
-    tensors |= {"prompt.frames": dream.prompt_frames.cpu(), "prompt.actions": dream.prompt_actions.cpu()}
-    tensors |= {} if dream.prompt_poses is None else {"prompt.poses": dream.prompt_poses.cpu()}
+    prompt = zip(("frames", "actions", "poses"), dream.prompt)
+    tensors |= {f"prompt.{name}": value.cpu() for name, value in prompt if value is not None}
     tensors |= {name: torch.tensor(getattr(dream, name)) for name in ("actions", "steps", "picture")}
     tensors = {name: value.contiguous() for name, value in tensors.items()}
     about = json.dumps(asdict(dream.about))
@@ -113,9 +107,8 @@ def load(path: str | Path, checkpoint: Checkpoint) -> SavedDream:
         device = next(checkpoint.model.parameters()).device
         values = {k.removeprefix("state."): v.to(device) for k, v in tensors.items() if k.startswith("state.")}
         actions, steps, picture = (tensors[name].numpy() for name in ("actions", "steps", "picture"))
-        prompt = tensors["prompt.frames"], tensors["prompt.actions"]
-        state, poses = WorldState.from_dict(from_first_format(values)), tensors.get("prompt.poses")
-        return SavedDream(about, *prompt, actions, steps, picture, state, poses)
+        prompt = tensors["prompt.frames"], tensors["prompt.actions"], tensors.get("prompt.poses")
+        return SavedDream(about, prompt, actions, steps, picture, WorldState.from_dict(from_first_format(values)))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path, error) from None
 

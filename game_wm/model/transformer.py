@@ -143,11 +143,7 @@ class TokenPredictor:
     """`FrameTransformer` for given frames: what the discrete objectives call (`objectives/tokens.py`)."""
 
     def __init__(self, trunk: FrameTransformer, past_BKNE: Tensor, context: ContextReader) -> None:
-        self.trunk, self.past, self.context = trunk, past_BKNE, context
-
-    @property
-    def codebook(self) -> Codebook:
-        return self.trunk.codebook
+        self.trunk, self.past, self.context, self.codebook = trunk, past_BKNE, context, trunk.codebook
 
     def cache(self) -> FrameCache:
         config, (batch, targets, tokens, width) = self.trunk.config, self.past.shape

@@ -42,6 +42,13 @@ class Keyboard:
             self.pressed_at = at if self.pressed_at is None else self.pressed_at
         return True
 
+    def move(self, key: str, at: float, level: float) -> None:
+        """A key or a stick is down so far from now on, 0 to 1."""
+        if level:
+            self.press(key, at, level)
+        else:
+            self.release(key, at)
+
     def release(self, key: str, at: float) -> None:
         if key in self._held:
             del self._held[key]
@@ -119,15 +126,7 @@ class DreamGame:
     """What an agent may ask its game for, as far as a dream can answer."""
 
     def __init__(self, schema: ActionSchema) -> None:
-        self.action_schema = schema
-
-    @property
-    def action_space(self) -> Any:
-        return self.action_schema.space()
-
-    @property
-    def unwrapped(self) -> DreamGame:
-        return self
+        self.action_schema, self.action_space, self.unwrapped = schema, schema.space(), self
 
 
 def make(name: str, schema: ActionSchema, picture: np.ndarray, seed: int) -> Any:

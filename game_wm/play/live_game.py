@@ -77,11 +77,6 @@ class LiveGame:
                 f"{learnt[1]}x{learnt[0]}; install the version that it was recorded with"
             )
 
-    @property
-    def replayable(self) -> bool:
-        """Whether it can go back in time: the same actions give the same frames again."""
-        return self.env.replayable
-
     def begin(self, number: int) -> None:
         """Episode `number` of the recording with this seed, its first frames played by an explorer where the game has a
         map, else at random."""
@@ -125,7 +120,7 @@ class LiveGame:
 
     def back(self) -> bool:
         """One frame back; False where no earlier one is kept, or the game cannot be played again."""
-        if len(self._kept) < 2 or not self.replayable:
+        if len(self._kept) < 2 or not self.env.replayable:
             return False
         if self.data is not None:
             self.data.end()

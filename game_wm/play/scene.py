@@ -178,7 +178,7 @@ class Scene:
             self._restart(places)  # of the dream alone
 
     def _restart(self, places: int) -> None:
-        if self.real is not None and self.linked and places == 0 and self.real.replayable:
+        if self.real is not None and self.linked and places == 0 and self.real.env.replayable:
             self.real.seek(self._linked_at)
             self._from_real()
         elif self.real is not None and self.view != "dream":

@@ -76,10 +76,7 @@ class Player:
             key, level, at = message["key"], float(message["level"]), float(message["at"])
             if not (0 <= level <= 1 and math.isfinite(at)):
                 raise ValueError(f"a key is down from 0 to 1, not {level}")
-            if level:
-                self.keyboard.press(key, at, level)
-            else:
-                self.keyboard.release(key, at)
+            self.keyboard.move(key, at, level)
         elif "hidden" in message:
             self.hidden = bool(message["hidden"])
             self._stopped()

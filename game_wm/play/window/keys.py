@@ -54,10 +54,7 @@ class Keys:
             elif command == "rewind":
                 self.rewinding = False
         for key, level in self.pad.press(event, size):
-            if level:
-                keyboard.press(key, at, level)
-            else:
-                keyboard.release(key, at)
+            keyboard.move(key, at, level)
         return given
 
     def meant(self, event: pygame.event.Event) -> tuple[str | None, str | None]:
