@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_collect.errors import UserError
+from game_wm.checkpoint import Checkpoint, load, save
 from game_wm.model.convolution import ResidualBlock
 from game_wm.model.tokenizer import earlier
 from game_wm.world import WorldModel, unet
@@ -92,17 +93,21 @@ def prune(model: WorldModel, share: float, importances: dict[str, Tensor]) -> Wo
     return smaller.to(next(model.parameters()).device).eval().requires_grad_(False)
 
 
+def pruned(checkpoint: Checkpoint, share: float) -> Checkpoint:
+    """A smaller checkpoint; importance is measured on its seed contexts."""
+    model, frames = checkpoint.model, checkpoint.contexts_frames
+    latents = torch.stack([model.encode(*each) for each in zip(frames, earlier(frames))])
+    found = importance(model, latents, checkpoint.contexts_actions)
+    return replace(checkpoint, model=prune(model, share, found), measured=None)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prune a checkpoint; importance is measured on its seed contexts."""
-    from game_wm import checkpoint, commands
+    """Prune a checkpoint."""
+    from game_wm import commands
 
     options = commands.prune().parse_args(argv)
-    loaded = checkpoint.load(options.checkpoint)
-    model, frames = loaded.model, loaded.contexts_frames
-    latents = torch.stack([model.encode(*each) for each in zip(frames, earlier(frames))])
-    found = importance(model, latents, loaded.contexts_actions)
-    before = loaded.parameters
-    loaded.model, loaded.measured = prune(model, options.share, found), None
-    checkpoint.save(options.out, loaded)
-    print(f"{options.out}: {loaded.parameters / 1e6:.2f} M parameters of {before / 1e6:.2f} M")
+    loaded = load(options.checkpoint)
+    smaller = pruned(loaded, options.share)
+    save(options.out, smaller)
+    print(f"{options.out}: {smaller.parameters / 1e6:.2f} M parameters of {loaded.parameters / 1e6:.2f} M")
     return 0

@@ -105,16 +105,8 @@ class PlayerRun(Run):
         if self.row.stage:
             super().train()
         elif self.row.prune and not self.prepare_folder():
-            self.make_smaller()
-
-    def make_smaller(self) -> None:
-        """The file without the channels that add least in its own seed contexts."""
-        assert self.start is not None
-        loaded = self.start.open()
-        latents = torch.stack([loaded.model.encode(each) for each in loaded.contexts_frames])
-        found = pruning.importance(loaded.model, latents, loaded.contexts_actions)
-        loaded.model, loaded.name, loaded.measured = pruning.prune(loaded.model, self.row.prune, found), self.name, None
-        save(self.path, loaded)
+            assert self.start is not None
+            save(self.path, replace(pruning.pruned(self.start.open(), self.row.prune), name=self.name))
 
     def export(self, truth: Truth) -> None:
         """The playable file, whose seed contexts are the protocol's own prompts; the training checkpoint goes."""

@@ -17,7 +17,7 @@ import signal
 import statistics
 import subprocess
 import sys
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,13 +41,17 @@ TRAINING_FAILED = "its training failed"
 ROUND_TRIP_STRIDE = 4  # of the real frames, every so many are sent through a tokenizer that is judged
 
 
-class Run(ABC):
+class Run:
     """A row under a protocol. `UserError` when what it names is missing or does not belong together.
 
     `start`: the run that it starts from; `minutes`: of training, those of `start` included; `outcome`: its figures.
     """
 
     suffix: ClassVar[str]
+    data_flags: Callable[[], dict[str, Any]]  # flags that say what the stage is trained on
+    export: Callable[[Truth], None]  # makes the file of the row out of the training checkpoint, which goes
+    evaluate: Callable[[Truth, FeatureDistance], dict[str, Any]]  # figures of the file and of its training
+    timed: Callable[[], Timed]  # one frame, to be timed
 
     def __init__(self, protocol: Protocol, row: Row, start: Run | None = None) -> None:
         self.protocol, self.row, self.start, self.name = protocol, row, start, row.name
@@ -59,22 +63,6 @@ class Run(ABC):
         self.minutes: float = (protocol.minutes if row.stage else 0) + (start.minutes if start else 0)
         self.outcome: dict[str, Any] = {}
         self.key = digest(json.dumps([*self.inputs(), row.overrides, self.store.index]).encode())
-
-    @abstractmethod
-    def data_flags(self) -> dict[str, Any]:
-        """Flags that say what the stage is trained on."""
-
-    @abstractmethod
-    def export(self, truth: Truth) -> None:
-        """Make the file of the row out of the training checkpoint, which goes."""
-
-    @abstractmethod
-    def evaluate(self, truth: Truth, features: FeatureDistance) -> dict[str, Any]:
-        """Figures of the file and of its training."""
-
-    @abstractmethod
-    def timed(self) -> Timed:
-        """One frame, to be timed."""
 
     def result_key(self, question: str) -> list[Any]:
         """What the figures depend on: training, what is asked of all rows, and how this one plays."""
