@@ -4,12 +4,8 @@
     python -m game_wm compare configs/lab/*.yaml --minutes 10 --only masked shortcut
     python -m game_wm compare configs/lab/*.yaml --measure              # what is finished, timed and written once more
 
-`train/lab/rows.py` says what a row is. Interrupted, the same command continues where it was, and what is finished is
-skipped (`--again`: run the rows named by `--only`, or all, anew). When all are done, every row is timed in turn with
-the default, while nothing is trained. It writes OUT.json (a list of rows), OUT.md (tables; what stands under its
-heading "What was learnt" stays) and OUT.png (quality against milliseconds); RUNS/trial-NAME/NAME.safetensors plays. A
-table that has fewer rows, minutes or episodes than OUT has goes to OUT-N-rows-M-minutes instead; with `--minutes` other
-than the protocol's, RUNS is `RUNS/M-minutes`.
+`train/lab/rows.py` says what a row is, docs/how-to/compare.md what is written where. Interrupted, the same command
+continues where it was. When all rows are trained and judged, each is timed in turn with the default.
 """
 
 from __future__ import annotations

@@ -3,10 +3,8 @@
     python -m train trial configs/trials/maze.yaml [--only base muon] [--minutes 6] [--again]
 
 Every candidate trains the dynamics for the same minutes, on the same latents, with the same seeds, in a process of its
-own, then plays the same held-out episodes on. What is finished is skipped, so that an interrupted protocol continues
-(`--again` after a change of the code). For each candidate: `RUNS/trials/NAME.json`, `NAME.png` (truth above, model
-below) and `RUNS/trial-NAME/NAME.safetensors`, which `play.py` plays; for all, `RUNS/trials/table.md` and `table.png`.
-With `--minutes` other than the protocol's, RUNS is `RUNS/N-minutes`.
+own, then plays the same held-out episodes on. Of each: `RUNS/trials/NAME.json`, `NAME.png` (truth above, model below)
+and `RUNS/trial-NAME/NAME.safetensors`, which `play.py` plays; for all, `RUNS/trials/table.md` and `table.png`.
 """
 
 from __future__ import annotations
