@@ -100,9 +100,9 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_each_level_does_what_the_table_says(uncompiled: list[Any]) -> None:
-    for level in QUALITY_LEVELS.values():
-        play = Quality(tiny_world(), level.name)
-        assert play.calls == 1 and play.name == level.name
+    for name, level in QUALITY_LEVELS.items():
+        play = Quality(tiny_world(), name)
+        assert play.calls == 1 and play.name == name
         assert play.model.low_precision == (level.precision == "auto" and precision.supported())
         assert (play.model in uncompiled) == level.compiled
     assert [level.compiled for level in QUALITY_LEVELS.values()] == [True, False, False]
