@@ -19,6 +19,7 @@ def encode() -> Parser:
     parser.add_argument("--data", nargs="+", required=True, metavar="DIR", help="folders that `record` wrote")
     parser.add_argument("--tokenizer", required=True, metavar="CKPT", help="checkpoint with the tokenizer")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the latents")
+    parser.add_argument("--mixed", action="store_true", help="of different games, for a base; all of one size")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps or auto (default: cpu)")
     return parser
 

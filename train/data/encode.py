@@ -34,6 +34,7 @@ from game_wm.model.fsq import Codebook
 from game_wm.model.tokenizer import Tokenizer
 from train.checkpoints import load_tokenizer
 from train.commands import tools
+from train.data.corpus import CORPUS, laid, open_corpus, union
 from train.data.frames import Recording, open_recordings
 from train.data.windows import shard_path
 from train.report.console import Task, say
@@ -51,9 +52,12 @@ def tokenizer_hash(tokenizer: Tokenizer) -> str:
     return digest.hexdigest()[:16]
 
 
-def encode(data: list[str], tokenizer: Tokenizer, out: str | Path, device: str = "cpu") -> bool:
-    """Encode recordings into `out`; returns False when that had been done. Raises `UserError` for unfit recordings."""
-    recordings, folder = open_recordings(data), Path(out)
+def encode(data: list[str], tokenizer: Tokenizer, out: str | Path, device: str = "cpu", mixed: bool = False) -> bool:
+    """Encode recordings into `out`; returns False when that had been done. Raises `UserError` for unfit recordings.
+
+    `mixed`: they may be of different games; their actions are laid side by side (`corpus.union`).
+    """
+    recordings, folder = open_corpus(data, one_size=True) if mixed else open_recordings(data), Path(out)
     for recording in recordings:
         size, wanted = (recording.width, recording.height), (tokenizer.config.width, tokenizer.config.height)
         if size != wanted:
@@ -63,21 +67,23 @@ def encode(data: list[str], tokenizer: Tokenizer, out: str | Path, device: str =
             )
     folder.mkdir(parents=True, exist_ok=True)
     with folder_lock(folder):
-        return _encode(recordings, tokenizer, folder, device)
+        return _encode(recordings, tokenizer, folder, device, mixed)
 
 
-def _encode(recordings: list[Recording], tokenizer: Tokenizer, folder: Path, device: str) -> bool:
+def _encode(recordings: list[Recording], tokenizer: Tokenizer, folder: Path, device: str, mixed: bool) -> bool:
     """Encode fitting recordings into a locked folder."""
     first, own = recordings[0], tokenizer_hash(tokenizer)
-    key = "-".join([own, *(recording.key for recording in recordings)])
+    key = "-".join([own + "+mixed" * mixed, *(recording.key for recording in recordings)])
     index = _begin(folder, key)
     plan = _plan(recordings)
     if index.get("complete"):
         say(f"{folder} is up to date: {sum(index['shards'])} frames")
         return False
-    schema = first.dataset.schema
+    game, schema, blocks = first.dataset.game, first.dataset.schema, dict[str, int]()
+    if mixed:
+        game, (schema, blocks) = CORPUS, union(recordings)
     index |= {
-        "key": key, "tokenizer": own, "game": first.dataset.game, "schema": schema.to_json(),
+        "key": key, "tokenizer": own, "game": game, "schema": schema.to_json(),
         "latent_shape": [tokenizer.config.channels, *tokenizer.config.grid], "levels": list(tokenizer.config.levels),
         "data": [_place(recording.dataset.folder, folder) for recording in recordings],
     }  # fmt: skip
@@ -94,6 +100,9 @@ def _encode(recordings: list[Recording], tokenizer: Tokenizer, folder: Path, dev
                     {"recording": place[0], "episode": place[1], "seed": refs[0].seed, "shard": number,
                      "offset": sum(len(row["latents"]) for row in rows[:-1]), "frames": len(rows[-1]["latents"])}
                 )  # fmt: skip
+                if mixed:
+                    index["episodes"][-1]["game"] = own_game = recording.dataset.game
+                    rows[-1]["actions"] = laid(rows[-1]["actions"], blocks[own_game], schema.size)
             index["shards"].append(write_shard(folder, number, rows))
             index["pose"] = (number == 0 or index["pose"]) and all("pose" in row for row in rows)
             write_atomic(folder / "index.json", json.dumps(index))
@@ -248,5 +257,5 @@ def main(arguments: list[str]) -> int:
     options = tools.encode().parse_args(arguments)
     use_all_cores()
     device = usable(options.device)
-    encode(options.data, load_tokenizer(options.tokenizer, device), options.out, device)
+    encode(options.data, load_tokenizer(options.tokenizer, device), options.out, device, options.mixed)
     return 0

@@ -121,10 +121,12 @@ def recordings_of(store: LatentStore) -> list[Recording]:
     `UserError` where one is gone, or where another one, or one that was recorded on, lies in its place.
     """
     keys = store.index["key"].split("-")[1:]
-    return [_recording_of(store, place, key) for place, key in zip(store.index["data"], keys, strict=True)]
+    games = {each["recording"]: store.game_of(i) for i, each in enumerate(store.episodes)}
+    known = zip(store.index["data"], keys, strict=True)
+    return [_recording_of(store, place, key, games[i]) for i, (place, key) in enumerate(known)]
 
 
-def _recording_of(store: LatentStore, place: str | dict[str, str], key: str) -> Recording:
+def _recording_of(store: LatentStore, place: str | dict[str, str], key: str, game: str) -> Recording:
     """One of them. `place` is its folder relative to the latents and as an absolute path; older latents have one path,
     relative to an unknown folder."""
     here = store.directory.resolve()
@@ -138,7 +140,7 @@ def _recording_of(store: LatentStore, place: str | dict[str, str], key: str) -> 
         if not (folder / CARD).exists():
             continue
         recording = Recording(folder)
-        if recording.key == key and recording.dataset.game == store.game:
+        if recording.key == key and recording.dataset.game == game:
             return recording
         others.append(folder)
     if others:

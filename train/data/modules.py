@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
+from train.data.corpus import CorpusFrames, augmented
 from train.data.frames import FrameSource, mixed, open_frames
 from train.data.windows import LatentStore, SequenceDataset
 
@@ -97,6 +98,8 @@ class FrameDataModule(StreamDataModule):
         game: refuse a recording of another game (its id without options).
         row: of the model: if more than one, frames come with those before them, (B, row, H, W, 3).
         still: of the model: the median picture of its episode comes before each row, (B, 1 + row, H, W, 3).
+        mixed: recordings of different games and sizes, for a base: each game as often, a batch of one size.
+        augment: share of the frames that are changed at random, in colours, side and scale; for a base.
 
     Raises `UserError` when a recording is missing, damaged, or its frames differ in size from the others'.
     """
@@ -113,12 +116,18 @@ class FrameDataModule(StreamDataModule):
         game: str | None = None,
         row: int = 1,
         still: bool = False,
+        mixed: bool = False,
+        augment: float = 0.0,
     ) -> None:
         super().__init__(batch_size, seed)
-        self.source: FrameSource = open_frames(
-            [data] if isinstance(data, str) else list(data), seed, held_out, cache_gib, pool_frames
-        )
-        self.source.row, self.source.still = row, still
+        folders = [data] if isinstance(data, str) else list(data)
+        self.source: FrameSource | CorpusFrames
+        if mixed:
+            self.source = CorpusFrames(folders, seed, held_out, cache_gib, row, still)
+        else:
+            self.source = open_frames(folders, seed, held_out, cache_gib, pool_frames)
+            self.source.row, self.source.still = row, still
+        self.augment = augment
         self.game, self.schema = self.source.game, self.source.schema
         self.height, self.width = self.source.height, self.source.width
         self.validation_frames = validation_frames
@@ -126,7 +135,9 @@ class FrameDataModule(StreamDataModule):
 
     def batch(self, first: int, size: int) -> Tensor:
         """Frames uint8 (size, [still + row,] H, W, 3) of these items."""
-        return torch.from_numpy(self.source.items(np.arange(first, first + size, dtype=np.int64)))
+        items = np.arange(first, first + size, dtype=np.int64)
+        frames = self.source.items(items)
+        return torch.from_numpy(augmented(frames, self.augment, self.seed, items) if self.augment else frames)
 
     def val_dataloader(self) -> DataLoader | list[Any]:
         """The held-out frames, batch by batch."""

@@ -81,8 +81,8 @@ def random_integers(seed: int, items: np.ndarray, stream: int) -> np.ndarray:
     return z
 
 
-def random_below(limit: int, seed: int, items: np.ndarray, stream: int) -> np.ndarray:
-    """int64 in [0, limit), one an item."""
+def random_below(limit: int | np.ndarray, seed: int, items: np.ndarray, stream: int) -> np.ndarray:
+    """int64 in [0, limit), one an item; each may have a limit of its own."""
     unit = (random_integers(seed, items, stream) >> np.uint64(11)).astype(np.float64) / 2**53
     return (unit * limit).astype(np.int64)
 
@@ -158,6 +158,10 @@ class LatentStore:
         """Id of the game that was recorded."""
         return self.index["game"]
 
+    def game_of(self, episode: int) -> str:
+        """That of an episode, by its place in the list: of many games encoded together each has its own."""
+        return self.episodes[episode].get("game", self.game)
+
     def split(self, held_out: float, validation: bool) -> list[Span]:
         """Spans of the episodes to train on, or of those that are held out: see `split_recordings`."""
         numbers = [int(episode["recording"]) for episode in self.episodes]
@@ -212,6 +216,9 @@ class SequenceDataset(Dataset):
                 f"longest has {longest}): record longer episodes or lower --data.length"
             )
         self.ends = np.cumsum([span.frames - length + 1 for span in self.spans])
+        games = [self.store.game_of(span.episode) for span in self.spans]  # those of one game follow one another
+        firsts = [games.index(game) for game in dict.fromkeys(games)]
+        self.firsts = np.array([0, *self.ends])[firsts]  # number of each game's first window
         self.held: dict[str, Tensor] = {}
 
     def hold(self, device: torch.device) -> None:
@@ -241,7 +248,9 @@ class SequenceDataset(Dataset):
 
     def choose(self, items: np.ndarray) -> np.ndarray:
         """Numbers (of window) of the items."""
-        chosen = random_below(self.windows, self.seed, items, 0)
+        games = random_below(len(self.firsts), self.seed, items, 3)  # each game as often, however long it was recorded
+        counts = np.diff([*self.firsts, self.windows])
+        chosen = self.firsts[games] + random_below(counts[games], self.seed, items, 0)
         if self.event_factor > 1 and len(self.events):
             extra = (self.event_factor - 1) * len(self.events)
             share = extra / (self.windows + extra)
