@@ -162,7 +162,8 @@ class RealGame:
             poses.append(info.get("pose"))
         follower = Leg("random", int(generator.integers(2**31)))
         seen = None if info.get("surface") is None else np.unique([s for s in surfaces if s is not None])
-        play = Play(seed, list(frames), list(actions), [np.array(p, np.float32) for p in poses if p is not None])
+        told = [np.array(p, np.float32) for p in poses if p is not None]
+        play = Play(seed, list(frames), list(actions), told, width=self.schema.size)
         return Lead(play, info, follower, seen)
 
     def play(

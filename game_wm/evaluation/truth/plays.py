@@ -37,11 +37,12 @@ class Play:
     rewards: list[float] = field(default_factory=list)  # after the prompt only
     terminated: bool = False
     seen: dict[int, np.ndarray] = field(default_factory=dict)  # horizon -> bool (H, W)
+    width: int = 0  # A, which a prompt of one frame does not tell
 
     def prompt(self, frames: int) -> Prompt:
         """The prompt of so many frames that it begins with."""
-        poses = np.stack(self.poses) if self.poses else None
-        return Prompt(self.seed, np.stack(self.frames[:frames]), np.stack(self.actions[: frames - 1]), poses)
+        actions = np.array(self.actions[: frames - 1], np.float32).reshape(frames - 1, self.width)
+        return Prompt(self.seed, np.stack(self.frames[:frames]), actions, np.stack(self.poses) if self.poses else None)
 
 
 @dataclass
