@@ -173,3 +173,15 @@ class TrueGame(Repeats):
             state.frames = torch.from_numpy(np.stack([result[0] for result in results]))
             rewards, ended = (torch.tensor([float(result[i]) for result in results]) for i in (1, 2))
         return Outcome(state.frames, rewards, ended), state
+
+
+def recorded(arrays: dict[str, Tensor]) -> Any:
+    """A `LatentStore` of one episode."""
+
+    def read(name: str, span: Any) -> np.ndarray:
+        return arrays[name][span.start :][: span.frames].numpy()
+
+    def tensors(span: Any, *names: str) -> list[Tensor]:
+        return [torch.from_numpy(read(name, span)).float() for name in names]
+
+    return SimpleNamespace(read=read, tensors=tensors)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from fakes import recorded
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny import assert_goes_on_as_cut, tiny_checkpoint, tiny_world
@@ -21,8 +22,9 @@ from game_wm.memory.first_person.atlas import ASTRAY, NAMES, Atlas
 from game_wm.memory.first_person.episodic import EpisodicMemory, Places
 from game_wm.memory.protocol import NEVER
 from game_wm.world import WorldModel
+from train.__main__ import main as train
 from train.data.windows import Span
-from train.first_person.atlas import candidates, check_level, main, most_shown, stops, thinned
+from train.first_person.atlas import candidates, check_level, most_shown, stops, thinned
 
 PLACES = Places(side=2.0, headings=8)
 
@@ -187,9 +189,9 @@ def test_a_place_gives_the_frame_at_its_middle_and_a_wall_one_step() -> None:
     x = torch.cat((0.5 * torch.arange(12), torch.full((3,), 5.5)))
     poses = F.pad(x[:, None], (0, 2))
     told = {"actions": torch.zeros(15, 1), "pose": poses}
-    store = SimpleNamespace(read=lambda name, span: told[name][span.start :][: span.frames].numpy())
+    store = recorded(told)
     span = Span(0, 0, 15)
-    assert [row.start for row in candidates(store, [span], 2.0, 4)] == [2, 6, 10]  # type: ignore[arg-type]
+    assert [row.start for row in candidates(store, [span], 2.0, 4)] == [2, 6, 10]
     ahead = lambda actions, past: F.pad(torch.full((len(past), 1), 0.5), (0, 2))  # noqa: E731
     motion = SimpleNamespace(unhindered=ahead, pasts=lambda steps, actions: F.pad(steps, (0, 0, 1, 0)))
     geometry = SimpleNamespace(motion=motion, config=SimpleNamespace(place=2.0))
@@ -203,4 +205,4 @@ def test_a_place_gives_the_frame_at_its_middle_and_a_wall_one_step() -> None:
     always = SimpleNamespace(reset=lambda seed: (None, {"map": np.zeros((2, 2))}))
     check_level(always)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="--pictures: must be at least 1"):
-        main(["--latents", "x", "--geometry", "y", "--out", "z", "--pictures", "0"])
+        train(["atlas", "--latents", "x", "--geometry", "y", "--out", "z", "--pictures", "0"])

@@ -269,5 +269,5 @@ def test_a_cell_is_hidden_as_far_as_no_view_shows_it() -> None:
     drawn = torch.zeros(1, 1, 2 * (3 + COVER), 1, 2)
     drawn[:, :, 3 : 3 + COVER, :, 0] = 0.5  # the first view shows half of the first cell, the second view all of it
     drawn[:, :, 2 * 3 + COVER :, :, 0] = 1
-    assert DistillModule.hidden(made, drawn).flatten().tolist() == [0, 1]
-    assert DistillModule.hidden(made, None).flatten().tolist() == [1, 1]
+    assert DistillModule.uncovered(made, drawn).flatten().tolist() == [0, 1]
+    assert DistillModule.uncovered(made, None).flatten().tolist() == [1, 1]

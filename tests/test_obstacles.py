@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from fakes import recorded
 from tiny import assert_goes_on_as_cut, tiny_world
 
 from data_collect.errors import UserError
@@ -30,8 +31,9 @@ from game_wm.memory.first_person.obstacles import (
 from game_wm.memory.first_person.recent import steady
 from game_wm.memory.first_person.system import FirstPersonMemory
 from game_wm.world import WorldModel
+from train.__main__ import main as train
 from train.data.windows import Span
-from train.first_person.obstacles import Hindered, fit, hindered_steps, main, off_by, perturbed_end
+from train.first_person.obstacles import Hindered, fit, hindered_steps, off_by, perturbed_end
 
 pytestmark = pytest.mark.slow
 
@@ -144,7 +146,7 @@ def test_recorded_steps_are_told_with_what_was_around() -> None:
     poses = F.pad(2 * x[:, None], (0, 2))
     near = (1 / (2.0 - x))[:, None, None, None].expand(-1, 1, 6, 8)
     told = {"latents": near, "actions": torch.zeros(10, 1), "pose": poses}
-    store = SimpleNamespace(read=lambda name, span: told[name][span.start :][: span.frames].numpy())
+    store = recorded(told)
     ahead = lambda actions, past: F.pad(torch.full((len(past), 1), 0.6), (0, 2))  # noqa: E731
     motion = SimpleNamespace(unhindered=ahead, pasts=lambda steps, actions: F.pad(steps, (0, 0, 1, 0)))
     geometry = SimpleNamespace(
@@ -175,7 +177,7 @@ def test_recorded_steps_are_told_with_what_was_around() -> None:
         assert torch.equal(again.maps, found.maps) and torch.equal(again.ends, found.ends)
         assert torch.equal(again.lines, found.lines) != known and again.lines[5].any() == known
     with pytest.raises(UserError, match="--steps: must be at least 1"):
-        main(["--latents", "x", "--geometry", "y", "--out", "z", "--steps", "0"])
+        train(["obstacles", "--latents", "x", "--geometry", "y", "--out", "z", "--steps", "0"])
 
 
 def test_a_perturbed_start_is_stopped_by_the_same_wall() -> None:

@@ -29,7 +29,7 @@ def small(game: str, runs: Path) -> list[str]:
     flags = ["pipeline", "--config", file, "--runs", str(runs), "--wandb", "off", "--contexts", "2", "--prompt", "20"]
     flags += ["--recordings", json.dumps(recordings), "--record.workers", "1", *COUNTS[game]]
     flags += ["--evaluate.suites", "[cost]" if game == "maze" else "[]", "--evaluate.episodes", "1"]
-    for name in plan.stages:
+    for name in plan.trained:
         training = plan.training(name)
         words = [*SMALL[name.partition("_")[0]], "--warmup", "1", "--sample_minutes", "100", "--trainer.devices", "1"]
         words += ["--trainer.strategy", "auto", *(["--data.length", "12"] if name != "tokenizer" else [])]

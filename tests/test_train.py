@@ -297,7 +297,7 @@ def test_configurations_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -
             assert read_objective(config.model.objective or {})
     elif path.stem in ("quick", "ships"):
         plan = parse(["--config", str(path)])
-        assert all(Path(plan.training(name).config).is_file() for name in plan.stages)
+        assert all(Path(plan.training(name).config).is_file() for name in plan.trained)
 
 
 def test_weights_under_older_names_are_read(latents: Path, tmp_path: Path) -> None:

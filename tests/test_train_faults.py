@@ -45,6 +45,8 @@ def test_what_the_user_gets_wrong(latents: Path, tmp_path: Path) -> None:
         (["distill", *student, "--model.distribution", "1", "--model.objective.finest", "1"], "compares noise levels"),
         (["distill", *student, "--model.progressive", "true", "--model.teacher_steps", "6"], "powers of two"),
         (["distill", *student, "--model.progressive", "true", "--model.adversarial", "1"], "a loss of its own"),
+        (["distill", *student, "--model.progressive", "true", "--model.near", "0.1"], "a loss of its own"),
+        (["distill", *student, "--model.student_steps", "4"], "student_steps must be 1 or 2, not 4"),
         (["dynamics", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["dynamics", *flags, "--minutes", "-1"], "--minutes must be more than 0"),
         (["dynamics", *flags, "--steps", "1", "--model.lr", "-1"], "lr must be at least 0"),

@@ -44,13 +44,9 @@ class SeedContexts(NamedTuple):
 
 
 def assemble(
-    tokenizer: Tokenizer,
-    network: Dynamics,
-    objective: Objective,
-    memory: Memory,
-    steps: int | None = None,
-    settings: Mapping[str, Any] | None = None,
-) -> WorldModel:
+    tokenizer: Tokenizer, network: Dynamics, objective: Objective, memory: Memory,
+    steps: int | None = None, settings: Mapping[str, Any] | None = None,
+) -> WorldModel:  # fmt: skip
     """A frozen model. `steps`: network calls a frame, the objective's own where it is None; `settings`: entries of
     memory's configuration to play with in place of its own."""
     size, remembers = network.config, replace(memory.config, **settings) if settings else memory.config
@@ -63,10 +59,8 @@ def assemble(
 
 
 def held_out_contexts(store: LatentStore, count: int, frames: int, held_out: float = HELD_OUT) -> SeedContexts:
-    """Evenly spread over the held-out episodes.
-
-    P is `frames`, or as many as the longest held-out episode has. `UserError` when the recording has gone.
-    """
+    """Evenly spread over the held-out episodes; P is `frames`, or as many as the longest of them has. `UserError` when
+    the recording has gone."""
     source: FrameSource = PooledFrames(recordings_of(store), 0, held_out, 1)
     frames = min(frames, max((span.frames for span in source.held_out), default=0))
     if frames < 2:
@@ -86,8 +80,7 @@ def held_out_contexts(store: LatentStore, count: int, frames: int, held_out: flo
 
 
 def final_contexts(folders: Sequence[Path], store: LatentStore, count: int, frames: int) -> SeedContexts:
-    """The ends of recordings' episodes, the first ones that are long enough. `UserError` when a recording is of another
-    game than the store, or has none."""
+    """The ends of the first long enough episodes. `UserError` when a recording has none, or is of another game."""
     found = list[Episode]()
     for folder in folders:
         dataset = Dataset(folder)

@@ -35,10 +35,8 @@ from game_wm.objectives import Objective, make_objective
 
 
 def read_checkpoint(path: Path, metadata: dict[str, Any] | None = None, as_stored: bool = False) -> dict[str, Any]:
-    """A training checkpoint, its weights under the names of today unless `as_stored`.
-
-    Raises `UserError` when it is damaged, or of another stage, game or schema than `metadata` says.
-    """
+    """A training checkpoint, its weights under the names of today unless `as_stored`. `UserError` when it is damaged,
+    or of another stage, game or schema than `metadata` says."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         found, stage, _ = state["game_wm"], state["game_wm"]["stage"], state["state_dict"]
@@ -99,8 +97,8 @@ def load_geometry(path: str | Path, device: str = "cpu") -> Geometry:
 
 
 def load_memory(path: str | Path | None, device: str = "cpu") -> Memory:
-    """The frozen memory of a playable checkpoint (.safetensors), or around the geometry of a training checkpoint; none
-    without a path. Raises `UserError`."""
+    """The frozen memory of a playable checkpoint, or around a trained geometry; none without a path. Raises
+    `UserError`."""
     if path is None:
         return NoMemory()
     if Path(path).suffix == ".safetensors":
@@ -141,8 +139,8 @@ def trained_minutes(path: Path) -> float:
 def check_network(
     model: pl.LightningModule, part: str, path: Path, state: dict[str, Any], metadata: dict[str, Any]
 ) -> None:
-    """`UserError` when a run cannot go on from its own checkpoint: network, objective or optimiser is another one now,
-    or there is nothing in it to go on with."""
+    """`UserError` when a run cannot resume from its checkpoint: other network, objective or optimiser, or no
+    weights."""
     if "current_model_state" not in state:
         raise UserError(f"{path} was trained by graphs and cannot be resumed: choose another --name")
     if broken := unsound(state["current_model_state"]):
@@ -160,18 +158,17 @@ def check_network(
         )
 
 
-PARTS = {"tokenizer": "tokenizer", "geometry": "geometry", "dynamics": "dynamics", "distill": "dynamics"}
+# The network that a stage trains.
+NETWORKS = {"tokenizer": "tokenizer", "geometry": "geometry", "dynamics": "dynamics", "distill": "dynamics"}
 # Given by the recording or the objective, not by the checkpoint that training starts from.
 SHAPES = ("channels", "height", "width", "actions", "trunk", "levels")
 OF_THE_DATA = {"tokenizer": ("height", "width"), "geometry": SHAPES, "dynamics": SHAPES}
 
 
 def initialise(model: pl.LightningModule, stage: str, path: Path, metadata: dict[str, Any]) -> None:
-    """Start from the weights of a training checkpoint or of a playable one (.safetensors), of whatever game.
-
-    Raises `UserError` when they do not fit: other actions, other sizes.
-    """
-    part = PARTS[stage]
+    """Start from the weights of a training or playable checkpoint of any game. `UserError` when sizes or actions
+    differ."""
+    part = NETWORKS[stage]
     if path.suffix == ".safetensors":
         playable = checkpoint.load(path)
         kind = playable.model.config.objective.kind
@@ -193,8 +190,8 @@ def initialise(model: pl.LightningModule, stage: str, path: Path, metadata: dict
 
 
 def grown(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights for a network that may have gained recurrent memory or views, which are nothing at first, or inertia or
-    the unhindered step, which are learnt anew."""
+    """Weights for a network that gained recurrent memory or views, which begin as nothing, or inertia, which is learnt
+    anew."""
     weights = dict(weights)
     if "motion.free.weight" in wanted and "motion.free.weight" not in weights:  # inertia
         heads = ("motion.observed.", "motion.forecast.", "motion.free.")
@@ -231,7 +228,7 @@ def trained_before(path: Path, stage: str) -> dict[str, float]:
 
 def size_flags(path: Path, stage: str) -> list[str]:
     """The sizes of the network in a checkpoint as flags of a stage, so that who starts from it need not know them."""
-    part = PARTS[stage]
+    part = NETWORKS[stage]
     if path.suffix == ".safetensors":
         config = checkpoint.load(path).model.config
         found = config.memory if part == "geometry" else getattr(config, part)
@@ -241,7 +238,7 @@ def size_flags(path: Path, stage: str) -> list[str]:
     else:
         state = read_checkpoint(path)
         config, trained = state["config"], state["game_wm"]["stage"]
-        if PARTS.get(trained) != part:
+        if NETWORKS.get(trained) != part:
             raise UserError(f"{path} is a checkpoint of {trained}, not of {part}: name another with --init")
         sizes = config if part == "tokenizer" else config[part]
     given = {name: value for name, value in sizes.items() if name not in OF_THE_DATA[part]}

@@ -14,6 +14,7 @@ well the next frame of held-out episodes is predicted, beside repeating the last
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,27 +39,39 @@ from train.stages.configuration import check_name
 JUDGED = 64  # held-out frames that the next frame is judged by
 
 
+@dataclass
 class Source:
     """The parts of a model: the stages of a run, and a base's for those that the run has not.
 
     Raises `UserError` where they do not belong together.
+
+    Args:
+        tokenizer_at, latents, geometry_at: where they are not the run's own.
+        base: the playable checkpoint that the run began with. It gives the stages that the run has not, the seed
+            contexts, and 1 - `share` of the weights of the dynamics.
+        share: averaged weights of one descent are often better than either end (Wortsman et al., 2022, model soups);
+            a share above 1 goes on past the run, as task arithmetic does (Ilharco et al., 2023).
     """
 
-    def __init__(
-        self, run: Path, tokenizer: Path | None = None, latents: Path | None = None, base: Path | None = None,
-        share: float = 1.0, geometry: Path | None = None,
-    ) -> None:  # fmt: skip
+    run: Path
+    tokenizer_at: Path | None = None
+    latents: Path | None = None
+    base: Path | None = None
+    share: float = 1.0
+    geometry_at: Path | None = None
+
+    def __post_init__(self) -> None:
+        run, base, share = self.run, self.base, self.share
         if not 0 < share <= 2 or (share != 1 and base is None):
             raise UserError(
                 f"--share {share} must lie above 0, at most 2, and other than 1 needs a --base to average with"
             )
-        self.run, self.base, self.share, self.geometry = run, base, share, geometry
         self.playable = load(base) if base else None
-        self.tokenizer_at = tokenizer or self.at("tokenizer")
-        self.tokenizer, self.store = load_tokenizer(self.tokenizer_at), LatentStore(latents or run / "latents")
+        tokenizer_at, latents = self.at("tokenizer"), self.latents or run / "latents"
+        self.tokenizer, self.store = load_tokenizer(tokenizer_at), LatentStore(latents)
         if self.store.index["tokenizer"] != tokenizer_hash(self.tokenizer):
             raise UserError(
-                f"{self.store.directory} was not encoded with {self.tokenizer_at}: name the tokenizer that it was"
+                f"{self.store.directory} was not encoded with {tokenizer_at}: name the tokenizer that it was"
             )
         self.own_dynamics = self.at("dynamics") != base
         self.distilled = (run / "distill" / "last.ckpt").exists()
@@ -67,10 +80,9 @@ class Source:
 
     def at(self, stage: str) -> Path:
         """The checkpoint that a stage's weights are in."""
+        given = {"tokenizer": self.tokenizer_at, "geometry": self.geometry_at}.get(stage)
         path = self.run / stage / "last.ckpt"
-        if stage == "geometry" and self.geometry:
-            return self.geometry
-        return self.base if self.base and not path.exists() else path
+        return given or (self.base if self.base and not path.exists() else path)
 
     @property
     def trained(self) -> bool:
@@ -117,8 +129,7 @@ class Source:
             )
         memory = load_memory(self.at("geometry") if sizes.views else None)
         model = assemble(self.tokenizer, network, objective, memory, steps)
-        stages = {"dynamics", stage} | ({"geometry"} if sizes.views else set())
-        files = {self.tokenizer_at, *(self.at(each) for each in stages)}
+        files = {self.at(each) for each in ("tokenizer", "dynamics", stage, *(["geometry"] if sizes.views else []))}
         # Dynamics that began with the base counts what is behind that itself.
         trained = behind(files - {self.base} if self.own_dynamics else files)
         return Checkpoint(
@@ -127,30 +138,14 @@ class Source:
 
 
 def export(
-    run: Path,
-    name: str,
-    out: Path,
-    count: int = 8,
-    prompt: int = 32,
-    tokenizer_at: Path | None = None,
-    latents: Path | None = None,
-    base: Path | None = None,
-    share: float = 1.0,
-    begin_with: Sequence[Path] = (),
-    geometry_at: Path | None = None,
+    source: Source, name: str, out: Path, count: int, prompt: int, recordings: Sequence[Path] = ()
 ) -> tuple[Path, Diagnosis | None]:
-    """Write the playable checkpoint(s) of a run; returns the path of the one that ships, and how good its next frame
-    is, if the recording is still there to tell. Raises `UserError`.
+    """Write the playable checkpoint(s) of a run, with `count` seed contexts of `prompt` frames; see `Source.seeds`.
 
-    `tokenizer_at`, `latents`, `geometry_at`: where they are not the run's own. `begin_with`: recordings for the seed
-    contexts.
-    `base`: the playable checkpoint that the run began with: it gives the stages that the run has not, the seed
-    contexts, and 1 - `share` of the weights of dynamics. Averaged weights of one descent are often better than either
-    end (Wortsman et al., 2022, model soups); a share above 1 goes on past the run, as task arithmetic does (Ilharco et
-    al., 2023).
+    Returns the path of the one that ships, and how good its next frame is, if the recording is still there to tell.
+    Raises `UserError`.
     """
-    source = Source(run, tokenizer_at, latents, base, share, geometry_at)
-    seeds = source.seeds(count, prompt, begin_with)
+    seeds = source.seeds(count, prompt, recordings)
     path, teacher, settings = out / f"{name}.safetensors", None, source.settings
     if source.distilled:
         if source.own_dynamics:  # what a run began with has a file of its own
@@ -194,13 +189,11 @@ def judged_frames(store: LatentStore, model: WorldModel, held_out: float) -> See
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m train export`."""
     options = tools.export().parse_args(arguments)
-    latents, name = options.latents or options.run / "latents", options.name or options.run.resolve().name
+    name = options.name or options.run.resolve().name
     check_name(name)
-    counts = options.contexts, options.prompt
-    places = options.tokenizer, latents, options.base
-    path, figures = export(options.run, name, options.out, *counts, *places, options.share, options.beginnings or ())
+    source = Source(options.run, options.tokenizer, options.latents, options.base, options.share)
+    path, figures = export(source, name, options.out, options.contexts, options.prompt, options.beginnings or ())
     say(f"wrote {path}, {path.stat().st_size / 2**20:.1f} MiB")
     for line in summary(figures) if figures else ():
         say(line)

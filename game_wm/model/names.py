@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 Value = TypeVar("Value")
 
-RENAMED = {"enter": "conv_in", "leave": "conv_out", "was": "observed", "next": "forecast"}
+RENAMED = {"enter": "conv_in", "leave": "conv_out", "was": "observed", "next": "forecast", "fake": "fake_score"}
 OF_TRANSFORMERS = {"leave": "code_logits", "leave_digits": "digit_logits"}
 ENTRIES = {"exact": "two_step_inertia", "glance": "bottleneck_window", "growing": "unbounded"}
 

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import time
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -45,7 +46,6 @@ BATCH = 128
 
 
 def tokenizer_hash(tokenizer: Tokenizer) -> str:
-    """Hash of all weights."""
     digest = hashlib.sha256()
     for name, value in sorted(tokenizer.state_dict().items()):
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
@@ -61,17 +61,14 @@ def encode(data: list[str], tokenizer: Tokenizer, out: str | Path, device: str =
     for recording in recordings:
         size, wanted = (recording.width, recording.height), (tokenizer.config.width, tokenizer.config.height)
         if size != wanted:
-            raise UserError(
-                f"{recording.dataset.folder} has frames of {size[0]}x{size[1]}, "
-                f"the tokenizer takes {wanted[0]}x{wanted[1]}"
-            )
+            found, taken = (f"{width}x{height}" for width, height in (size, wanted))
+            raise UserError(f"{recording.dataset.folder} has frames of {found}, the tokenizer takes {taken}")
     folder.mkdir(parents=True, exist_ok=True)
     with folder_lock(folder):
         return _encode(recordings, tokenizer, folder, device, mixed)
 
 
 def _encode(recordings: list[Recording], tokenizer: Tokenizer, folder: Path, device: str, mixed: bool) -> bool:
-    """Encode fitting recordings into a locked folder."""
     first, own = recordings[0], tokenizer_hash(tokenizer)
     key = "-".join([own + "+mixed" * mixed, *(recording.key for recording in recordings)])
     index = _begin(folder, key)
@@ -142,8 +139,7 @@ def _place(recording: Path, latents: Path) -> dict[str, str]:
 
 def _plan(recordings: list[Recording]) -> list[list[tuple[int, int]]]:
     """Episodes, as (recording, number), of each shard."""
-    plan: list[list[tuple[int, int]]] = []
-    room = 0
+    plan, room = list[list[tuple[int, int]]](), 0
     for i, recording in enumerate(recordings):
         for number, frames in zip(recording.dataset.by_episode, recording.lengths):
             if room <= 0:
@@ -160,19 +156,18 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer, device: str) -> None:
         self.tokenizer, self.device = tokenizer.to(device).eval(), torch.device(device)
         trial = torch.zeros(32, tokenizer.config.height, tokenizer.config.width, 3, dtype=torch.uint8)
-        seconds = {}
-        for half in (False, True):
-            self.half = half
+        seconds = []
+        for self.half in (False, True):
             self(trial)
             start = time.perf_counter()
             self(trial)
-            seconds[half] = time.perf_counter() - start
-        self.half = seconds[True] < 0.85 * seconds[False]
+            seconds.append(time.perf_counter() - start)
+        self.half = seconds[1] < 0.85 * seconds[0]
 
     @torch.inference_mode()
     def __call__(self, frames: Tensor, last: Tensor | None = None) -> Tensor:
-        """Successive frames, uint8 (F, H, W, 3), after the frame `last` (H, W, 3) if there is one -> float16
-        (F, C, h, w) on the CPU. Raises `UserError` where a latent is not finite."""
+        """uint8 frames (F, H, W, 3) that follow the frame `last` (H, W, 3), if any -> float16 (F, C, h, w) on the
+        CPU."""
         before = torch.cat((frames[:1] if last is None else last[None], frames[:-1]))
         parts = zip(frames.split(BATCH), before.split(BATCH))
         with torch.autocast(self.device.type, torch.bfloat16) if self.half else nullcontext():
@@ -187,8 +182,7 @@ class Encoder:
 
 def _encode_episode(recording: Recording, refs: list[ChunkRef], encoder: Encoder, task: Task) -> dict[str, np.ndarray]:
     """Arrays of one episode, one row a frame; action, reward and termination of its last frame are zero."""
-    columns: dict[str, list[np.ndarray]] = {}
-    last: Tensor | None = None
+    columns, last = defaultdict[str, list[np.ndarray]](list), None
     with ThreadPoolExecutor(1) as thread:
         coming = [thread.submit(recording.dataset.read, ref) for ref in refs[:2]]
         for i in range(len(refs)):
@@ -196,13 +190,13 @@ def _encode_episode(recording: Recording, refs: list[ChunkRef], encoder: Encoder
             if i + 2 < len(refs):
                 coming.append(thread.submit(recording.dataset.read, refs[i + 2]))
             frames = torch.from_numpy(chunk.frames)
-            columns.setdefault("latents", []).append(encoder(frames, last).numpy())
+            columns["latents"].append(encoder(frames, last).numpy())
             last = frames[-1]
-            columns.setdefault("actions", []).append(recording.dataset.schema.encode(chunk.actions))
-            columns.setdefault("rewards", []).append(chunk.rewards)
-            columns.setdefault("terminated", []).append(chunk.terminated)
+            columns["actions"].append(recording.dataset.schema.encode(chunk.actions))
+            columns["rewards"].append(chunk.rewards)
+            columns["terminated"].append(chunk.terminated)
             if chunk.pose is not None:
-                columns.setdefault("pose", []).append(chunk.pose)
+                columns["pose"].append(chunk.pose)
             task.advance(len(chunk.frames))
     arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
     count = len(arrays["latents"])
@@ -229,10 +223,8 @@ def write_synthetic(
 ) -> None:
     """Random latents, or codes of so many levels, in the format of `encode`: for benches that have no recording."""
     folder.mkdir(parents=True, exist_ok=True)
-    random = np.random.default_rng(0)
+    random, rows, entries = np.random.default_rng(0), list[dict[str, np.ndarray]](), []
     schema = ActionSchema("multibinary", tuple(f"button{i}" for i in range(actions)))
-    rows: list[dict[str, np.ndarray]] = []
-    entries = []
     for number in range(episodes):
         done = np.zeros(frames, np.float32)
         done[-2] = 1
@@ -253,7 +245,6 @@ def write_synthetic(
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m train encode`."""
     options = tools.encode().parse_args(arguments)
     use_all_cores()
     device = usable(options.device)

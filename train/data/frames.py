@@ -52,8 +52,14 @@ class Recording:
 
     @property
     def decoded_bytes(self) -> int:
-        """Of all frames, decoded."""
         return self.frames * self.height * self.width * 3
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether the cache is there, or the disk has room for it."""
+        folder = self.dataset.folder
+        free = shutil.disk_usage(folder).free - SPARE_DISK
+        return self.cache.exists() or (os.access(folder, os.W_OK) and self.decoded_bytes <= free)
 
     @property
     def cache(self) -> Path:
@@ -97,8 +103,7 @@ def open_recordings(folders: Sequence[str | Path]) -> list[Recording]:
     first = recordings[0]
     for other in recordings[1:]:
         for what, of in FACTS.items():
-            mine, theirs = of(first), of(other)
-            if mine != theirs:
+            if (mine := of(first)) != (theirs := of(other)):
                 raise UserError(
                     f"{other.dataset.folder} and {first.dataset.folder} differ in their {what}, {theirs} and {mine}: "
                     "train on recordings that agree in it"
@@ -116,10 +121,8 @@ FACTS: dict[str, Callable[[Recording], Any]] = {
 
 
 def recordings_of(store: LatentStore) -> list[Recording]:
-    """The recordings that latents were encoded from, wherever both were moved together: recognised by their hashes.
-
-    `UserError` where one is gone, or where another one, or one that was recorded on, lies in its place.
-    """
+    """The recordings that latents were encoded from, recognised by their hashes, wherever both were moved together.
+    `UserError` where one is gone, replaced, or was recorded on."""
     keys = store.index["key"].split("-")[1:]
     games = {each["recording"]: store.game_of(i) for i, each in enumerate(store.episodes)}
     known = zip(store.index["data"], keys, strict=True)
@@ -127,8 +130,8 @@ def recordings_of(store: LatentStore) -> list[Recording]:
 
 
 def _recording_of(store: LatentStore, place: str | dict[str, str], key: str, game: str) -> Recording:
-    """One of them. `place` is its folder relative to the latents and as an absolute path; older latents have one path,
-    relative to an unknown folder."""
+    """One of them. `place`: its relative and its absolute path; older latents have one, relative to an unknown
+    folder."""
     here = store.directory.resolve()
     if isinstance(place, str):
         folders = [above / place for above in (Path.cwd(), *here.parents)]
@@ -157,13 +160,12 @@ class FrameSource:
     """The recordings, split into training and validation; see `open_frames`."""
 
     def __init__(self, recordings: list[Recording], seed: int, held_out: float) -> None:
-        first = recordings[0]
+        first, lengths = recordings[0], [recording.lengths for recording in recordings]
         self.recordings, self.seed, self.row = recordings, seed, 1
         self.still, self.medians = False, dict[int, np.ndarray]()
         self.game, self.schema = first.dataset.game, first.dataset.schema
         self.height, self.width = first.height, first.width
-        self.lengths = [n for recording in recordings for n in recording.lengths]
-        lengths = [recording.lengths for recording in recordings]
+        self.lengths = [n for each in lengths for n in each]
         self.spans = split_recordings(lengths, held_out, validation=False)
         self.held_out = split_recordings(lengths, held_out, validation=True)
         if not self.spans:
@@ -181,8 +183,8 @@ class FrameSource:
         return self.in_rows(every[mixed(len(every), count)])
 
     def in_rows(self, rows: np.ndarray) -> np.ndarray:
-        """The frames with these numbers, each preceded by the `row` - 1 before it (an episode's first frame stands in
-        for those before it) and, where `still`, by the median picture of its episode."""
+        """These frames, each after the `row` - 1 before it (an episode's first frame is repeated for those that it lacks)
+        and, where `still`, after the median picture of its episode."""
         if self.row == 1 and not self.still:
             return self.read(rows)
         starts = np.cumsum([0, *self.lengths])
@@ -229,11 +231,9 @@ class CachedFrames(FrameSource):
         self.training = self.rows(self.spans)
 
     def items(self, items: np.ndarray) -> np.ndarray:
-        """See `FrameSource`."""
         return self.in_rows(self.training[random_below(len(self.training), self.seed, items, 0)])
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """See `FrameSource`; nothing is decoded."""
         frames = np.empty((len(rows), self.height, self.width, 3), np.uint8)
         for i, row in enumerate(rows.tolist()):
             recording = int(np.searchsorted(self.starts, row, side="right")) - 1
@@ -247,37 +247,32 @@ class PooledFrames(FrameSource):
     def __init__(self, recordings: list[Recording], seed: int, held_out: float, pool_frames: int) -> None:
         super().__init__(recordings, seed, held_out)
         self.pool_frames = pool_frames
-        self.chunks = self._training_chunks()
-        self.threads = ThreadPoolExecutor(1)
-        self.pools: dict[int, Future[np.ndarray]] = {}
-
-    def _training_chunks(self) -> list[tuple[Recording, ChunkRef, int, int]]:
-        """Chunks with training frames in them, and which of their frames those are (from, to)."""
-        marked = np.zeros(sum(self.lengths), bool)
+        # Whole episodes or the end of one are held out, so a chunk's training frames are its first.
+        marked, start = np.zeros(sum(self.lengths), bool), 0
         marked[self.rows(self.spans)] = True
-        chunks, start = [], 0
+        self.chunks = list[tuple[Recording, ChunkRef, int]]()  # with the number of their training frames
         for recording in self.recordings:
             for ref in recording.refs:
-                # Whole episodes or the end of one are held out, so a chunk's training frames are its first.
                 kept = int(marked[start : start + ref.frames].sum())
-                chunks += [(recording, ref, 0, kept)] if kept else []
+                self.chunks += [(recording, ref, kept)] if kept else []
                 start += ref.frames
-        return chunks
+        self.threads = ThreadPoolExecutor(1)
+        self.pools: dict[int, Future[np.ndarray]] = {}
 
     def _pool(self, number: int) -> np.ndarray:
         random = np.random.Generator(np.random.Philox(key=[self.seed, number]))
         frames: list[np.ndarray] = []
         count = 0
         for i in random.permutation(len(self.chunks)):
-            recording, ref, first, last = self.chunks[i]
-            chunk = recording.dataset.read(ref).frames[first:last]
+            recording, ref, kept = self.chunks[i]
+            chunk = recording.dataset.read(ref).frames[:kept]
             still = median_picture(chunk)  # the chunk's own, and its first frame stands in for those before it
             if self.row > 1 or self.still:
                 chunk = chunk[np.maximum(np.arange(len(chunk))[:, None] - np.arange(self.row)[::-1], 0)]
             if self.still:
                 chunk = np.concatenate([np.broadcast_to(still, chunk[:, :1].shape), chunk], 1)
             frames.append(chunk)
-            count += last - first
+            count += kept
             if count >= self.pool_frames:
                 break
         return np.concatenate(frames)[random.permutation(count)]
@@ -308,12 +303,6 @@ def open_frames(
     """The source for these recordings: cached where their frames take at most `cache_gib` and the disk has room."""
     recordings = open_recordings(data)
     size = sum(recording.decoded_bytes for recording in recordings)
-    missing = [recording for recording in recordings if not recording.cache.exists()]
-    room = all(
-        os.access(recording.dataset.folder, os.W_OK)
-        and recording.decoded_bytes + SPARE_DISK <= shutil.disk_usage(recording.dataset.folder).free
-        for recording in missing
-    )
-    if size <= cache_gib * 2**30 and room:
+    if size <= cache_gib * 2**30 and all(recording.cacheable for recording in recordings):
         return CachedFrames(recordings, seed, held_out)
     return PooledFrames(recordings, seed, held_out, pool_frames)

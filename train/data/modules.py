@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,7 @@ class Stream(IterableDataset):
         self.make, self.size, self.start, self.stride = make, size, start, stride
 
     def __iter__(self) -> Iterator[Batch]:
-        first = self.start
-        while True:
-            yield self.make(first, self.size)
-            first += self.stride
+        return (self.make(first, self.size) for first in count(self.start, self.stride))
 
 
 class StreamDataModule(pl.LightningDataModule):
@@ -77,7 +75,6 @@ class StreamDataModule(pl.LightningDataModule):
         return {"cursor": self.cursor, "seed": self.seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where the checkpoint was."""
         if state_dict["seed"] != self.seed:
             raise UserError(f"this run began with --data.seed {state_dict['seed']}, it cannot go on with {self.seed}")
         self.cursor = state_dict["cursor"]
@@ -106,19 +103,10 @@ class FrameDataModule(StreamDataModule):
 
     def __init__(
         self,
-        data: list[str] | str,
-        batch_size: int = 64,
-        seed: int = 0,
-        held_out: float = 0.04,
-        cache_gib: float = 16.0,
-        pool_frames: int = 16384,
-        validation_frames: int = 512,
-        game: str | None = None,
-        row: int = 1,
-        still: bool = False,
-        mixed: bool = False,
-        augment: float = 0.0,
-    ) -> None:
+        data: list[str] | str, batch_size: int = 64, seed: int = 0, held_out: float = 0.04,
+        cache_gib: float = 16.0, pool_frames: int = 16384, validation_frames: int = 512, game: str | None = None,
+        row: int = 1, still: bool = False, mixed: bool = False, augment: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__(batch_size, seed)
         folders = [data] if isinstance(data, str) else list(data)
         self.source: FrameSource | CorpusFrames
@@ -140,7 +128,6 @@ class FrameDataModule(StreamDataModule):
         return torch.from_numpy(augmented(frames, self.augment, self.seed, items) if self.augment else frames)
 
     def val_dataloader(self) -> DataLoader | list[Any]:
-        """The held-out frames, batch by batch."""
         frames = self.source.validation(self.validation_frames)
         return DataLoader(torch.from_numpy(frames).split(self.batch_size), batch_size=None) if len(frames) else []  # type: ignore[arg-type]
 
@@ -162,17 +149,10 @@ class LatentDataModule(StreamDataModule):
 
     def __init__(
         self,
-        latents: str,
-        length: int = 64,
-        batch_size: int = 24,
-        seed: int = 0,
-        held_out: float = 0.04,
-        event_factor: float = 1.0,
-        validation_windows: int = 48,
-        game: str | None = None,
-        views: bool = False,
-        aligned: bool = False,
-    ) -> None:
+        latents: str, length: int = 64, batch_size: int = 24, seed: int = 0, held_out: float = 0.04,
+        event_factor: float = 1.0, validation_windows: int = 48,
+        game: str | None = None, views: bool = False, aligned: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(batch_size, seed)
         if length < 2:
             raise UserError(f"--data.length must be at least 2 frames, got {length}")
@@ -194,11 +174,9 @@ class LatentDataModule(StreamDataModule):
 
     @property
     def actions(self) -> int:
-        """A, the length of an encoded action."""
         return self.schema.size
 
     def batch(self, first: int, size: int) -> dict[str, Tensor]:
-        """Windows of these items."""
         return self.dataset.batch(first, size)
 
     def val_dataloader(self) -> DataLoader | list[Any]:

@@ -53,8 +53,8 @@ def split_episodes(lengths: list[int], held_out: float, validation: bool) -> lis
 
 
 def split_recordings(recordings: list[list[int]], held_out: float, validation: bool) -> list[Span]:
-    """The same for several recordings, whose episodes are numbered one after another. A part of each is held out:
-    otherwise all of a short recording by hand could be."""
+    """The same for several recordings, their episodes numbered on. A part of each is held out, never all of a short
+    one."""
     spans, first = list[Span](), 0
     for lengths in recordings:
         spans += [span._replace(episode=first + span.episode) for span in split_episodes(lengths, held_out, validation)]
@@ -122,40 +122,31 @@ class LatentStore:
                 raise UserError(f"{path} holds {len(arrays[name])} frames instead of {frames}: {again}")
         return arrays
 
-    def open_views(self, aligned: bool = False) -> bool:
-        """Open the views that `python -m train views` wrote, too, as "views" (frames, 2 * (C + COVER), h, w). False
-        where they are missing, incomplete, or not `aligned` as asked."""
-        if not self._drawn(aligned):
-            return False
-        views = []
-        for number, frames in enumerate(self.index["shards"]):
-            try:
-                rows = np.load(shard_path(self.directory, "views", number), mmap_mode="r", allow_pickle=False)
-            except (FileNotFoundError, EOFError, ValueError):
-                return False
-            if len(rows) != frames:
-                return False
-            views.append(rows)
-        for shard, rows in zip(self.shards, views, strict=True):
-            shard["views"] = rows
-        return True
-
     def views_key(self, aligned: bool) -> str:
         """How the key in `views.json` begins; a hash of the geometry follows."""
         return f"{self.index['key']}-{'led-' if aligned else 'foreseen-'}"
 
-    def _drawn(self, aligned: bool) -> bool:
-        """Whether `views.json` says that all shards have views of one geometry: after an interrupted change, the last
-        shards still have those of the old one."""
+    def open_views(self, aligned: bool = False) -> bool:
+        """Open the views that `python -m train views` wrote, too, as "views" (frames, 2 * (C + COVER), h, w).
+
+        False where they are missing, not `aligned` as asked, or not all of one geometry: after an interrupted change,
+        the last shards still have those of the old one.
+        """
         try:
             found = json.loads((self.directory / "views.json").read_text())
-            return found["shards"] == len(self.shards) and found["key"].startswith(self.views_key(aligned))
-        except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
+            drawn = found["shards"] == len(self.shards) and found["key"].startswith(self.views_key(aligned))
+            paths = [shard_path(self.directory, "views", number) for number in range(len(self.shards))] if drawn else []
+            views = [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths]
+        except (FileNotFoundError, EOFError, ValueError, LookupError, TypeError, AttributeError):
             return False
+        if not drawn or [len(rows) for rows in views] != self.index["shards"]:
+            return False
+        for shard, rows in zip(self.shards, views, strict=True):
+            shard["views"] = rows
+        return True
 
     @property
     def game(self) -> str:
-        """Id of the game that was recorded."""
         return self.index["game"]
 
     def game_of(self, episode: int) -> str:
@@ -173,6 +164,10 @@ class LatentStore:
         episode = self.episodes[span.episode]
         start = episode["offset"] + span.start
         return self.shards[episode["shard"]][name][start : start + span.frames]
+
+    def tensors(self, span: Span, *names: str) -> list[Tensor]:
+        """The same of several arrays, in 32 bits."""
+        return [torch.from_numpy(np.array(self.read(name, span))).float() for name in names]
 
 
 def shard_path(directory: Path, name: str, number: int) -> Path:
@@ -197,14 +192,9 @@ class SequenceDataset(Dataset):
     """
 
     def __init__(
-        self,
-        directory: str | Path | LatentStore,
-        length: int,
-        seed: int = 0,
-        held_out: float = 0.04,
-        validation: bool = False,
-        event_factor: float = 1.0,
-    ) -> None:
+        self, directory: str | Path | LatentStore, length: int, seed: int = 0,
+        held_out: float = 0.04, validation: bool = False, event_factor: float = 1.0,
+    ) -> None:  # fmt: skip
         self.store = directory if isinstance(directory, LatentStore) else LatentStore(directory)
         self.length, self.seed, self.event_factor = length, seed, event_factor
         spans = self.store.split(held_out, validation)
@@ -268,7 +258,6 @@ class SequenceDataset(Dataset):
     def gather(self, windows: np.ndarray) -> dict[str, Tensor]:
         """The windows of these numbers as one batch."""
         places = [self.locate(window) for window in windows]
-        batch = {}
         if self.held:
             before = np.cumsum([0, *self.store.index["shards"]])
             episodes = [self.store.episodes[place.episode] for place in places]
@@ -276,14 +265,13 @@ class SequenceDataset(Dataset):
             rows = torch.from_numpy(np.array(first)[:, None] + np.arange(self.length))
             batch = {name: x[rows.to(x.device, non_blocking=True)].float() for name, x in self.held.items()}
         else:
-            for name in self.store.shards[0]:
-                batch[name] = torch.from_numpy(np.stack([self.store.read(name, place) for place in places])).float()
+            read = lambda name: np.stack([self.store.read(name, place) for place in places])  # noqa: E731
+            batch = {name: torch.from_numpy(read(name)).float() for name in self.store.shards[0]}
         batch["episode"] = torch.tensor([place.episode for place in places])
         batch["start"] = torch.tensor([place.start for place in places])
         return batch
 
     def batch(self, first: int, size: int) -> dict[str, Tensor]:
-        """Items first .. first + size - 1 as one batch."""
         return self.gather(self.choose(np.arange(first, first + size, dtype=np.int64)))
 
     def __getitem__(self, item: int) -> dict[str, Tensor]:

@@ -1,7 +1,6 @@
 """The atlas of a level that is always the same: pictures of it out of recordings, and where its walls blocked steps.
 
-    python -m train atlas --latents runs/doom/latents --geometry runs/depth/geometry/last.ckpt \\
-        --out runs/atlas/geometry/last.ckpt
+    python -m train atlas --latents DIR --geometry CKPT --out FILE
 
 It keeps recorded frames one at a time: the next is the one that adds most to what the kept ones show from the recorded
 poses (greedy maximum coverage, Nemhauser et al., 1978), judged as by episodic memory (`EpisodicMemory.choose`). Of each
@@ -16,7 +15,6 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -30,13 +28,10 @@ from game_wm.memory.first_person.episodic import WAYS, EpisodicMemory, Places
 from game_wm.memory.first_person.geometry import BEFORE, Geometry
 from game_wm.memory.first_person.obstacles import SIDES, STOPPED, turned
 from game_wm.memory.first_person.pose import relative
-from train.checkpoints import load_geometry, read_checkpoint, save_part
-from train.commands import tools
 from train.data.frames import PooledFrames, recordings_of
 from train.data.windows import LatentStore, Span
 from train.first_person.depth import known_disparity
 from train.report.console import say
-from train.report.machine import use_all_cores
 
 CELL, HEADINGS = 0.5, 18  # one candidate for each cell (in sides of a place) and heading (to a turn)
 VIEWS, COMPARED = 6000, 768  # views that the atlas should show, and the nearest candidates that are compared for each
@@ -119,7 +114,7 @@ def stops(store: LatentStore, spans: Sequence[Span], geometry: Geometry) -> Tens
     """Where steps ended that something was in the way of, and what was lost of them (M, 4), in the level's axes."""
     place, found = geometry.config.place, list[Tensor]()
     for span in spans:
-        poses, actions = (torch.from_numpy(np.array(store.read(n, span))).float() for n in ("pose", "actions"))
+        poses, actions = store.tensors(span, "pose", "actions")
         if len(poses) < BEFORE + 2:
             continue
         steps, led = relative(poses[:-1], poses[1:])[None], actions[None, :-1]
@@ -163,28 +158,12 @@ def draw_atlas(store: LatentStore, spans: Sequence[Span], geometry: Geometry, pi
     return Atlas(shown, disparity[kept], torch.from_numpy(poses[kept]), stops(store, spans, geometry))
 
 
-def make_atlas(latents: str, geometry: Path, out: Path, held_out: float = 0.04, pictures: int = 1500) -> None:
-    """Write a geometry that goes on from another one, with the atlas of encoded recordings.
-
-    Args:
-        held_out: share of the episodes, the last, that are kept from training.
-    """
-    use_all_cores()
-    network, store = load_geometry(geometry), LatentStore(latents)
-    if not (network.motion.inertia and store.index["pose"]):
+def make_atlas(geometry: Geometry, store: LatentStore, held_out: float, pictures: int) -> dict[str, Tensor]:
+    """The atlas of a level: its tensors. `UserError` without poses or inertia."""
+    if not (geometry.motion.inertia and store.index["pose"]):
         raise UserError(
             "an atlas is drawn where poses are recorded, with a geometry trained with inertia and two_step_inertia"
         )
-    state = read_checkpoint(geometry)
-    spans = store.split(held_out, False)
-    atlas = draw_atlas(store, spans, network, pictures)
+    atlas = draw_atlas(store, store.split(held_out, False), geometry, pictures)
     say(f"{len(atlas.poses)} pictures and {len(atlas.stops)} stretches of wall")
-    state["config"]["geometry"]["atlas"] = True
-    save_part(state, "geometry.atlas", {name: getattr(atlas, name) for name in NAMES}, out)
-    say(f"wrote {out}")
-
-
-def main(arguments: list[str]) -> int:
-    """`python -m train atlas`."""
-    make_atlas(**vars(tools.atlas().parse_args(arguments)))
-    return 0
+    return {name: getattr(atlas, name) for name in NAMES}

@@ -25,9 +25,7 @@ TURNED = (0.08, 0.5)  # radians: the least and the largest turn
 @torch.no_grad()
 def focal_length(tokenizer: Tokenizer, batches: Any, place: float, where: str) -> float:
     """In halves of a picture's width, signed (see `camera.py`): with it, a turn alone turns one frame into another.
-
-    Raises `UserError` when the windows hold too few turns on the spot.
-    """
+    `UserError` when the windows hold too few turns on the spot."""
     pairs: list[tuple[Tensor, Tensor, Tensor]] = []
     for batch in batches:
         latents, pose = batch["latents"], batch["pose"]

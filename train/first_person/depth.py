@@ -1,7 +1,6 @@
 """Depth with labels, for a game that can give the depth of its pictures.
 
-    python -m train depth --latents runs/doom/latents --geometry runs/doom/geometry/last.ckpt \\
-        --out runs/depth/geometry/last.ckpt
+    python -m train depth --latents DIR --geometry CKPT --out FILE
 
 The game gives the depth at recorded poses (its method `depth`; Doom computes it from its level's lines). None of it is
 stored, and the model plays without. `train geometry` learns depth without labels, for any game, but less exactly
@@ -14,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,13 +20,10 @@ from torch import Tensor
 
 from data_collect.errors import UserError
 from data_collect.guest.guest import Guest
-from game_wm.memory.first_person.geometry import FARTHEST, FINER, NEAREST, Depth
+from game_wm.memory.first_person.geometry import FARTHEST, FINER, NEAREST, Depth, Geometry
 from game_wm.training import descend
-from train.checkpoints import load_geometry, read_checkpoint, save_part
-from train.commands import tools
 from train.data.windows import LatentStore, Span
 from train.report.console import say
-from train.report.machine import use_all_cores
 
 BATCH, RATE, DECAY = 64, 1e-3, 0.01  # frames a step, learning rate, weight decay
 AVERAGE = 0.005  # share of the current weights in each update of the averaged ones
@@ -56,21 +51,17 @@ class Frames:
     """Random frames (B, C, h, w) of some episodes, with the disparity that the game gives at their poses."""
 
     def __init__(self, store: LatentStore, spans: Sequence[Span], known: Known) -> None:
-        self.store, self.known = store, known
-        self.rows = [(span, t) for span in spans for t in range(span.frames)]
-        self.chance = np.random.default_rng(0)
+        self.store, self.known, self.chance = store, known, np.random.default_rng(0)
+        self.rows = [Span(span.episode, span.start + t, 1) for span in spans for t in range(span.frames)]
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
-        """Latents and disparities."""
-        at = [self.rows[i] for i in self.chance.integers(len(self.rows), size=size)]
-        ones = [Span(span.episode, span.start + t, 1) for span, t in at]
-        latents, poses = (np.concatenate([self.store.read(name, one) for one in ones]) for name in ("latents", "pose"))
+        rows = [self.rows[i] for i in self.chance.integers(len(self.rows), size=size)]
+        latents, poses = (np.concatenate([self.store.read(name, row) for row in rows]) for name in ("latents", "pose"))
         return torch.from_numpy(latents.astype(np.float32)), self.known(poses)
 
 
 def fit(depth: Depth, frames: Frames, steps: int) -> Depth:
-    """Train on the absolute error of the logarithm, and return averaged weights. A squared error would round edges
-    off."""
+    """Train on the absolute error of the logarithm (a squared one would blur edges), and return averaged weights."""
     depth.train().requires_grad_(True)
     averaged = deepcopy(depth).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(depth.parameters(), RATE, (0.9, 0.99), weight_decay=DECAY)
@@ -103,32 +94,18 @@ def off_by(depth: Depth, frames: Frames) -> list[float]:
     return [float(x) for x in np.expm1(np.quantile(off, [0.5, 0.75, 0.9]))]
 
 
-def learn_depth(latents: str, geometry: Path, out: Path, held_out: float = 0.04, steps: int = 3000) -> None:
-    """Write a geometry that goes on from another one, with its depth learnt from what the game knows.
-
-    Args:
-        held_out: share of the episodes, the last, that are kept from training.
-    """
-    use_all_cores()
-    torch.manual_seed(0)
-    network, store = load_geometry(geometry), LatentStore(latents)
+def learn_depth(geometry: Geometry, store: LatentStore, held_out: float, steps: int) -> dict[str, Tensor]:
+    """Depth learnt from what the game knows: its weights. `UserError` without poses."""
     if not store.index["pose"]:
-        raise UserError(f"{latents} has no poses: depth is asked for where the player stood")
-    state, config = read_checkpoint(geometry), network.config
+        raise UserError(f"{store.directory} has no poses: depth is asked for where the player stood")
+    config = geometry.config
     with Guest(store.game) as game:
         known = known_disparity(game, config.place, config.height, config.width)
         learnt, judged = (Frames(store, store.split(held_out, held), known) for held in (False, True))
-        before = off_by(network.depth, judged)
-        depth = fit(network.depth, learnt, steps)
+        before = off_by(geometry.depth, judged)
+        depth = fit(geometry.depth, learnt, steps)
         after = off_by(depth, judged)
     for when, off in (("before", before), ("now", after)):
         half, more, most = (f"{100 * x:.1f} %" for x in off)
         say(f"depth, held-out episodes, {when}: half within {half}, three quarters {more}, nine in ten {most}")
-    save_part(state, "geometry.depth", depth.state_dict(), out)
-    say(f"wrote {out}")
-
-
-def main(arguments: list[str]) -> int:
-    """`python -m train depth`."""
-    learn_depth(**vars(tools.depth().parse_args(arguments)))
-    return 0
+    return depth.state_dict()

@@ -1,7 +1,6 @@
 """The views that the denoiser reads of each recorded frame, drawn once, beside the latents.
 
-    python -m train views --latents runs/maze/latents --geometry runs/maze/geometry/last.ckpt \\
-        --tokenizer runs/maze/tokenizer/last.ckpt
+    python -m train views --latents DIR --geometry CKPT --tokenizer CKPT
 
 The memory that plays walks through every episode: poses are dead-reckoned, frames kept in the same bounded store,
 sources chosen and drawn by the same functions, and the last frames warped to where each action leads. In half of the
@@ -101,8 +100,8 @@ def draw_views(latents: str | Path, memory: Memory, tokenizer: Tokenizer, aligne
 def views_of(
     stack: ExitStack, store: LatentStore, episodes: list[int], memory: Memory, tokenizer: Tokenizer
 ) -> Iterator[np.ndarray]:
-    """The views of these episodes in turn: many at once on a GPU, elsewhere by one process a core, since much of it is
-    no matrix product."""
+    """The views of these episodes in turn: on a GPU many at once, else by one process a core (few are matrix
+    products)."""
     if next(tokenizer.parameters()).device.type != "cpu":
         groups = [episodes[i : i + TOGETHER] for i in range(0, len(episodes), TOGETHER)]
         return (views for group in groups for views in draw_episodes(memory, store, group, tokenizer))
@@ -122,9 +121,8 @@ def worker(latents: str, memory: Memory, tokenizer: Tokenizer) -> Callable[[int]
 @singledispatch
 @torch.no_grad()
 def draw_episodes(memory: Memory, store: LatentStore, numbers: list[int], tokenizer: Tokenizer) -> list[np.ndarray]:
-    """The views (F, V * (C + COVER), h, w), float16, of each of these episodes; zero for its first frame.
-
-    This is the way of any memory, frame by frame, as play goes. `first_person` below draws many frames at once."""
+    """The views (F, V * (C + COVER), h, w), float16, of each of these episodes; zero for its first frame. Any memory
+    goes frame by frame, as in play; `first_person` below draws many frames at once."""
     device, drawn = next(tokenizer.parameters()).device, []
     for number in numbers:
         prompt = read_episodes(store, [number], device, memory.placed)
@@ -248,7 +246,6 @@ def walk(
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m train views`."""
     options = tools.views().parse_args(arguments)
     use_all_cores()
     device = usable(options.device)

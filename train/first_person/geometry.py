@@ -55,19 +55,11 @@ class GeometryModule(StageModule):
 
     def __init__(
         self,
-        tokenizer: str,
-        latent_shape: tuple[int, int, int] = (8, 8, 8),
-        actions: int = 4,
+        tokenizer: str, latent_shape: tuple[int, int, int] = (8, 8, 8), actions: int = 4,
         geometry: MemoryConfig = MemoryConfig(),
-        lr: float = 2e-3,
-        weight_decay: float = 0.01,
-        optimizer: Kind = "adamw",
-        smooth: float = 0.002,
-        distant: int = 2,
-        steps: int = 15,
-        poses: bool = True,
-        depth: bool = True,
-    ) -> None:
+        lr: float = 2e-3, weight_decay: float = 0.01, optimizer: Kind = "adamw",
+        smooth: float = 0.002, distant: int = 2, steps: int = 15, poses: bool = True, depth: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__(lr, weight_decay, optimizer)
         channels, height, width = latent_shape
         self.config = replace(geometry, channels=channels, height=height, width=width, actions=actions)
@@ -81,13 +73,13 @@ class GeometryModule(StageModule):
             raise UserError("without poses, motion is learnt from what an action mostly does, which is learnt for the "
                             "trail: set --model.geometry.trail 1024")  # fmt: skip
         self.trying = False
-        if poses and self.geometry.motion.inertia:  # learnt before all else, see `prepare`
-            for part in (self.geometry.motion.free, self.geometry.motion.turn):
+        motion = self.geometry.motion
+        if poses and motion.inertia:  # learnt before all else, see `prepare`
+            for part in (motion.free, motion.turn):
                 if part is not None:
                     part.requires_grad_(False)
         if not poses:
             self.geometry.focal.requires_grad_(True)
-            motion = self.geometry.motion
             for head in (motion.observed, motion.forecast, motion.turn):
                 for weights in head[-1].parameters():
                     nn.init.zeros_(weights)  # steps start at zero
@@ -98,7 +90,6 @@ class GeometryModule(StageModule):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The frozen tokenizer, on this module's device."""
         return self.frozen[0].to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -135,10 +126,7 @@ class GeometryModule(StageModule):
         if not data.store.index["pose"]:
             raise UserError(f"{data.latents} has no poses: learn motion without, with --model.poses false")
         if float(self.geometry.focal) == 1.0:
-            batches = (
-                {name: data.batch(first, 16)[name].to(self.device) for name in ("latents", "pose")}
-                for first in range(0, 16 * 64, 16)
-            )
+            batches = ({k: v.to(self.device) for k, v in data.batch(i, 16).items()} for i in range(0, 16 * 64, 16))
             self.geometry.focal.fill_(focal_length(self.tokenizer, batches, self.config.place, str(data.latents)))
         motion = self.geometry.motion
         if isinstance(motion.free, nn.Linear) and not motion.free.weight.any():  # inertia
@@ -182,10 +170,8 @@ class GeometryModule(StageModule):
         return torch.stack([x.unflatten(0, shape) for x in (frames, grey)], dim=1).flatten(0, 1)
 
     def losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and its parts: how well sources give a target, and the motion's errors in its units.
-
-        Motion's errors are squared: collisions are rare, and a median would ignore them.
-        """
+        """The loss and its parts: how well sources give a target, and the motion's errors in its units. These are
+        squared: collisions are rare, and a median would ignore them."""
         latents, actions = batch["latents"], batch["actions"]
         if not self.poses:
             weights = self.distant, self.steps, self.smooth, self.trying
@@ -193,9 +179,8 @@ class GeometryModule(StageModule):
         pose, figures, loss = batch["pose"], dict[str, Tensor](), latents.new_zeros(())
         if self.learns_depth:
             target_at = torch.randint(latents.shape[1], (len(latents), 1), device=self.device)
-            photo, distant, rough, _ = depth_losses(
-                self.geometry, self.tokenizer, latents, pose, target_at, self.distant
-            )
+            found = depth_losses(self.geometry, self.tokenizer, latents, pose, target_at, self.distant)
+            photo, distant, rough, _ = found
             loss, figures = photo + distant + self.smooth * rough, {"photo": photo, "distant": distant}
         latents, actions, pose = (x[:, : self.steps + 1] for x in (latents, actions, pose))
         motion = self.geometry.motion
@@ -204,11 +189,10 @@ class GeometryModule(StageModule):
         pair = motion.pair(before, now).unflatten(0, truth.shape[:2])
         # In play the past consists of estimated steps: half of the windows learn with these. With inertia they are
         # corrected by odometry, and their error is small.
-        read = (
-            truth + motion.unit * truth.new_tensor(READ_ERROR) * torch.randn_like(truth)
-            if self.geometry.motion.inertia
-            else motion.reckon(pair, previous)
-        )
+        if motion.inertia:
+            read = truth + motion.unit * truth.new_tensor(READ_ERROR) * torch.randn_like(truth)
+        else:
+            read = motion.reckon(pair, previous)
         known = torch.where(torch.rand(len(truth), 1, 1, device=self.device) < 0.5, truth, read)
         past = motion.pasts(known, previous)  # of each step and of what comes after the last
         observed = motion.estimate_step(*(x.flatten(0, 1) for x in (pair, previous, past[:, :-1]))).view_as(truth)
@@ -216,7 +200,7 @@ class GeometryModule(StageModule):
         following = past[:, 1:-1].flatten(0, 1)
         forecast = motion.predict_step(pair[:, :-1].flatten(0, 1), previous[:, 1:].flatten(0, 1), following)
         observed, forecast = self.off(observed, truth), self.off(forecast.view_as(truth[:, 1:]), truth[:, 1:])
-        if motion.free is not None and not self.geometry.motion.inertia:
+        if motion.free is not None and not motion.inertia:
             free = usual_loss(motion, previous[:, 1:], past[:, 1:-1], truth[:, 1:])
             loss, figures = loss + 0.1 * free, figures | {"free": free}
         return loss + 0.1 * (observed + forecast), figures | {"was": observed, "coming": forecast}

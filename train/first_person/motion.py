@@ -1,7 +1,6 @@
 """Motion of a player with inertia, learnt on all recorded steps at once.
 
-    python -m train motion --latents runs/doom/latents --geometry runs/doom/geometry/last.ckpt \\
-        --out runs/motion/geometry/last.ckpt
+    python -m train motion --latents DIR --geometry CKPT --out FILE
 
 The free step is learnt from recorded poses alone (`steps.py`); `train geometry` begins with it too. What the pictures
 say about obstacles is learnt there in windows, together with depth. This command continues from the features of all
@@ -13,21 +12,16 @@ Legend: N steps, A action vector, P past of a step, E features of a pair of fram
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from data_collect.errors import UserError
-from game_wm.memory.first_person.geometry import BEFORE, Motion
+from game_wm.memory.first_person.geometry import BEFORE, Geometry, Motion
 from game_wm.training import descend
-from train.checkpoints import load_geometry, read_checkpoint, save_part
-from train.commands import tools
 from train.data.windows import LatentStore, Span
 from train.first_person.steps import READ_ERROR, Recorded, fit, long_enough, read_off, recorded_steps
 from train.report.console import say
-from train.report.machine import use_all_cores
 
 HEADS_STEPS, HEADS_BATCH, HEADS_RATE = 6000, 2048, 2e-3
 PART = 64
@@ -38,7 +32,7 @@ def pairs(motion: Motion, store: LatentStore, spans: Sequence[Span]) -> tuple[Te
     """Features of the pair of frames before each recorded step and of the pair that it lies between, 16 bits (N, E)."""
     before, between = [], []
     for span in long_enough(spans):
-        latents = torch.from_numpy(np.array(store.read("latents", span))).float()
+        (latents,) = store.tensors(span, "latents")
         parts = zip(latents[:-1].split(PART), latents[1:].split(PART), strict=True)
         found = torch.cat([motion.pair(*part) for part in parts]).half()
         before.append(found[BEFORE - 1 : -1])
@@ -66,29 +60,15 @@ def fit_heads(motion: Motion, recorded: Recorded, pairs: tuple[Tensor, Tensor], 
         descend("motion", optimizer, steps, loss, lambda i: HEADS_RATE * min(1.0, 2 * (1 - i / steps)))
 
 
-def learn_motion(latents: str, geometry: Path, out: Path, held_out: float = 0.04, steps: int = HEADS_STEPS) -> None:
-    """Write a geometry that goes on from another one, with its motion learnt on all steps of encoded recordings.
-
-    Args:
-        held_out: share of the episodes, the last, that are kept from training.
-    """
-    use_all_cores()
-    network, store = load_geometry(geometry), LatentStore(latents)
-    if not (network.motion.inertia and store.index["pose"]):
+def learn_motion(geometry: Geometry, store: LatentStore, held_out: float, steps: int) -> dict[str, Tensor]:
+    """Motion learnt on all recorded steps: its weights. `UserError` without poses or inertia."""
+    if not (geometry.motion.inertia and store.index["pose"]):
         raise UserError(
             "motion is learnt so where poses are recorded, in a geometry trained with inertia and two_step_inertia"
         )
-    state, motion = read_checkpoint(geometry), network.motion
-    spans = store.split(held_out, False)
+    motion, spans = geometry.motion, store.split(held_out, False)
     recorded = recorded_steps(store, spans)
     off = fit(motion, recorded)
     say(f"{len(recorded.steps)} steps; where nothing is in the way half of them are known to {off / 10:.5f} places")
     fit_heads(motion, recorded, pairs(motion, store, spans), steps)
-    save_part(state, "geometry.motion", motion.state_dict(), out)
-    say(f"wrote {out}")
-
-
-def main(arguments: list[str]) -> int:
-    """`python -m train motion`."""
-    learn_motion(**vars(tools.motion().parse_args(arguments)))
-    return 0
+    return motion.state_dict()

@@ -1,7 +1,6 @@
 """Obstacles of a player with inertia, learnt from recorded poses and the surfaces around them.
 
-    python -m train obstacles --latents runs/doom/latents --geometry runs/doom/geometry/last.ckpt \\
-        --out runs/obstacles/geometry/last.ckpt
+    python -m train obstacles --latents DIR --geometry CKPT --out FILE
 
 Motion (`train motion`) gives the free step, and depth the distance of surfaces. From a map of the surfaces that earlier
 frames showed around the player, and one of the lines at which steps were blocked
@@ -16,7 +15,6 @@ picture, A action vector.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,26 +23,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data_collect.errors import UserError
+from game_wm.memory.first_person import obstacles
 from game_wm.memory.first_person.episodic import AROUND
 from game_wm.memory.first_person.geometry import BEFORE, Geometry
-from game_wm.memory.first_person.obstacles import (
-    DIRECTIONS,
-    HEARD,
-    UNIT,
-    Obstacles,
-    around,
-    horizon,
-    seen_from,
-    stopped,
-    turned,
-)
+from game_wm.memory.first_person.obstacles import DIRECTIONS, HEARD, UNIT, Obstacles, horizon, turned
 from game_wm.memory.first_person.pose import relative
 from game_wm.training import descend
-from train.checkpoints import load_geometry, read_checkpoint, save_part
-from train.commands import tools
 from train.data.windows import LatentStore, Span
 from train.report.console import Task, say
-from train.report.machine import use_all_cores
 from train.spread import spread
 
 BATCH, RATE, DECAY = 512, 2e-3, 0.05
@@ -78,9 +64,7 @@ def hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geometry
     place, found = geometry.config.place, list[tuple[Tensor, ...]]()
     for span in spans:
         chance = torch.Generator().manual_seed(span.episode)
-        latents, actions, poses = (
-            torch.from_numpy(np.array(store.read(name, span))).float() for name in ("latents", "actions", "pose")
-        )
+        latents, actions, poses = store.tensors(span, "latents", "actions", "pose")
         shown = [horizon(geometry.depth(part), geometry.focal) for part in latents.split(PART)]
         atlas = geometry.atlas.without(poses) if geometry.atlas is not None else None
         if atlas is not None:
@@ -101,9 +85,8 @@ def hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geometry
         for t in (lengths > HEARD).nonzero()[:, 0].tolist():
             reach = REACHES[int(torch.randint(len(REACHES), (), generator=chance))]
             first = max(0, t - reach)
-            kept = torch.rand(t + 1 - first, generator=chance) < KEPT_SHARE + (1 - KEPT_SHARE) * torch.rand(
-                (), generator=chance
-            )
+            shown_here = torch.rand(t + 1 - first, generator=chance)
+            kept = shown_here < KEPT_SHARE + (1 - KEPT_SHARE) * torch.rand((), generator=chance)
             kept[-1] = True
             cameras = kept.nonzero()[:, 0] + first
             if atlas is not None:
@@ -116,12 +99,12 @@ def hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geometry
             away = relative(start, cameras_at[cameras])
             away = torch.cat((away[:, :2] / place, away[:, 2:]), 1)
             nearest = away[:, :2].norm(dim=1).topk(min(AROUND, len(away)), largest=False).indices
-            seen = seen_from(points[cameras[nearest]], away[nearest]).flatten(0, 1)
-            known = around(seen[None], weights[cameras[nearest]].flatten()[None], towards[t : t + 1])[0]
+            seen = obstacles.seen_from(points[cameras[nearest]], away[nearest]).flatten(0, 1)
+            known = obstacles.around(seen[None], weights[cameras[nearest]].flatten()[None], towards[t : t + 1])[0]
             gone = torch.cat((poses[first : t + 1, :2], known_ends)) - start[:2]
             blocks = torch.cat((blocked[first : t + 1], known_blocked))
             gone, blocks = turned(gone, start[2]) / place, turned(blocks, start[2])
-            lines = stopped(gone[None], blocks[None], towards[t : t + 1])[0]
+            lines = obstacles.stopped(gone[None], blocks[None], towards[t : t + 1])[0]
             end = perturbed_end(free[t], ends[t], aside) if float((ends[t] - free[t]).norm()) > NEARLY else ends[t]
             along = turned(before, towards[t]), turned(end, towards[t])
             found.append((known.half(), lines.half(), lengths[t], *along, torch.tensor(exact)))
@@ -201,21 +184,13 @@ def off_by(network: Obstacles, held_out: Hindered) -> tuple[float, float, float]
     return tuple(float(x.mean()) for x in (before[stopped], after[stopped], after[~stopped]))  # type: ignore[return-value]
 
 
-def learn_obstacles(latents: str, geometry: Path, out: Path, held_out: float = 0.04, steps: int = 8000) -> None:
-    """Write a geometry that goes on from another one, with what is in the way of players.
-
-    Args:
-        held_out: share of the episodes, the last, that are kept from training.
-    """
-    use_all_cores()
-    torch.manual_seed(0)
-    begun, store = load_geometry(geometry), LatentStore(latents)
-    if not (begun.motion.inertia and store.index["pose"]):
+def learn_obstacles(geometry: Geometry, store: LatentStore, held_out: float, steps: int) -> dict[str, Tensor]:
+    """What is in the way of players: its weights. `UserError` without poses or inertia."""
+    if not (geometry.motion.inertia and store.index["pose"]):
         raise UserError(
             "obstacles are learnt where poses are recorded, for a geometry trained with inertia and two_step_inertia"
         )
-    state = read_checkpoint(geometry)
-    learnt, judged = (all_hindered_steps(store, store.split(held_out, held), begun) for held in (False, True))
+    learnt, judged = (all_hindered_steps(store, store.split(held_out, held), geometry) for held in (False, True))
     network = Obstacles()
     fit(network, learnt, steps)
     before, after, free = off_by(network, judged)
@@ -223,12 +198,4 @@ def learn_obstacles(latents: str, geometry: Path, out: Path, held_out: float = 0
         f"held-out steps that something hindered end {before:.4f} places from where they would end without, "
         f"{after:.4f} from where they are now said to; the others {free:.4f}"
     )
-    state["config"]["geometry"]["obstacles"] = True
-    save_part(state, "geometry.obstacles", network.state_dict(), out)
-    say(f"wrote {out}")
-
-
-def main(arguments: list[str]) -> int:
-    """`python -m train obstacles`."""
-    learn_obstacles(**vars(tools.obstacles().parse_args(arguments)))
-    return 0
+    return network.state_dict()

@@ -72,8 +72,8 @@ def compare(found_ET3: Tensor, truth_ET3: Tensor) -> dict[str, Any]:
 
 
 def measure(store: LatentStore, geometry: Geometry, episodes: int = 8, held_out: float = 0.04) -> dict[str, Any]:
-    """`compare` over held-out episodes, as long as the longest horizon that any of them has. `UserError` without poses
-    or long enough episodes."""
+    """`compare` over held-out episodes, at the longest horizon that any has. `UserError` without poses or long
+    episodes."""
     if not store.index["pose"]:
         raise UserError(f"{store.directory} has no poses to compare with: measure on a recording that has them")
     spans = store.split(held_out, validation=True)
@@ -92,7 +92,6 @@ def measure(store: LatentStore, geometry: Geometry, episodes: int = 8, held_out:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m train odometry`."""
     options = tools.odometry().parse_args(arguments)
     use_all_cores()
     store, geometry = LatentStore(options.latents), load_geometry(options.geometry)

@@ -29,8 +29,8 @@ AGREE, AGREE_ABOUT = 0.3, 0.03  # how far disparities of distant frames may diff
 
 
 class DepthLosses(NamedTuple):
-    """How targets differ from what nearby sources give and from what distant ones do; how rough their disparity is, and
-    that disparity (B, 4h, 4w)."""
+    """How targets differ from nearby and from distant sources, how rough the disparity is, and the disparity (B, 4h,
+    4w)."""
 
     photo: Tensor
     distant: Tensor
@@ -71,12 +71,7 @@ def depth_losses(
 
 
 def source_errors(
-    target_B13HW: Tensor,
-    sources_BS3HW: Tensor,
-    disparity_B1hw: Tensor,
-    theirs: Tensor,
-    away: Tensor,
-    focal: Tensor,
+    target_B13HW: Tensor, sources_BS3HW: Tensor, disparity_B1hw: Tensor, theirs: Tensor, away: Tensor, focal: Tensor
 ) -> tuple[Tensor, Tensor]:
     """How targets differ from what sources give where `disparity` says: from nearby sources, which come first, and from
     distant ones.

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,8 +30,7 @@ LIKELIEST, MEDIAN = 3.0, 0.2  # weights of the bounded error and of the absolute
 
 
 class Recorded(NamedTuple):
-    """Steps (N, 3) and their actions (N, A), with the `BEFORE` steps before each (N, BEFORE, 3) and their actions
-    (N, BEFORE, A)."""
+    """Steps (N, 3), actions (N, A), and those of the `BEFORE` steps before each: (N, BEFORE, 3) and (N, BEFORE, A)."""
 
     before: Tensor
     previous_actions: Tensor
@@ -44,7 +42,7 @@ def recorded_steps(store: LatentStore, spans: Sequence[Span]) -> Recorded:
     """All steps of these episodes that have `BEFORE` before them."""
     found: list[tuple[Tensor, ...]] = []
     for span in long_enough(spans):
-        pose, actions = (torch.from_numpy(np.array(store.read(name, span))).float() for name in ("pose", "actions"))
+        pose, actions = store.tensors(span, "pose", "actions")
         steps, actions = relative(pose[:-1], pose[1:]), actions[:-1]
         before, previous = (x.unfold(0, BEFORE, 1)[:-1].mT for x in (steps, actions))
         found.append((before, previous, actions[BEFORE:], steps[BEFORE:]))
@@ -92,7 +90,6 @@ def read_off(off: Tensor) -> Tensor:
 
 
 def usual_loss(motion: Motion, actions_BTA: Tensor, past_BTP: Tensor, steps_BT3: Tensor) -> Tensor:
-    """How far steps are from the one that their action mostly leads to, in units of motion: L1, so that it learns the
-    median."""
+    """L1 between steps and their action's usual step, in units of motion: its minimum is the median step."""
     usual = motion.unhindered(actions_BTA.flatten(0, 1), past_BTP.flatten(0, 1)).view_as(steps_BT3)
     return ((usual - steps_BT3) / motion.unit)[..., :2].abs().mean()

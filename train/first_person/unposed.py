@@ -30,15 +30,9 @@ BETTER = 0.9  # times the error of the usual step: what another one's must be be
 
 
 def unposed_losses(
-    geometry: Geometry,
-    tokenizer: Tokenizer,
-    latents_BTChw: Tensor,
-    actions_BTA: Tensor,
-    distant: int,
-    pairs: int,
-    smooth: float,
-    trying: bool,
-) -> tuple[Tensor, dict[str, Tensor]]:
+    geometry: Geometry, tokenizer: Tokenizer, latents_BTChw: Tensor, actions_BTA: Tensor,
+    distant: int, pairs: int, smooth: float, trying: bool,
+) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
     """The loss of windows without poses, and its parts.
 
     Args:
@@ -108,8 +102,7 @@ def best_steps(geometry: Geometry, tokenizer: Tokenizer, latents_BTChw: Tensor, 
 
 
 def pair_features(motion: Motion, latents_BTChw: Tensor, target_B1: Tensor, pairs: int) -> Tensor:
-    """The motion network's features (B, T - 1, E) of successive frames; only those of so many `pairs` around each
-    window's target have a gradient."""
+    """Motion features (B, T - 1, E) of successive frames; only `pairs` of them around each target have a gradient."""
     pair, last = motion.pair, latents_BTChw.shape[1] - 1
     rows = torch.arange(len(latents_BTChw), device=latents_BTChw.device)[:, None]
     near = (target_B1 - pairs // 2).clamp(0, max(0, last - pairs))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m train pipeline`."""
     from train.pipeline.flags import parse
     from train.pipeline.run import Runner
 

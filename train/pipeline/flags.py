@@ -1,4 +1,4 @@
-"""The pipeline's flags, and the words in which it speaks of them.
+"""The pipeline's flags: reading them, and naming them in messages.
 
     plan = parse(["--config", "configs/own/quick.yaml", "--data", "a", "b", "--dynamics.model.lr", "3e-4"])
     in_own_words("dynamics", "lower --model.lr")            # "lower --dynamics.model.lr"
@@ -19,27 +19,28 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
 
 from data_collect.commandline import explained, unknown
 from data_collect.errors import UserError
-from train.commands.stages import OWN
+from train.commands.stages import RUN_FLAGS
 from train.pipeline.plan import KINDS, Pipeline, Record, Training
 
-# Of a stage's flags: those that the pipeline gives it, and those that a run of its own has beside its classes'.
-GIVEN = {"config", "name", "runs", "resume", "init", "wandb", "device", "data.data", "data.latents", "model.tokenizer",
-         "model.geometry"}  # fmt: skip
-OF_A_STAGE = {flag.name.removeprefix("--") for flag in OWN} - GIVEN | {"seed_everything"}
-STAGE_FLAG = re.compile(rf"--((?:{'|'.join(sorted(OF_A_STAGE))}|model|data|trainer)(?![\w-])(?:\.\w+)*)")
+# Flags of a stage that the pipeline sets itself.
+SET_HERE = {"config", "name", "runs", "resume", "init", "wandb", "device", "data.data", "data.latents",
+            "model.tokenizer", "model.geometry"}  # fmt: skip
+# The others that are no arguments of its classes.
+RUN_NAMES = {flag.name.removeprefix("--") for flag in RUN_FLAGS} - SET_HERE | {"seed_everything"}
+STAGE_FLAG = re.compile(rf"--((?:{'|'.join(sorted(RUN_NAMES))}|model|data|trainer)(?![\w-])(?:\.\w+)*)")
 RECORD_FLAG = re.compile(rf"--({'|'.join(each.name.replace('_', '-') for each in fields(Record))})(?![\w-])")
 HELP = "(see `python -m train pipeline --help`)"
 
 
 def in_own_words(stage: str, sentence: str, given: Iterable[str] = ()) -> str:
-    """What a stage or the recorder says, with flags of the pipeline for its own and for the names that it was `given`
-    values of."""
+    """A sentence of a stage or of the recorder, with the pipeline's flags in place of its own. `given`: names of the
+    values that the stage was given, which are flags of the pipeline too."""
     if stage == "record":  # its --minutes is the pipeline's own
         named = RECORD_FLAG.sub(lambda found: f"--record.{found[1].replace('-', '_')}", sentence)
         return named.replace("another --out", "another --name").replace(" for --out", " for --runs")
     for name in {name for name in given if not STAGE_FLAG.fullmatch(f"--{name}")}:
         sentence = re.sub(rf"--{re.escape(name)}(?![\w.-])", f"--{stage}.{name}", sentence)
-    return STAGE_FLAG.sub(lambda found: found[0] if found[1] in GIVEN else f"--{stage}.{found[1]}", sentence)
+    return STAGE_FLAG.sub(lambda found: found[0] if found[1] in SET_HERE else f"--{stage}.{found[1]}", sentence)
 
 
 def parse(arguments: Sequence[str]) -> Pipeline:
@@ -70,11 +71,11 @@ def split(arguments: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]
         if flag == "--data" and not (len(words) == 1 and words[0].startswith("[")):
             own += ["--data", json.dumps(words)]
         elif stage in KINDS and rest and rest.rstrip("+").split(".")[0] not in {each.name for each in fields(Training)}:
-            if rest in GIVEN or len(words) != 1:
-                why = "the pipeline gives it that itself" if rest in GIVEN else "it takes one value"
+            if rest in SET_HERE or len(words) != 1:
+                why = "the pipeline gives it that itself" if rest in SET_HERE else "it takes one value"
                 raise UserError(f"{flag}: {why} {HELP}")
-            if "." not in rest and rest not in OF_A_STAGE:
-                known = [f"--{stage}.{name}" for name in [*(each.name for each in fields(Training)), *OF_A_STAGE]]
+            if "." not in rest and rest not in RUN_NAMES:
+                known = [f"--{stage}.{name}" for name in [*(each.name for each in fields(Training)), *RUN_NAMES]]
                 raise UserError(f"{unknown([flag], known)} {HELP}")
             values[stage][rest] = words[0]
         else:
@@ -83,7 +84,7 @@ def split(arguments: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]
 
 
 def grouped(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Each flag with what stands behind it (also behind "="); what comes before any flag has the flag ""."""
+    """Each flag with the words behind it (or behind "="); words before any flag have the flag ""."""
     flag, values = "", list[str]()
     for word in arguments:
         if not word.startswith("--"):

@@ -37,10 +37,8 @@ REMEDIES = {
 
 
 def outlook(data: Sequence[str], settings: Mapping[str, Any], made: bool) -> Iterator[str]:
-    """Lines to be said; `settings`: of the stages as they were read; `made`: whether the pipeline has recorded that.
-
-    `UserError` where nothing can be learnt, or nothing is left to begin dreams with.
-    """
+    """Lines to print. `settings`: the stages' configurations; `made`: whether the pipeline has recorded the data
+    itself. `UserError` where nothing can be learnt, or nothing is left to begin dreams with."""
     recordings = open_recordings(data)
     for recording in recordings:
         yield from _odd(recording, made, alone=len(recordings) == 1)
@@ -109,8 +107,8 @@ def _named(recordings: Sequence[Recording]) -> str:
 
 
 def held_out_frames(recordings: list[Recording], held_out: float) -> Tensor:
-    """Rows of three frames uint8 (B, 3, H, W, 3) that training does not see, evenly spread, none of them an episode's
-    first; of all frames where none are held out."""
+    """Rows of three held-out frames (B, 3, H, W, 3), evenly spread, without an episode's first; of all if none are held
+    out."""
     source = PooledFrames(recordings, 0, held_out, 1)
     source.row = 3
     rows = [source.rows([span._replace(start=span.start + 1, frames=span.frames - 1)])

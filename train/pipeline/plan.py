@@ -1,7 +1,7 @@
 """What a pipeline is asked for: the entries of its configuration file.
 
 plan = parse(["--config", "configs/own/quick.yaml", "--data", "a", "b"])        # train/pipeline/flags.py
-plan.stages                                                                     # ["tokenizer", "dynamics", "distill"]
+plan.trained                                                                    # ["tokenizer", "dynamics", "distill"]
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 
 from data_collect.errors import UserError
 
-# The stages that train, in order, each with the command that it is (`python -m train COMMAND`).
+# The stages that train a network, in order, each with its command (`python -m train COMMAND`).
 KINDS = {
     "tokenizer": "tokenizer", "geometry": "geometry", "geometry_motion": "geometry", "dynamics": "dynamics",
     "distill": "distill",
 }  # fmt: skip
-PARTS = ("motion", "depth", "atlas", "obstacles")  # of a geometry, after its training, in order
+GEOMETRY_PARTS = ("motion", "depth", "atlas", "obstacles")  # made after its training, in order
 USES = ("tokenizer", "latents", "level", "contexts")
 
 
@@ -26,8 +26,8 @@ class Record:
     """What to record, as `python -m data_collect record` takes it.
 
     Args:
-        use: what learns from it: the tokenizer; what reads latents (all other training); the level's atlas and
-            obstacles, beside those latents; or nothing does, and dreams begin where its episodes end (`contexts`).
+        use: which stages read it: `tokenizer`; `latents`, all other training; `level`, the atlas and the obstacles,
+            which read those latents too; or `contexts`: none, but dreams begin where its episodes end.
     """
 
     game: str = ""
@@ -44,8 +44,8 @@ class Training:
     """A stage that trains: its configuration file and its budget.
 
     Args:
-        values: what differs from the file, by name: {data.batch_size: 16}.
-        flags: the same as a command line has it: [--data.batch_size, "16"].
+        values: entries that differ from the file's, by name: {data.batch_size: 16}.
+        flags: the same as on a command line: [--data.batch_size, "16"].
     """
 
     config: str = ""
@@ -71,17 +71,17 @@ class Pipeline:
         name: of the run and of the checkpoint, `RUNS/NAME/NAME.safetensors`.
         data: recordings to train on instead of those that are made.
         recordings: several instead of one, by name: what differs from `record` in each.
-        minutes: of all of it, recording, encoding and export included; the stages' own minutes say in which proportion
-            they share them, and the tokenizer gets more where it needs more.
-        takes: the minutes that all of it takes as configured; with fewer, there are fewer frames, steps of what does
-            not train by the clock, and episodes of the evaluation, in proportion. 0: these are always the same.
+        minutes: for everything, recording, encoding and export included. The stages share them in proportion to their
+            own minutes; the tokenizer gets more where it needs more.
+        takes: minutes that everything takes as configured. With fewer `minutes` than that, frames, steps of stages
+            without minutes and episodes of the evaluation become fewer in proportion; with 0 they never do.
         init: a playable checkpoint (.safetensors) to tune on the recording, tokenizer and dynamics.
         geometry: of episodic memory; without a configuration the model has none.
         geometry_motion: the geometry trained on, its motion alone.
-        motion: steps of training of what reads motion off pictures, for a player with inertia; 0: none.
-        depth: steps of training on the depth that the game knows; 0: none.
+        motion: steps of training motion on all recorded steps, for a player with inertia; 0: none.
+        depth: steps of training depth on what the game knows of it; 0: none.
         atlas: recorded frames of a level that is always the same, known before play; 0: none.
-        obstacles: steps of training of what is in the way of a player with inertia; 0: none.
+        obstacles: steps of training what stops a player with inertia; 0: none.
         distill: without a configuration (`--distill.config ""`) the dynamics plays as it is.
         contexts: dreams' beginnings in the checkpoint.
         prompt: real frames of each.
@@ -112,13 +112,12 @@ class Pipeline:
     device: str = "auto"
 
     @property
-    def stages(self) -> list[str]:
-        """Names of the stages that train, in order."""
+    def trained(self) -> list[str]:
+        """Names of the stages that train a network, in order."""
         return [name for name in KINDS if name in ("tokenizer", "dynamics") or self.training(name).config]
 
     @property
     def folder(self) -> Path:
-        """Where all of it lies."""
         return Path(self.runs, self.name)
 
     def training(self, name: str) -> Training:
@@ -126,12 +125,12 @@ class Pipeline:
         return getattr(self, name)
 
     def scaled(self, number: int, least: int = 1) -> int:
-        """As much of a number as the minutes are of those that all of it takes, but not less than `least`."""
+        """A number of frames, steps or episodes for the `minutes` that there are, but not less than `least`."""
         share = min(1.0, self.minutes / self.takes) if self.minutes and self.takes else 1.0
         return max(min(number, least), round(share * number))
 
-    def recorded(self) -> dict[Path, Record]:
-        """The recordings that are to be made, by their folders."""
+    def to_record(self) -> dict[Path, Record]:
+        """The recordings that the pipeline makes, by their folders."""
         if self.data:
             return {}
         found = {} if self.recordings else {self.folder / "data": self.record}
@@ -145,7 +144,7 @@ class Pipeline:
         return found
 
     def used_for(self, *uses: str) -> list[str]:
-        """Folders of the recordings that are of one of these uses."""
+        """Folders of the recordings that have one of these uses."""
         if self.data:
             return self.data if "contexts" not in uses else []
-        return [str(folder) for folder, record in self.recorded().items() if set(uses) & set(record.use)]
+        return [str(folder) for folder, record in self.to_record().items() if set(uses) & set(record.use)]

@@ -22,7 +22,7 @@ from game_wm.evaluation.options import SUITES
 from train.pipeline.clock import LEAST, Clock
 from train.pipeline.flags import again, in_own_words
 from train.pipeline.plan import KINDS, Pipeline, Record
-from train.pipeline.recording import record
+from train.pipeline.recording import record_apart
 from train.pipeline.stage import Budget, Stage
 from train.pipeline.stages import checkpoint_of, config_of, stages_of, values_of
 from train.report.console import say
@@ -37,23 +37,23 @@ EPISODES = 2  # of a recording, however few minutes there are: one is held out
 
 
 class Runner:
-    """Runs the stages of a `Pipeline` that are not complete. `arguments`: what the plan was read from."""
+    """Runs the stages of a `Pipeline` that are not complete. `arguments`: the command line that gave the plan."""
 
     def __init__(self, plan: Pipeline, arguments: list[str] | None = None) -> None:
         self.plan, self.arguments, self.folder = plan, arguments or [], plan.folder
         self.data = plan.data or plan.used_for("tokenizer", "latents", "level")
         reserve = EVALUATION * plan.minutes if plan.minutes and plan.evaluate.suites else 0.0
         self.clock = Clock(plan.minutes, self.folder / "pipeline.json", reserve)
-        self.noted = self.folder / "stages.json"
-        self.notes: dict[str, Any] = json.loads(self.noted.read_text()) if self.noted.is_file() else {}
-        self.trained = False  # whether this run has done any stage's work
+        self.notes_at = self.folder / "stages.json"
+        self.notes: dict[str, Any] = json.loads(self.notes_at.read_text()) if self.notes_at.is_file() else {}
+        self.worked = False  # whether this run has done any stage's work
 
     def run(self) -> int:
         """Exit status; 0 with the checkpoint written and the next frame measured."""
         self.check()
         try:
-            for folder, wanted in self.plan.recorded().items():
-                if status := self.record(folder, wanted):
+            for folder, wanted in self.plan.to_record().items():
+                if status := self.make_recording(folder, wanted):
                     return status
             self.look()
             for stage in self.stages:
@@ -67,15 +67,15 @@ class Runner:
     # --- before anything is trained -----------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """`UserError` for what can be told to go wrong before anything is recorded."""
+        """`UserError` for whatever is known to fail before anything is recorded."""
         plan = self.plan
-        if not plan.data and not all(record.game for record in plan.recorded().values()):
+        if not plan.data and not all(wanted.game for wanted in plan.to_record().values()):
             raise UserError("which game? give --record.game maze, doom or gym:ID, or recordings with --data FOLDER")
         check_name(plan.name)
         self.device = usable(plan.device)
         if plan.minutes is not None and not plan.minutes > 0:
             raise UserError("--minutes must be more than 0")
-        for name in plan.stages:
+        for name in plan.trained:
             wanted = plan.training(name)
             if not (config := config_of(wanted)).is_file():
                 raise UserError(f"{config}: no such configuration for {name}; name one with --{name}.config")
@@ -88,11 +88,11 @@ class Runner:
             raise UserError(f"{plan.init}: no such checkpoint; name a playable one (.safetensors) with --init")
         if wrong := set(plan.evaluate.suites) - set(SUITES):
             raise UserError(f"--evaluate.suites: there is no suite {wrong.pop()!r}; there are {', '.join(SUITES)}")
-        self.settings = {name: self.read(name) for name in plan.stages}
+        self.settings = {name: self.read(name) for name in plan.trained}
         self.stages = stages_of(plan, self.device)
 
     def read(self, name: str) -> Any:
-        """A stage's configuration as it will read it; the paths in it need not be there yet."""
+        """A stage's configuration; the paths in it need not exist yet."""
         from train.stages.configuration import read_stage
 
         values = values_of(self.plan, name)
@@ -103,22 +103,22 @@ class Runner:
 
     @contextmanager
     def own_words(self, name: str) -> Iterator[None]:
-        """What a stage or the recorder says goes to somebody who knows the flags of the pipeline."""
+        """A stage's or the recorder's `UserError` names the pipeline's flags in place of its own."""
         try:
             yield
         except UserError as error:
             given = self.plan.training(name).values if name in KINDS else ()
             raise UserError(in_own_words(name, str(error), given)) from error
 
-    def record(self, folder: Path, wanted: Record) -> int:
-        """Gameplay into a folder; exit status. Only as many frames as there is time for, where minutes are few."""
+    def make_recording(self, folder: Path, wanted: Record) -> int:
+        """Record gameplay into a folder, fewer frames where minutes are few; exit status."""
         frames = wanted.frames
         if "contexts" not in wanted.use:
             frames = self.plan.scaled(frames, EPISODES * wanted.episode_frames)
         name = str(folder.relative_to(self.folder))
         made = [frames, wanted.game, wanted.player, wanted.seed, wanted.episode_frames]
-        if self.plan.minutes and self.clock.recorded.get(name) in (made, frames) and (folder / INDEX).is_file():
-            return 0  # what more time would add would make all that was trained on it begin anew
+        if self.plan.minutes and self.clock.recordings.get(name) in (made, frames) and (folder / INDEX).is_file():
+            return 0  # with more frames, all that was trained on these would start anew
         say(f"record: {frames} frames of {wanted.game} into {folder}")
         values = {"out": str(folder), "game": wanted.game, "player": wanted.player, "frames": frames}
         values |= {"workers": wanted.workers, "seed": wanted.seed, "episode_frames": wanted.episode_frames}
@@ -126,15 +126,15 @@ class Runner:
             values["minutes"] = round(self.clock.recording(), 2)
         began = time.monotonic()
         with self.own_words("record"):
-            status = record(values)
+            status = record_apart(values)
         if wanted.player == "human":
             self.clock.began += time.monotonic() - began  # a person's time is no training's
-        self.clock.recorded[name] = 0 if status else made
+        self.clock.recordings[name] = 0 if status else made
         self.clock.keep()
         return status
 
     def look(self) -> None:
-        """Say what is odd about the recordings; `UserError` where nothing can be learnt from them."""
+        """Warn of oddities in the recordings; `UserError` where nothing can be learnt from them."""
         from train.pipeline.outlook import outlook
 
         for line in outlook(self.data, self.settings, made=not self.plan.data):
@@ -143,7 +143,7 @@ class Runner:
     # --- stages -------------------------------------------------------------------------------------------------------
 
     def advance(self, stage: Stage) -> int:
-        """Do what is left of a stage; exit status."""
+        """Do what is left to do of a stage; exit status."""
         if stage.output is None:
             return stage.run(stage.budget)
         key, shared = stage.key(), bool(self.plan.minutes and stage.budget.minutes)
@@ -169,31 +169,31 @@ class Runner:
     def note(self, stage: Stage, state: dict[str, Any]) -> None:
         """Write down how far a stage is."""
         self.notes[stage.name] = state
-        write_atomic(self.noted, json.dumps(self.notes, indent=1))
+        write_atomic(self.notes_at, json.dumps(self.notes, indent=1))
 
     def put_aside(self, stage: Stage) -> None:
         """Keep what was made by other settings or of other inputs under another name."""
         old = next(p for i in range(1, 1000) if not (p := self.folder / f"{stage.name}-old-{i}").exists())
         stage.folder.rename(old)
         say(f"{stage.name}: its configuration or its input has changed; the old run is kept as {old}")
-        if not self.trained:  # the settings have changed since the last run, so its minutes do not count
-            self.clock.restart()
+        if not self.worked:  # the settings have changed since the last run, so its minutes do not count
+            self.clock.before = 0.0
 
     def work(self, stage: Stage, budget: Budget) -> int:
         """Run a stage until it has had its budget."""
-        self.trained = True
+        self.worked = True
         if stage.name in KINDS:
             say(f"{stage.name}: {budget.words(stage.had())}")
         with self.own_words(stage.name):
             return stage.run(budget)
 
     def share_out(self, stage: Stage, room: float | None) -> int:
-        """Train a stage for its part of the minutes that are left, but no more than `room`; the tokenizer longer, while
-        it is no better than repeating the last frame by `MARGIN`, as nothing else is worth training then."""
+        """Train a stage for its share of the minutes that are left, but for no more than `room`. The tokenizer trains
+        longer while it is not better than repeating the last frame by `MARGIN`: later stages would be in vain."""
         later = self.stages[self.stages.index(stage) :]
-        parts = {each.name: each.budget.minutes for each in later if each.budget.minutes}
+        weights = {each.name: each.budget.minutes for each in later if each.budget.minutes}
         had = stage.had()
-        minutes = self.clock.share(stage.name, parts, had)
+        minutes = self.clock.share(stage.name, weights, had)
         most, least = max(minutes, MOST * (self.clock.left + had)), (1 - MOST) * self.clock.left
         if room is not None:
             minutes, most = min(minutes, had + room), min(most, had + room)
@@ -207,12 +207,12 @@ class Runner:
             minutes = min(most, minutes + more)
 
     def room(self, stage: Stage) -> float:
-        """Minutes by which a complete stage can be trained further: what is left, without what the later stages have
-        had, since these then start anew and need it again."""
+        """Minutes by which a complete stage can be trained further: those left, less what the later stages have had,
+        since these then start anew and need as much again."""
         return self.clock.left - sum(each.had() for each in self.stages[self.stages.index(stage) + 1 :])
 
     def good_enough(self, stage: Stage) -> bool:
-        """Whether the tokenizer is so good that more minutes are better spent on what follows it."""
+        """Whether the tokenizer is so good that more minutes are better spent on later stages."""
         from train.checkpoints import load_tokenizer
         from train.pipeline.outlook import tokenizer_and_repeat
 
@@ -226,7 +226,7 @@ class Runner:
     # --- the result ---------------------------------------------------------------------------------------------------
 
     def tell(self) -> None:
-        """What the result is worth, and what would make it better."""
+        """Print how good the model is, and what would make it better."""
         from train.diagnosis import Diagnosis, summary
 
         path, place = checkpoint_of(self.plan, "export"), self.folder / "diagnosis.json"

@@ -1,7 +1,7 @@
-"""A stage of a pipeline: what it takes, what it makes, its budget.
+"""A stage of a pipeline: its inputs, its output, its budget.
 
 stage = Stage("tokenizer", folder, train, inputs=[Path("runs/mine/data")], output=folder / "last.ckpt")
-stage.key()                     # another one: it has to be made anew
+stage.key()                     # has it changed, the stage starts anew
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Budget:
     steps: int | None = None
 
     def words(self, had: float) -> str:
-        """For a line that begins it; `had`: the minutes that it has been trained."""
+        """For the line that announces it; `had`: minutes of training so far."""
         before = f", {had:.1f} of them behind it" if had else ""
         return f"{self.minutes:.1f} minutes{before}" if self.minutes else f"{self.steps} steps"
 
@@ -32,12 +32,12 @@ class Stage:
     """One piece of work.
 
     Args:
-        folder: where what it makes lies.
+        folder: where its files lie.
         run: does it, or goes on with it; returns the exit status.
-        inputs: recordings, latents and checkpoints that it takes.
-        output: the file that is there when it is done; None: the work itself finds out what is left to do.
-        settings: what it is told; with the contents of its inputs, all that the result depends on.
-        budget: what it is given; minutes are its part of the pipeline's, where these are shared out.
+        inputs: recordings, latents and checkpoints that it reads.
+        output: the file that it has written when it is done; None: `run` itself finds out what is left to do.
+        settings: all else that the result depends on.
+        budget: its minutes or steps; where the pipeline has minutes, their share in these.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Stage:
     budget: Budget = Budget()
 
     def key(self) -> str:
-        """Hash of all that the result depends on but the budget. Where things lie does not count."""
+        """Hash of all that the result depends on except the budget: contents and settings, not paths."""
         parts = [self.settings, *(content(path) for path in self.inputs)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def had(self) -> float:
-        """Minutes that it has been trained."""
+        """Minutes of training so far."""
         from train.checkpoints import trained_minutes
 
         return trained_minutes(self.output) if self.output is not None and self.budget.minutes else 0.0

@@ -1,6 +1,6 @@
-"""The list of a pipeline's stages: from recordings to the card, each told what it takes and what it makes.
+"""The list of a pipeline's stages, from recordings to the card, each with its inputs and its output.
 
-    for stage in stages_of(plan, "cpu"): ...           # train/pipeline/stage.py says what a stage is
+    for stage in stages_of(plan, "cpu"): ...           # see train/pipeline/stage.py
 
 Everything lies under RUNS/NAME/, a folder a stage: `data`, `tokenizer`, `latents`, `geometry`, `dynamics`, `distill`, …
 """
@@ -8,7 +8,6 @@ Everything lies under RUNS/NAME/, a folder a stage: `data`, `tokenizer`, `latent
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 from functools import cache, partial
@@ -19,7 +18,8 @@ import yaml
 
 from data_collect.shards.writer import write_atomic
 from train import locate
-from train.pipeline.plan import KINDS, PARTS, Pipeline, Training
+from train.pipeline.plan import GEOMETRY_PARTS, KINDS, Pipeline, Training
+from train.pipeline.recording import exit_status, passing_on_sigterm
 from train.pipeline.stage import Budget, Stage
 from train.report.console import say
 from train.stages.configuration import read_yaml
@@ -28,15 +28,15 @@ HELD_OUT = 0.04  # share of the episodes that the parts of a geometry are judged
 
 
 def stages_of(plan: Pipeline, device: str) -> list[Stage]:
-    """All that is done with the recordings, in order."""
-    trained = [trained_stage(plan, name) for name in plan.stages]
+    """All stages after the recordings, in order."""
+    trained = [trained_stage(plan, name) for name in plan.trained]
     found = [trained.pop(0), encoding(plan, device, "latents", ["latents"])]
     if geometries(plan):
         while trained and KINDS[trained[0].name] == "geometry":
             found.append(trained.pop(0))
         if plan.used_for("level"):
             found.append(encoding(plan, device, "level", ["latents", "level"]))
-        found += [part(plan, name) for name in PARTS if getattr(plan, name)]
+        found += [geometry_part(plan, name) for name in GEOMETRY_PARTS if getattr(plan, name)]
         found.append(Stage("views", plan.folder / "latents", partial(views, plan, device)))
     card = [evaluating(plan, device)] if plan.evaluate.suites else []
     return [*found, *trained, exporting(plan), *card]
@@ -46,22 +46,22 @@ def stages_of(plan: Pipeline, device: str) -> list[Stage]:
 
 
 def checkpoint_of(plan: Pipeline, name: str) -> Path:
-    """What a stage that trains writes, a part of the geometry, or the export."""
+    """The checkpoint that a stage writes: one that trains, a part of the geometry, or the export."""
     if name == "export":
         return plan.folder / f"{plan.name}.safetensors"
-    if name in PARTS or name == KINDS[name]:
+    if name in GEOMETRY_PARTS or name == KINDS[name]:
         return plan.folder / name / "last.ckpt"
     return plan.folder / name / KINDS[name] / "last.ckpt"
 
 
 def geometries(plan: Pipeline) -> list[str]:
-    """The stages that the geometry goes through, each from what the one before has made of it."""
-    trained = [name for name in plan.stages if KINDS[name] == "geometry"]
-    return [*trained, *(name for name in PARTS if trained and getattr(plan, name))]
+    """The stages that make the geometry, each going on from the checkpoint of the one before."""
+    trained = [name for name in plan.trained if KINDS[name] == "geometry"]
+    return [*trained, *(name for name in GEOMETRY_PARTS if trained and getattr(plan, name))]
 
 
 def values_of(plan: Pipeline, name: str) -> dict[str, Any]:
-    """All that a stage that trains is told beside its configuration file and its budget."""
+    """The values of a stage that trains, on top of its configuration file; its budget apart."""
     kind, folder = KINDS[name], plan.folder
     given: dict[str, Any] = {"name": plan.name, "runs": plan.runs, "wandb": plan.wandb, "device": plan.device}
     if name != kind:
@@ -85,7 +85,7 @@ def values_of(plan: Pipeline, name: str) -> dict[str, Any]:
 
 @cache
 def begins_with_init(path: str, name: str) -> bool:
-    """Whether a stage begins with the playable checkpoint that is tuned: the geometry only where that has one."""
+    """Whether a stage starts from the playable checkpoint that is tuned: the geometry only where that has one."""
     if name != "geometry":
         return name in ("tokenizer", "dynamics")
     from game_wm.checkpoint import load
@@ -94,7 +94,6 @@ def begins_with_init(path: str, name: str) -> bool:
 
 
 def config_of(training: Training) -> Path:
-    """A stage's configuration file."""
     return Path(locate(training.config))
 
 
@@ -114,7 +113,7 @@ def trained_stage(plan: Pipeline, name: str) -> Stage:
 
 
 def before(plan: Pipeline, name: str) -> list[str]:
-    """The stages whose weights another one takes."""
+    """The stages whose weights this one reads."""
     made = geometries(plan)
     if name in made:
         return made[: made.index(name)][-1:]
@@ -135,26 +134,21 @@ def train(plan: Pipeline, name: str, budget: Budget) -> int:
 
 
 def apart(command: list[str]) -> int:
-    """Run a command of this Python in a process of its own; exit status.
-
-    Of a training by several processes, Lightning starts the others by the command line of the first.
-    """
+    """Run a command of this Python in a process of its own; exit status. Where several processes train together,
+    Lightning starts the others by the command line of the first."""
     child = subprocess.Popen([sys.executable, *command])
-    handler = signal.signal(signal.SIGTERM, lambda *_: child.terminate())  # Ctrl-C reaches it by itself
-    try:
-        status = child.wait()
-    except KeyboardInterrupt:
-        status = child.wait()
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-    return status if status >= 0 else 128 - status
+    with passing_on_sigterm(child):
+        try:
+            return exit_status(child.wait())
+        except KeyboardInterrupt:
+            return exit_status(child.wait())
 
 
-# --- what is made of recordings and weights ---------------------------------------------------------------------------
+# --- between the trained stages ---------------------------------------------------------------------------------------
 
 
 def encoding(plan: Pipeline, device: str, name: str, uses: list[str]) -> Stage:
-    """Latents of the recordings with one of these uses; `encode` finds out what of them is there."""
+    """Latents of the recordings with one of these uses; `encode` itself finds out what is left to do."""
 
     def run(budget: Budget) -> int:
         from train.checkpoints import load_tokenizer
@@ -169,21 +163,17 @@ def encoding(plan: Pipeline, device: str, name: str, uses: list[str]) -> Stage:
     return Stage(name, plan.folder / name, run)
 
 
-def part(plan: Pipeline, name: str) -> Stage:
-    """A part of the geometry, by the command of its name."""
+def geometry_part(plan: Pipeline, name: str) -> Stage:
+    """A part of the geometry, made by the command of its name."""
     made = geometries(plan)
     latents = plan.folder / ("level" if name in ("atlas", "obstacles") and plan.used_for("level") else "latents")
     geometry, out = checkpoint_of(plan, made[made.index(name) - 1]), checkpoint_of(plan, name)
 
     def run(budget: Budget) -> int:
-        from train.first_person.atlas import make_atlas
-        from train.first_person.depth import learn_depth
-        from train.first_person.motion import learn_motion
-        from train.first_person.obstacles import learn_obstacles
+        from train.first_person.part import make_part
 
-        make = {"motion": learn_motion, "depth": learn_depth, "atlas": make_atlas, "obstacles": learn_obstacles}[name]
         say(f"{name}: {number} {'pictures' if name == 'atlas' else 'steps'}")
-        make(str(latents), geometry, out, HELD_OUT, number)
+        make_part(name, latents, geometry, out, HELD_OUT, number)
         return 0
 
     number = plan.scaled(getattr(plan, name))
@@ -191,7 +181,7 @@ def part(plan: Pipeline, name: str) -> Stage:
 
 
 def views(plan: Pipeline, device: str, budget: Budget) -> int:
-    """What memory shows of every frame, beside the latents; `draw_views` finds out what of it is there."""
+    """Memory's views of every frame, beside the latents; `draw_views` itself finds out what is left to do."""
     from train.checkpoints import load_memory, load_tokenizer
     from train.first_person.draw_views import draw_views
     from train.report.machine import use_all_cores
@@ -209,18 +199,16 @@ def views(plan: Pipeline, device: str, budget: Budget) -> int:
 
 
 def exporting(plan: Pipeline) -> Stage:
-    """The playable checkpoint, and beside it what its next frame is worth."""
+    """The playable checkpoint, and beside it how good its next frame is."""
     contexts = [Path(folder) for folder in plan.used_for("contexts")]
     geometry = [checkpoint_of(plan, name) for name in geometries(plan)[-1:]]
-    weights = [*geometry, *(checkpoint_of(plan, name) for name in plan.stages if KINDS[name] != "geometry")]
+    weights = [*geometry, *(checkpoint_of(plan, name) for name in plan.trained if KINDS[name] != "geometry")]
 
     def run(budget: Budget) -> int:
-        from train.export import export
+        from train.export import Source, export
 
-        _, figures = export(
-            plan.folder, plan.name, plan.folder, plan.contexts, plan.prompt,
-            begin_with=contexts, geometry_at=next(iter(geometry), None),
-        )  # fmt: skip
+        source = Source(plan.folder, geometry_at=next(iter(geometry), None))
+        _, figures = export(source, plan.name, plan.folder, plan.contexts, plan.prompt, contexts)
         assert figures is not None  # the recordings are there
         write_atomic(plan.folder / "diagnosis.json", json.dumps(figures.to_json(), indent=1))
         return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 import sys
 import time
@@ -10,20 +9,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 from rich.progress import Progress
+from torch.utils.flop_counter import FlopCounterMode
 
 from data_collect.files import save_picture
 from data_collect.recording.mp4 import VideoWriter
 from train.report.console import progress_bar, say
 from train.report.machine import MatrixRate, attention_backend, count_flops, describe, parameter_bytes
 from train.report.wandb_run import WandbRun
-from train.stages.callbacks import EMA, Budget, batch_size_of, budget_of, log_interval
+from train.stages.callbacks import EMA, Budget, batch_size_of, budget_of, callback_of, log_interval
 
 PICTURE_FRAMES = 8  # frames of a sample that its picture shows; the video shows all
 
@@ -31,12 +31,10 @@ PICTURE_FRAMES = 8  # frames of a sample that its picture shows; the video shows
 class Banner(Callback):
     """Says at the start what runs where: device, dtype, attention backend, parameters, tokens, memory."""
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Prints it, before anything is measured."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        averaged = any(isinstance(callback, EMA) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-        trainable, held = parameter_bytes(pl_module, averaged)
+        trainable, held = parameter_bytes(pl_module, callback_of(trainer, EMA) is not None)
         network: Any = getattr(pl_module, "dynamics", None)
         rows = {
             "device": describe(pl_module.device) + (f" x {trainer.world_size}" if trainer.world_size > 1 else ""),
@@ -59,8 +57,7 @@ class Bar(Callback):
         self.loss, self.began, self.reported = 0.0, 0.0, 0.0
         self.frames = 0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Opens the bar."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.began = self.reported = time.monotonic()
         self.frames, self.loss = 0, float("nan")
         if trainer.is_global_zero and not progress_bar().disable:
@@ -69,7 +66,7 @@ class Bar(Callback):
             self.bar.start()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         """Moves it, at most a few times a second."""
         self.frames += batch_size_of(batch)[1] * trainer.world_size
@@ -87,8 +84,7 @@ class Bar(Callback):
         else:
             print(f"{self.name} {done:4.0%}  {figures}", file=sys.stderr, flush=True)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Closes it, after an error too."""
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.bar:
             self.bar.stop()
             self.bar = None
@@ -111,33 +107,30 @@ class Throughput(Callback):
 
     def __init__(self) -> None:
         self.flops: int | None = None
-        self.counter: contextlib.ExitStack | None = None
+        self.counter: FlopCounterMode | None = None
         self.rate: MatrixRate | None = None
         self.intervals: list[float] = []
         self.previous: float | None = None
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """First timing of the machine."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.rate = MatrixRate(pl_module.device).sample(5)
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, index: int) -> None:
         """Counts the arithmetic of the first step; notes the time between the starts of the others."""
         now = time.perf_counter()
         if self.previous is not None:
             self.intervals.append(now - self.previous)
         self.previous = now
         if self.flops is None:
-            self.counter = contextlib.ExitStack()
-            self._counted = self.counter.enter_context(count_flops())
+            self.counter = count_flops().__enter__()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        """Logs at every logging step."""
         if self.counter is not None:
-            self.counter.close()
+            self.counter.__exit__(None, None, None)
+            self.flops = self.counter.get_total_flops()
             self.counter, self.previous = None, None
-            self.flops = self._counted.get_total_flops()
         if trainer.global_step % log_interval(trainer) or not self.intervals:
             return
         assert self.rate is not None
@@ -156,52 +149,46 @@ class Throughput(Callback):
         }
         pl_module.log_dict(figures)
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Stops counting."""
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self.counter is not None:
-            self.counter.close()
+            self.counter.__exit__(None, None, None)
 
     def state_dict(self) -> dict[str, Any]:
         """The arithmetic of a step, so that a resumed run need not count it again."""
         return {"flops": self.flops}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See `state_dict`."""
         self.flops = state_dict["flops"]
 
 
 class Samples(Callback):
-    """Every `minutes` and at the end: the averaged model's output for a held-out batch, as picture and video.
-
-    Calls the module's `sample(batch) -> uint8 (rows, T, H, W, 3)`; rows come in pairs, truth above, model below.
-    """
+    """Every `minutes` and at the end: the averaged model's output for a held-out batch, as picture and video. Calls the
+    module's `sample(batch) -> uint8 (rows, T, H, W, 3)`; rows come in pairs, truth above, model below."""
 
     def __init__(self, folder: Path, minutes: float, fps: float) -> None:
         self.folder, self.minutes, self.fps = folder / "samples", minutes, fps
         self.batch: Any = None
         self.shown = 0.0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Picks the batch that will be shown each time."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.shown = time.monotonic()
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self.batch = next(iter(data.val_dataloader()), None)
         if self.batch is None:
             self.batch = data.batch(0, data.batch_size)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Shows when it is time."""
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if time.monotonic() - self.shown > 60 * self.minutes:
             self.show(trainer, pl_module)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Shows the finished model."""
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.show(trainer, pl_module)
 
     @rank_zero_only
-    def show(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def show(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes `samples/step-00001200.png` and, of moving ones, `.mp4`."""
-        average = next(callback for callback in trainer.callbacks if isinstance(callback, EMA))  # type: ignore[attr-defined]
+        average = callback_of(trainer, EMA)
+        assert average is not None
         batch = pl_module.transfer_batch_to_device(self.batch, pl_module.device, 0)
         training = pl_module.training
         with average.averaged(pl_module), torch.no_grad(), trainer.precision_plugin.forward_context():

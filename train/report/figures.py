@@ -24,7 +24,6 @@ class RunLogger(Logger):
 
     @property
     def name(self) -> str:
-        """The folder's."""
         return self.folder.name
 
     @rank_zero_only
@@ -33,10 +32,8 @@ class RunLogger(Logger):
 
 
 class Figures(RunLogger):
-    """`metrics.jsonl`: one JSON object a logging step, `{"step": 120, "loss": 0.31, ...}`.
-
-    A resumed run drops the lines after its checkpoint, so that every step is there once.
-    """
+    """`metrics.jsonl`: one JSON object a logging step, `{"step": 120, "loss": 0.31, ...}`. A resumed run drops the
+    lines after its checkpoint, so that every step is there once."""
 
     def __init__(self, folder: Path, from_step: int = 0) -> None:
         super().__init__(folder)
@@ -48,7 +45,6 @@ class Figures(RunLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Appends a line."""
         figures = {name: float(value) for name, value in metrics.items() if name != "epoch"}
         with open(self.path, "a") as file:
             file.write(json.dumps({"step": step, **figures}) + "\n")

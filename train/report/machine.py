@@ -1,6 +1,5 @@
 """What this machine can do: its bf16 matrix rate, and how much arithmetic one training step takes.
 
-    from train.report.machine import MatrixRate, step_flops
     rate = MatrixRate(device).sample(5).median          # FLOP/s of a 4096 x 384 x 1536 bf16 linear layer
 
 A training run divides the arithmetic that its model does per second (forward and backward counted once, recomputation
@@ -9,11 +8,9 @@ and optimiser not) by this rate, timed in the same run: that fraction tells a sl
 
 from __future__ import annotations
 
-import contextlib
 import os
 import statistics
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -26,27 +23,16 @@ from game_wm.device import in_words, wait
 
 ROWS, INPUTS, OUTPUTS = 4096, 384, 1536
 FLOPS = 2 * ROWS * INPUTS * OUTPUTS
-Shape = tuple[int, ...]
-
-
-def _attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
-    return sdpa_flop_count(query, key, value)
-
-
-def _attention_backward(grad: Shape, query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
-    return sdpa_backward_flop_count(grad, query, key, value)
-
-
-# The fused attention kernel for CPUs is not in PyTorch's own table.
-CPU_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+# The fused attention kernel for CPUs is not in PyTorch's own table. Its other arguments do not count.
+FUSED = "_scaled_dot_product_flash_attention_for_cpu"
+CPU_ATTENTION: dict[Any, Any] = {
+    getattr(torch.ops.aten, FUSED): lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    getattr(torch.ops.aten, f"{FUSED}_backward"): lambda g, q, k, v, *_, **__: sdpa_backward_flop_count(g, q, k, v),
 }
 
 
 def use_all_cores(processes: int = 1) -> int:
-    """Let PyTorch use every core that this process may run on, or its share of them (OMP_NUM_THREADS wins); returns the
-    number."""
+    """Let PyTorch use all cores of this process, or its share of them (OMP_NUM_THREADS wins); returns their number."""
     threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, system.cores() // processes))
     torch.set_num_threads(threads)
     return threads
@@ -81,15 +67,12 @@ class MatrixRate:
 
     @property
     def median(self) -> float:
-        """FLOP/s over all samples of this run."""
         return statistics.median(self.rates)
 
 
-@contextlib.contextmanager
-def count_flops() -> Iterator[FlopCounterMode]:
-    """Count matrix, convolution and attention arithmetic inside the block: `counter.get_total_flops()`."""
-    with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
-        yield counter
+def count_flops() -> FlopCounterMode:
+    """Counts matrix, convolution and attention arithmetic in a `with` block: `counter.get_total_flops()`."""
+    return FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
 
 
 def describe(device: torch.device) -> str:
@@ -105,12 +88,9 @@ def attention_backend(device: torch.device) -> str:
     """Which attention kernel PyTorch will choose there."""
     if device.type == "cuda":
         backends = torch.backends.cuda
-        chosen = [
-            ("flash", backends.flash_sdp_enabled()),
-            ("memory-efficient", backends.mem_efficient_sdp_enabled()),
-            ("math", backends.math_sdp_enabled()),
-        ]
-        return next(name for name, on in chosen if on)
+        if backends.flash_sdp_enabled():
+            return "flash"
+        return "memory-efficient" if backends.mem_efficient_sdp_enabled() else "math"
     return "matrix products in training, fused kernel without gradients"
 
 

@@ -74,7 +74,6 @@ class WandbRun(RunLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Figures of a step."""
         if (run := self.run) is not None:
             self._try(lambda: run.log({**metrics, STEP: step}))
 

@@ -16,11 +16,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor, nn
 
@@ -29,6 +29,7 @@ from game_wm.finite import diverged, unsound
 from game_wm.model.names import present_names
 from train.data.windows import random_integers
 
+Kind = TypeVar("Kind", bound=Callback)
 UNTOUCHED = "what was saved before stays as it is"
 
 
@@ -38,8 +39,7 @@ class StepSeed(Callback):
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
-        """Seeds everything random inside the step."""
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, index: int) -> None:
         number = np.array([trainer.fit_loop.epoch_loop.total_batch_idx * trainer.world_size + trainer.global_rank])
         torch.manual_seed(int(random_integers(self.seed, number, 3)[0] >> np.uint64(1)))
 
@@ -56,51 +56,42 @@ class Budget(Callback):
         """Training time so far."""
         return self.before + (time.monotonic() - self.started if self.started else 0.0)
 
-    def progress(self, trainer: pl.Trainer) -> float:
+    def progress(self, trainer: Trainer) -> float:
         """Fraction of the budget that is spent, 0 to 1."""
-        spent = [trainer.global_step / self.steps] if self.steps else []
-        spent += [self.seconds / (60 * self.minutes)] if self.minutes else []
-        return min(1.0, max(spent, default=0.0))
+        by_steps = trainer.global_step / self.steps if self.steps else 0.0
+        return min(1.0, max(by_steps, self.seconds / (60 * self.minutes) if self.minutes else 0.0))
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock; a run that has already spent its time stops at once."""
         self.started = time.monotonic()
         trainer.should_stop = self.progress(trainer) >= 1
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Ends training when the budget is spent."""
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if agreed(trainer, self.progress(trainer) >= 1):
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
-        """Time spent."""
         return {"seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
         self.before = state_dict["seconds"]
 
 
 class Schedule(Callback):
-    """Learning rate: up over `warmup` steps, level, down to `final` of it over the last `decay` of the budget.
-
-    Does nothing when the module has a scheduler of its own. A resumed run has the rates of its configuration.
-    """
+    """Learning rate: up over `warmup` steps, level, down to `final` of it over the last `decay` of the budget. A
+    scheduler of the module's own replaces it. A resumed run has the rates of its configuration."""
 
     def __init__(self, warmup: int = 100, decay: float = 0.4, final: float = 0.02) -> None:
         self.warmup, self.decay, self.final = warmup, decay, final
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Notes the configured rates, before a checkpoint overwrites them."""
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in trainer.optimizers]
 
     def factor(self, step: int, progress: float) -> float:
-        """The factor on the learning rate."""
         down = min(1.0, (1 - progress) / self.decay) if self.decay > 0 else 1.0
         return min(1.0, (step + 1) / max(1, self.warmup)) * (self.final + (1 - self.final) * down)
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
-        """Sets the rate of every parameter group."""
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, index: int) -> None:
         if trainer.lr_scheduler_configs:
             return
         factor = self.factor(trainer.global_step, budget_of(trainer).progress(trainer))
@@ -121,12 +112,10 @@ class Clip(Callback):
         self.loss: Tensor | None = None
         self.sound: Tensor | None = None  # whether all has been finite so far
 
-    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """Keeps the loss."""
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         self.loss = loss.detach()
 
-    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
-        """Between backward and step."""
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         weights = [p for group in optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(weights, self.norm, foreach=True)
         logs = trainer.global_step % log_interval(trainer) == 0
@@ -152,7 +141,7 @@ class EMA(WeightAveraging):
         super().__init__(multi_avg_fn=self._average)
         self.decay = decay
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Puts the copy on the device where the module will train: Lightning copies the module before moving it."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
@@ -169,14 +158,11 @@ class EMA(WeightAveraging):
         else:
             torch._foreach_copy_(averaged, current)
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """As the parent; weights may have the names of an older checkpoint."""
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = present_names(checkpoint["state_dict"])
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Unlike the parent, keep the weights in training: a finished run can be continued exactly."""
 
     @property
@@ -185,8 +171,7 @@ class EMA(WeightAveraging):
         return self._average_model and self._average_model.module
 
     @contextlib.contextmanager
-    def averaged(self, pl_module: pl.LightningModule) -> Iterator[None]:
-        """Inside the block the module has the averaged weights."""
+    def averaged(self, pl_module: LightningModule) -> Iterator[None]:
         if self._average_model is None:
             yield
             return
@@ -197,7 +182,7 @@ class EMA(WeightAveraging):
             self._swap_models(pl_module)
 
 
-def log_interval(trainer: pl.Trainer) -> int:
+def log_interval(trainer: Trainer) -> int:
     """Steps between two lines of figures."""
     return max(1, int(trainer.log_every_n_steps))  # type: ignore[attr-defined]
 
@@ -222,7 +207,7 @@ class Saver(Callback):
         self.signal: int | None = None
         self.saved = 0.0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Handles the signals itself until the end: Lightning would stop in the middle of a step."""
         self.saved = time.monotonic()
         with contextlib.suppress(ValueError):  # not in the main thread: there are no signals to take
@@ -233,7 +218,7 @@ class Saver(Callback):
             raise KeyboardInterrupt
         self.signal = number
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Saves when it is time; a signal also ends training."""
         if agreed(trainer, self.signal is not None):
             trainer.should_stop = True
@@ -241,7 +226,7 @@ class Saver(Callback):
         if agreed(trainer, ends or time.monotonic() - self.saved > 60 * self.minutes):
             self.save(trainer)
 
-    def save(self, trainer: pl.Trainer) -> None:
+    def save(self, trainer: Trainer) -> None:
         """Write the checkpoint; the file under its name is whole at any moment."""
         temporary = self.path.with_suffix(".tmp")
         try:
@@ -255,34 +240,43 @@ class Saver(Callback):
             os.replace(temporary, self.path)
         self.saved = time.monotonic()
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict) -> None:
         """Adds the metadata with what was trained so far. `UserError` where weights are not finite: the file stays."""
         averaged, current = checkpoint["state_dict"], checkpoint.get("current_model_state", {})
         if broken := unsound(averaged) or unsound(current):
             raise UserError(f"step {trainer.global_step} is not saved: {diverged(broken)}; {UNTOUCHED}")
         frames = getattr(trainer.datamodule, "cursor", 0) * getattr(trainer.datamodule, "length", 1)  # type: ignore[attr-defined]
-        trained = {"frames": frames, "hours": budget_of(trainer).seconds / 3600, "steps": trainer.global_step}
-        trained = {name: value + self.metadata.get("before", {}).get(name, 0) for name, value in trained.items()}
-        checkpoint["game_wm"] = {**self.metadata, "trained": trained}
+        checkpoint["game_wm"] = trained_on(self.metadata, frames, budget_of(trainer).seconds, trainer.global_step)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Restores the signal handlers, unless Lightning has."""
         for number, handler in getattr(self, "handlers", {}).items():
             if signal.getsignal(number) == self._stop:
                 signal.signal(number, handler)
 
 
-def agreed(trainer: pl.Trainer, wish: bool) -> bool:
+def agreed(trainer: Trainer, wish: bool) -> bool:
     """Whether any of the processes that train together wishes it: all must stop and save at the same step."""
     return trainer.strategy.reduce_boolean_decision(wish, all=False)
 
 
-def average_of(trainer: pl.Trainer) -> nn.Module | None:
+def trained_on(metadata: dict[str, Any], frames: int, seconds: float, steps: int) -> dict[str, Any]:
+    """Run metadata with what has been trained, in this run and in those that it began with."""
+    before, trained = metadata.get("before", {}), {"frames": frames, "hours": seconds / 3600, "steps": steps}
+    return {**metadata, "trained": {name: value + before.get(name, 0) for name, value in trained.items()}}
+
+
+def callback_of(trainer: Trainer, kind: type[Kind]) -> Kind | None:
+    """The run's callback of a kind, if it has one."""
+    return next((each for each in trainer.callbacks if isinstance(each, kind)), None)  # type: ignore[attr-defined]
+
+
+def average_of(trainer: Trainer) -> nn.Module | None:
     """The module in training with averaged weights; None where none are kept."""
-    found = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)  # type: ignore[attr-defined]
+    found = callback_of(trainer, EMA)
     return found.average if found else None
 
 
-def budget_of(trainer: pl.Trainer) -> Budget:
+def budget_of(trainer: Trainer) -> Budget:
     """The run's budget; modules ask it how far training has come: `budget_of(self.trainer).progress(self.trainer)`."""
-    return next((callback for callback in trainer.callbacks if isinstance(callback, Budget)), Budget())  # type: ignore[attr-defined]
+    return callback_of(trainer, Budget) or Budget()

@@ -23,7 +23,7 @@ import yaml
 from data_collect.errors import UserError
 from data_collect.files import whole
 from data_collect.lock import folder_lock
-from train.checkpoints import PARTS, check_network, initialise, read_checkpoint, trained_before
+from train.checkpoints import NETWORKS, check_network, initialise, read_checkpoint, trained_before
 from train.data.encode import tokenizer_hash
 from train.data.modules import LatentDataModule
 from train.report.callbacks import Banner, Bar, Samples
@@ -38,15 +38,10 @@ from train.stages.distill import DistillModule
 
 
 def run_stage(
-    stage: str,
-    flags: Sequence[str] = (),
-    config: str | Path | None = None,
-    values: Mapping[str, Any] | None = None,
+    stage: str, flags: Sequence[str] = (), config: str | Path | None = None, values: Mapping[str, Any] | None = None
 ) -> int:
-    """Train one stage, given by a configuration file, `values` on top of it, and `flags` on top of both.
-
-    Returns the exit status: 0, or 130 and 143 when a signal ended it. Raises `UserError`.
-    """
+    """Train one stage, given by a configuration file, `values` on top of it, and `flags` on top of both. Returns the
+    exit status: 0, or 130 and 143 when a signal ended it. Raises `UserError`."""
     use_all_cores()
     cli = StageCLI(stage, [*as_flags(config, values or {}), *flags])
     if not cli.config.minutes and not cli.config.steps:
@@ -73,7 +68,7 @@ def fit(cli: StageCLI, stage: str) -> int:
     from_step = 0
     if last.exists():
         found = read_checkpoint(last, metadata)
-        check_network(cli.model, PARTS[stage], last, found, metadata)
+        check_network(cli.model, NETWORKS[stage], last, found, metadata)
         from_step, metadata["before"] = int(found["global_step"]), found["game_wm"].get("before", {})
     elif config.init:
         initialise(cli.model, stage, Path(config.init), metadata)

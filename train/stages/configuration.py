@@ -25,7 +25,7 @@ from data_collect.errors import UserError, shortened
 from game_wm.device import usable
 from game_wm.model.names import present_entries, present_entry
 from train.checkpoints import size_flags
-from train.commands.stages import OWN
+from train.commands.stages import RUN_FLAGS
 from train.data.modules import FrameDataModule, LatentDataModule, StreamDataModule
 from train.data.windows import LatentStore, fitting_length
 from train.first_person.geometry import GeometryModule
@@ -49,32 +49,14 @@ LINKS = {
     "distill": [("latent_shape", "latent_shape"), ("levels", "levels"), ("actions", "actions")],
 }
 # Out of these bounds a flag would train badly without a message.
-BOUNDS = [
-    ("model.lr", 0, math.inf),
-    ("model.weight_decay", 0, math.inf),
-    ("model.targets", 1, math.inf),
-    ("model.moving", 0, math.inf),
-    ("model.steps", 1, math.inf),
-    ("model.rollout", 0, math.inf),
-    ("model.context_noise", 0, math.inf),
-    ("warmup", 0, math.inf),
-    ("decay", 0, 1),
-    ("ema", 0, 1),
-]
+LEAST = {"model.lr": 0, "model.weight_decay": 0, "model.targets": 1, "model.moving": 0, "model.steps": 1,
+         "model.rollout": 0, "model.context_noise": 0, "warmup": 0, "decay": 0, "ema": 0}  # fmt: skip
+MOST = {"decay": 1, "ema": 1}
 TRAINER = {
-    "accelerator": "auto",
-    "devices": 1,
-    "precision": "bf16-mixed",
-    "max_epochs": -1,
-    "log_every_n_steps": 10,
-    "val_check_interval": 500,
-    "check_val_every_n_epoch": None,
-    "num_sanity_val_steps": 0,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "logger": False,
-}
+    "accelerator": "auto", "devices": 1, "precision": "bf16-mixed", "max_epochs": -1, "log_every_n_steps": 10,
+    "val_check_interval": 500, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0, "logger": False,
+    "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
+}  # fmt: skip
 
 # Files and flags may have the entries of older configurations.
 _load = get_loader("yaml")
@@ -92,20 +74,13 @@ class StageCLI(LightningCLI):
         self.arguments = [present_flag(argument) for argument in arguments]
         quiet()
         super().__init__(
-            module,
-            data,
-            save_config_callback=None,
-            trainer_defaults=TRAINER,
-            seed_everything_default=0,
+            module, data, save_config_callback=None, trainer_defaults=TRAINER, seed_everything_default=0, run=False,
             parser_kwargs={"exit_on_error": False, "prog": f"python -m train {stage}"},
-            run=False,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-        )
+            auto_configure_optimizers=False, load_from_checkpoint_support=False,
+        )  # fmt: skip
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The flags that are ours."""
-        for flag in OWN:
+        for flag in RUN_FLAGS:
             if self.stage in flag.stages and flag.type is None:
                 parser.add_argument(flag.name, action="store_true", help=flag.about)
             elif self.stage in flag.stages:
@@ -122,10 +97,8 @@ class StageCLI(LightningCLI):
             parser.link_arguments("model.dynamics.aligned", "data.aligned")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses `self.arguments` instead of the command line.
-
-        With `--init` the network has the sizes of that checkpoint, whatever the file says; flags still win.
-        """
+        """Parses `self.arguments` instead of the command line. With `--init` the network has the sizes of that
+        checkpoint, whatever the file says; flags still win."""
         try:
             self.config = parser.parse_args(self.arguments)
             if self.config.init:
@@ -139,8 +112,8 @@ class StageCLI(LightningCLI):
         usable(self.config.device)
         if not 0 <= int(self.config.seed_everything) < 2**32:
             raise UserError(f"--seed_everything must be a whole number from 0 up, got {self.config.seed_everything}")
-        for name, least, most in BOUNDS:
-            value = self.config.get(name)
+        for name, least in LEAST.items():
+            value, most = self.config.get(name), MOST.get(name, math.inf)
             if value is not None and not least <= value <= most:
                 bounds = f"at least {least}" if most == math.inf else f"from {least} to {most}"
                 raise UserError(f"--{name} must be {bounds}, got {value}")
@@ -179,20 +152,13 @@ class StageCLI(LightningCLI):
 
     @property
     def folder(self) -> Path:
-        """Where this run lies."""
         return Path(self.config.runs, self.config.name, self.stage)
 
     def core_callbacks(self) -> list[Callback]:
         """The callbacks that decide how training goes, in the order in which they must run."""
         config: Namespace = self.config
-        return [
-            StepSeed(int(config.seed_everything)),
-            Budget(config.minutes, config.steps),
-            Schedule(config.warmup, config.decay),
-            Clip(config.clip),
-            EMA(config.ema),
-            Throughput(),
-        ]
+        seed, budget = StepSeed(int(config.seed_everything)), Budget(config.minutes, config.steps)
+        return [seed, budget, Schedule(config.warmup, config.decay), Clip(config.clip), EMA(config.ema), Throughput()]
 
 
 class Reading(StageCLI):
@@ -203,22 +169,17 @@ class Reading(StageCLI):
 
 
 def read_stage(
-    stage: str,
-    flags: Sequence[str] = (),
-    config: str | Path | None = None,
-    values: Mapping[str, Any] | None = None,
+    stage: str, flags: Sequence[str] = (), config: str | Path | None = None, values: Mapping[str, Any] | None = None
 ) -> Namespace:
-    """A stage's configuration, given as to `run_stage`. Its paths may be missing.
-
-    Raises `UserError` for an unknown name or a value of the wrong type.
-    """
+    """A stage's configuration, given as to `run_stage`; its paths may be missing. `UserError` for a wrong name or
+    value."""
     return Reading(stage, [*as_flags(config, values or {}), *flags]).config
 
 
 def as_flags(config: str | Path | None, values: Mapping[str, Any]) -> list[str]:
     """A configuration file and values by their names in it (`{"model.lr": 1e-3, "resume": True}`) as command line."""
     flags = ["--config", str(config)] if config is not None else []
-    switches = {flag.name for flag in OWN if flag.type is None}
+    switches = {flag.name for flag in RUN_FLAGS if flag.type is None}
     for name, value in values.items():
         if f"--{name}" in switches:
             flags += [f"--{name}"] * bool(value)
@@ -228,10 +189,8 @@ def as_flags(config: str | Path | None, values: Mapping[str, Any]) -> list[str]:
 
 
 def shorten(config: Namespace, stage: str) -> str:
-    """Shorten windows to the length of most episodes, with all that depends on it; returns a message, if any.
-
-    Without latents there is nothing to do: the data module says that they are missing.
-    """
+    """Shorten windows to the length of most episodes, with all that depends on it; returns a message, if any. Where
+    latents are missing it does nothing: the data module says so."""
     try:
         spans = LatentStore(config.data.latents).split(config.data.held_out, validation=False)
     except UserError:
@@ -282,15 +241,9 @@ def quiet() -> None:
     """Silence what Lightning says on every start and what does not hold for streams."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    nothing = ".*Total length of `.*` across ranks is zero.*"  # where too little is held out to validate on
-    for text in (
-        ".*does not have many workers.*",
-        ".*isinstance.treespec.*",
-        ".*`LeafSpec`.*",
-        ".*in eval mode.*",
-        nothing,
-    ):
-        warnings.filterwarnings("ignore", text)
+    nothing = "Total length of `.*` across ranks is zero"  # where too little is held out to validate on
+    for text in ("does not have many workers", "isinstance.treespec", "`LeafSpec`", "in eval mode", nothing):
+        warnings.filterwarnings("ignore", f".*{text}.*")
 
 
 def read_yaml(path: str) -> dict[str, Any]:

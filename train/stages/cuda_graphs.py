@@ -11,7 +11,6 @@ cannot be resumed; there is no validation on the way.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from train.data.modules import LatentDataModule, StreamDataModule
 from train.data.windows import random_integers
 from train.report.console import say
 from train.report.figures import Figures
-from train.stages.callbacks import EMA, Budget, Clip, Schedule, StepSeed, batch_size_of
+from train.stages.callbacks import EMA, Budget, Clip, Schedule, StepSeed, batch_size_of, callback_of, trained_on
 from train.stages.module import StageModule
 
 REPORT_SECONDS = 5.0  # between two lines of figures
@@ -40,21 +39,17 @@ WARM_UP = 3  # steps without a graph, in which kernels are chosen and the optimi
 
 
 def fit(
-    module: StageModule,
-    data: StreamDataModule,
-    trainer: pl.Trainer,
-    path: Path,
-    metadata: dict[str, Any],
-    figures: Figures,
-) -> int:
+    module: StageModule, data: StreamDataModule, trainer: pl.Trainer,
+    path: Path, metadata: dict[str, Any], figures: Figures,
+) -> int:  # fmt: skip
     """Train until the budget is spent, and write the checkpoint; returns the steps taken. `UserError` without CUDA."""
     device = trainer.strategy.root_device
     if device.type != "cuda":
         raise UserError("graphs are for CUDA devices: leave --graphs out")
     if why := module.uncapturable():
         raise UserError(f"{why}: leave --graphs out")
-    find = lambda kind: next(each for each in trainer.callbacks if isinstance(each, kind))  # type: ignore[attr-defined]  # noqa: E731
-    budget, schedule, seeds, average = find(Budget), find(Schedule), find(StepSeed), find(EMA)
+    callbacks: list[Any] = [callback_of(trainer, kind) for kind in (Budget, Schedule, StepSeed, EMA, Clip)]
+    budget, schedule, seeds, average, clip = callbacks
     module.to(device)
     if isinstance(data, LatentDataModule):
         data.dataset.hold(device)
@@ -62,7 +57,7 @@ def fit(
     module.train()
     average._average_model = AveragedModel(module, device=device)
     module.trainer = trainer
-    graphs = Graphs(module, find(Clip).norm, average._average_model.module, trainer.precision == "bf16-mixed")
+    graphs = Graphs(module, clip.norm, average._average_model.module, trainer.precision == "bf16-mixed")
     budget.started = reported = time.monotonic()
     steps, since = 0, 0
     while (progress := max(budget.progress(trainer), steps / budget.steps if budget.steps else 0.0)) < 1:
@@ -76,25 +71,9 @@ def fit(
             reported, since = now, steps
     data.cursor = steps * data.batch_size
     torch.cuda.synchronize()
-    frames = data.cursor * getattr(data, "length", 1)
-    trained = {"frames": frames, "hours": budget.seconds / 3600, "steps": steps}
-    trained = {name: value + metadata.get("before", {}).get(name, 0) for name, value in trained.items()}
-    graphs.save(path, {**metadata, "trained": trained}, average._average_model.module, steps)
+    metadata = trained_on(metadata, data.cursor * getattr(data, "length", 1), budget.seconds, steps)
+    graphs.save(path, metadata, average._average_model.module, steps)
     return steps
-
-
-def to_device(batch: Tensor | dict[str, Tensor], device: torch.device, copy: bool = False) -> Any:
-    if isinstance(batch, Tensor):
-        return batch.to(device, copy=copy)
-    return {name: x.to(device, copy=copy) for name, x in batch.items()}
-
-
-@dataclass
-class Captured:
-    """A step's graph and the tensors of its figures."""
-
-    graph: torch.cuda.CUDAGraph
-    logged: dict[str, Tensor]
 
 
 class Graphs:
@@ -119,19 +98,15 @@ class Graphs:
         self.rate = torch.zeros((), device=device)
         self.sound = torch.ones((), dtype=torch.bool, device=device)  # whether all has been finite so far
         self.batch: Any = None
-        self.captured: dict[bool | None, Captured] = {}
+        self.captured: dict[bool | None, tuple[torch.cuda.CUDAGraph, dict[str, Tensor]]] = {}  # and its figures
         self.pool = torch.cuda.graph_pool_handle()
         self.figures: dict[str, Tensor] = {}
         module.log = lambda name, value, **_: self.figures.__setitem__(name, value.detach())
         module.log_dict = lambda values, **_: self.figures.update({k: v.detach() for k, v in values.items()})
 
-    def logged(self, kind: bool | None) -> dict[str, Tensor]:
-        """The last figures of steps of this kind."""
-        return self.captured[kind].logged
-
     def report(self, figures: Figures, kind: bool | None, step: int, progress: float, rate: float) -> None:
         """Log and print the figures of a step; `rate` in frames a second. `UserError` after one that was not finite."""
-        values = {name: float(value) for name, value in self.logged(kind).items()}
+        values = {name: float(value) for name, value in self.captured[kind][1].items()}
         figures.log_metrics({**values, "frames_per_second": rate}, step)
         if not bool(self.sound):
             raise UserError(DIVERGED)
@@ -156,11 +131,14 @@ class Graphs:
         self.rate.fill_(1 - decay)
         if kind not in self.captured:
             self._capture(kind)
-        self.captured[kind].graph.replay()
+        self.captured[kind][0].replay()
 
     def _load(self, batch: Tensor | dict[str, Tensor]) -> None:
-        if self.batch is None:
-            self.batch = to_device(batch, self.module.device, copy=True)
+        device = self.module.device
+        if self.batch is None and isinstance(batch, Tensor):
+            self.batch = batch.to(device, copy=True)
+        elif self.batch is None:
+            self.batch = {name: x.to(device, copy=True) for name, x in batch.items()}  # type: ignore[union-attr]
         elif isinstance(batch, Tensor):
             self.batch.copy_(batch, non_blocking=True)
         else:
@@ -180,7 +158,7 @@ class Graphs:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool):
             self._run()
-        self.captured[kind] = Captured(graph, self.figures)
+        self.captured[kind] = graph, self.figures
 
     def _run(self) -> None:
         torch._foreach_zero_([weight.grad for weight in self.weights])

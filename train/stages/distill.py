@@ -41,8 +41,7 @@ from train.stages.module import make_optimizer
 
 
 class Discriminator(nn.Module):
-    """Two latents that follow each other (B, 2C, h, w) and the action between them (B, A) -> realness of every cell
-    (B, 1, h, w)."""
+    """Successive latents (B, 2C, h, w) and the action between them (B, A) -> realness of each cell (B, 1, h, w)."""
 
     def __init__(self, channels: int, actions: int, width: int = 128) -> None:
         super().__init__()
@@ -60,25 +59,28 @@ class Discriminator(nn.Module):
         return self.net(torch.cat((pair_BCHW, action), 1)).float()
 
 
-def distribution_loss(made_BKCHW: Tensor, teach: Predict, fake: Predict, finest: int) -> tuple[Tensor, Tensor]:
-    """Distribution matching distillation (Yin et al., 2024, equations 7 and 8): the student's loss and the fake's.
+def distribution_loss(
+    sample_BKCHW: Tensor, teacher: Predict, fake_score: Predict, finest: int
+) -> tuple[Tensor, Tensor]:
+    """Distribution matching distillation (Yin et al., 2024, equations 7 and 8): the losses of the student and of the
+    fake score network, which learns the distribution of the student's samples.
 
-    The student's sample is noised; the teacher and `fake`, which learns the student's own frames, each predict the
-    clean latent. Their difference is that of the two densities' scores, and the student follows it.
+    The student's sample is noised, and both networks predict the clean latent. The difference of their predictions is
+    that of the scores of the two distributions, and the student follows it.
     """
-    level = torch.rand(made_BKCHW.shape[:2], device=made_BKCHW.device).mul(finest).floor() / finest
-    stride, part = torch.full_like(level, 1 / finest), slice(0, made_BKCHW.shape[1])
-    made = made_BKCHW.detach()
-    noisy = mix(torch.randn_like(made), made, level)
-    learnt = fake(noisy, level, stride, part)
+    level = torch.rand(sample_BKCHW.shape[:2], device=sample_BKCHW.device).mul(finest).floor() / finest
+    stride, part = torch.full_like(level, 1 / finest), slice(0, sample_BKCHW.shape[1])
+    sample = sample_BKCHW.detach()
+    noisy = mix(torch.randn_like(sample), sample, level)
+    fake = fake_score(noisy, level, stride, part)
     with torch.no_grad():
-        real = teach(noisy, level, stride, part)
-        scale = (made - real).abs().mean((2, 3, 4), keepdim=True).clamp_min(1e-3)
-        goal = made - (learnt - real) / scale
-    return 0.5 * (made_BKCHW - goal).square().mean(), (learnt - made).square().mean()
+        real = teacher(noisy, level, stride, part)
+        scale = (sample - real).abs().mean((2, 3, 4), keepdim=True).clamp_min(1e-3)
+        goal = sample - (fake - real) / scale
+    return 0.5 * (sample_BKCHW - goal).square().mean(), (fake - sample).square().mean()
 
 
-def progressive_loss(clean_BKCHW: Tensor, student: Predict, teach: Predict, flow: FlowMatching, steps: int) -> Tensor:
+def progressive_loss(clean_BKCHW: Tensor, student: Predict, teacher: Predict, flow: FlowMatching, steps: int) -> Tensor:
     """Progressive distillation (Salimans & Ho, 2022, algorithm 2): the loss of a student that takes so many steps,
     from a teacher that takes twice as many.
 
@@ -91,7 +93,7 @@ def progressive_loss(clean_BKCHW: Tensor, student: Predict, teach: Predict, flow
     part = slice(0, targets)
     noisy = mix(torch.randn_like(clean_BKCHW), clean_BKCHW, level)
     with torch.no_grad():
-        goal = flow.two_steps(lambda x, at, _, part: teach(x, at, given, part), noisy, level, half, part)
+        goal = flow.two_steps(lambda x, at, _, part: teacher(x, at, given, part), noisy, level, half, part)
     made = student(noisy, level, torch.full_like(level, flow.conditioned_stride(steps)), part)
     weight = 1 - flow.ramp * (1 - level)
     return (weight * (made - goal).float().square().mean((2, 3, 4))).mean()
@@ -104,36 +106,27 @@ class DistillModule(DynamicsModule):
         teacher_steps: denoiser calls a frame of the teacher.
         student_steps: denoiser calls a frame of the student, 1 or 2.
         own: share of the steps on own rollouts; the others are on real frames, where the history can be trusted.
-        near: mean squared distance (latents have unit variance) of the teacher's latent or of memory's view to the
-            truth, below which the truth is a cell's goal; 0: never.
+        near: the truth is a cell's goal where the teacher's latent or memory's view is nearer to it than this mean
+            squared distance (latents have unit variance); 0: nowhere.
         anchor: weight of the flow-matching loss on the same targets, which keeps other step counts usable.
         adversarial: weight of the discriminator's loss.
         unseen: added to it in cells that no view covers, where the student has to invent. If both are 0 there is no
             discriminator.
-        distribution: weight of distribution matching; with 0 there is no network that learns the student's frames.
+        distribution: weight of distribution matching; with 0 there is no fake score network.
         consistency: weight of the distance to the teacher's endpoint.
         progressive: halve the steps from `teacher_steps` to `student_steps` instead, in rounds of equal parts of the
-            budget; both must be powers of two. The network then serves that one number of steps, without an anchor.
+            budget; both must be powers of two. The network then serves that one number of steps, by a loss of its own:
+            the other losses must be left as they are.
     """
 
     def __init__(
         self,
         latent_shape: tuple[int, int, int] = (8, 8, 8),
-        lr: float = 2e-4,
-        context_noise: float = 0.1,
-        rollout: int = 16,
-        teacher_steps: int = 8,
-        student_steps: int = 1,
-        own: float = 1.0,
-        near: float = 0.3,
-        anchor: float = 0.5,
-        adversarial: float = 0.0,
-        unseen: float = 0.0,
-        distribution: float = 0.0,
-        consistency: float = 1.0,
-        progressive: bool = False,
-        **dynamics: Any,
-    ) -> None:
+        lr: float = 2e-4, context_noise: float = 0.1, rollout: int = 16,
+        teacher_steps: int = 8, student_steps: int = 1, own: float = 1.0, near: float = 0.3, anchor: float = 0.5,
+        adversarial: float = 0.0, unseen: float = 0.0, distribution: float = 0.0, consistency: float = 1.0,
+        progressive: bool = False, **dynamics: Any,
+    ) -> None:  # fmt: skip
         super().__init__(latent_shape, lr=lr, context_noise=context_noise, rollout=rollout, **dynamics)
         if not isinstance(self.objective, FlowMatching):
             raise UserError(f"distillation is of flow matching alone, not of {self.objective.kind}")
@@ -141,15 +134,18 @@ class DistillModule(DynamicsModule):
             raise UserError("distribution matching compares noise levels: set --model.objective.finest to 2 or more")
         if not 1 <= student_steps <= teacher_steps:
             raise UserError(f"student_steps must lie between 1 and teacher_steps {teacher_steps}, not {student_steps}")
+        if not progressive and student_steps > 2:
+            raise UserError(f"student_steps must be 1 or 2, not {student_steps}, unless progressive is true")
         self.teacher_steps, self.student_steps = teacher_steps, student_steps
         self.own, self.near, self.anchor, self.adversarial, self.unseen = own, near, anchor, adversarial, unseen
         self.distribution, self.consistency, self.progressive = distribution, consistency, progressive
         if progressive and (student_steps == teacher_steps or any(n & (n - 1) for n in (student_steps, teacher_steps))):
             raise UserError("to halve the steps, teacher_steps and student_steps must be different powers of two")
         judged = adversarial or unseen
-        if progressive and (judged or distribution):
+        if progressive and (judged or distribution or self.decodes or (near, anchor, consistency) != (0.3, 0.5, 1.0)):
             raise UserError(
-                "progressive distillation has a loss of its own: leave adversarial, unseen, distribution at 0"
+                "progressive distillation has a loss of its own: leave adversarial, unseen, distribution, pixels, "
+                "perceptual, near, anchor and consistency out"
             )
         if progressive:  # how often the student has become the teacher
             self.halvings: Tensor
@@ -158,7 +154,7 @@ class DistillModule(DynamicsModule):
         self.flow = replace(self.objective, one_call=0.0)
         self.teacher: Dynamics | None = None
         self.discriminator = Discriminator(latent_shape[0], self.config.actions) if judged else None
-        self.fake = copy.deepcopy(self.dynamics.denoiser) if distribution else None
+        self.fake_score = copy.deepcopy(self.dynamics.denoiser) if distribution else None
 
     @property
     def own_share(self) -> float:
@@ -167,8 +163,8 @@ class DistillModule(DynamicsModule):
     def freeze_teacher(self) -> None:
         """Copy the present weights to the teacher, which is part of the checkpoint so that resuming is exact."""
         self.teacher = copy.deepcopy(self.dynamics).eval().requires_grad_(False)
-        if self.fake is not None:
-            self.fake.load_state_dict(self.dynamics.denoiser.state_dict())
+        if self.fake_score is not None:
+            self.fake_score.load_state_dict(self.dynamics.denoiser.state_dict())
 
     @property
     def steps(self) -> int:
@@ -182,16 +178,16 @@ class DistillModule(DynamicsModule):
         if int(self.halvings) < min(rounds - 1, int(budget_of(self.trainer).progress(self.trainer) * rounds)):
             self.halvings += 1
             average = average_of(self.trainer)
-            learnt = average.dynamics if isinstance(average, DistillModule) else self.dynamics
-            self.teacher.load_state_dict(learnt.state_dict())
-            self.dynamics.load_state_dict(learnt.state_dict())
+            student = average.dynamics if isinstance(average, DistillModule) else self.dynamics
+            self.teacher.load_state_dict(student.state_dict())
+            self.dynamics.load_state_dict(student.state_dict())
 
     def uncapturable(self) -> str | None:
         return "progressive distillation changes its step on the way" if self.progressive else None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = make_optimizer(self.dynamics, self.optimizer_kind, self.lr, self.weight_decay)
-        for network in (self.discriminator, self.fake):
+        for network in (self.discriminator, self.fake_score):
             if network is not None:
                 optimizer.add_param_group({"params": list(network.parameters()), "weight_decay": 0.0})
         return optimizer
@@ -217,37 +213,37 @@ class DistillModule(DynamicsModule):
         goals = reading.goals
         outcome = outcome_loss(self.dynamics.context.outcomes(reading.tokens), batch)
         with torch.no_grad():
-            teach = self.teacher(noised, actions, targets, noise, latents, views).predict
+            teacher = self.teacher(noised, actions, targets, noise, latents, views).predict
         if self.progressive:
-            halved = progressive_loss(goals, reading.predict, teach, self.flow, self.steps)
+            halved = progressive_loss(goals, reading.predict, teacher, self.flow, self.steps)
             loss = halved + self.outcome * outcome
             self.log_dict({"halved": halved.detach(), "calls": float(self.steps)}, prog_bar=True)
             self.log("loss", loss.detach())
             return loss
         with torch.no_grad():
-            taught = self.objective.sample(teach, start, self.teacher_steps)
-            known = (taught - goals).square().mean(2, keepdim=True) < self.near
+            endpoint = self.objective.sample(teacher, start, self.teacher_steps)
+            near = (endpoint - goals).square().mean(2, keepdim=True) < self.near
             for view in [] if views is None else views.split(goals.shape[2] + COVER, 2):
-                known |= (view[:, :, :-COVER] - goals).square().mean(2, keepdim=True) < self.near
-            taught = torch.where(known, goals, taught)
-        self.log("near", known.float().mean())
-        made = self.student(reading.predict, start)
-        distance = (made - taught).square().mean()
+                near |= (view[:, :, :-COVER] - goals).square().mean(2, keepdim=True) < self.near
+            endpoint = torch.where(near, goals, endpoint)
+        self.log("near", near.float().mean())
+        sample = self.student(reading.predict, start)
+        distance = (sample - endpoint).square().mean()
         self.log("distance", distance.detach(), prog_bar=True)
         loss = self.consistency * distance + self.outcome * outcome
         if self.decodes:
-            loss = loss + self.pixel_loss(made, taught)
+            loss = loss + self.pixel_loss(sample, endpoint)
         if self.anchor:
-            flow = self.flow.loss(reading.predict, goals, teach)[0].mean()
+            flow = self.flow.loss(reading.predict, goals, teacher)[0].mean()
             self.log("flow", flow.detach(), prog_bar=True)
             loss = loss + self.anchor * flow
         if self.discriminator is not None:
-            loss = loss + self.judge(latents, context, actions, targets, made, views)
-        if self.fake is not None:
-            fake = reading.predict_with(self.fake)
-            matched, learnt = distribution_loss(made, teach, fake, self.flow.finest)
-            self.log_dict({"matched": matched.detach(), "fake": learnt.detach()}, prog_bar=True)
-            loss = loss + self.distribution * matched + learnt
+            loss = loss + self.adversarial_loss(latents, context, actions, targets, sample, views)
+        if self.fake_score is not None:
+            fake_score = reading.predict_with(self.fake_score)
+            matched, fake = distribution_loss(sample, teacher, fake_score, self.flow.finest)
+            self.log_dict({"matched": matched.detach(), "fake": fake.detach()}, prog_bar=True)
+            loss = loss + self.distribution * matched + fake
         self.log("loss", loss.detach())
         return loss
 
@@ -262,33 +258,30 @@ class DistillModule(DynamicsModule):
                 x = advance(x, predict(x, level, given, slice(0, x.shape[1])), level, stride)
         return predict(x, x.new_full(x.shape[:2], 1 - size), given, slice(0, x.shape[1]))
 
-    def judge(
-        self, latents: Tensor, context: Tensor, actions: Tensor, targets: Tensor, made: Tensor, views: Tensor | None
+    def adversarial_loss(
+        self, latents: Tensor, context: Tensor, actions: Tensor, targets: Tensor, sample: Tensor, views: Tensor | None
     ) -> Tensor:
         """Hinge losses of discriminator and student in one pass, on pairs of successive latents. Cells are weighted by
         `adversarial` and `unseen`; for the discriminator the weights are scaled to a mean of one."""
         assert self.discriminator is not None
         real = torch.cat((latents[:, targets - 1], latents[:, targets]), dim=2).flatten(0, 1)
-        fake = torch.cat((context[:, targets - 1], made), dim=2).flatten(0, 1)
+        generated = torch.cat((context[:, targets - 1], sample), dim=2).flatten(0, 1)
         previous_action = actions[:, targets - 1].flatten(0, 1)
-        weight = self.adversarial + self.unseen * self.hidden(made, views)
+        weight = self.adversarial + self.unseen * self.uncovered(sample, views)
         each = weight / weight.mean().clamp_min(1e-6)
-        seen_real, seen_fake = (self.discriminator(pair, previous_action) for pair in (real, fake.detach()))
-        critic = (each * F.relu(1 - seen_real)).mean() + (each * F.relu(1 + seen_fake)).mean()
+        realness = [self.discriminator(pair, previous_action) for pair in (real, generated.detach())]
+        critic = (each * F.relu(1 - realness[0])).mean() + (each * F.relu(1 + realness[1])).mean()
         self.log("critic", critic.detach(), prog_bar=True)
-        weights = list(self.discriminator.parameters())
-        for p in weights:
-            p.requires_grad_(False)
-        fooled = -(weight * self.discriminator(fake, previous_action)).mean()
-        for p in weights:
-            p.requires_grad_(True)
-        return critic + fooled
+        self.discriminator.requires_grad_(False)
+        generator = -(weight * self.discriminator(generated, previous_action)).mean()
+        self.discriminator.requires_grad_(True)
+        return critic + generator
 
     @staticmethod
-    def hidden(made: Tensor, views: Tensor | None) -> Tensor:
+    def uncovered(sample: Tensor, views: Tensor | None) -> Tensor:
         """Share of each cell (B * K, 1, h, w) that no view covers."""
-        covered = made.new_zeros(len(made) * made.shape[1], 1, *made.shape[3:])
-        for view in [] if views is None else views.flatten(0, 1).split(made.shape[2] + COVER, 1):
+        covered = sample.new_zeros(len(sample) * sample.shape[1], 1, *sample.shape[3:])
+        for view in [] if views is None else views.flatten(0, 1).split(sample.shape[2] + COVER, 1):
             covered = torch.maximum(covered, view[:, -COVER:].mean(1, keepdim=True))
         return 1 - covered
 

@@ -58,26 +58,14 @@ class DynamicsModule(StageModule):
 
     def __init__(
         self,
-        latent_shape: tuple[int, int, int] = (8, 8, 8),
-        levels: tuple[int, ...] = (),
-        actions: int = 4,
-        tokenizer: str | None = None,
-        geometry: str | None = None,
-        dynamics: DynamicsConfig = DynamicsConfig(),
-        objective: dict[str, int | float | str] | None = None,
-        lr: float = 1e-3,
-        weight_decay: float = 0.05,
-        optimizer: Kind = "adamw",
-        targets: int = 12,
-        context_noise: float = 0.3,
-        outcome: float = 0.02,
-        pixels: float = 0.0,
-        perceptual: float = 0.0,
-        pixel_share: float = 0.25,
-        rollout: int = 0,
-        rollout_from: float = 0.7,
-        rollout_share: float = 0.5,
-    ) -> None:
+        latent_shape: tuple[int, int, int] = (8, 8, 8), levels: tuple[int, ...] = (), actions: int = 4,
+        tokenizer: str | None = None, geometry: str | None = None,
+        dynamics: DynamicsConfig = DynamicsConfig(), objective: dict[str, int | float | str] | None = None,
+        lr: float = 1e-3, weight_decay: float = 0.05, optimizer: Kind = "adamw",
+        targets: int = 12, context_noise: float = 0.3, outcome: float = 0.02,
+        pixels: float = 0.0, perceptual: float = 0.0, pixel_share: float = 0.25,
+        rollout: int = 0, rollout_from: float = 0.7, rollout_share: float = 0.5,
+    ) -> None:  # fmt: skip
         super().__init__(lr, weight_decay, optimizer)
         channels, height, width = latent_shape
         self.objective = read_objective(objective or {})
@@ -121,12 +109,6 @@ class DynamicsModule(StageModule):
     def tokenizer(self) -> Tokenizer | None:
         """The frozen tokenizer, on this module's device."""
         return self.frozen[0].to(self.device) if self.frozen else None
-
-    @property
-    def decoder(self) -> Tokenizer:
-        """The same where there must be one."""
-        assert self.tokenizer is not None
-        return self.tokenizer
 
     @property
     def memory(self) -> Memory:
@@ -179,7 +161,8 @@ class DynamicsModule(StageModule):
     @property
     def own_share(self) -> float:
         """Share of the steps, as of now, that are on own rollouts."""
-        return self.rollout_share if self.rollout and self.late else 0.0
+        late = budget_of(self.trainer).progress(self.trainer) >= self.rollout_from
+        return self.rollout_share if self.rollout and late else 0.0
 
     def draw_kind(self) -> bool:
         return bool(self.own_share and float(torch.rand(())) < self.own_share)
@@ -205,11 +188,6 @@ class DynamicsModule(StageModule):
             slow = reading.predict_with(average.dynamics.denoiser.to(self.device))
         return self.objective.loss(reading.predict, reading.goals, slow)
 
-    @property
-    def late(self) -> bool:
-        """Whether the stage of own rollouts has begun."""
-        return budget_of(self.trainer).progress(self.trainer) >= self.rollout_from
-
     def roll_out(self, batch: Batch, frames: int, steps: int | None = None) -> Rollout:
         """The windows with their last `frames` replaced by the model's own: see `rollout.py`."""
         latents = batch["latents"]
@@ -230,12 +208,13 @@ class DynamicsModule(StageModule):
     def pixel_loss(self, predicted_BKCHW: Tensor, goals_BKCHW: Tensor) -> Tensor:
         """L1 and feature distance of decoded pictures, weighted, on targets of the single call that plays."""
         targets = predicted_BKCHW.shape[1]
-        assert isinstance(self.objective, FlowMatching)
+        tokenizer = self.tokenizer
+        assert tokenizer is not None and isinstance(self.objective, FlowMatching)
         first = self.objective.single(targets).start
         part = slice(first, first + max(1, round(self.pixel_share * targets)))
         with torch.no_grad():
-            truth = self.decoder.decode_images(goals_BKCHW[:, part].flatten(0, 1)).float()
-        decoded = self.decoder.decode_images(predicted_BKCHW[:, part].flatten(0, 1)).float()
+            truth = tokenizer.decode_images(goals_BKCHW[:, part].flatten(0, 1)).float()
+        decoded = tokenizer.decode_images(predicted_BKCHW[:, part].flatten(0, 1)).float()
         distance = (decoded - truth).abs().mean()
         self.log("pixels", distance.detach(), prog_bar=True)
         loss = self.pixels * distance
@@ -276,18 +255,12 @@ def outcome_loss(outcomes: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
     return ended - (goal * reward.log_softmax(-1)).sum(-1).mean()
 
 
-def compare(
-    tokenizer: Tokenizer | None,
-    made: tuple[Tensor, Tensor],
-    truth: tuple[Tensor, Tensor],
-    last: tuple[Tensor, Tensor],
-) -> dict[str, Tensor]:
-    """PSNR and sharpness of generated frames against the tokenised truth, and the PSNR of repeating the last recorded
-    frame; without a tokenizer, the latents' squared error.
+Latents = tuple[Tensor, Tensor]  # of frames (B, C, h, w), and of the frames before them
 
-    Args:
-        made, truth, last: latents (B, C, h, w) of frames, each with those of the frames before them.
-    """
+
+def compare(tokenizer: Tokenizer | None, made: Latents, truth: Latents, last: Latents) -> dict[str, Tensor]:
+    """PSNR and sharpness against the tokenised truth, and PSNR of the last recorded frame; without a tokenizer, latent
+    error."""
     if tokenizer is None:
         return {"latent": (made[0] - truth[0]).square().mean()}
     images = [tokenizer.decode_images(*(x.float() for x in pair)).float().clamp(-1, 1) for pair in (made, truth, last)]

@@ -36,7 +36,6 @@ class StageModule(pl.LightningModule):
         self.prepare(self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As the parent; weights may have the names of an older checkpoint."""
         return super().load_state_dict(present_names(state_dict), strict, assign)
 
     def prepare(self, data: Any) -> None:

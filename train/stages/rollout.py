@@ -23,8 +23,7 @@ class Rollout(NamedTuple):
 
 
 class Player(NamedTuple):
-    """What generates frames: a network, its objective, denoiser calls a frame, and the memory that a window suffices
-    for, with the tokenizer that it looks through."""
+    """A network, its objective, denoiser calls a frame, the memory that a window suffices for, and its tokenizer."""
 
     dynamics: Dynamics
     objective: Objective

@@ -43,17 +43,10 @@ class TokenizerModule(StageModule):
     def __init__(
         self,
         tokenizer: TokenizerConfig = TokenizerConfig(),
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
-        optimizer: Kind = "adamw",
-        perceptual: float = 0.1,
-        perceptual_share: float = 0.25,
-        edges: float = 0.5,
-        scale_penalty: float = 1e-3,
-        equivariance: float = 0.0,
-        halved: float = 0.0,
-        moving: float = 0.0,
-    ) -> None:
+        lr: float = 1e-3, weight_decay: float = 0.01, optimizer: Kind = "adamw",
+        perceptual: float = 0.1, perceptual_share: float = 0.25, edges: float = 0.5, scale_penalty: float = 1e-3,
+        equivariance: float = 0.0, halved: float = 0.0, moving: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__(lr, weight_decay, optimizer)
         self.perceptual, self.perceptual_share, self.edges = perceptual, perceptual_share, edges
         self.scale_penalty, self.equivariance, self.halved, self.moving = scale_penalty, equivariance, halved, moving
