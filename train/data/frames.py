@@ -183,7 +183,7 @@ class FrameSource:
         return self.in_rows(every[mixed(len(every), count)])
 
     def in_rows(self, rows: np.ndarray) -> np.ndarray:
-        """These frames, each after the `row` - 1 before it (an episode's first frame is repeated for those that it lacks)
+        """These frames, each after the `row` - 1 before it (the first of an episode is repeated for those that it lacks)
         and, where `still`, after the median picture of its episode."""
         if self.row == 1 and not self.still:
             return self.read(rows)
