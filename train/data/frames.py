@@ -183,8 +183,8 @@ class FrameSource:
         return self.in_rows(every[mixed(len(every), count)])
 
     def in_rows(self, rows: np.ndarray) -> np.ndarray:
-        """These frames, each after the `row` - 1 before it (the first of an episode is repeated for those that it lacks)
-        and, where `still`, after the median picture of its episode."""
+        """These frames, each after the `row` - 1 before it and, where `still`, after the median picture of its episode;
+        an episode's first frame stands in for those before it."""
         if self.row == 1 and not self.still:
             return self.read(rows)
         starts = np.cumsum([0, *self.lengths])
