@@ -112,9 +112,8 @@ class Source:
         if recordings:
             found = final_contexts(recordings, self.store, count, prompt)
         elif self.playable is not None:
-            return SeedContexts(
-                self.playable.contexts_frames, self.playable.contexts_actions, self.playable.contexts_poses
-            )
+            base = self.playable
+            return SeedContexts(base.contexts_frames, base.contexts_actions, base.contexts_poses)
         else:
             found = held_out_contexts(self.store, count, prompt, self.settings["data"]["held_out"])
         return within_file(found._replace(actions=found.actions[:, :-1]))

@@ -14,6 +14,10 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+def warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
 def progress_bar() -> Progress:
     """A rich bar on standard error, disabled where that is no terminal; its tasks have a field `figures`."""
     console = Console(stderr=True)

@@ -18,6 +18,7 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from data_collect.errors import UserError
+from train.report.console import warn
 from train.report.figures import RunLogger
 
 STEP = "trainer/global_step"
@@ -65,12 +66,8 @@ class WandbRun(RunLogger):
                 sys.modules["wandb"].teardown()  # or it would try again, and fail loudly, when the program ends
             why = str(error).strip().splitlines()
             told = f"{type(error).__name__}: {why[0]}" if why else type(error).__name__
-            print(
-                f"warning: Weights & Biases does not work ({told}): training goes on, and all figures are in "
-                f"{self.folder / 'metrics.jsonl'}; --wandb off leaves it out",
-                file=sys.stderr,
-                flush=True,
-            )
+            figures = f"all figures are in {self.folder / 'metrics.jsonl'}; --wandb off leaves it out"
+            warn(f"Weights & Biases does not work ({told}): training goes on, and {figures}")
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

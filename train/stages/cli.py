@@ -12,7 +12,6 @@ import copy
 import json
 import os
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ from train.checkpoints import NETWORKS, check_network, initialise, read_checkpoi
 from train.data.encode import tokenizer_hash
 from train.data.modules import LatentDataModule
 from train.report.callbacks import Banner, Bar, Samples
-from train.report.console import say
+from train.report.console import say, warn
 from train.report.figures import Figures
 from train.report.machine import use_all_cores
 from train.report.wandb_run import wandb_run
@@ -120,10 +119,9 @@ def warn_of_other_tokenizer(cli: StageCLI) -> None:
     if not frozen or not isinstance(cli.datamodule, LatentDataModule):
         return
     if cli.datamodule.store.index["tokenizer"] != tokenizer_hash(frozen[0]):
-        print(
-            f"warning: {cli.datamodule.latents} was not encoded with {cli.config.model.tokenizer}: unless that is the "
-            "same one in fewer bits, name the tokenizer that it was with --model.tokenizer",
-            file=sys.stderr,
+        other = f"{cli.datamodule.latents} was not encoded with {cli.config.model.tokenizer}"
+        warn(
+            f"{other}: unless that is the same one in fewer bits, name the tokenizer that it was with --model.tokenizer"
         )
 
 
