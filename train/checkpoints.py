@@ -57,11 +57,14 @@ def read_checkpoint(path: Path, metadata: dict[str, Any] | None = None, as_store
         raise UserError(f"{path} is a checkpoint of {stage}, not of {metadata['stage']}")
     if metadata["game"] is not None and found["game"].split("?")[0] != metadata["game"].split("?")[0]:
         raise UserError(f"{path} was trained on {found['game']}, the recording is of {metadata['game']}: name another")
-    if metadata["stage"] != "tokenizer" and found["schema"]["names"] != metadata["schema"]["names"]:
-        raise UserError(
-            f"{path} knows the actions {found['schema']['names']}, the recording {metadata['schema']['names']}"
-        )
+    if metadata["stage"] != "tokenizer":
+        check_actions(path, found["schema"]["names"], metadata)
     return state
+
+
+def check_actions(path: Path, names: list[str], metadata: dict[str, Any]) -> None:
+    if names != (recorded := metadata["schema"]["names"]):
+        raise UserError(f"{path} knows the actions {names}, the recording {recorded}")
 
 
 def weights_of(state: dict[str, Any], part: str) -> dict[str, Tensor]:
@@ -173,9 +176,9 @@ def initialise(model: pl.LightningModule, stage: str, path: Path, metadata: dict
         playable = checkpoint.load(path)
         kind = playable.model.config.objective.kind
         network = load_geometry(path) if part == "geometry" else getattr(playable.model, part)
-        weights, names = network.state_dict(), list(playable.schema.names)
-        if part == "dynamics" and names != metadata["schema"]["names"]:
-            raise UserError(f"{path} knows the actions {names}, the recording {metadata['schema']['names']}")
+        weights = network.state_dict()
+        if part == "dynamics":
+            check_actions(path, list(playable.schema.names), metadata)
     else:
         state = read_checkpoint(path, {**metadata, "stage": part, "game": None})
         kind = state["config"]["objective"].get("kind", "flow") if part == "dynamics" else ""
@@ -197,10 +200,9 @@ def grown(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Te
         heads = ("motion.observed.", "motion.forecast.", "motion.free.")
         weights = {name: value for name, value in weights.items() if not name.startswith(heads)}
         weights |= {name: value for name, value in wanted.items() if name.startswith(heads)}
-    for name in ("denoiser.conv_in.weight",):
-        if name in weights and name in wanted and (more := wanted[name].shape[1] - weights[name].shape[1]) > 0:
+    if (name := "denoiser.conv_in.weight") in weights:
+        if name in wanted and (more := wanted[name].shape[1] - weights[name].shape[1]) > 0:
             weights[name] = F.pad(weights[name], (0, 0) * (weights[name].ndim - 2) + (0, more))
-    if "denoiser.conv_in.weight" in weights:
         for gate in (k for k in wanted if k.startswith("denoiser.gate.")):
             views, had = len(wanted[gate]), weights.get(gate, wanted[gate][:0])
             weights[gate] = torch.cat((had, torch.zeros_like(wanted[gate][: views - len(had)])))
