@@ -14,7 +14,6 @@ import json
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,10 +81,8 @@ def measure(store: LatentStore, geometry: Geometry, episodes: int = 8, held_out:
         raise UserError(f"{store.directory}: no held-out episode has {HORIZONS[0] + 1} frames: record longer ones")
     found, truth = [], []
     for span in [Span(x.episode, x.start, steps + 1) for x in spans if x.frames > steps][:episodes]:
-        latents, actions, pose = (
-            torch.from_numpy(np.array(store.read(name, span))) for name in ("latents", "actions", "pose")
-        )
-        found.append(reckoned(geometry, latents.float(), actions.float()))
+        latents, actions, pose = store.tensors(span, "latents", "actions", "pose")
+        found.append(reckoned(geometry, latents, actions))
         truth.append(relative(pose[:-1].double(), pose[1:].double()))
     figures = compare(torch.stack(found), torch.stack(truth))
     return {"episodes": len(found), "place": figures["scale"] * geometry.config.place, **figures}

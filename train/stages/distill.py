@@ -45,13 +45,9 @@ class Discriminator(nn.Module):
 
     def __init__(self, channels: int, actions: int, width: int = 128) -> None:
         super().__init__()
-        self.net = nn.Sequential(
-            nn.Conv2d(2 * channels + actions, width, 3, padding=1),
-            ResidualBlock(width, width),
-            ResidualBlock(width, width),
-            nn.SiLU(),
-            nn.Conv2d(width, 1, 1),
-        )
+        conv_in = nn.Conv2d(2 * channels + actions, width, 3, padding=1)
+        blocks = ResidualBlock(width, width), ResidualBlock(width, width)
+        self.net = nn.Sequential(conv_in, *blocks, nn.SiLU(), nn.Conv2d(width, 1, 1))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, pair_BCHW: Tensor, action_BA: Tensor) -> Tensor:
