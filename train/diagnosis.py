@@ -12,7 +12,7 @@ Legend: S prompts, P frames of one, H, W pixels, A encoded action.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,7 +20,9 @@ from torch import Tensor
 from game_wm.evaluation.metrics import moving, pooled_psnr, squared_error
 from game_wm.evaluation.rollout import round_trip
 from game_wm.world import WorldModel
-from train.assemble import SeedContexts
+
+if TYPE_CHECKING:
+    from train.assemble import SeedContexts
 
 FRAMES_BEFORE = 32  # real frames before the one that is judged, or as many as an episode has
 PROMPTS_AT_ONCE = 16
