@@ -12,6 +12,7 @@ from toy import Toy
 
 from game_wm.evaluation import metrics
 from game_wm.evaluation.feature_distance import FeatureDistance
+from game_wm.moving import median_picture, moving
 
 
 def frames(*values: int) -> Tensor:
@@ -37,9 +38,9 @@ def test_what_moves_differs_from_the_median_of_its_episode() -> None:
     episode = frames(*[100] * 9)
     episode[torch.arange(9), torch.arange(9), 3] = 140  # a pixel that walks down
     episode[:, 12:] += 24 * (torch.arange(9) == 4).to(torch.uint8)[:, None, None, None]  # a flicker that is too faint
-    median = metrics.median_picture(episode.numpy())
+    median = median_picture(episode.numpy())
     assert (median == 100).all()
-    found = metrics.moving(episode, torch.from_numpy(median)[None])
+    found = moving(episode, torch.from_numpy(median)[None])
     assert found.nonzero().tolist() == [[t, t, 3] for t in range(9)]
 
 

@@ -7,7 +7,7 @@
 PSNR is that of the mean squared error over all pixels of all episodes; the other figures are means over episodes.
 KEY_interval is the 95 % bootstrap interval over episodes. `psnr_by_seed` has the PSNR of each episode. `psnr_seen`
 takes only pixels whose surface was on screen in the last 16 frames of the prompt, and at each frame only episodes with
-1 % of such pixels. `psnr_moving` takes only pixels that differ from the episode's median picture (`metrics.moving`).
+1 % of such pixels. `psnr_moving` takes only pixels that differ from the episode's median picture (`moving.py`).
 `sharpness` is the mean gradient magnitude of the dream over that of the tokenised truth, `ceiling_sharpness` that of
 the tokenised truth over the truth's. "Repeat the last frame" shows the prompt's last frame.
 
@@ -28,6 +28,7 @@ from game_wm.evaluation import metrics
 from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.rollout import DreamRollout, round_trip
 from game_wm.evaluation.truth.plays import Truth
+from game_wm.moving import median_picture, moving
 
 HORIZONS = (1, 4, 16, 64, 256)
 SEEN_SHARE = 0.01  # least share of seen pixels for an episode to count in psnr_seen
@@ -45,7 +46,7 @@ class Fidelity:
         """Score a batch of episodes (the model is asked for the tokenizer's round trip of the truth)."""
         self.seeds += truth.seeds
         lengths = truth.prompt + truth.length
-        still = np.stack([metrics.median_picture(f[:n].numpy()) for f, n in zip(truth.frames, lengths, strict=True)])
+        still = np.stack([median_picture(f[:n].numpy()) for f, n in zip(truth.frames, lengths, strict=True)])
         columns = [self._score(model, truth, dream, h, torch.from_numpy(still)) for h in self.horizons]
         for name in columns[0]:
             self.rows.setdefault(name, []).append(np.stack([c[name] for c in columns], 1))  # (E, K, 1 or 2)
@@ -58,7 +59,7 @@ class Fidelity:
         nothing = torch.zeros(real.shape[:3], dtype=torch.bool)
         seen = truth.seen.get(horizon, nothing)
         seen = seen & (seen.float().mean((1, 2), keepdim=True) >= SEEN_SHARE)
-        moving = metrics.moving(real, still_EHWC)
+        moved = moving(real, still_EHWC)
         distances = self.features.distances(real, made, ceiling, last)
         values: dict[str, Any] = {
             "ssim": metrics.ssim(real, made),
@@ -68,7 +69,7 @@ class Fidelity:
             "ceiling_feature_distance": distances[1],
             "repeat_feature_distance": distances[2],
         }
-        for part, mask in {"": None, "_seen": seen, "_moving": moving}.items():
+        for part, mask in {"": None, "_seen": seen, "_moving": moved}.items():
             for whose, shown in {"": made, "ceiling_": ceiling, "repeat_": last}.items():
                 values[f"{whose}psnr{part}"] = metrics.squared_error(real, shown, mask)  # (E, 2)
         there = truth.length >= horizon

@@ -1,7 +1,7 @@
 """Measures of pictures and of sets of pictures: small pure functions.
 
     psnr(truth, dream)                      # (B,) decibels
-    psnr(truth, dream, moving(truth, median_picture(episode)))  # where something moves
+    psnr(truth, dream, moving(truth, median_picture(episode)))  # where something moves: game_wm/moving.py
     low, high = bootstrap(psnr_per_episode) # 95 % interval of the mean over episodes
 
 Legend: B pictures, T frames of an episode, H height, W width in pixels, E episodes, N and M samples, D dimensions; of
@@ -19,8 +19,6 @@ from torch import Tensor
 
 # An error of less than one grey level of 256 cannot be seen: it counts as one, so that equal pictures have 48.1 dB.
 PSNR_CAP = 20 * math.log10(255)
-MOVED = 24  # grey levels of 256 between a pixel and its episode's median picture where something moves
-MEDIAN_FRAMES = 64  # of an episode, evenly spread: its median picture is theirs
 
 
 def unit(frames_BHWC: Tensor) -> Tensor:
@@ -54,18 +52,6 @@ def pooled_psnr(values: np.ndarray) -> float:
     """
     error, count = values[~np.isnan(values).any(1)].sum(0)
     return float(_decibels(error / count)) if count else math.nan
-
-
-def median_picture(frames_THWC: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3): what stays where it is, each pixel's median over an episode."""
-    chosen = np.linspace(0, len(frames_THWC) - 1, min(MEDIAN_FRAMES, len(frames_THWC))).astype(np.int64)
-    return np.median(frames_THWC[chosen], axis=0).astype(np.uint8)
-
-
-def moving(frames_BHWC: Tensor, medians_BHWC: Tensor) -> Tensor:
-    """Bool (B, H, W): where frames differ from the median pictures of their episodes, by more than `MOVED` in any
-    colour."""
-    return (frames_BHWC.short() - medians_BHWC.short()).abs().amax(-1) > MOVED
 
 
 def _decibels(mse: np.ndarray) -> np.ndarray:

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data_collect.errors import UserError
-from game_wm.evaluation.metrics import moving
 from game_wm.model.features import Features, perceptual_distance
 from game_wm.model.tokenizer import Tokenizer, TokenizerConfig
+from game_wm.moving import moving
 from game_wm.objectives.cascade import halve
 from train.stages.module import Kind, StageModule, make_optimizer
 from train.stages.moving import pixel_weights, weighed
