@@ -1,6 +1,9 @@
-"""Frames as a checkpoint file stores them: raw when they are few, AVIF pictures one after another otherwise.
+"""Pictures: how a checkpoint file stores them, raw when they are few, AVIF one after another otherwise; and where something
+moves in them: the pixels that differ from their episode's median picture.
 
-Legend: S seed contexts, P frames of each, N pictures, H, W pixels.
+    mask = moving(frames, median_picture(episode))
+
+Legend: S seed contexts, P frames of each, N pictures, B frames, T frames of an episode, H, W pixels.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+MOVED = 24  # grey levels of 256 between a pixel and its episode's median picture where something moves
+MEDIAN_FRAMES = 64  # of an episode, evenly spread: its median picture is theirs
 RAW_BYTES = 4 * 2**20  # seed contexts of at most so many bytes are stored as they are
 # Quality 60 loses less than any tokenizer does (docs/decisions).
 AVIF: dict[str, Any] = {"quality": 60, "subsampling": "4:4:4", "speed": 4, "max_threads": 1}
@@ -74,3 +79,15 @@ def decode(coded: Tensor, sizes_N: Tensor, only: int | None = None) -> Tensor:
     except Image.DecompressionBombError as error:
         raise ValueError(str(error)) from None
     return torch.from_numpy(np.stack(pictures))
+
+
+def median_picture(frames_THWC: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3): what stays where it is, each pixel's median over an episode."""
+    chosen = np.linspace(0, len(frames_THWC) - 1, min(MEDIAN_FRAMES, len(frames_THWC))).astype(np.int64)
+    return np.median(frames_THWC[chosen], axis=0).astype(np.uint8)
+
+
+def moving(frames_BHWC: Tensor, medians_BHWC: Tensor) -> Tensor:
+    """Bool (B, H, W): where frames differ from the median pictures of their episodes, by more than `MOVED` in any
+    colour."""
+    return (frames_BHWC.short() - medians_BHWC.short()).abs().amax(-1) > MOVED

@@ -12,7 +12,7 @@ from toy import Toy
 
 from game_wm.evaluation import metrics
 from game_wm.evaluation.feature_distance import FeatureDistance
-from game_wm.moving import median_picture, moving
+from game_wm.pictures import median_picture, moving
 
 
 def frames(*values: int) -> Tensor:

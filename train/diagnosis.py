@@ -19,7 +19,7 @@ from torch import Tensor
 
 from game_wm.evaluation.metrics import pooled_psnr, squared_error
 from game_wm.evaluation.rollout import round_trip
-from game_wm.moving import moving
+from game_wm.pictures import moving
 from game_wm.world import WorldModel
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@
 PSNR is that of the mean squared error over all pixels of all episodes; the other figures are means over episodes.
 KEY_interval is the 95 % bootstrap interval over episodes. `psnr_by_seed` has the PSNR of each episode. `psnr_seen`
 takes only pixels whose surface was on screen in the last 16 frames of the prompt, and at each frame only episodes with
-1 % of such pixels. `psnr_moving` takes only pixels that differ from the episode's median picture (`moving.py`).
+1 % of such pixels. `psnr_moving` takes only pixels that differ from the episode's median picture (`pictures.py`).
 `sharpness` is the mean gradient magnitude of the dream over that of the tokenised truth, `ceiling_sharpness` that of
 the tokenised truth over the truth's. "Repeat the last frame" shows the prompt's last frame.
 
@@ -28,7 +28,7 @@ from game_wm.evaluation import metrics
 from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.rollout import DreamRollout, round_trip
 from game_wm.evaluation.truth.plays import Truth
-from game_wm.moving import median_picture, moving
+from game_wm.pictures import median_picture, moving
 
 HORIZONS = (1, 4, 16, 64, 256)
 SEEN_SHARE = 0.01  # least share of seen pixels for an episode to count in psnr_seen

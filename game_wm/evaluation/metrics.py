@@ -1,7 +1,7 @@
 """Measures of pictures and of sets of pictures: small pure functions.
 
     psnr(truth, dream)                      # (B,) decibels
-    psnr(truth, dream, moving(truth, median_picture(episode)))  # where something moves: game_wm/moving.py
+    psnr(truth, dream, moving(truth, median_picture(episode)))  # where something moves: game_wm/pictures.py
     low, high = bootstrap(psnr_per_episode) # 95 % interval of the mean over episodes
 
 Legend: B pictures, T frames of an episode, H height, W width in pixels, E episodes, N and M samples, D dimensions; of

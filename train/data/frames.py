@@ -26,7 +26,7 @@ from data_collect.dataset import CARD, Dataset
 from data_collect.errors import UserError
 from data_collect.shards.chunk import ChunkRef
 from data_collect.system import reserve
-from game_wm.moving import MEDIAN_FRAMES, median_picture
+from game_wm.pictures import MEDIAN_FRAMES, median_picture
 from train.data.windows import LatentStore, Span, random_below, split_recordings
 
 SPARE_DISK = 4 << 30  # bytes that the cache leaves free

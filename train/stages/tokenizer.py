@@ -16,8 +16,8 @@ from torch import Tensor
 from data_collect.errors import UserError
 from game_wm.model.features import Features, perceptual_distance
 from game_wm.model.tokenizer import Tokenizer, TokenizerConfig
-from game_wm.moving import moving
 from game_wm.objectives.cascade import halve
+from game_wm.pictures import moving
 from train.stages.module import Kind, StageModule, make_optimizer
 from train.stages.moving import pixel_weights, weighed
 
