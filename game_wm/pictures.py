@@ -1,5 +1,5 @@
-"""Pictures: how a checkpoint file stores them, raw when they are few, AVIF one after another otherwise; and where something
-moves in them: the pixels that differ from their episode's median picture.
+"""Pictures: how a checkpoint file stores them, raw when they are few, AVIF one after another otherwise. And where
+something moves in them: the pixels that differ from the median picture of their episode.
 
     mask = moving(frames, median_picture(episode))
 
