@@ -132,11 +132,12 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
         file.write(serialised(tensors, metadata))
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
-    """Read a checkpoint for play, weights in 32 bits on `device` (as `device.usable` takes it), gradients off.
+def load(path: str | Path, device: str | torch.device = "cpu", contexts: bool = True) -> Checkpoint:
+    """Read a checkpoint, weights in 32 bits on `device` (as `device.usable` takes it), gradients off.
 
+    `contexts`: it is to be played, so there must be seed contexts; training begins with a file that has none, too.
     Raises UserError when the file is missing, damaged, no checkpoint of this program, or its weights are not finite,
-    and when there is no such device.
+    when it cannot be played, and when there is no such device.
     """
     path = Path(path)
     if not path.is_file():
@@ -171,6 +172,11 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
         ) from error
     if broken:
         raise UserError(f"{path}: {diverged(broken)}")
+    if contexts and not frames.numel():
+        raise UserError(
+            f"{path}: a beginning for training, not for play; "
+            f"python -m train pipeline --config configs/own/quick.yaml --init {path} --record.game ..."
+        )
     model.to(device).eval().requires_grad_(False)
     return Checkpoint(model, schema, game, frames, actions, trained, name, path, poses, measured)
 
@@ -206,12 +212,10 @@ def _schema(card: Any) -> ActionSchema:
 def _check_contexts(
     model: WorldModel, schema: ActionSchema, frames: Tensor, actions: Tensor, poses: Tensor | None
 ) -> None:
-    """ValueError unless there are seed contexts, and the model can begin from them."""
+    """ValueError unless the model can begin from the seed contexts, if there are any."""
     size = model.config.dynamics.actions
     if schema.size != size:
         raise ValueError(f"its schema has actions of {schema.size} values, its network takes {size}")
-    if not frames.numel():
-        raise ValueError("it has no seed contexts to begin from")
     if frames.dtype != torch.uint8 or frames.shape[2:] != (model.height, model.width, 3):
         found = f"{frames.dtype} of shape {tuple(frames.shape)}"
         raise ValueError(f"its contexts' frames are {found}, the model's are {model.width}x{model.height} in uint8")

@@ -7,11 +7,13 @@ from pathlib import Path
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"  # those that come with the program
 REFERENCE = "reference"  # the folder within it of models that are only compared with
 COMPARED = ("-teacher", "-window")  # what another was distilled from, and what has no long memory
+BASE = "base"  # what training begins with
 
 
 def playable(folder: Path) -> list[Path]:
     """The checkpoints of a folder that people play, by name."""
-    return sorted(path for path in folder.glob("*.safetensors") if not path.stem.endswith(COMPARED))
+    found = (path for path in folder.glob("*.safetensors") if not path.stem.endswith(COMPARED))
+    return sorted(path for path in found if path.stem != BASE)
 
 
 def reference(checkpoint: Path, name: str) -> Path | None:

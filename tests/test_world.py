@@ -180,7 +180,7 @@ FRAMES, ACTIONS = torch.zeros(2, 3, 64, 64, 3, dtype=torch.uint8), torch.zeros(2
 @pytest.mark.parametrize(
     ("frames", "actions", "words"),
     [
-        (FRAMES[:0], ACTIONS[:0], "no seed contexts"), (FRAMES[:, :0], ACTIONS, "no seed contexts"),
+        (FRAMES[:0], ACTIONS[:0], "beginning for training"), (FRAMES[:, :0], ACTIONS, "actions are"),
         (FRAMES[:, :, :32], ACTIONS, "frames are"), (FRAMES.float(), ACTIONS, "frames are"),
         (FRAMES[0], ACTIONS, "frames are"), (FRAMES, ACTIONS[:1], "actions are"),
         (FRAMES, ACTIONS[:, :1], "actions are"), (FRAMES, ACTIONS[..., :3], "actions are"),

@@ -32,6 +32,7 @@ from game_wm.model.dynamics import Dynamics
 from game_wm.model.names import present_names
 from game_wm.model.tokenizer import Tokenizer, TokenizerConfig
 from game_wm.objectives import Objective, make_objective
+from train.transfer import transferred
 
 
 def read_checkpoint(path: Path, metadata: dict[str, Any] | None = None, as_stored: bool = False) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def weights_of(state: dict[str, Any], part: str) -> dict[str, Tensor]:
 def load_tokenizer(path: str | Path, device: str = "cpu") -> Tokenizer:
     """The frozen tokenizer of a training checkpoint (.ckpt) or a playable one (.safetensors). Raises `UserError`."""
     if Path(path).suffix == ".safetensors":
-        return checkpoint.load(path, device).model.tokenizer
+        return checkpoint.load(path, device, contexts=False).model.tokenizer
     state = _of_stage(path, "name a tokenizer's", "tokenizer")
     tokenizer = Tokenizer(build(TokenizerConfig, state["config"]))
     tokenizer.load_state_dict(weights_of(state, "tokenizer"))
@@ -105,7 +106,7 @@ def load_memory(path: str | Path | None, device: str = "cpu") -> Memory:
     if path is None:
         return NoMemory()
     if Path(path).suffix == ".safetensors":
-        model = checkpoint.load(path, device).model
+        model = checkpoint.load(path, device, contexts=False).model
         if model.config.memory is None:
             raise UserError(f"{path} has no memory: name a model with one, or train its geometry")
         return model.memory
@@ -168,28 +169,36 @@ SHAPES = ("channels", "height", "width", "actions", "trunk", "levels")
 OF_THE_DATA = {"tokenizer": ("height", "width"), "geometry": SHAPES, "dynamics": SHAPES}
 
 
-def initialise(model: pl.LightningModule, stage: str, path: Path, metadata: dict[str, Any]) -> None:
-    """Start from the weights of a training or playable checkpoint of any game. `UserError` when sizes or actions
-    differ."""
-    part = NETWORKS[stage]
+def initialise(model: pl.LightningModule, stage: str, path: Path, metadata: dict[str, Any]) -> str:
+    """Start from the weights of a training checkpoint or of a playable one (.safetensors), of whatever game; what of
+    them was not taken as it is, "" where all was.
+
+    Dynamics may be of other actions and another size (`transfer.py`). Raises `UserError` for weights that do not fit.
+    """
+    part, said = NETWORKS[stage], ""
+    network, sizes = getattr(model, part), DynamicsConfig()
     if path.suffix == ".safetensors":
-        playable = checkpoint.load(path)
-        kind = playable.model.config.objective.kind
-        network = load_geometry(path) if part == "geometry" else getattr(playable.model, part)
-        weights = network.state_dict()
-        if part == "dynamics":
-            check_actions(path, list(playable.schema.names), metadata)
+        playable = checkpoint.load(path, contexts=False)
+        kind, sizes = playable.model.config.objective.kind, playable.model.config.dynamics
+        found = load_geometry(path) if part == "geometry" else getattr(playable.model, part)
+        weights, names = found.state_dict(), list(playable.schema.names)
     else:
-        state = read_checkpoint(path, {**metadata, "stage": part, "game": None})
+        state = _of_stage(path, "name another with --init", part)
         kind = state["config"]["objective"].get("kind", "flow") if part == "dynamics" else ""
-        weights = weights_of(state, part)
+        sizes = build(DynamicsConfig, state["config"]["dynamics"]) if part == "dynamics" else sizes
+        weights, names = weights_of(state, part), state["game_wm"]["schema"]["names"]
+    if stage in ("distill", "geometry"):
+        check_actions(path, names, metadata)
     if stage == "distill" and kind != "flow":
         raise UserError(f"{path} was trained by {kind}, distillation is of flow matching alone: name another --init")
     try:
-        getattr(model, part).load_state_dict(grown(weights, getattr(model, part).state_dict()))
+        if stage == "dynamics":
+            weights, said = transferred(weights, sizes, network, names == metadata["schema"]["names"])
+        network.load_state_dict(grown(weights, network.state_dict()))
     except RuntimeError as error:
         line = next((row.strip() for row in str(error).splitlines()[1:]), str(error))
         raise UserError(f"{path} does not fit this configuration: {line[:160]}") from None
+    return said
 
 
 def grown(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -224,7 +233,7 @@ def trained_before(path: Path, stage: str) -> dict[str, float]:
         return {}
     if path.suffix != ".safetensors":
         return read_checkpoint(path)["game_wm"].get("trained", {})
-    trained = checkpoint.load(path).trained if stage == "dynamics" else {}
+    trained = checkpoint.load(path, contexts=False).trained if stage == "dynamics" else {}
     return {name: trained[name] for name in ("frames", "hours", "steps") if name in trained}
 
 
@@ -232,7 +241,7 @@ def size_flags(path: Path, stage: str) -> list[str]:
     """The sizes of the network in a checkpoint as flags of a stage, so that who starts from it need not know them."""
     part = NETWORKS[stage]
     if path.suffix == ".safetensors":
-        config = checkpoint.load(path).model.config
+        config = checkpoint.load(path, contexts=False).model.config
         found = config.memory if part == "geometry" else getattr(config, part)
         if found is None:
             raise UserError(f"{path} has no geometry: name a model with first-person memory with --init")

@@ -8,13 +8,14 @@
 Writes `NAME.safetensors` (the student of distillation, or the dynamics where nothing was distilled) and, beside a
 student, `NAME-teacher.safetensors`. Seed contexts are real frames of held-out episodes, or the ends of the episodes of
 recordings (`--beginnings`); what a long prompt shows is remembered by a model with long memory. The last lines say how
-well the next frame of held-out episodes is predicted, beside repeating the last one (`diagnosis.py`).
+well the next frame of held-out episodes is predicted, beside repeating the last one (`diagnosis.py`). A run on many
+games becomes a base: a beginning for training, which cannot be played.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 
 from data_collect.errors import UserError
+from data_collect.schema import ActionSchema
 from game_wm.checkpoint import Checkpoint, load, save
 from game_wm.model.dynamics import Dynamics
 from game_wm.objectives import Objective
@@ -29,12 +31,14 @@ from game_wm.world import WorldModel
 from train.assemble import HELD_OUT, SeedContexts, assemble, final_contexts, held_out_contexts, within_file
 from train.checkpoints import load_dynamics, load_memory, load_tokenizer, read_checkpoint
 from train.commands import tools
+from train.data.corpus import CORPUS
 from train.data.encode import tokenizer_hash
 from train.data.windows import LatentStore
 from train.diagnosis import FRAMES_BEFORE, Diagnosis, measure, summary
 from train.report.console import say
 from train.report.machine import describe
 from train.stages.configuration import check_name
+from train.transfer import transferred
 
 JUDGED = 64  # held-out frames that the next frame is judged by
 
@@ -144,6 +148,8 @@ def export(
     Returns the path of the one that ships, and how good its next frame is, if the recording is still there to tell.
     Raises `UserError`.
     """
+    if source.store.game == CORPUS:
+        return export_base(source, out / f"{name}.safetensors"), None
     seeds = source.seeds(count, prompt, recordings)
     path, teacher, settings = out / f"{name}.safetensors", None, source.settings
     if source.distilled:
@@ -165,6 +171,21 @@ def export(
             checkpoint.measured = figures.of(kind) if figures else None
             save(checkpoint.path, checkpoint)
     return path, figures
+
+
+def export_base(source: Source, path: Path) -> Path:
+    """Write what training on other games begins with: no seed contexts, and nothing of what reads their actions."""
+    network, objective = source.dynamics("dynamics")
+    schema = ActionSchema("multibinary", ("(any)",))
+    dynamics = Dynamics(replace(network.config, actions=schema.size))
+    weights, _ = transferred(network.state_dict(), network.config, dynamics, same_actions=False)
+    dynamics.load_state_dict(weights)
+    model = assemble(source.tokenizer, dynamics, objective, load_memory(None), None)
+    games = dict.fromkeys(map(source.store.game_of, range(len(source.store.episodes))))
+    trained = behind({source.at("tokenizer"), source.at("dynamics")}) | {"games": list(games)}
+    frames = torch.empty(0, 1, model.height, model.width, 3, dtype=torch.uint8)
+    save(path, Checkpoint(model, schema, CORPUS, frames, torch.empty(0, 0, schema.size), trained, path.stem, path))
+    return path
 
 
 def behind(checkpoints: set[Path]) -> dict[str, Any]:

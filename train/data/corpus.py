@@ -1,8 +1,8 @@
 """Many games as one: frames drawn evenly by game, their actions in one schema, pictures changed at random.
 
-    source = CorpusFrames(["recordings/base/64x64/ale-alien", "recordings/base/96x64/scroll-side"], seed=0)
-    frames = source.items(np.arange(64))            # of one size, which is a function of (seed, 0)
-    schema, first = union(open_corpus(folders))     # the block of each game's actions begins at first[game]
+    source = CorpusFrames(["recordings/base"], seed=0)      # all recordings below a folder
+    frames = source.items(np.arange(64))                    # of one size, which is a function of (seed, 0)
+    schema, first = union(open_corpus(folders))             # the block of each game's actions begins at first[game]
 
 What a base is trained on. A game is its id with all options.
 """
@@ -10,9 +10,12 @@ What a base is trained on. A game is its id with all options.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
+from data_collect.dataset import CARD
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 from train.data.frames import CachedFrames, Recording
@@ -23,8 +26,10 @@ GAMES, SIZES = 5, 6  # streams of random numbers
 
 
 def open_corpus(folders: Sequence[str], one_size: bool = False) -> list[Recording]:
-    """Recordings, those of a game one after another. `UserError`: there is none, or of several sizes if `one_size`."""
-    recordings = sorted(map(Recording, folders), key=lambda recording: recording.dataset.game)
+    """Recordings, and those below a folder that is none itself, those of a game one after another. `UserError`: there
+    is none, or of several sizes if `one_size`."""
+    found = [sorted(card.parent for card in Path(folder).rglob(CARD)) or [Path(folder)] for folder in folders]
+    recordings = sorted(map(Recording, chain(*found)), key=lambda recording: recording.dataset.game)
     if not recordings:
         raise UserError("no recording is named: add --data.data FOLDER")
     first = recordings[0]

@@ -54,6 +54,7 @@ def parse(arguments: Sequence[str]) -> Pipeline:
     except ArgumentError as error:
         raise UserError(f"{explained(error, parser)} {HELP}") from None
     plan = Pipeline(**{key: value for key, value in vars(options).items() if key != "config"})
+    plan.init = None if plan.init == "none" else plan.init
     for name in KINDS:
         training = plan.training(name)
         words = grouped(training.flags)

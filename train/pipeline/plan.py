@@ -75,7 +75,7 @@ class Pipeline:
             own minutes; the tokenizer gets more where it needs more.
         takes: minutes that everything takes as configured. With fewer `minutes` than that, frames, steps of stages
             without minutes and episodes of the evaluation become fewer in proportion; with 0 they never do.
-        init: a playable checkpoint (.safetensors) to tune on the recording, tokenizer and dynamics.
+        init: a checkpoint (.safetensors) that tokenizer and dynamics begin with, of this game or others; none: nothing.
         geometry: of episodic memory; without a configuration the model has none.
         geometry_motion: the geometry trained on, its motion alone.
         motion: steps of training motion on all recorded steps, for a player with inertia; 0: none.

@@ -90,7 +90,7 @@ def begins_with_init(path: str, name: str) -> bool:
         return name in ("tokenizer", "dynamics")
     from game_wm.checkpoint import load
 
-    return load(Path(path)).model.config.memory is not None
+    return load(Path(path), contexts=False).model.config.memory is not None
 
 
 def config_of(training: Training) -> Path:

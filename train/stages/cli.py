@@ -70,7 +70,8 @@ def fit(cli: StageCLI, stage: str) -> int:
         check_network(cli.model, NETWORKS[stage], last, found, metadata)
         from_step, metadata["before"] = int(found["global_step"]), found["game_wm"].get("before", {})
     elif config.init:
-        initialise(cli.model, stage, Path(config.init), metadata)
+        if other := initialise(cli.model, stage, Path(config.init), metadata):
+            say(f"{stage} begins with {config.init}: {other}")
         metadata["before"] = trained_before(Path(config.init), stage)
     elif stage == "distill":
         raise UserError("distillation needs a teacher: name a dynamics checkpoint with --init")
