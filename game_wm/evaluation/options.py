@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 HELD_OUT_EPISODES = 64
 CACHE = Path("runs/evaluation")
-SUITES = ("fidelity", "control", "stability", "revisit", "dream", "cost")
+SUITES = ("fidelity", "sprites", "control", "stability", "revisit", "dream", "cost")
 FIRST_HELD_OUT_SEED = 90_000  # recorded training seeds never reach this far
 WHOLE = 8  # episodes from which on the networks that measure are trained on all that the protocol gives them
 LEAST_FRAMES = 24  # of a stability run: three windows of eight

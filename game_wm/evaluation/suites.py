@@ -20,6 +20,8 @@ from game_wm.evaluation.first_person import suites as first_person
 from game_wm.evaluation.options import Found, Options
 from game_wm.evaluation.report.progress import progress
 from game_wm.evaluation.rollout import device_of, memory_of, roll
+from game_wm.evaluation.sprites import finder
+from game_wm.evaluation.sprites.score import Sprites
 from game_wm.evaluation.truth.game import BATCH, RealGame, TooShort
 from game_wm.evaluation.truth.plays import stack
 
@@ -95,7 +97,7 @@ def _paced(
 
 
 def _rollouts(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int) -> Iterator[Found]:
-    """Fidelity with reward and termination, then control: of the same free rollouts."""
+    """Fidelity with reward and termination, then sprites, then control: of the same free rollouts."""
     from game_wm.evaluation.control import lacking
     from game_wm.evaluation.feature_distance import FeatureDistance
     from game_wm.evaluation.fidelity import HORIZONS, Fidelity
@@ -110,7 +112,8 @@ def _rollouts(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: 
     if controlled and (reason := lacking(game.schema)):
         print(f"control: left out, for {checkpoint.game}: {reason}", file=sys.stderr)
         controlled = False
-    if not (fidelity or controlled):
+    sprites = _sprites(checkpoint.game) if "sprites" in options.suites else None
+    if not (fidelity or controlled or sprites):
         return
     outcomes, sheet, told, kept = Outcomes(), None, False, list[Any]()
     game.ended.clear()
@@ -122,6 +125,8 @@ def _rollouts(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: 
             if fidelity:
                 fidelity.add(model, truth, dream)
                 sheet = sheet or draw(truth, dream)
+            if sprites:
+                sprites.add(model, truth, dream)
             kept += [(truth, dream)] * controlled
         ended = game.ended[: options.episodes] if fidelity else []
         for first in range(0, len(ended), BATCH):
@@ -143,8 +148,18 @@ def _rollouts(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: 
         }  # fmt: skip
         rest = {"reward": outcomes.reward(), "termination": outcomes.termination() | {"endings": len(ended)}}
         yield Found("fidelity", {"fidelity": figures, **rest}, {"": sheet} if sheet else {})
+    if sprites:
+        yield Found("sprites", {"sprites": sprites.result()}, {})
     if controlled:
         yield from _control(checkpoint, options, game, kept)
+
+
+def _sprites(game_id: str) -> Sprites | None:
+    """What scores the sprites of a game, if anything finds them."""
+    find = finder(game_id)
+    if find is None:
+        print(f"sprites: left out, for {game_id}: nothing here finds its sprites", file=sys.stderr)
+    return Sprites(find) if find else None
 
 
 def _control(checkpoint: Checkpoint, options: Options, game: RealGame, rollouts: list[Any]) -> Iterator[Found]:
@@ -186,7 +201,7 @@ def _cost(checkpoint: Checkpoint, options: Options) -> Found:
 
 
 SUITES: dict[tuple[str, ...], Callable[..., Iterator[Found]]] = {
-    ("fidelity", "control"): _rollouts,
+    ("fidelity", "sprites", "control"): _rollouts,
     ("stability",): _stability,
     **first_person.SUITES,
 }

@@ -19,7 +19,7 @@ from data_collect.files import whole
 
 # The keys that a suite writes. The order is the card's.
 SUITES: dict[str, tuple[str, ...]] = {"fidelity": ("fidelity", "reward", "termination")}
-SUITES |= {suite: (suite,) for suite in ("control", "stability", "revisit", "dream", "cost")}
+SUITES |= {suite: (suite,) for suite in ("sprites", "control", "stability", "revisit", "dream", "cost")}
 RESULTS = [key for keys in SUITES.values() for key in keys]
 
 

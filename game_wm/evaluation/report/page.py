@@ -50,8 +50,8 @@ def markdown(card: Mapping[str, Any], path: Path) -> str:
 def section(card: Mapping[str, Any], suite: str) -> list[str]:
     """Lines of a page that show the figures of one suite."""
     pages = {
-        "fidelity": _fidelity, "control": _control, "stability": _stability, "revisit": _revisit, "dream": _dream,
-        "cost": _cost,
+        "fidelity": _fidelity, "sprites": _sprites, "control": _control, "stability": _stability, "revisit": _revisit,
+        "dream": _dream, "cost": _cost,
     }  # fmt: skip
     return [f"## {suite.capitalize()}", "", *pages[suite](card), *_lead(card[suite]), *_faults(card[suite]), ""]
 
@@ -128,6 +128,25 @@ def _fidelity(card: Mapping[str, Any]) -> list[str]:
     if body:
         lines += ["", *table(["prediction", "accuracy", "recall", "precision", "real events", "frames"], body)]
     return lines
+
+
+def _sprites(card: Mapping[str, Any]) -> list[str]:
+    figures = card["sprites"]
+    spans = list(dict.fromkeys(span for found in figures.values() for span in found["error"]))
+    rows = [
+        [name, *(f"{found[side]:.3f}" for side in ("game", "dream")),
+         *(_with_interval(found, key, None, 3) for key in ("kept", "tokenised", "follows")),
+         *(_with_interval(found, "error", span) for span in spans)]
+        for name, found in figures.items()
+    ]  # fmt: skip
+    return [
+        "Share of frames 1 to 64 of free rollouts that have a sprite, by a detector of its colour; kept: in the dream, "
+        "of the frames that have it in the game; tokenised: of those frames sent through the tokenizer; follows: of "
+        "the steps on which it moves in the game, those on which it moves the same way in the dream. Then its distance "
+        "from where the game has it, in pixels.",
+        "",
+        *table(["sprite", "game", "dream", "kept", "tokenised", "follows", *(f"frames {s}" for s in spans)], rows),
+    ]
 
 
 def _control(card: Mapping[str, Any]) -> list[str]:
