@@ -66,8 +66,11 @@ class FlowMatching:
         coarse = round(targets * self.bootstrap) if self._between >= self._coarsest else 0
         return slice(coarse, targets if self.finest == 1 else coarse + round(targets * self.one_call))
 
-    def loss(self, predict: Predict, clean_BKCHW: Tensor, slow: Predict | None = None) -> tuple[Tensor, Tensor]:
-        """Weighted squared error of every target (B, K), and the prediction (B, K, C, h, w) that it judges.
+    def loss(
+        self, predict: Predict, clean_BKCHW: Tensor, slow: Predict | None = None, cells: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Weighted squared error of every target (B, K), and the prediction (B, K, C, h, w) that it judges. `cells`:
+        how much each cell weighs (B, K, 1, h, w).
 
         `slow` takes the half steps: a network with averaged weights (Frans et al., 2024), or the same one if None,
         which may diverge with many strides (`finest`).
@@ -94,7 +97,9 @@ class FlowMatching:
                     slow or predict, noisy[:, part], level[:, part], stride[:, part] / 2, part
                 )
         predicted = predict(noisy, level, stride, slice(0, targets))
-        return weight * (predicted - goal).float().square().mean(dim=(2, 3, 4)), predicted
+        errors = (predicted - goal).float().square()
+        errors = errors if cells is None else errors * cells
+        return weight * errors.mean(dim=(2, 3, 4)), predicted
 
     @staticmethod
     def two_steps(predict: Predict, noisy: Tensor, level: Tensor, half: Tensor, part: slice) -> Tensor:

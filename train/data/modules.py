@@ -145,13 +145,14 @@ class LatentDataModule(StreamDataModule):
         validation_windows: held-out windows to validate on, evenly spread.
         game: refuse a recording of another game (its id without options).
         views, aligned: of the model: windows come with the views that it reads (`python -m train views`).
+        still: of the model: windows come with the median latents of their episodes.
     """
 
     def __init__(
         self,
         latents: str, length: int = 64, batch_size: int = 24, seed: int = 0, held_out: float = 0.04,
         event_factor: float = 1.0, validation_windows: int = 48,
-        game: str | None = None, views: bool = False, aligned: bool = False,
+        game: str | None = None, views: bool = False, aligned: bool = False, still: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(batch_size, seed)
         if length < 2:
@@ -161,6 +162,7 @@ class LatentDataModule(StreamDataModule):
         self.game, self.schema, self.latent_shape = self.store.game, self.store.schema, self.store.latent_shape
         self.levels = self.store.levels
         self.dataset = SequenceDataset(self.store, length, seed, held_out, event_factor=event_factor)
+        self.dataset.still = still
         self.validation_windows = validation_windows
         check_game(self.game, game, latents)
         if views and not self.store.open_views(aligned):

@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
+from game_wm.pictures import MEDIAN_FRAMES
 
 FEW_EPISODES = 8  # of fewer, a whole one is too much to hold out
 
@@ -187,8 +188,8 @@ class SequenceDataset(Dataset):
 
     An item is latents (T, C, h, w) float32, actions (T, A) float32 encoded (zero at an episode's last frame), rewards
     (T,), terminated (T,) and, where the game gives poses, pose (T, 3) x, y, radians; views (T, 2 * (C + COVER), h, w)
-    after `open_views` of the store; episode and start (int64) say where it lies. Raises `UserError` when no episode is
-    as long as a window.
+    after `open_views` of the store; where `still`, median (C, h, w) of its episode's latents; episode and start (int64)
+    say where it lies. Raises `UserError` when no episode is as long as a window.
     """
 
     def __init__(
@@ -210,6 +211,7 @@ class SequenceDataset(Dataset):
         firsts = [games.index(game) for game in dict.fromkeys(games)]
         self.firsts = np.array([0, *self.ends])[firsts]  # number of each game's first window
         self.held: dict[str, Tensor] = {}
+        self.still, self.medians = False, dict[int, Tensor]()
 
     def hold(self, device: torch.device) -> None:
         """Keep all arrays in the memory of this device, as they are on disk; batches are then put together there."""
@@ -255,6 +257,14 @@ class SequenceDataset(Dataset):
         before = int(self.ends[row - 1]) if row else 0
         return Span(span.episode, span.start + int(window) - before, self.length)
 
+    def median(self, episode: int) -> Tensor:
+        """Each value's median (C, h, w) over some of an episode's latents, made once."""
+        if episode not in self.medians:
+            frames = self.store.lengths[episode]
+            latents = self.store.read("latents", Span(episode, 0, frames))[:: max(1, frames // MEDIAN_FRAMES)]
+            self.medians[episode] = torch.from_numpy(np.median(latents, 0).astype(np.float32))
+        return self.medians[episode]
+
     def gather(self, windows: np.ndarray) -> dict[str, Tensor]:
         """The windows of these numbers as one batch."""
         places = [self.locate(window) for window in windows]
@@ -267,6 +277,8 @@ class SequenceDataset(Dataset):
         else:
             read = lambda name: np.stack([self.store.read(name, place) for place in places])  # noqa: E731
             batch = {name: torch.from_numpy(read(name)).float() for name in self.store.shards[0]}
+        if self.still:
+            batch["median"] = torch.stack([self.median(place.episode) for place in places]).to(batch["latents"].device)
         batch["episode"] = torch.tensor([place.episode for place in places])
         batch["start"] = torch.tensor([place.start for place in places])
         return batch

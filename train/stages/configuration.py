@@ -90,6 +90,7 @@ class StageCLI(LightningCLI):
         if self.stage == "tokenizer":
             rows: Callable[[bool, float], int] = lambda temporal, moving: 3 if temporal else 2 if moving else 1  # noqa: E731
             parser.link_arguments(("model.tokenizer.temporal", "model.moving"), "data.row", compute_fn=rows)
+        if self.stage != "geometry":
             parser.link_arguments("model.moving", "data.still", compute_fn=bool)
         if self.stage in ("dynamics", "distill"):
             shown = ("model.dynamics.recall", "model.dynamics.warp")

@@ -38,6 +38,7 @@ from game_wm.objectives.flow import FlowMatching, Predict, advance, mix
 from train.stages.callbacks import average_of, budget_of
 from train.stages.dynamics import Batch, DynamicsModule, outcome_loss
 from train.stages.module import make_optimizer
+from train.stages.moving import weighed
 
 
 class Discriminator(nn.Module):
@@ -138,10 +139,12 @@ class DistillModule(DynamicsModule):
         if progressive and (student_steps == teacher_steps or any(n & (n - 1) for n in (student_steps, teacher_steps))):
             raise UserError("to halve the steps, teacher_steps and student_steps must be different powers of two")
         judged = adversarial or unseen
-        if progressive and (judged or distribution or self.decodes or (near, anchor, consistency) != (0.3, 0.5, 1.0)):
+        if progressive and (
+            judged or distribution or self.decodes or self.moving or (near, anchor, consistency) != (0.3, 0.5, 1.0)
+        ):
             raise UserError(
                 "progressive distillation has a loss of its own: leave adversarial, unseen, distribution, pixels, "
-                "perceptual, near, anchor and consistency out"
+                "perceptual, moving, near, anchor and consistency out"
             )
         if progressive:  # how often the student has become the teacher
             self.halvings: Tensor
@@ -223,14 +226,14 @@ class DistillModule(DynamicsModule):
                 near |= (view[:, :, :-COVER] - goals).square().mean(2, keepdim=True) < self.near
             endpoint = torch.where(near, goals, endpoint)
         self.log("near", near.float().mean())
-        sample = self.student(reading.predict, start)
-        distance = (sample - endpoint).square().mean()
+        sample, cells = self.student(reading.predict, start), self.cells(batch, targets)
+        distance = weighed((sample - endpoint).square(), cells)
         self.log("distance", distance.detach(), prog_bar=True)
         loss = self.consistency * distance + self.outcome * outcome
         if self.decodes:
-            loss = loss + self.pixel_loss(sample, endpoint)
+            loss = loss + self.pixel_loss(sample, endpoint, cells)
         if self.anchor:
-            flow = self.flow.loss(reading.predict, goals, teacher)[0].mean()
+            flow = self.flow.loss(reading.predict, goals, teacher, cells)[0].mean()
             self.log("flow", flow.detach(), prog_bar=True)
             loss = loss + self.anchor * flow
         if self.discriminator is not None:

@@ -28,6 +28,7 @@ from train.checkpoints import load_memory, load_tokenizer
 from train.data.windows import random_below
 from train.stages.callbacks import average_of, budget_of
 from train.stages.module import Kind, StageModule, make_optimizer
+from train.stages.moving import cell_weights, weighed
 from train.stages.rollout import Player, Rollout, roll_out
 from train.stages.tokenizer import psnr
 
@@ -54,6 +55,8 @@ class DynamicsModule(StageModule):
         rollout: frames at a window's end that the model generates itself before it is trained on them; 0 is off.
         rollout_from: part of the run's budget after which such steps begin: the late stage.
         rollout_share: share of the steps that are on own rollouts then.
+        moving: how much more than others those latent cells weigh, in flow matching and on pixels, that differ from the
+            frame before or from the median of their episode (`moving.py`); 0 is off.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class DynamicsModule(StageModule):
         targets: int = 12, context_noise: float = 0.3, outcome: float = 0.02,
         pixels: float = 0.0, perceptual: float = 0.0, pixel_share: float = 0.25,
         rollout: int = 0, rollout_from: float = 0.7, rollout_share: float = 0.5,
+        moving: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__(lr, weight_decay, optimizer)
         channels, height, width = latent_shape
@@ -82,6 +86,7 @@ class DynamicsModule(StageModule):
         self.targets, self.context_noise, self.outcome = targets, context_noise, outcome
         self.pixels, self.perceptual, self.pixel_share = pixels, perceptual, pixel_share
         self.rollout, self.rollout_from, self.rollout_share = rollout, rollout_from, rollout_share
+        self.moving = moving
         # In lists, so that frozen networks are no part of the checkpoint.
         self.frozen = [load_tokenizer(tokenizer)] if tokenizer else []
         memory = load_memory(geometry if self.config.views else None).for_network(self.config)
@@ -89,9 +94,10 @@ class DynamicsModule(StageModule):
         self.features = [Features()] if perceptual else []
         if self.decodes and not tokenizer:
             raise UserError("a loss on pixels needs the decoder: set --model.tokenizer")
-        if self.decodes and not isinstance(self.objective, FlowMatching):
+        if (self.decodes or moving) and not isinstance(self.objective, FlowMatching):
             raise UserError(
-                "a loss on pixels is flow matching's alone: leave --model.pixels and --model.perceptual at 0"
+                "a loss on pixels or on what moves is flow matching's alone: leave --model.pixels, --model.perceptual "
+                "and --model.moving at 0"
             )
         if self.config.warp and not (tokenizer and geometry):
             raise UserError("to warp the last frame, set --model.tokenizer and --model.geometry")
@@ -147,14 +153,15 @@ class DynamicsModule(StageModule):
             views[:, :, picture] += noise[:, None, None, None, None] * torch.randn_like(views[:, :, picture])
         noised = context + noise[:, None, None, None, None] * torch.randn_like(context)
         reading = self.dynamics(noised, actions, targets, noise, latents, views)
-        errors, predicted = self.objective_loss(reading)
+        cells = self.cells(batch, targets)
+        errors, predicted = self.objective_loss(reading, cells)
         loss = errors.mean()
         self.log(self.objective.kind, loss.detach(), prog_bar=True)
         outcome = outcome_loss(self.dynamics.context.outcomes(reading.tokens), batch)
         self.log("outcome", outcome.detach())
         loss = loss + self.outcome * outcome
         if self.decodes and predicted is not None:
-            loss = loss + self.pixel_loss(predicted, reading.goals)
+            loss = loss + self.pixel_loss(predicted, reading.goals, cells)
         self.log("loss", loss.detach())
         return loss
 
@@ -178,15 +185,24 @@ class DynamicsModule(StageModule):
         the loss through the decoder, and must come from the whole window."""
         return torch.rand(frames, device=self.device).argsort()[: self.targets]
 
-    def objective_loss(self, reading: Reading) -> tuple[Tensor, Tensor | None]:
+    def cells(self, batch: Batch, targets: Tensor) -> Tensor | None:
+        """How much each cell of the targets weighs (B, K, 1, h, w); None: all alike."""
+        if not self.moving:
+            return None
+        latents = batch["latents"]
+        return cell_weights(latents[:, targets], latents[:, targets - 1], batch["median"][:, None], self.moving)
+
+    def objective_loss(self, reading: Reading, cells: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The objective's loss; half steps of flow matching are taken by the averaged weights."""
         average = average_of(self.trainer)
-        if not isinstance(self.objective, FlowMatching) or not self.objective.bootstrap or average is None:
+        if not isinstance(self.objective, FlowMatching):
             return self.objective.loss(reading.predict, reading.goals)
+        if not self.objective.bootstrap or average is None:
+            return self.objective.loss(reading.predict, reading.goals, cells=cells)
         assert isinstance(average, DynamicsModule)
         with torch.no_grad():
             slow = reading.predict_with(average.dynamics.denoiser.to(self.device))
-        return self.objective.loss(reading.predict, reading.goals, slow)
+        return self.objective.loss(reading.predict, reading.goals, slow, cells)
 
     def roll_out(self, batch: Batch, frames: int, steps: int | None = None) -> Rollout:
         """The windows with their last `frames` replaced by the model's own: see `rollout.py`."""
@@ -205,7 +221,7 @@ class DynamicsModule(StageModule):
             views = [view for view, read in zip(views, (self.config.recall, self.config.warp), strict=True) if read]
         return torch.cat(views, 2)
 
-    def pixel_loss(self, predicted_BKCHW: Tensor, goals_BKCHW: Tensor) -> Tensor:
+    def pixel_loss(self, predicted_BKCHW: Tensor, goals_BKCHW: Tensor, cells: Tensor | None = None) -> Tensor:
         """L1 and feature distance of decoded pictures, weighted, on targets of the single call that plays."""
         targets = predicted_BKCHW.shape[1]
         tokenizer = self.tokenizer
@@ -215,7 +231,8 @@ class DynamicsModule(StageModule):
         with torch.no_grad():
             truth = tokenizer.decode_images(goals_BKCHW[:, part].flatten(0, 1)).float()
         decoded = tokenizer.decode_images(predicted_BKCHW[:, part].flatten(0, 1)).float()
-        distance = (decoded - truth).abs().mean()
+        weights = None if cells is None else F.interpolate(cells[:, part].flatten(0, 1), decoded.shape[-2:])
+        distance = weighed((decoded - truth).abs(), weights)
         self.log("pixels", distance.detach(), prog_bar=True)
         loss = self.pixels * distance
         if self.features:
