@@ -28,7 +28,7 @@ from game_wm.evaluation import metrics
 from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.rollout import DreamRollout, round_trip
 from game_wm.evaluation.truth.plays import Truth
-from game_wm.pictures import median_picture, moving
+from game_wm.pictures import moving
 
 HORIZONS = (1, 4, 16, 64, 256)
 SEEN_SHARE = 0.01  # least share of seen pixels for an episode to count in psnr_seen
@@ -45,21 +45,20 @@ class Fidelity:
     def add(self, model: Any, truth: Truth, dream: DreamRollout) -> None:
         """Score a batch of episodes (the model is asked for the tokenizer's round trip of the truth)."""
         self.seeds += truth.seeds
-        lengths = truth.prompt + truth.length
-        still = np.stack([median_picture(f[:n].numpy()) for f, n in zip(truth.frames, lengths, strict=True)])
-        columns = [self._score(model, truth, dream, h, torch.from_numpy(still)) for h in self.horizons]
+        medians = truth.medians
+        columns = [self._score(model, truth, dream, h, medians) for h in self.horizons]
         for name in columns[0]:
             self.rows.setdefault(name, []).append(np.stack([c[name] for c in columns], 1))  # (E, K, 1 or 2)
 
     def _score(
-        self, model: Any, truth: Truth, dream: DreamRollout, horizon: int, still_EHWC: Tensor
+        self, model: Any, truth: Truth, dream: DreamRollout, horizon: int, medians_EHWC: Tensor
     ) -> dict[str, np.ndarray]:
         real, last, made = truth.at(horizon), truth.at(0), dream.at(horizon)
         ceiling = round_trip(model, truth.frames[:, : truth.prompt + horizon])
         nothing = torch.zeros(real.shape[:3], dtype=torch.bool)
         seen = truth.seen.get(horizon, nothing)
         seen = seen & (seen.float().mean((1, 2), keepdim=True) >= SEEN_SHARE)
-        moved = moving(real, still_EHWC)
+        moved = moving(real, medians_EHWC)
         distances = self.features.distances(real, made, ceiling, last)
         values: dict[str, Any] = {
             "ssim": metrics.ssim(real, made),

@@ -265,12 +265,12 @@ class PooledFrames(FrameSource):
         count = 0
         for i in random.permutation(len(self.chunks)):
             recording, ref, kept = self.chunks[i]
-            chunk = recording.dataset.read(ref).frames[:kept]
-            still = median_picture(chunk)  # the chunk's own, and its first frame stands in for those before it
-            if self.row > 1 or self.still:
+            whole = recording.dataset.read(ref).frames
+            chunk = whole[:kept]
+            if self.row > 1 or self.still:  # a chunk's first frame stands in for those before it
                 chunk = chunk[np.maximum(np.arange(len(chunk))[:, None] - np.arange(self.row)[::-1], 0)]
-            if self.still:
-                chunk = np.concatenate([np.broadcast_to(still, chunk[:, :1].shape), chunk], 1)
+            if self.still:  # a chunk's median stands in for its episode's
+                chunk = np.concatenate([np.broadcast_to(median_picture(whole), chunk[:, :1].shape), chunk], 1)
             frames.append(chunk)
             count += kept
             if count >= self.pool_frames:

@@ -155,7 +155,9 @@ class TokenizerRun(Run):
         (self.folder / "tokenizer" / "last.ckpt").rename(self.path)
 
     def evaluate(self, truth: Truth, features: FeatureDistance) -> dict[str, Any]:
-        found = reconstruction(load_tokenizer(self.path), in_threes(truth.frames, ROUND_TRIP_STRIDE), features)
+        rows = in_threes(truth.frames, ROUND_TRIP_STRIDE)
+        medians = truth.medians.repeat_interleave(len(rows) // len(truth.frames), 0)
+        found = reconstruction(load_tokenizer(self.path), rows, medians, features)
         return {"minutes": self.minutes, **self.logged("frames_per_second"), **found}
 
     def timed(self) -> Timed:

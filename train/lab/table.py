@@ -23,11 +23,12 @@ from train.report.machine import describe
 
 REMARKS = "## What was learnt"
 RETURN_AGES = ("65-256", "257-1024")  # of the one figure of the revisit suite
-BY_HORIZON = ("psnr", "sharpness", "feature_distance")
+BY_HORIZON = ("psnr", "psnr_moving", "sharpness", "feature_distance")
 FIGURES = ("ms_per_frame", "frames_per_second", "calls_per_frame", "parameters", "megabytes",
-           "training_frames_per_second", *BY_HORIZON, "revisit_psnr", "reconstruction_psnr", "tokens_per_frame",
-           "ms_to_decode")  # fmt: skip
-QUALITY = {"psnr": "{:.2f}", "psnr_seen": "{:.2f}", "sharpness": "{:.2f}", "feature_distance": "{:.3f}"}
+           "training_frames_per_second", *BY_HORIZON, "revisit_psnr", "reconstruction_psnr",
+           "reconstruction_psnr_moving", "tokens_per_frame", "ms_to_decode")  # fmt: skip
+QUALITY = {"psnr": "{:.2f}", "psnr_seen": "{:.2f}", "psnr_moving": "{:.2f}", "sharpness": "{:.2f}",
+           "feature_distance": "{:.3f}"}  # fmt: skip
 TRAINING = {  # head of the column: key of the result, format
     "parameters": ("parameters", "{:,}"),
     "GFLOP a frame": ("gflop_per_frame", "{:.2f}"),
@@ -108,8 +109,14 @@ def entry(
     sample = {**machine, "minutes_a_row": protocol.minutes, "episodes": protocol.episodes, "prompt": protocol.prompt}
     sample["frames_timed"] = protocol.timed
     if tokenizer:
-        names = ("reconstruction_psnr", "sharpness", "feature_distance", "tokens_per_frame")
-        found |= {name: outcome[name] for name in names} | {"sample": sample}
+        names = (
+            "reconstruction_psnr",
+            "reconstruction_psnr_moving",
+            "sharpness",
+            "feature_distance",
+            "tokens_per_frame",
+        )
+        found |= {name: outcome[name] for name in names if name in outcome} | {"sample": sample}
         return found | _ratio_in_turn(timing, "ms_to_decode")
     fidelity = outcome["fidelity"]
     found |= {name: fidelity[name] for name in BY_HORIZON if name in fidelity}
@@ -200,6 +207,7 @@ TOKENIZER: dict[str, Column] = {
     "tokens a frame": ("tokens_per_frame", "{:.0f}", None),
     **COST,
     "reconstruction, dB": ("reconstruction_psnr", "{:.2f}", None),
+    "where something moves": ("reconstruction_psnr_moving", "{:.2f}", None),
     "sharpness": ("sharpness", "{:.2f}", None),
     "feature distance": ("feature_distance", "{:.3f}", None),
 }
@@ -219,6 +227,7 @@ def player_columns(protocol: Protocol) -> dict[str, Column]:
         "calls": ("calls_per_frame", "{:.0f}", None),
         **COST,
         f"PSNR {' / '.join(map(str, at))}": ("psnr", "{:.2f}", at),
+        "where something moves": ("psnr_moving", "{:.2f}", at),
         f"sharpness {' / '.join(map(str, at))}": ("sharpness", "{:.2f}", at),
         f"feature distance {last}": ("feature_distance", "{:.3f}", (last,)),
         "returns": ("revisit_psnr", "{:.2f}", None),

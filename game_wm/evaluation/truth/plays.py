@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from data_collect.guest.match import Leg
+from game_wm.pictures import median_picture
 
 
 class Prompt(NamedTuple):
@@ -82,6 +83,13 @@ class Truth:
     def after(self) -> Tensor:
         """The real frames after the prompt, (E, N, H, W, 3)."""
         return self.frames[:, self.prompt :]
+
+    @property
+    def medians(self) -> Tensor:
+        """The median picture of each play, uint8 (E, H, W, 3)."""
+        lengths = self.prompt + self.length
+        rows = [median_picture(frames[:n].numpy()) for frames, n in zip(self.frames, lengths, strict=True)]
+        return torch.from_numpy(np.stack(rows))
 
 
 def stack(plays: Sequence[Play], prompt: int, frames: int) -> Truth:
