@@ -24,7 +24,7 @@ from game_wm.memory.protocol import NEVER
 from game_wm.world import WorldModel
 from train.__main__ import main as train
 from train.data.windows import Span
-from train.first_person.atlas import candidates, check_level, most_shown, stops, thinned
+from train.first_person.atlas import candidates, check_level, chosen, most_shown, stops, thinned
 
 PLACES = Places(side=2.0, headings=8)
 
@@ -182,6 +182,25 @@ def test_one_after_another_what_shows_most_is_kept() -> None:
         gains = {frame: seen((*kept[:i], frame)) for frame in range(12)}
         assert gains[kept[i]] == pytest.approx(max(gains.values()), abs=1e-3)
     assert most_shown(among[:1], shown[:1] * [[[1], [0], [0], [0], [0]]], 6) == [among[0, 0]]  # others show nothing
+
+
+def test_what_views_show_is_compared_view_by_view() -> None:
+    """The choice is that of all views at once."""
+    chance = torch.Generator().manual_seed(0)
+    disparity, poses, views = (
+        torch.rand(n, *shape, generator=chance) for n, shape in ((40, (8, 8)), (40, (3,)), (30, (3,)))
+    )
+    poses, views = (x * torch.tensor([12.0, 12.0, math.tau]) for x in (poses, views))
+    geometry = SimpleNamespace(
+        config=SimpleNamespace(place=PLACES.side, headings=PLACES.headings), focal=torch.tensor(1.0)
+    )
+    memory = EpisodicMemory.start(1, 4, (3, 1, 1), (8, 8), "cpu")
+    every = Atlas(torch.zeros(40, 3, 1, 1, dtype=torch.uint8), disparity, poses, torch.zeros(0, 4))
+    parts = [memory.shown(replace(PLACES, atlas=every), view[None], torch.zeros(1).long(), 0, 768) for view in views]
+    among, shown = (torch.cat([part[i] for part in parts]) for i in (0, 2))
+    at_once = most_shown(among.numpy() - memory.times.numel(), shown.half().numpy(), 6)
+    assert chosen(disparity, poses, views, geometry, 6) == at_once  # type: ignore[arg-type]
+    assert len(at_once) == 6
 
 
 def test_a_place_gives_the_frame_at_its_middle_and_a_wall_one_step() -> None:

@@ -24,6 +24,7 @@ from torch import Tensor
 from data_collect.errors import UserError
 from data_collect.guest.guest import Guest
 from game_wm.memory.first_person.atlas import NAMES, Atlas
+from game_wm.memory.first_person.camera import DIRECTIONS
 from game_wm.memory.first_person.episodic import WAYS, EpisodicMemory, Places
 from game_wm.memory.first_person.geometry import BEFORE, Geometry
 from game_wm.memory.first_person.obstacles import SIDES, STOPPED, turned
@@ -31,10 +32,12 @@ from game_wm.memory.first_person.pose import relative
 from train.data.frames import PooledFrames, recordings_of
 from train.data.windows import LatentStore, Span
 from train.first_person.depth import known_disparity
-from train.report.console import say
+from train.report.console import Task, say
 
 CELL, HEADINGS = 0.5, 18  # one candidate for each cell (in sides of a place) and heading (to a turn)
-VIEWS, COMPARED = 6000, 768  # views that the atlas should show, and the nearest candidates that are compared for each
+# Views that the atlas should show: so many for each of its pictures, but no more in all.
+VIEWS_A_PICTURE, VIEWS = 16, 6000
+COMPARED = 768  # nearest candidates that are compared for each view
 ACROSS, ALONG = 0.1, 0.25  # size of a stretch of wall, in sides of a place
 PART = 64
 
@@ -102,11 +105,16 @@ def chosen(disparity_Khw: Tensor, poses_K3: Tensor, views_V3: Tensor, geometry: 
     every = Atlas(nothing, disparity_Khw, poses_K3, poses_K3.new_zeros(0, 4))
     memory = EpisodicMemory.start(1, WAYS, (3, 1, 1), tuple(disparity_Khw.shape[1:]), "cpu")
     places = Places(config.place, config.headings, focal=geometry.focal, atlas=every)
-    now = torch.zeros(1, dtype=torch.long)
-    parts = [memory.shown(places, view[None], now, 0, COMPARED) for view in views_V3]
-    among, shown = (torch.cat([part[i] for part in parts]) for i in (0, 2))
-    own = memory.times.numel()  # none of which there is
-    return most_shown(among.numpy() - own, shown.half().numpy(), count)
+    now, own = torch.zeros(1, dtype=torch.long), memory.times.numel()  # of its own frames there is none
+    rows = len(views_V3), min(COMPARED, own + len(poses_K3))
+    # Written in place: results that are kept one by one among passing pictures fragment the heap, to 19 GB.
+    among, shown = np.zeros(rows, np.int32), np.zeros((*rows, DIRECTIONS), np.float16)
+    with Task("atlas", len(views_V3), "views") as task:
+        for i, view in enumerate(views_V3):
+            which, _, how_well = memory.shown(places, view[None], now, 0, COMPARED)
+            among[i], shown[i] = which[0] - own, how_well[0].half()
+            task.advance(1)
+    return most_shown(among, shown, count)
 
 
 @torch.no_grad()
@@ -152,7 +160,9 @@ def draw_atlas(store: LatentStore, spans: Sequence[Span], geometry: Geometry, pi
             latents = torch.from_numpy(np.concatenate([store.read("latents", row) for row in rows])).float()
             disparity = torch.cat([geometry.depth(part) for part in latents.split(PART)])
     every = np.concatenate([store.read("pose", span) for span in spans]).astype(np.float32)
-    views = torch.from_numpy(every[np.random.default_rng(0).integers(len(every), size=VIEWS)])
+    views = torch.from_numpy(
+        every[np.random.default_rng(0).integers(len(every), size=min(VIEWS, VIEWS_A_PICTURE * pictures))]
+    )
     kept = sorted(chosen(disparity, torch.from_numpy(poses), views, geometry, pictures))
     shown = torch.from_numpy(source.read(source.rows([rows[i] for i in kept]))).permute(0, 3, 1, 2).contiguous()
     return Atlas(shown, disparity[kept], torch.from_numpy(poses[kept]), stops(store, spans, geometry))
