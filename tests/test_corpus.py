@@ -84,6 +84,49 @@ def test_the_list_of_the_base_has_no_game_that_is_held_out() -> None:
     assert not [entry.game for entry in entries if any(name in entry.game for name in HELD_OUT)]
 
 
+SCREEN = """
+import os
+import gymnasium
+import numpy as np
+
+class Screen(gymnasium.Env):  # draws nothing where the environment has SDL's dummy driver
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 15}
+    action_space, observation_space = gymnasium.spaces.Discrete(2), gymnasium.spaces.Box(0, 1, (2,))
+    steps = 0
+
+    def __init__(self, render_mode="rgb_array"):
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        return np.zeros(2, np.float32), 0.0, False, False, {}
+
+    def render(self):
+        picture = np.zeros((64, 64, 3), np.uint8)
+        picture[: self.steps % 64] = 0 if os.environ["SDL_VIDEODRIVER"] == "dummy" else 200
+        return picture
+
+gymnasium.register("Screen-v0", entry_point=f"{__name__}:Screen")
+"""
+
+
+@pytest.mark.slow
+def test_pictures_that_show_nothing_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("dark", "highway_env_like"):
+        (tmp_path / f"{name}.py").write_text(SCREEN)
+    text = "{frames: 40, groups: {a: {game: 'gym:{}:Screen-v0', names: [dark, highway_env_like]}}}"
+    assert corpus(tmp_path, text) == 0
+    dark, lit, _ = capsys.readouterr().out.splitlines()
+    assert "look: every picture is the same" in dark and lit.endswith("40 frames")
+
+
 @pytest.mark.parametrize("view", ["top", "side"])
 def test_a_scrolling_world_is_a_function_of_seed_and_actions(view: str) -> None:
     runs = []

@@ -21,6 +21,7 @@ from train.data.encode import encode
 from train.export import Source, export
 from train.pipeline.flags import parse
 from train.stages.cli import run_stage
+from train.stages.configuration import read_stage
 from train.transfer import transferred
 
 READS_ACTIONS = ("context.action.weight", "denoiser.condition.0.weight")
@@ -67,7 +68,8 @@ def test_positions_are_those_of_the_larger_grid(codes: bool) -> None:
         assert torch.allclose(value, alike), name
 
 
-def test_a_pipeline_may_begin_with_nothing_whatever_its_file_says() -> None:
+def test_training_may_begin_with_nothing_whatever_its_file_says() -> None:
+    assert read_stage("dynamics", config="configs/own/dynamics.yaml", values={"init": "none"}).init is None
     words = ["--config", "configs/own/quick.yaml", "--init"]
     assert [parse([*words, init]).init for init in ("none", "checkpoints/base.safetensors")] == [
         None, "checkpoints/base.safetensors",

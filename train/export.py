@@ -177,6 +177,7 @@ def export_base(source: Source, path: Path) -> Path:
     """Write what training on other games begins with: no seed contexts, and nothing of what reads their actions."""
     network, objective = source.dynamics("dynamics")
     schema = ActionSchema("multibinary", ("(any)",))
+    torch.manual_seed(0)  # what reads that action is as it was made, and the file the same each time
     dynamics = Dynamics(replace(network.config, actions=schema.size))
     weights, _ = transferred(network.state_dict(), network.config, dynamics, same_actions=False)
     dynamics.load_state_dict(weights)

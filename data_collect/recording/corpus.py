@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_collect.dataset import CARD
+from data_collect.dataset import CARD, Dataset
 from data_collect.errors import UserError, nearest
 from data_collect.guest.guest import Guest
+from data_collect.shards.check import findings, measure
 
 SETTINGS = {"size": "64x64", "player": "random", "frames": 1500, "episode_frames": 500}
 
@@ -55,6 +56,12 @@ class Entry:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         said = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit status {done.returncode}"]
         return said[-1].removeprefix("error: ") if done.returncode else ""
+
+    def told(self, out: Path) -> str:
+        """What there is of it, and whether its pictures are of no use."""
+        dataset = Dataset(out / self.folder)
+        odd = [f"; look: {each.sentence}" for each in findings(measure(dataset)) if each.kind in ("constant", "plain")]
+        return f"{self.have(out):,} frames{''.join(odd)}"
 
 
 def read_list(path: Path) -> list[Entry]:
@@ -135,7 +142,7 @@ def corpus(config: Path, out: Path, workers: int = 1, skip_missing: bool = False
     with ThreadPoolExecutor(workers) as pool:
         for number, (entry, why) in enumerate(zip(open_, pool.map(lambda entry: entry.record(out), open_)), 1):
             failed += bool(why)
-            print(f"{number}/{len(open_)} {entry.folder}: {why or f'{entry.have(out):,} frames'}", flush=True)
+            print(f"{number}/{len(open_)} {entry.folder}: {why or entry.told(out)}", flush=True)
     if failed:
         raise UserError(f"{failed} of {len(entries)} games failed: run the same command again, or mend {config}")
     return sum(entry.have(out) for entry in entries)

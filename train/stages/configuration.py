@@ -102,6 +102,7 @@ class StageCLI(LightningCLI):
         checkpoint, whatever the file says; flags still win."""
         try:
             self.config = parser.parse_args(self.arguments)
+            self.config.init = None if self.config.init == "none" else self.config.init
             if self.config.init:
                 files = [flag for i, flag in enumerate(self.arguments) if is_config(self.arguments, i)]
                 flags = [flag for i, flag in enumerate(self.arguments) if not is_config(self.arguments, i)]
