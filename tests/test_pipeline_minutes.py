@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from data_collect.errors import UserError
 from data_collect.recording.record import record
-from tests.test_pipeline import own
+from tests.test_pipeline import CONFIGS, own
 from tests.tiny_game import PLACELESS
 from train.__main__ import main
 from train.data.frames import open_recordings
+from train.pipeline.clock import Clock
 from train.pipeline.flags import parse
-from train.pipeline.outlook import longer_episodes
-from train.pipeline.run import Runner
+from train.pipeline.outlook import Judged, longer_episodes
+from train.pipeline.shares import Shares
 from train.pipeline.stage import Budget, Stage
 
 pytestmark = pytest.mark.slow
@@ -66,56 +68,108 @@ def test_what_cannot_be_learnt_is_told_before_minutes_are_spent(
     assert not (tmp_path / "never").exists() and not list(tmp_path.glob("*/tokenizer"))
 
 
-def test_minutes_of_all_go_where_they_are_needed(
+class Trial:
+    """Stages that train by a fake clock: `start` minutes pass before each training, and a step takes `slow` minutes."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float, *flags: str) -> None:
+        self.now, self.had, self.trained = 0.0, dict[str, float](), list[tuple[str, float]]()
+        self.start, self.slow, self.dB, self.left_out = 0.1, 0.01, list[float](), False
+        monkeypatch.setattr("train.pipeline.clock.time.monotonic", lambda: self.now)
+        config = str(CONFIGS.parent / "own" / "quick.yaml")
+        self.plan = parse(["--config", config, "--record.game", "maze", "--minutes", str(minutes), *flags])
+        self.clock = Clock(minutes, tmp_path / "pipeline.json")
+        settings = {name: SimpleNamespace(warmup=50) for name in self.plan.trained}
+        self.shares = Shares(self.plan, self.clock, settings, self.work, self.judge, self.rehearse, self.leave_out)
+        self.stages = [self.stage(name) for name in self.plan.trained]
+
+    def stage(self, name: str) -> Stage:
+        trial = self
+
+        class Trained(Stage):
+            def had(self) -> float:
+                return trial.had.get(self.name, 0.0)
+
+            def rate(self) -> float:
+                return 1 / trial.slow if self.had() else 0.0
+
+        budget = Budget(self.plan.training(name).minutes, None, shared=True)
+        return Trained(name, Path(), lambda budget: 0, budget=budget)
+
+    def work(self, stage: Stage, budget: Budget) -> int:
+        assert budget.minutes is not None
+        more = budget.minutes - stage.had()
+        self.now += 60 * (self.start + more)
+        self.trained.append((stage.name, more))
+        self.had[stage.name] = budget.minutes
+        return 0
+
+    def judge(self) -> Judged:
+        return Judged([self.dB.pop(0)], [28.0])
+
+    def rehearse(self) -> None:
+        self.now += 30
+        self.clock.exported(0.5)
+
+    def leave_out(self) -> None:
+        self.left_out = True
+
+    def run(self) -> list[float]:
+        """Minutes of each training, one after another."""
+        for i, stage in enumerate(self.stages):
+            if not (stage.name == "distill" and self.left_out):
+                assert self.shares.train(stage, self.stages[i + 1 :], None) == 0
+        return [minutes for _, minutes in self.trained]
+
+
+def test_minutes_go_where_they_are_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The tokenizer takes rounds until it is better than repeating, or has had its most; the rest is shared."""
-    now, had, alone, start = [0.0], dict[str, float](), [25.0, 28.0, 33.0], [0.0]
-    monkeypatch.setattr("train.pipeline.clock.time.monotonic", lambda: now[0])
-    plan = parse(own(tmp_path, "shared", "--minutes", "18", "--record.game", "maze")[1:])
-    runner, rounds = Runner(plan, ["--minutes", "18"]), list[tuple[str, float]]()
+    """The tokenizer goes on while it is the larger part and gains; distillation has enough steps or is left out."""
+    trial = Trial(tmp_path, monkeypatch, 20)
+    trial.dB[:] = [30.0, 33.0, 33.2]  # the third round gains too little
+    rounds = trial.run()
+    assert [name for name, _ in trial.trained] == ["tokenizer"] * 3 + ["dynamics"] * 2
+    assert rounds[:4] == pytest.approx([2, 2, 2, 1])
+    assert trial.clock.spent == pytest.approx(20 - 0.5)  # half a minute is left for the export
+    told = capsys.readouterr()
+    assert "distill: left out: 2.1 minutes are about 52 steps, 50 of them warm-up, and less than 250 is no" in told.out
+    assert not told.err
+    trial.clock.keep()
+    again = Clock(30, trial.clock.path)
+    assert again.measured and again.spent == pytest.approx(19.5) and again.left == pytest.approx(10)
 
-    class Trained(Stage):
-        def had(self) -> float:
-            return had.get(self.name, 0.0)
+    trial = Trial(tmp_path / "good", monkeypatch, 120)
+    trial.dB[:] = [38.5]  # ten dB better than repeating: dynamics has the rest, and distillation what is worth while
+    assert trial.run()[0] == pytest.approx(12)
+    assert [name for name, _ in trial.trained] == ["tokenizer", "dynamics", "dynamics", "distill"]
+    assert trial.had["distill"] * 5 == pytest.approx(trial.had["dynamics"], abs=0.1)
+    assert trial.clock.spent == pytest.approx(120 - 0.75)  # with the teacher's, an export takes half as long again
 
-    def stage(name: str, minutes: float) -> Stage:
-        def run(budget: Budget) -> int:
-            assert budget.minutes is not None
-            more = budget.minutes - had.get(name, 0.0)
-            now[0] += 60 * (more + start[0])
-            rounds.append((name, more))
-            had[name] = budget.minutes
-            return 0
+    trial = Trial(tmp_path / "most", monkeypatch, 20)
+    trial.dB[:] = [float(x) for x in range(20, 30)]  # it gains without end, and has half of the minutes
+    trial.run()
+    assert 9 < trial.had["tokenizer"] < 10 and trial.had["dynamics"] > 8
 
-        return Trained(name, tmp_path, run, budget=Budget(minutes))
 
-    plan.tokenizer.minutes = 5
-    tokenizer, dynamics, distill = stage("tokenizer", 5), stage("dynamics", 10), stage("distill", 2)
-    runner.stages = [tokenizer, dynamics, distill]
-    monkeypatch.setattr(runner, "good_enough", lambda stage: alone.pop(0) > 30)
-    for each in runner.stages:
-        assert runner.share_out(each, None) == 0
-    assert [name for name, _ in rounds] == ["tokenizer"] * 3 + ["dynamics", "distill"]
-    # A part of 17 minutes, half as much again, what is left of 55 %; then what is left.
-    assert [minutes for _, minutes in rounds] == pytest.approx([5, 2.5, 1.85, 7.65 * 10 / 12, 7.65 * 2 / 12])
-    assert runner.clock.spent == pytest.approx(17)  # a minute is left for the export
-    (tmp_path / "shared").mkdir()
-    runner.clock.keep()
-    assert Runner(plan).clock.spent == pytest.approx(17)
-    assert runner.longer("tokenizer") == "python -m train pipeline --minutes 36"
-    # Three minutes more do not make up for a dynamics that begins anew on another tokenizer; eighteen do.
-    runner.clock.total = 21
-    assert runner.room(tokenizer) < 0 < runner.room(dynamics)
-    runner.clock.total = 36
-    assert runner.room(tokenizer) == pytest.approx(18 - 7.65)
-    alone[:] = [20.0] * 9
-    assert runner.share_out(tokenizer, runner.room(tokenizer)) == 0
-    assert had["tokenizer"] == pytest.approx(0.55 * (18 + 9.35)) and runner.clock.left > 7.65
-    # Rounds that take long to begin count as minutes, too.
-    had.clear()
-    start[0], runner.clock.total = 3.0, runner.clock.spent + 19
-    assert runner.share_out(tokenizer, None) == 0 and had["tokenizer"] == pytest.approx(1.5 * 18 * 5 / 17)
+def test_minutes_that_are_given_are_obeyed_and_too_few_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial = Trial(tmp_path, monkeypatch, 20, "--tokenizer.minutes", "3", "--distill.config", "")
+    trial.run()
+    assert trial.had["tokenizer"] == pytest.approx(3) and trial.clock.spent == pytest.approx(19.5)
+    shares = ["--tokenizer.minutes", "5", "--dynamics.minutes", "10", "--distill.minutes", "5"]
+    trial = Trial(tmp_path / "shares", monkeypatch, 80, *shares)
+    trial.run()
+    assert trial.had["tokenizer"] == pytest.approx(trial.had["distill"], rel=0.05)
+    assert trial.had["dynamics"] == pytest.approx(2 * trial.had["distill"], rel=0.05)
+    capsys.readouterr()
+    # A machine that takes two seconds for a step is told at once how many minutes it takes.
+    trial = Trial(tmp_path / "slow", monkeypatch, 6, "--distill.config", "")
+    trial.slow, trial.dB[:] = 1 / 30, [40.0]
+    trial.run()
+    told = capsys.readouterr().err
+    assert "tokenizer: " in told and "steps, and less than 250 is no training: give --minutes " in told
+    assert "dynamics: " in told and trial.clock.spent == pytest.approx(5.5)
 
 
 def test_a_slow_recording_leaves_minutes_for_the_rest(

@@ -132,12 +132,13 @@ def weights_hash(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def trained_minutes(path: Path) -> float:
-    """Minutes that a run has trained so far, over all resumes; 0 without a checkpoint."""
+def trained_here(path: Path) -> tuple[float, int]:
+    """Minutes and steps that a run has trained so far, over all resumes; nothing without a checkpoint."""
     if not path.exists():
-        return 0.0
+        return 0.0, 0
     metadata = read_checkpoint(path)["game_wm"]
-    return 60 * (metadata["trained"]["hours"] - metadata.get("before", {}).get("hours", 0.0))
+    hours, steps = (metadata["trained"][name] - metadata.get("before", {}).get(name, 0) for name in ("hours", "steps"))
+    return 60 * hours, steps
 
 
 def check_network(

@@ -134,7 +134,7 @@ pipeline = partial(
     flag("--record.frames N", "frames that the recording shall hold (default: 40000)"),
     flag("--record.workers N", "processes that record (default: 2)"),
     "how long",
-    flag("--minutes NUMBER", "of all of it, recording and export too; the stages share them by their own minutes"),
+    flag("--minutes NUMBER", "of all of it, recording and export too; the stages share them"),
     *(flag(f"--{stage}.minutes NUMBER", f"of training, stage {stage}") for stage in STAGES),
     "how",
     flag("--STAGE.config FILE", 'of a stage, as --dynamics.config FILE; --distill.config "" leaves that stage out'),

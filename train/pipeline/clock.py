@@ -1,39 +1,50 @@
-"""Minutes of a pipeline, shared out among its stages; those of earlier runs of its command count.
+"""Minutes of a pipeline by the wall clock, those of earlier runs of its command included.
 
 clock = Clock(30, Path("runs/mine/pipeline.json"))
-clock.share("dynamics", {"dynamics": 10, "distill": 2})         # ten twelfths of what is left
+clock.kept["latents"] = 1.5                                     # what encoding will take is no stage's
+clock.left                                                      # what stages may share
 clock.keep()                                                    # so that an interrupted run goes on counting
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from data_collect.shards.writer import write_atomic
+from game_wm.play.timing import process_age
 
-RESERVE = 1.0  # minutes that export and the look at the result take
-RECORDING = 0.25  # of all minutes, at most: of a slow game there are fewer frames then
+EXPORT, MOST = 0.05, 1.0  # of all minutes, and at most so many: for export and diagnosis, until they were measured
+START = 0.1  # minutes that a stage takes to begin and to end, until it was measured
+RECORDING = 0.15  # of all minutes, at most: of a slow game there are fewer frames then
 LEAST = 0.1  # minutes of a stage, however little is left
 
 
 class Clock:
-    """`total` minutes, or no end with None, of which `reserve` are kept for the card. `path` holds the minutes that
-    earlier runs have spent, and what each of their `recordings` is of: frames, game, agent, seed and frames of an
-    episode (older files have the number of frames alone)."""
+    """`total` minutes, or no end with None. `path` holds the minutes that earlier runs have spent, those that their
+    export took, and what each of their `recordings` is of: frames, game, agent, seed and frames of an episode (older
+    files have the number of frames alone).
 
-    def __init__(self, total: float | None, path: Path, reserve: float = 0.0) -> None:
-        self.total, self.path, self.reserve = total, path, RESERVE + reserve
-        self.began = time.monotonic()
+    `kept`: minutes that are kept back for what no stage may take, by its name. `start`: minutes of a stage that are no
+    training. `measured`: whether an export was timed."""
+
+    def __init__(self, total: float | None, path: Path) -> None:
+        self.total, self.path, self.start = total, path, START
+        self.began = time.monotonic() - _age()
+        self.before, self.recordings, self.measured = 0.0, dict[str, Any](), False
+        self.kept = {"export": min(MOST, EXPORT * (total or 0.0))}
         try:
-            kept = json.loads(path.read_text())
-            recorded = kept["recorded"]  # a number, where there was one recording alone
-            self.recordings: dict[str, Any] = dict(recorded) if isinstance(recorded, dict) else {"data": int(recorded)}
-            self.before = float(kept["minutes"])
+            found = json.loads(path.read_text())
+            recorded = found["recorded"]  # a number, where there was one recording alone
+            self.recordings = dict(recorded) if isinstance(recorded, dict) else {"data": int(recorded)}
+            self.before = float(found["minutes"])
+            if found.get("export"):
+                self.kept["export"], self.measured = float(found["export"]), True
         except (OSError, ValueError, KeyError, TypeError):
-            self.before, self.recordings = 0.0, {}  # its first run
+            pass  # its first run
 
     @property
     def spent(self) -> float:
@@ -44,19 +55,26 @@ class Clock:
     def left(self) -> float:
         """Minutes that the stages still have."""
         assert self.total is not None
-        return max(0.0, self.total - self.spent - self.reserve)
+        return max(0.0, self.total - self.spent - sum(self.kept.values()))
 
     def recording(self) -> float:
         """Minutes that a recording may still take."""
         assert self.total is not None
         return max(0.0, RECORDING * self.total - self.spent)
 
-    def share(self, stage: str, weights: dict[str, float], trained: float = 0.0) -> float:
-        """Minutes of training for a stage, with those it has `trained`: its share, by `weights`, of the minutes that
-        are left."""
-        return max(trained + LEAST, (self.left + trained) * weights[stage] / sum(weights.values()))
+    def exported(self, minutes: float) -> None:
+        """Export and diagnosis have taken so long."""
+        self.kept["export"], self.measured = minutes, True
 
     def keep(self) -> None:
         """Write down what is spent."""
         if self.path.parent.exists():
-            write_atomic(self.path, json.dumps({"minutes": round(self.spent, 2), "recorded": self.recordings}))
+            found = {"minutes": round(self.spent, 2), "recorded": self.recordings}
+            found |= {"export": round(self.kept["export"], 3)} if self.measured else {}
+            write_atomic(self.path, json.dumps(found))
+
+
+def _age() -> float:
+    """Seconds since this process began, if it is `python -m train`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return process_age() if spec is not None and spec.name == "train.__main__" else 0.0

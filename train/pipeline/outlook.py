@@ -2,7 +2,7 @@
 have to be, and what repeating the last frame is worth.
 
     for line in outlook(["runs/mine/data"], {"tokenizer": ..., "dynamics": ...}, made=True): print(line)
-    alone, repeat = tokenizer_and_repeat(tokenizer, ["runs/mine/data"], 0.04)
+    print(judged(tokenizer, ["runs/mine/data"], 0.04))
 
 Legend: B frames, H, W pixels.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from data_collect.shards import check
 from game_wm.evaluation.metrics import PSNR_CAP
 from game_wm.evaluation.rollout import round_trip
 from game_wm.model.tokenizer import Tokenizer
+from game_wm.pictures import moving
 from train.data.frames import PooledFrames, Recording, mixed, open_recordings
 from train.data.windows import fitting_length, split_recordings
 from train.diagnosis import dB
@@ -107,10 +108,10 @@ def _named(recordings: Sequence[Recording]) -> str:
 
 
 def held_out_frames(recordings: list[Recording], held_out: float) -> Tensor:
-    """Rows of three held-out frames (B, 3, H, W, 3), evenly spread, without an episode's first; of all if none are held
-    out."""
+    """The median picture of its episode and three held-out frames (B, 4, H, W, 3), evenly spread, without an episode's
+    first; of all if none are held out."""
     source = PooledFrames(recordings, 0, held_out, 1)
-    source.row = 3
+    source.row, source.still = 3, True
     rows = [source.rows([span._replace(start=span.start + 1, frames=span.frames - 1)])
             for span in source.held_out or source.spans if span.frames > 1]  # fmt: skip
     every = np.concatenate(rows)
@@ -122,7 +123,22 @@ def repeated(rows_BTHWC: Tensor) -> float:
     return dB(rows_BTHWC[:, -1], rows_BTHWC[:, -2])
 
 
-def tokenizer_and_repeat(tokenizer: Tokenizer, data: Sequence[str], held_out: float) -> tuple[float, float]:
-    """dB of the tokenizer alone on held-out frames, and of repeating the frame before."""
+class Judged(NamedTuple):
+    """dB of the tokenizer alone on held-out frames, and of repeating the frame before: over all pixels and, where any
+    are, over those where something moves."""
+
+    alone: list[float]
+    repeat: list[float]
+
+    def __str__(self) -> str:
+        told = [f"{alone:.2f} dB, where repeating the last frame has {repeat:.2f} dB"
+                for alone, repeat in zip(self.alone, self.repeat)]  # fmt: skip
+        return "; where something moves ".join(told)
+
+
+def judged(tokenizer: Tokenizer, data: Sequence[str], held_out: float) -> Judged:
+    """How good a tokenizer is."""
     rows = held_out_frames(open_recordings(data), held_out)
-    return dB(rows[:, -1], round_trip(tokenizer, rows)), repeated(rows)
+    truth, made, mask = rows[:, -1], round_trip(tokenizer, rows[:, 1:]), moving(rows[:, -1], rows[:, 0])
+    masks = [None, mask] if mask.any() else [None]
+    return Judged(*([dB(truth, each, where) for where in masks] for each in (made, rows[:, -2])))

@@ -46,6 +46,7 @@ class Training:
     Args:
         values: entries that differ from the file's, by name: {data.batch_size: 16}.
         flags: the same as on a command line: [--data.batch_size, "16"].
+        from_base: entries that differ where the stage begins with `init`; `values` win.
     """
 
     config: str = ""
@@ -53,6 +54,7 @@ class Training:
     steps: int | None = None
     values: dict[str, Any] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
+    from_base: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -71,8 +73,9 @@ class Pipeline:
         name: of the run and of the checkpoint, `RUNS/NAME/NAME.safetensors`.
         data: recordings to train on instead of those that are made.
         recordings: several instead of one, by name: what differs from `record` in each.
-        minutes: for everything, recording, encoding and export included. The stages share them in proportion to their
-            own minutes; the tokenizer gets more where it needs more.
+        minutes: for everything, recording, encoding and export included. Where every stage has minutes of its own, they
+            share these in proportion to those; where some have none, the tokenizer goes on while it gains and dynamics
+            has the rest.
         takes: minutes that everything takes as configured. With fewer `minutes` than that, frames, steps of stages
             without minutes and episodes of the evaluation become fewer in proportion; with 0 they never do.
         init: a checkpoint (.safetensors) that tokenizer and dynamics begin with, of this game or others; none: nothing.

@@ -19,20 +19,21 @@ from data_collect.errors import UserError
 from data_collect.shards.writer import write_atomic
 from game_wm.device import usable
 from game_wm.evaluation.options import SUITES
+from train.data.frames import open_recordings
 from train.pipeline.clock import LEAST, Clock
 from train.pipeline.flags import again, in_own_words
-from train.pipeline.plan import KINDS, Pipeline, Record
+from train.pipeline.outlook import Judged, judged
+from train.pipeline.plan import KINDS, Pipeline, Record, Training
 from train.pipeline.recording import record_apart
+from train.pipeline.shares import Shares, goes_on
 from train.pipeline.stage import Budget, Stage
-from train.pipeline.stages import checkpoint_of, config_of, stages_of, values_of
+from train.pipeline.stages import checkpoint_of, config_of, geometries, stages_of, values_of
 from train.report.console import say
 from train.stages.configuration import check_name, read_yaml
 
-MARGIN = 4.0  # dB by which the tokenizer alone should be better than repeating, before dynamics is trained
-MOST = 0.55  # of the minutes that are left when the tokenizer begins: it takes no more to reach `MARGIN`
-ROUND = 0.5  # of its first share of the minutes: by so much it is trained further each time
-ROUNDS = 4  # no more often than that: a round takes time to begin and to judge, too
 EVALUATION = 0.25  # of the minutes, which are kept for the card, where there is to be one
+ENCODING = 0.1  # of the minutes, until it is known how fast the tokenizer is
+VIEWS = 6  # times as long as encoding takes drawing memory's views
 EPISODES = 2  # of a recording, however few minutes there are: one is held out
 
 
@@ -42,8 +43,10 @@ class Runner:
     def __init__(self, plan: Pipeline, arguments: list[str] | None = None) -> None:
         self.plan, self.arguments, self.folder = plan, arguments or [], plan.folder
         self.data = plan.data or plan.used_for("tokenizer", "latents", "level")
-        reserve = EVALUATION * plan.minutes if plan.minutes and plan.evaluate.suites else 0.0
-        self.clock = Clock(plan.minutes, self.folder / "pipeline.json", reserve)
+        self.clock = Clock(plan.minutes, self.folder / "pipeline.json")
+        if plan.minutes and plan.evaluate.suites:
+            self.clock.kept["evaluate"] = EVALUATION * plan.minutes
+        self.encoding(ENCODING * (plan.minutes or 0.0))
         self.notes_at = self.folder / "stages.json"
         self.notes: dict[str, Any] = json.loads(self.notes_at.read_text()) if self.notes_at.is_file() else {}
         self.worked = False  # whether this run has done any stage's work
@@ -56,7 +59,9 @@ class Runner:
                 if status := self.make_recording(folder, wanted):
                     return status
             self.look()
-            for stage in self.stages:
+            done = set[str]()
+            while stage := next((each for each in self.stages if each.name not in done), None):
+                done.add(stage.name)
                 if status := self.advance(stage):
                     return status
             self.tell()
@@ -79,9 +84,9 @@ class Runner:
             wanted = plan.training(name)
             if not (config := config_of(wanted)).is_file():
                 raise UserError(f"{config}: no such configuration for {name}; name one with --{name}.config")
-            if not wanted.minutes and not wanted.steps:
-                raise UserError(f"how long? give --{name}.minutes or --{name}.steps")
-            if min(wanted.minutes or 1, wanted.steps or 1) <= 0:
+            if not wanted.minutes and not wanted.steps and not plan.minutes:
+                raise UserError(f"how long? give --minutes, or --{name}.minutes or --{name}.steps")
+            if min(1 if wanted.minutes is None else wanted.minutes, 1 if wanted.steps is None else wanted.steps) <= 0:
                 raise UserError(f"--{name}.minutes and --{name}.steps must be more than 0")
             read_yaml(str(config))
         if plan.init and not Path(plan.init).is_file():
@@ -90,6 +95,7 @@ class Runner:
             raise UserError(f"--evaluate.suites: there is no suite {wrong.pop()!r}; there are {', '.join(SUITES)}")
         self.settings = {name: self.read(name) for name in plan.trained}
         self.stages = stages_of(plan, self.device)
+        self.shares = Shares(plan, self.clock, self.settings, self.work, self.judge, self.rehearse, self.leave_out)
 
     def read(self, name: str) -> Any:
         """A stage's configuration; the paths in it need not exist yet."""
@@ -145,8 +151,9 @@ class Runner:
     def advance(self, stage: Stage) -> int:
         """Do what is left to do of a stage; exit status."""
         if stage.output is None:
+            self.clock.kept.pop(stage.name, None)
             return stage.run(stage.budget)
-        key, shared = stage.key(), bool(self.plan.minutes and stage.budget.minutes)
+        key, shared = stage.key(), stage.budget.shared
         found = self.notes.get(stage.name, {})
         budget = [stage.budget.minutes, stage.budget.steps, *([self.plan.minutes] if shared else [])]
         state = {"key": key, "budget": budget, "complete": True}
@@ -156,12 +163,20 @@ class Runner:
         if there and (found == state or (room is not None and (room <= LEAST or self.good_enough(stage)))):
             say(f"{stage.name}: complete, skipped")
             return 0
+        if shared and stage.name == "distill" and not there:
+            minutes, rate = self.shares.minutes(stage, [stage]), self.stage("dynamics").rate()
+            if not self.shares.worthwhile(stage, minutes, rate):
+                self.leave_out()
+                return 0
         if stage.folder.exists() and not begun and stage.folder != self.folder:
             self.put_aside(stage)
         stage.folder.mkdir(parents=True, exist_ok=True)
         self.note(stage, {**state, "complete": False})
         self.clock.keep()
-        status = self.share_out(stage, room) if shared else self.work(stage, stage.budget)
+        if shared:
+            status = self.shares.train(stage, self.later(stage), room)
+        else:
+            status = self.work(stage, stage.budget)
         if status == 0:
             self.note(stage, state)
         return status
@@ -181,47 +196,62 @@ class Runner:
 
     def work(self, stage: Stage, budget: Budget) -> int:
         """Run a stage until it has had its budget."""
-        self.worked = True
+        self.worked, began, had = True, time.monotonic(), stage.had()
         if stage.name in KINDS:
-            say(f"{stage.name}: {budget.words(stage.had())}")
+            say(f"{stage.name}: {budget.words(had)}")
         with self.own_words(stage.name):
-            return stage.run(budget)
+            status = stage.run(budget)
+        if stage.name == "export":
+            self.clock.exported((time.monotonic() - began) / 60)
+        if stage.trains:
+            self.clock.start = max(0.0, (time.monotonic() - began) / 60 - (stage.had() - had))
+        return status
 
-    def share_out(self, stage: Stage, room: float | None) -> int:
-        """Train a stage for its share of the minutes that are left, but for no more than `room`. The tokenizer trains
-        longer while it is not better than repeating the last frame by `MARGIN`: later stages would be in vain."""
-        later = self.stages[self.stages.index(stage) :]
-        weights = {each.name: each.budget.minutes for each in later if each.budget.minutes}
-        had = stage.had()
-        minutes = self.clock.share(stage.name, weights, had)
-        most, least = max(minutes, MOST * (self.clock.left + had)), (1 - MOST) * self.clock.left
-        if room is not None:
-            minutes, most = min(minutes, had + room), min(most, had + room)
-        more = max(ROUND * minutes, (most - minutes) / ROUNDS)
-        while True:
-            if status := self.work(stage, replace(stage.budget, minutes=minutes)):
-                return status
-            over = minutes >= most or self.clock.left < least
-            if stage.name != "tokenizer" or over or self.good_enough(stage):
-                return 0
-            minutes = min(most, minutes + more)
+    def stage(self, name: str) -> Stage:
+        """The stage of this name."""
+        return next(each for each in self.stages if each.name == name)
+
+    def later(self, stage: Stage) -> list[Stage]:
+        """The stages behind this one."""
+        return self.stages[self.stages.index(stage) + 1 :]
 
     def room(self, stage: Stage) -> float:
         """Minutes by which a complete stage can be trained further: those left, less what the later stages have had,
         since these then start anew and need as much again."""
-        return self.clock.left - sum(each.had() for each in self.stages[self.stages.index(stage) + 1 :])
+        return self.clock.left - sum(each.had() for each in self.later(stage))
 
     def good_enough(self, stage: Stage) -> bool:
         """Whether the tokenizer is so good that more minutes are better spent on later stages."""
-        from train.checkpoints import load_tokenizer
-        from train.pipeline.outlook import tokenizer_and_repeat
+        return stage.name == "tokenizer" and not goes_on(self.judge())
 
-        if stage.name != "tokenizer":
-            return False
+    def judge(self) -> Judged:
+        """How good the tokenizer is; how long it will take to encode is kept back."""
+        from train.checkpoints import load_tokenizer
+        from train.data.encode import Encoder
+
         tokenizer = load_tokenizer(checkpoint_of(self.plan, "tokenizer"), self.device)
-        alone, repeat = tokenizer_and_repeat(tokenizer, self.data, self.settings["tokenizer"].data.held_out)
-        say(f"tokenizer: {alone:.2f} dB on held-out frames, where repeating the last frame has {repeat:.2f} dB")
-        return alone >= repeat + MARGIN
+        frames = sum(recording.frames for recording in open_recordings(self.data))
+        self.encoding(frames * Encoder(tokenizer, self.device).seconds / 60)
+        return judged(tokenizer, self.data, self.settings["tokenizer"].data.held_out)
+
+    def encoding(self, minutes: float) -> None:
+        """Keep minutes back for encoding, and for the views of memory that are drawn by it."""
+        self.clock.kept |= {"latents": minutes} | ({"views": VIEWS * minutes} if geometries(self.plan) else {})
+
+    def rehearse(self) -> None:
+        """Export what there is: how long that takes is kept back, and what it is worth is told."""
+        began = time.monotonic()
+        self.stage("export").run(Budget())
+        self.clock.exported((time.monotonic() - began) / 60)
+        figures = json.loads((self.folder / "diagnosis.json").read_text())["psnr"]
+        say(f"so far: next frame {figures['next_frame']:.2f} dB, repeating {figures['repeat']:.2f} dB")
+
+    def leave_out(self) -> None:
+        """Go on without distillation; the dynamics plays by itself."""
+        self.plan = self.shares.plan = replace(self.plan, distill=Training())
+        if (old := self.stage("distill")).folder.exists():
+            self.put_aside(old)
+        self.stages = stages_of(self.plan, self.device)
 
     # --- the result ---------------------------------------------------------------------------------------------------
 
@@ -244,7 +274,7 @@ class Runner:
     def longer(self, stage: str) -> str:
         """The command that gives a stage twice the time."""
         wanted = self.plan.training(stage)
-        if self.plan.minutes and wanted.minutes:
+        if self.plan.minutes and (wanted.minutes or not wanted.steps):
             return again(self.arguments, "--minutes", f"{2 * self.plan.minutes:g}")
         if wanted.minutes:
             return again(self.arguments, f"--{stage}.minutes", f"{2 * wanted.minutes:g}")

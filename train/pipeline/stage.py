@@ -16,10 +16,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Budget:
-    """How much a stage is given: minutes of training or steps."""
+    """How much a stage is given: minutes of training or steps. `shared`: of a pipeline's minutes, as many as `minutes`
+    say beside those of the other stages, or as measurement finds."""
 
     minutes: float | None = None
     steps: int | None = None
+    shared: bool = False
 
     def words(self, had: float) -> str:
         """For the line that announces it; `had`: minutes of training so far."""
@@ -37,7 +39,7 @@ class Stage:
         inputs: recordings, latents and checkpoints that it reads.
         output: the file that it has written when it is done; None: `run` itself finds out what is left to do.
         settings: all else that the result depends on.
-        budget: its minutes or steps; where the pipeline has minutes, their share in these.
+        budget: its minutes or steps.
     """
 
     name: str
@@ -55,9 +57,22 @@ class Stage:
 
     def had(self) -> float:
         """Minutes of training so far."""
-        from train.checkpoints import trained_minutes
+        return self._trained()[0]
 
-        return trained_minutes(self.output) if self.output is not None and self.budget.minutes else 0.0
+    def rate(self) -> float:
+        """Steps of training a minute so far; 0 before the first."""
+        minutes, steps = self._trained()
+        return steps / minutes if minutes else 0.0
+
+    def _trained(self) -> tuple[float, int]:
+        from train.checkpoints import trained_here
+
+        return trained_here(self.output) if self.output is not None and self.trains else (0.0, 0)
+
+    @property
+    def trains(self) -> bool:
+        """Whether its budget is minutes of training."""
+        return bool(self.budget.minutes or self.budget.shared)
 
 
 def content(path: Path) -> str:

@@ -67,7 +67,7 @@ def values_of(plan: Pipeline, name: str) -> dict[str, Any]:
     if name != kind:
         given |= {"name": name, "runs": str(folder)}
     if plan.init and begins_with_init(plan.init, name):
-        given["init"] = plan.init
+        given |= {"init": plan.init} | plan.training(name).from_base
     if kind == "tokenizer":
         return given | {"data.data": plan.used_for("tokenizer")} | plan.training(name).values
     given |= {"data.latents": str(folder / "latents"), "model.tokenizer": str(checkpoint_of(plan, "tokenizer"))}
@@ -107,7 +107,9 @@ def trained_stage(plan: Pipeline, name: str) -> Stage:
         inputs = [plan.folder / "latents", *(checkpoint_of(plan, each) for each in before(plan, name))]
     if plan.init and begins_with_init(plan.init, name):
         inputs.append(Path(plan.init))
-    budget = Budget(training.minutes, training.steps)
+        settings += [training.from_base] * bool(training.from_base)
+    shared = bool(plan.minutes and (training.minutes or not training.steps))
+    budget = Budget(training.minutes, training.steps, shared)
     run = partial(train, plan, name)
     return Stage(name, plan.folder / name, run, inputs, checkpoint_of(plan, name), settings, budget)
 
