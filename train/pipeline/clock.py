@@ -35,6 +35,7 @@ class Clock:
         self.total, self.path, self.start = total, path, START
         self.began = time.monotonic() - _age()
         self.before, self.recordings, self.measured = 0.0, dict[str, Any](), False
+        self.recorded_by: float | None = None  # `spent` when recording has to end
         self.kept = {"export": min(MOST, EXPORT * (total or 0.0))}
         try:
             found = json.loads(path.read_text())
@@ -58,9 +59,11 @@ class Clock:
         return max(0.0, self.total - self.spent - sum(self.kept.values()))
 
     def recording(self) -> float:
-        """Minutes that a recording may still take."""
+        """Minutes that a recording may still take; the first of them begins now."""
         assert self.total is not None
-        return max(0.0, RECORDING * self.total - self.spent)
+        if self.recorded_by is None:
+            self.recorded_by = self.spent + RECORDING * max(0.0, self.total - self.spent)
+        return max(LEAST, self.recorded_by - self.spent)
 
     def exported(self, minutes: float) -> None:
         """Export and diagnosis have taken so long."""
