@@ -9,6 +9,7 @@ import pytest
 
 from data_collect.errors import UserError
 from data_collect.recording.record import record
+from game_wm.checkpoint import load
 from tests.test_pipeline import CONFIGS, own
 from tests.tiny_game import PLACELESS
 from train.__main__ import main
@@ -185,3 +186,25 @@ def test_a_slow_recording_leaves_minutes_for_the_rest(
     again = capfd.readouterr().out
     assert "record:" not in again and again.count("complete, skipped") == 3
     assert told.splitlines()[-4:] == again.splitlines()[-4:]
+
+
+def test_minutes_alone_end_in_a_model_that_plays(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too few for distillation: the dynamics plays by one call. A second run finds nothing to do."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    record(tmp_path / "data", PLACELESS, "random", 500)
+    flags = own(tmp_path, "alone", "--data", str(tmp_path / "data"), "--minutes", "0.3")
+    for stage in ("tokenizer", "dynamics", "distill"):
+        flags += [f"--{stage}.steps", "null"]
+    (tmp_path / "alone" / "distill").mkdir(parents=True)  # an older one is not exported
+    assert main(flags) == 0
+    told = capfd.readouterr()
+    assert "distill: left out: " in told.out and "so far: next frame " in told.out
+    assert "dynamics: " in told.err and "give --minutes " in told.err
+    names = {path.name for path in (tmp_path / "alone").iterdir()}
+    assert "distill" not in names and "distill-old-1" in names and "alone-teacher.safetensors" not in names
+    assert load(tmp_path / "alone" / "alone.safetensors").model.steps == 1
+    assert main(flags) == 0
+    again = capfd.readouterr().out
+    assert again.count("complete, skipped") == 3 and told.out.splitlines()[-4:] == again.splitlines()[-4:]
