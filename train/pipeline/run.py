@@ -32,7 +32,7 @@ from train.report.console import say
 from train.stages.configuration import check_name, read_yaml
 
 EVALUATION = 0.25  # of the minutes, which are kept for the card, where there is to be one
-ENCODING = 0.1  # of the minutes, until it is known how fast the tokenizer is
+ENCODING = 0.02  # of the minutes, until it is known how fast the tokenizer is
 VIEWS = 6  # times as long as encoding takes drawing memory's views
 EPISODES = 2  # of a recording, however few minutes there are: one is held out
 
