@@ -22,6 +22,7 @@ from train.__main__ import main
 from train.data.frames import recordings_of
 from train.data.windows import LatentStore
 from train.pipeline.flags import parse
+from train.pipeline.stages import values_of
 
 pytestmark = pytest.mark.slow
 
@@ -243,6 +244,16 @@ def test_a_stage_that_diverges_is_told_in_the_pipelines_words(tmp_path: Path, mo
         UserError, match=r"training diverged.* such as --tokenizer\.model\.lr 2\.5e\+29; what was saved"
     ):
         main(own(tmp_path, "wild", *wild))
+
+
+def test_what_begins_with_a_base_may_differ() -> None:
+    """`from_base` holds with `init` alone, and what is given by a flag wins."""
+    flags = ["--config", str(CONFIGS.parent / "own" / "quick.yaml"), "--tokenizer.from_base", '{"model.lr": 2e-4}']
+    rate = lambda *more: values_of(parse([*flags, *more]), "tokenizer").get("model.lr")  # noqa: E731
+    assert rate() is None and rate("--init", "none") is None and rate("--init", "base.safetensors") == 2e-4
+    assert rate("--init", "base.safetensors", "--tokenizer.model.lr", "5e-4") == "5e-4"
+    plan = parse([*flags, "--init", "base.safetensors"])
+    assert values_of(plan, "tokenizer")["init"] == values_of(plan, "dynamics")["init"] == "base.safetensors"
 
 
 def test_errors_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

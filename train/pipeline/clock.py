@@ -32,8 +32,9 @@ class Clock:
     training. `measured`: whether an export was timed."""
 
     def __init__(self, total: float | None, path: Path) -> None:
-        self.total, self.path, self.start = total, path, START
-        self.began = time.monotonic() - _age()
+        age = _age()  # a machine that is slow to begin is slow in all
+        self.total, self.path, self.start = total, path, max(START, age / 60)
+        self.began = time.monotonic() - age
         self.before, self.recordings, self.measured = 0.0, dict[str, Any](), False
         self.recorded_by: float | None = None  # `spent` when recording has to end
         self.kept = {"export": min(MOST, EXPORT * (total or 0.0))}

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from train.stages.configuration import check_name, read_yaml
 EVALUATION = 0.25  # of the minutes, which are kept for the card, where there is to be one
 ENCODING = 0.02  # of the minutes, until it is known how fast the tokenizer is
 VIEWS = 6  # times as long as encoding takes drawing memory's views
+ENCODED, DRAWN = 0.1, 0.35  # of the minutes: no more frames are recorded than are encoded in it, or encoded and drawn
 EPISODES = 2  # of a recording, however few minutes there are: one is held out
 
 
@@ -125,7 +127,12 @@ class Runner:
         made = [frames, wanted.game, wanted.player, wanted.seed, wanted.episode_frames]
         if self.plan.minutes and self.clock.recordings.get(name) in (made, frames) and (folder / INDEX).is_file():
             return 0  # with more frames, all that was trained on these would start anew
-        say(f"record: {frames} frames of {wanted.game} into {folder}")
+        told = f"{frames} frames of {wanted.game} into {folder}"
+        if self.plan.minutes and "contexts" not in wanted.use:
+            most = max(round(frames * self.encodable), EPISODES * wanted.episode_frames)
+            if most < frames:
+                told, frames = f"{most} of {told}, since more would take too long to encode", most
+        say(f"record: {told}")
         values = {"out": str(folder), "game": wanted.game, "player": wanted.player, "frames": frames}
         values |= {"workers": wanted.workers, "seed": wanted.seed, "episode_frames": wanted.episode_frames}
         if self.plan.minutes and wanted.player != "human":
@@ -138,6 +145,20 @@ class Runner:
         self.clock.recordings[name] = 0 if status else made
         self.clock.keep()
         return status
+
+    @cached_property
+    def encodable(self) -> float:
+        """The share of the frames that the minutes can hold, by how fast a tokenizer of this size encodes here."""
+        from game_wm.model.config import build
+        from game_wm.model.tokenizer import Tokenizer, TokenizerConfig
+        from train.data.encode import Encoder
+
+        sizes = build(TokenizerConfig, self.settings["tokenizer"].model.tokenizer.as_dict())
+        seconds, share = Encoder(Tokenizer(sizes), self.device).seconds, ENCODED
+        if geometries(self.plan):
+            seconds, share = seconds * (1 + VIEWS), DRAWN
+        frames = sum(each.frames for each in self.plan.to_record().values() if "contexts" not in each.use)
+        return share * 60 * (self.plan.minutes or 0.0) / (seconds * frames)
 
     def look(self) -> None:
         """Warn of oddities in the recordings; `UserError` where nothing can be learnt from them."""

@@ -94,10 +94,10 @@ class Shares:
 
     def begin(self, stage: Stage) -> int:
         """Train the first part of dynamics, and time an export of it; exit status."""
-        assert self.clock.total is not None
-        if stage.had() < FIRST * self.clock.total and (
-            status := self.work(stage, replace(stage.budget, minutes=FIRST * self.clock.total))
-        ):
+        first = FIRST * (self.clock.total or 0.0)
+        if self.clock.left < 2 * first:  # there is no time to try
+            return 0
+        if stage.had() < first and (status := self.work(stage, replace(stage.budget, minutes=first))):
             return status
         if not self.clock.measured:
             self.rehearse()
