@@ -31,8 +31,10 @@ def small(game: str, runs: Path) -> list[str]:
     flags += ["--evaluate.suites", "[cost]" if game == "maze" else "[]", "--evaluate.episodes", "1"]
     for name in plan.trained:
         training = plan.training(name)
-        words = [*SMALL[name.partition("_")[0]], "--warmup", "1", "--sample_minutes", "100", "--trainer.devices", "1"]
-        words += ["--trainer.strategy", "auto", *(["--data.length", "12"] if name != "tokenizer" else [])]
+        words = [*SMALL[name.partition("_")[0]], "--warmup", "1", "--sample_minutes", "100"]
+        if name != "distill":  # which keeps the processes that the recipe gives it
+            words += ["--trainer.devices", "1", "--trainer.strategy", "auto"]
+        words += ["--data.length", "12"] if name != "tokenizer" else []
         given = dict(zip(words[::2], words[1::2], strict=True))
         flags += [word for flag, value in given.items() for word in (f"--{name}.{flag[2:]}", value)]
         flags += [f"--{name}.steps", "2", f"--{name}.minutes", "null"]

@@ -14,15 +14,13 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from data_collect.shards.writer import write_atomic
 from train import locate
 from train.pipeline.plan import GEOMETRY_PARTS, KINDS, Pipeline, Training
 from train.pipeline.recording import exit_status, passing_on_sigterm
 from train.pipeline.stage import Budget, Stage
 from train.report.console import say
-from train.stages.configuration import read_yaml
+from train.stages.configuration import as_flags, read_yaml
 
 HELD_OUT = 0.04  # share of the episodes that the parts of a geometry are judged on
 
@@ -130,9 +128,7 @@ def train(plan: Pipeline, name: str, budget: Budget) -> int:
     config = config_of(plan.training(name))
     if str(values.get("trainer.devices", 1)) == "1":
         return run_stage(KINDS[name], config=config, values=values)
-    file = plan.folder / name / "values.yaml"
-    write_atomic(file, yaml.safe_dump(values))
-    return apart(["-m", "train", KINDS[name], "--config", str(config), "--config", str(file)])
+    return apart(["-m", "train", KINDS[name], *as_flags(config, values)])
 
 
 def apart(command: list[str]) -> int:
