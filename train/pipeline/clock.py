@@ -37,7 +37,7 @@ class Clock:
         self.began = time.monotonic() - age
         self.before, self.recordings, self.measured = 0.0, dict[str, Any](), False
         self.recorded_by: float | None = None  # `spent` when recording has to end
-        self.kept = {"export": min(MOST, EXPORT * (total or 0.0))}
+        self.kept = {"export": max(age / 60, min(MOST, EXPORT * (total or 0.0))), "end": age / 120}
         try:
             found = json.loads(path.read_text())
             recorded = found["recorded"]  # a number, where there was one recording alone

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +128,9 @@ class Runner:
             return 0  # with more frames, all that was trained on these would start anew
         told = f"{frames} frames of {wanted.game} into {folder}"
         if self.plan.minutes and "contexts" not in wanted.use:
-            most = max(round(frames * self.encodable), EPISODES * wanted.episode_frames)
+            most = max(
+                round(frames * encodable(self.plan, self.settings, self.device)), EPISODES * wanted.episode_frames
+            )
             if most < frames:
                 told, frames = f"{most} of {told}, since more would take too long to encode", most
         say(f"record: {told}")
@@ -145,20 +146,6 @@ class Runner:
         self.clock.recordings[name] = 0 if status else made
         self.clock.keep()
         return status
-
-    @cached_property
-    def encodable(self) -> float:
-        """The share of the frames that the minutes can hold, by how fast a tokenizer of this size encodes here."""
-        from game_wm.model.config import build
-        from game_wm.model.tokenizer import Tokenizer, TokenizerConfig
-        from train.data.encode import Encoder
-
-        sizes = build(TokenizerConfig, self.settings["tokenizer"].model.tokenizer.as_dict())
-        seconds, share = min(Encoder(Tokenizer(sizes), self.device).seconds for _ in range(3)), ENCODED
-        if geometries(self.plan):
-            seconds, share = seconds * (1 + VIEWS), DRAWN
-        frames = sum(each.frames for each in self.plan.to_record().values() if "contexts" not in each.use)
-        return share * 60 * (self.plan.minutes or 0.0) / (seconds * frames)
 
     def look(self) -> None:
         """Warn of oddities in the recordings; `UserError` where nothing can be learnt from them."""
@@ -300,3 +287,17 @@ class Runner:
         if wanted.minutes:
             return again(self.arguments, f"--{stage}.minutes", f"{2 * wanted.minutes:g}")
         return again(self.arguments, f"--{stage}.steps", f"{2 * (wanted.steps or 1)}")
+
+
+def encodable(plan: Pipeline, settings: dict[str, Any], device: str) -> float:
+    """The share of the frames that a plan's minutes can hold, by how fast a tokenizer of this size encodes here."""
+    from game_wm.model.config import build
+    from game_wm.model.tokenizer import Tokenizer, TokenizerConfig
+    from train.data.encode import Encoder
+
+    sizes = build(TokenizerConfig, settings["tokenizer"].model.tokenizer.as_dict())
+    seconds, share = min(Encoder(Tokenizer(sizes), device).seconds for _ in range(3)), ENCODED
+    if geometries(plan):
+        seconds, share = seconds * (1 + VIEWS), DRAWN
+    frames = sum(each.frames for each in plan.to_record().values() if "contexts" not in each.use)
+    return share * 60 * (plan.minutes or 0.0) / (seconds * frames)

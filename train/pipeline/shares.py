@@ -95,7 +95,7 @@ class Shares:
     def begin(self, stage: Stage) -> int:
         """Train the first part of dynamics, and time an export of it; exit status."""
         first = FIRST * (self.clock.total or 0.0)
-        if self.clock.left < 2 * first:  # there is no time to try
+        if self.clock.left < 2 * (first + self.clock.start) + self.clock.kept["export"]:  # there is no time to try
             return 0
         if stage.had() < first and (status := self.work(stage, replace(stage.budget, minutes=first))):
             return status
