@@ -147,8 +147,9 @@ def test_what_is_printed_can_be_typed_in_any_folder(path: Path) -> None:
 PRINTS = {
     "data_collect": [("python -m data_collect", each.name) for each in COLLECT.commands],
     "game_wm": [("python -m game_wm", each.name) for each in MODELS.commands],
-    "game_wm/doctor.py": [("python -m game_wm", "doctor"), ("python -m game_wm", "play")]
-    + [("python -m train", "pipeline")],
+    "game_wm/doctor.py": [
+        ("python -m game_wm", "doctor"), ("python -m game_wm", "play"), ("python -m train", "pipeline"),
+    ],  # fmt: skip
     "game_wm/evaluation": [("python -m game_wm", "evaluate")],
     "game_wm/play": [("python play.py", "play")],
     "train": [("python -m train", each.name) for each in TRAIN.commands],
