@@ -147,14 +147,11 @@ def test_what_is_printed_can_be_typed_in_any_folder(path: Path) -> None:
 PRINTS = {
     "data_collect": [("python -m data_collect", each.name) for each in COLLECT.commands],
     "game_wm": [("python -m game_wm", each.name) for each in MODELS.commands],
-    "game_wm/doctor.py": [
-        ("python -m game_wm", "doctor"), ("python -m game_wm", "play"), ("python -m train", "pipeline"),
-    ],  # fmt: skip
+    "game_wm/doctor.py": [*((MODELS.prog, name) for name in ("doctor", "play")), (TRAIN.prog, "pipeline")],
     "game_wm/evaluation": [("python -m game_wm", "evaluate")],
     "game_wm/play": [("python play.py", "play")],
     "train": [("python -m train", each.name) for each in TRAIN.commands],
-    "train/commands/tools.py": [("python -m train", each.name) for each in TRAIN.commands]
-    + [("python -m game_wm", "compare")],
+    "train/commands/tools.py": [*((TRAIN.prog, each.name) for each in TRAIN.commands), (MODELS.prog, "compare")],
     "train/lab/compare.py": [("python -m game_wm", "compare")],
     "train/lab/rows.py": [("python -m game_wm", "compare")],
     "train/lab/table.py": [("python -m game_wm", "compare")],
