@@ -44,7 +44,7 @@ def record_parser() -> Parser:
     ])  # fmt: skip
     what = parser.group("what to record")
     what.add_argument(
-        "--game", required=True, help="maze, doom, scroll, gym:ID, with options: 'maze?size=9&creatures=0'"
+        "--game", required=True, help="maze, isles, doom, scroll, gym:ID, with options: 'maze?size=9&creatures=0'"
     )
     what.add_argument("--player", required=True, help="explorer, wanderer, random, human or policy:MODULE:FUNCTION")
     what.add_argument("--frames", type=int, required=True, help="frames that the folder shall hold in the end")

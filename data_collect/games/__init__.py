@@ -1,13 +1,16 @@
 """Games by name: everything that can be recorded, evaluated against, or played for real.
 
     env = make("maze?size=9&creatures=0")
+    env = make("isles?size=40&crates=0")
     env = make("doom?scenario=my_way_home&width=128&height=96")
     env = make("gym:my_module:MyGame-v0")       # imports my_module, which registers the id: your own game
 
 A game is a `gymnasium.Env` with an `action_schema` whose observation is its frame, uint8 (H, W, 3). The same seed and
 actions give the same frames, where `replayable` says so. `info` may hold `pose` (x, y, angle in radians), `map` (uint8
-(rows, columns), 1 = wall), `map_pose` where the map has units of its own, and `surface`. `depth(poses, height, width)`,
-where a game has it, tells how deep the world looks, in the poses' units.
+(rows, columns), 1 = wall), `map_pose` where the map has units of its own, and `surface`, int (H, W): which patch of the
+world is behind each pixel, -1 where something moves, -2 where something can be taken, -3 where something can be pushed.
+A game seen from above tells the camera's place in pixels and the angle by which the picture is turned. `depth(poses,
+height, width)`, where a game has it, tells how deep the world looks, in the poses' units.
 
 A game made here lives in the caller's process; `data_collect.guest.guest.Guest` gives it a process of its own.
 """
@@ -30,6 +33,7 @@ from data_collect.errors import UserError
 # Imported when asked for: a game must not need what another one needs.
 GAMES = {
     "maze": "data_collect.games.maze:Maze",
+    "isles": "data_collect.games.isles.env:Isles",
     "doom": "data_collect.games.doom:Doom",
     "scroll": "data_collect.games.scroll:Scroll",
 }

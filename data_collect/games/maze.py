@@ -134,14 +134,15 @@ class Maze(gymnasium.Env):
         self, size: int = 11, creatures: int = 1, gems: int | None = None, braid: float = 1.0, surface: bool = False,
         width: int = 64, height: int = 64,
     ) -> None:  # fmt: skip
-        self.size = int(_number("size", size, 5, 101))
+        self.size = int(number("maze: size", size, 5, 101))
         if self.size % 2 == 0:
             raise UserError(f"maze: size={size} is even; use an odd number of cells, such as {self.size + 1}.")
-        self.creature_count = int(_number("creatures", creatures, 0, 100))
-        self.gem_count = None if gems is None else int(_number("gems", gems, 0, 10000))
-        self.braid = _number("braid", braid, 0, 1)
+        self.creature_count = int(number("maze: creatures", creatures, 0, 100))
+        self.gem_count = None if gems is None else int(number("maze: gems", gems, 0, 10000))
+        self.braid = number("maze: braid", braid, 0, 1)
         self.with_surface = bool(surface)
-        self.width, self.height = int(_number("width", width, 16, 512)), int(_number("height", height, 16, 512))
+        self.width = int(number("maze: width", width, 16, 512))
+        self.height = int(number("maze: height", height, 16, 512))
         self.render_mode = "rgb_array"
         self.action_space = gymnasium.spaces.MultiBinary(len(BUTTONS))
         self.observation_space = gymnasium.spaces.Box(0, 255, (self.height, self.width, 3), np.uint8)
@@ -252,11 +253,12 @@ class Maze(gymnasium.Env):
         return self.frame
 
 
-def _number(name: str, value: Any, low: float, high: float) -> float:
+def number(name: str, value: Any, low: float, high: float) -> float:
+    """The number that an option's value is; `UserError` unless it lies between these."""
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
     if not low <= number <= high:
-        raise UserError(f"maze: {name}={value} is no number from {low} to {high}.")
+        raise UserError(f"{name}={value} is no number from {low} to {high}.")
     return number

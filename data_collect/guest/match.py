@@ -41,7 +41,7 @@ class Leg:
 
 def leading(schema: ActionSchema, info: dict[str, Any]) -> str:
     """The player that leads: the explorer where the game has a map and the buttons to walk it, else `random`."""
-    walks = {"forward", "turn_left", "turn_right"} <= set(schema.names)
+    walks = {"forward", "turn_left", "turn_right"} <= set(schema.names) or players.seen_from_above(schema)
     return "explorer" if walks and "map" in info else "random"
 
 

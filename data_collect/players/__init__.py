@@ -52,8 +52,10 @@ def make(name: str, env: Any, seed: int = 0) -> Player:
     """The player called `name` for `env` (which has `action_schema`). `UserError`: unknown, or unable to play it."""
     if name in ("explorer", "wanderer"):
         from data_collect.players.explorer import Explorer
+        from data_collect.players.walker import Walker
 
-        return Explorer(env, seed, wander=name == "wanderer")
+        cls = Walker if seen_from_above(env.action_schema) else Explorer
+        return cls(env, seed, wander=name == "wanderer")
     if name == "random":
         return Random(env.action_schema, seed)
     if name == "human":
@@ -61,6 +63,11 @@ def make(name: str, env: Any, seed: int = 0) -> Player:
     if name.startswith("policy:"):
         return Policy(name)
     raise UserError(f"unknown player {name!r}; there are {', '.join(NAMES)}")
+
+
+def seen_from_above(schema: ActionSchema) -> bool:
+    """Whether a game has the buttons to walk into four directions."""
+    return schema.kind == "multibinary" and {"left", "right", "up", "down"} <= set(schema.names)
 
 
 class Random:

@@ -40,7 +40,7 @@ class Explorer:
         missing = [name for name in ("forward", "turn_left", "turn_right") if name not in schema.names]
         if missing or schema.kind != "multibinary":
             raise UserError(
-                "the explorer needs the buttons forward, turn_left and turn_right, "
+                "the explorer needs the buttons forward, turn_left and turn_right, or left, right, up and down, "
                 f"and this game has {', '.join(schema.names)}; use --player random"
             )
         self.names = schema.names
@@ -116,17 +116,7 @@ class Explorer:
         for (ax, ay), until in self.avoid.items():
             if until > self.time:
                 free[ay][ax] = False
-        before, far = {start: start}, {start: 0}
-        queue = deque([start])
-        while queue:
-            cell = queue.popleft()
-            x, y = cell
-            for step in ((x + 1, y), (x, y + 1), (x - 1, y), (x, y - 1)):
-                inside = 0 <= step[1] < len(free) and 0 <= step[0] < len(free[0])
-                if inside and free[step[1]][step[0]] and step not in far:
-                    far[step], before[step] = far[cell] + 1, cell
-                    queue.append(step)
-        return before, far
+        return reach(free, start)
 
     def _decide(self, grid: np.ndarray, here: Cell, angle: float, threats: list[Cell]) -> None:
         """Choose the next place to go, and now and then something to do first."""
@@ -144,10 +134,7 @@ class Explorer:
         self._go(before, here, met[0] if met else self._goal(grid, here, angle, cells, far))
 
     def _go(self, before: dict[Cell, Cell], here: Cell, goal: Cell) -> None:
-        path = [goal]
-        while before[path[-1]] != here:
-            path.append(before[path[-1]])
-        self.route = deque(reversed(path))
+        self.route = deque(path_to(before, here, goal))
 
     def _goal(self, grid: np.ndarray, here: Cell, angle: float, cells: list[Cell], far: dict[Cell, int]) -> Cell:
         rng = self.rng
@@ -163,9 +150,8 @@ class Explorer:
         roll = rng.random()
         if gems and roll < 0.08:
             return min(gems, key=cost)
-        if known and roll > (0.9 if fresh else 0.5):  # go back to where it was 50 to some thousand frames ago
-            age = math.exp(rng.uniform(math.log(50), math.log(max(min(self.time, 4000), 60))))
-            return min(known, key=lambda c: abs(math.log((self.time - self.seen[c[1], c[0]] + 1) / age)))
+        if known and roll > (0.9 if fresh else 0.5):
+            return longed_for(rng, known, self.seen, self.time)
         if fresh:
             return min(fresh, key=cost)
         return min(cells, key=lambda c: 8.0 * self.visits[c[1], c[0]] + cost(c))
@@ -242,6 +228,35 @@ class Explorer:
         if abs(error) > max(0.7 * abs(self.turn), math.radians(3)):
             held.append("turn_left" if error * self.turn > 0 else "turn_right")
         return tuple(held)
+
+
+def reach(free: list[list[bool]], start: Cell) -> tuple[dict[Cell, Cell], dict[Cell, int]]:
+    """Breadth first from start: each cell's predecessor and its distance."""
+    before, far = {start: start}, {start: 0}
+    queue = deque([start])
+    while queue:
+        cell = queue.popleft()
+        x, y = cell
+        for step in ((x + 1, y), (x, y + 1), (x - 1, y), (x, y - 1)):
+            inside = 0 <= step[1] < len(free) and 0 <= step[0] < len(free[0])
+            if inside and free[step[1]][step[0]] and step not in far:
+                far[step], before[step] = far[cell] + 1, cell
+                queue.append(step)
+    return before, far
+
+
+def path_to(before: dict[Cell, Cell], here: Cell, goal: Cell) -> list[Cell]:
+    """The cells from the one after `here` to the goal."""
+    path = [goal]
+    while before[path[-1]] != here:
+        path.append(before[path[-1]])
+    return path[::-1]
+
+
+def longed_for(rng: np.random.Generator, known: list[Cell], seen: np.ndarray, time: int) -> Cell:
+    """Of these cells, seen last at `seen` (rows, columns), one where it was 50 to some thousand frames ago."""
+    age = math.exp(rng.uniform(math.log(50), math.log(max(min(time, 4000), 60))))
+    return min(known, key=lambda c: abs(math.log((time - seen[c[1], c[0]] + 1) / age)))
 
 
 def _wrap(angle: float) -> float:
