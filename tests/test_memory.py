@@ -13,8 +13,8 @@ from game_wm.memory.first_person import episodic
 from game_wm.memory.first_person.episodic import WAYS, EpisodicMemory, Places
 from game_wm.memory.first_person.pose import move, relative
 from game_wm.memory.first_person.system import FirstPersonStep
-from game_wm.memory.first_person.views import SMALL_CHANGE, keep_still, keep_view
 from game_wm.memory.protocol import Frame
+from game_wm.memory.views import SMALL_CHANGE, keep_still, keep_view
 from game_wm.world import WorldModel
 
 PLACES = Places(0.75, 12)

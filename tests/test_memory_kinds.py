@@ -185,7 +185,7 @@ def names(test: ast.AST) -> Iterator[str]:
 
 
 def test_few_conditions_ask_which_memory_there_is() -> None:
-    inside = ROOT / "game_wm/memory/first_person", ROOT / "train/first_person"
+    inside = [ROOT / folder / kind for folder in ("game_wm/memory", "train") for kind in ("first_person", "scroll")]
     paths = [ROOT / "play.py", *(ROOT / "game_wm").rglob("*.py"), *(ROOT / "train").rglob("*.py")]
     found = {
         str(p.relative_to(ROOT)): asked(p) for p in paths if not any(p.is_relative_to(folder) for folder in inside)

@@ -26,9 +26,9 @@ from game_wm.state import WorldState  # noqa: E402
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["working memory", "episodic memory"])
+@pytest.fixture(scope="module", params=[{}, {"recall": True}, {"scroll": True}], ids=["working", "episodic", "scroll"])
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny.safetensors", recall=request.param, endless=True)
+    return tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny.safetensors", endless=True, **request.param)
 
 
 def actions(count: int, seed: int = 0) -> np.ndarray:

@@ -8,6 +8,8 @@ import torch
 from data_collect.schema import ActionSchema
 from game_wm.checkpoint import Checkpoint, save
 from game_wm.memory.first_person.geometry import MemoryConfig
+from game_wm.memory.scroll.motion import ScrollConfig
+from game_wm.memory.scroll.system import ScrollMemory
 from game_wm.model.config import DynamicsConfig
 from game_wm.model.tokenizer import TokenizerConfig
 from game_wm.objectives import FlowMatching, Objective
@@ -21,20 +23,23 @@ def tiny_config(
     actions: int = 4,
     side: int = 64,
     recall: bool = False,
+    scroll: bool = False,
     objective: Objective = FlowMatching(),
     levels: tuple[int, ...] = (),
 ) -> WorldConfig:
     """Frames of `side` x `side`, latents of 4 channels or codes of so many levels; `recall`: with episodic memory of 64
-    places, and warping."""
+    places, and warping; `scroll`: with a mosaic, and warping."""
     channels = len(levels) or 4
     tokenizer = TokenizerConfig(side, side, channels, (16, 16, 16), (16, 16, 16), decoder_blocks=1, levels=levels)
     height, width = tokenizer.grid
     dynamics = DynamicsConfig(
         channels=channels, height=height, width=width, actions=actions, window=8, widths=(16, 32), blocks=(1, 1),
-        condition=32, context_width=32, context_blocks=1, heads=2, registers=1, recall=recall, warp=recall,
-        trunk=objective.trunks[0], levels=levels,
+        condition=32, context_width=32, context_blocks=1, heads=2, registers=1, recall=recall or scroll,
+        warp=recall or scroll, trunk=objective.trunks[0], levels=levels,
     )  # fmt: skip
-    memory = MemoryConfig(channels, height, width, actions, slots=64, hidden=16) if recall else None
+    memory: Any = MemoryConfig(channels, height, width, actions, slots=64, hidden=16) if recall else None
+    if scroll:
+        memory = ScrollConfig(side, side, actions, slots=256, candidates=9, hidden=16)
     return WorldConfig(tokenizer, dynamics, objective, objective.calls(height * width), memory)
 
 
@@ -45,6 +50,8 @@ def tiny_world(actions: int = 4, side: int = 64, seed: int = 0, **options: Any) 
     for p in model.parameters():
         if not p.detach().abs().sum():
             torch.nn.init.normal_(p, std=0.05)
+    if isinstance(model.memory, ScrollMemory):
+        model.memory.motion.steps.copy_(torch.randint(-4, 5, (9, 2)))
     return model.eval().requires_grad_(False)
 
 

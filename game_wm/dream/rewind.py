@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 REWIND_BYTES = 256 << 20  # bytes: a minute and a half of the maze or of Doom
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # A place is written together with its time: comparing the pictures of all places would take longer than the frame.
-STORE = "memory.first_person.episodic"
-STAMP = f"{STORE}.times"
-STAMPED = (f"{STORE}.pictures", f"{STORE}.disparity", f"{STORE}.poses")
+EPISODIC, MOSAIC = "memory.first_person.episodic", "memory.scroll.mosaic"
+STAMPS = {f"{EPISODIC}.{name}": f"{EPISODIC}.times" for name in ("pictures", "disparity", "poses")}
+STAMPS[f"{MOSAIC}.pixels"] = f"{MOSAIC}.visited"
 
 # Rows of a tensor, and what stood in them; or none, and the first of the entries that have moved on by one.
 Change = tuple[Tensor | None, Tensor]
@@ -47,10 +47,10 @@ class Undo:
         """A frame was dreamt; `moment`, what else belongs to the time before it (its size: `nbytes`), comes `back`."""
         now = state.to_dict()
         changes: dict[str, Change] = {}
-        stamped = _differing(self._last[STAMP], now[STAMP]) if STAMP in now else None
+        stamped = {name: _differing(self._last[name], now[name]) for name in set(STAMPS.values()) & now.keys()}
         for name, new in now.items():
-            old = self._last[name]
-            which = stamped if name in STAMPED and stamped is not None else _differing(old, new)
+            old, stamp = self._last[name], STAMPS.get(name)
+            which = stamped[stamp] if stamp in stamped else _differing(old, new)
             if not len(which):
                 continue
             if 2 * len(which) > len(_rows(old)) and _moved_on(old, new):

@@ -7,9 +7,10 @@ from typing import Any
 
 from game_wm.memory.first_person.system import FirstPersonMemory
 from game_wm.memory.protocol import Memory, NoMemory
+from game_wm.memory.scroll.system import ScrollMemory
 from game_wm.model.config import DynamicsConfig, build
 
-KINDS: dict[str, type[Memory]] = {"first_person": FirstPersonMemory}
+KINDS: dict[str, type[Memory]] = {"first_person": FirstPersonMemory, "scroll": ScrollMemory}
 
 
 def make_memory(config: Any, dynamics: DynamicsConfig) -> Memory:

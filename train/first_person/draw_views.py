@@ -126,10 +126,10 @@ def draw_episodes(memory: Memory, store: LatentStore, numbers: list[int], tokeni
     device, drawn = next(tokenizer.parameters()).device, []
     for number in numbers:
         prompt = read_episodes(store, [number], device, memory.placed)
-        state, views = memory.start(prompt.part(slice(1)), tokenizer), list[Tensor]()
+        (state, recorded), views = memory.start_window(prompt, 1, tokenizer), list[Tensor]()
         for t in range(1, prompt.latents.shape[1]):
             latent, action = prompt.latents[:, t], prompt.actions[:, t - 1]
-            step = memory.foresee(state, action)
+            step = memory.foresee(state, action) if recorded is None else recorded[t - 1]
             found = memory.views(state, step, tokenizer)
             assert found is not None, "a memory without views has nothing to draw"
             views.append(found)

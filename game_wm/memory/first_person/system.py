@@ -29,8 +29,8 @@ from game_wm.memory.first_person.geometry import FINER, Geometry, MemoryConfig
 from game_wm.memory.first_person.obstacles import Obstacles
 from game_wm.memory.first_person.pose import move, relative
 from game_wm.memory.first_person.recent import KEPT, RecentFrames, features, steady
-from game_wm.memory.first_person.views import as_latents, keep_still, keep_view
 from game_wm.memory.protocol import Frame, Memory, NoMemory, Prompt, Recalled
+from game_wm.memory.views import as_latents, keep_still, keep_view
 from game_wm.model.config import DynamicsConfig
 from game_wm.model.tokenizer import Tokenizer
 

@@ -1,0 +1,67 @@
+"""Where an action leads the screen: one of the steps that the recording knows, by the action, the last steps and what
+the last picture shows around the player.
+
+A choice among steps is exact where a regression is not: the step there and the step back add up to nothing, and a wall
+stops the player or does not. `train/scroll/` finds the steps and trains the choice, without labels.
+
+Legend: B players, K candidate steps, A action vector, H, W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from game_wm.memory.scroll.registration import REACH
+
+BEFORE = 2  # steps, with their actions, that tell the next one
+CELL = 4  # pixels along the side of what the network reads as one place
+
+
+@dataclass(frozen=True)
+class ScrollConfig:
+    """Sizes of the memory: `height`, `width` of the screen, `actions` (length of an encoded one), `slots` for tiles,
+    `candidates` for a step, and the `hidden` width of the network that chooses one."""
+
+    height: int = 64
+    width: int = 64
+    actions: int = 4
+    slots: int = 4096
+    candidates: int = 64
+    hidden: int = 32
+
+
+class Motion(nn.Module):
+    """Chooses the next step (down, right, in pixels) of each player. Before it is trained, all steps are zero."""
+
+    steps: Tensor
+
+    def __init__(self, config: ScrollConfig) -> None:
+        super().__init__()
+        width, features = config.hidden, 4 * config.hidden
+        self.register_buffer("steps", torch.zeros(config.candidates, 2))
+        self.look = nn.Sequential(
+            nn.Conv2d(3 * CELL**2, width, 3, padding=1), nn.SiLU(),
+            nn.Conv2d(width, width, 3, stride=2, padding=1), nn.SiLU(),
+            nn.Conv2d(width, width, 3, stride=2, padding=1), nn.SiLU(),
+            nn.Flatten(), nn.LazyLinear(features), nn.SiLU(),
+        )  # fmt: skip
+        past = config.actions + BEFORE * (2 + config.actions)
+        self.choose = nn.Sequential(
+            nn.Linear(features + past, features), nn.SiLU(), nn.Linear(features, config.candidates)
+        )
+        self.look(torch.zeros(1, 3 * CELL**2, config.height // CELL, config.width // CELL))  # now it knows its sizes
+
+    def forward(self, picture_BHWC: Tensor, action_BA: Tensor, steps_BP2: Tensor, actions_BPA: Tensor) -> Tensor:
+        """How likely each candidate is, logits (B, K): from the last picture uint8, the coming action, and the `BEFORE`
+        steps before with their actions."""
+        pixels = F.pixel_unshuffle(picture_BHWC.permute(0, 3, 1, 2).float() / 127.5 - 1, CELL)
+        past = (steps_BP2 / REACH).clamp(-2, 2).flatten(1), actions_BPA.flatten(1)
+        return self.choose(torch.cat((self.look(pixels), action_BA, *past), 1))
+
+    def predict_step(self, *seen: Tensor) -> Tensor:
+        """The likeliest step, int64 (B, 2); arguments as those of `forward`."""
+        return self.steps[self(*seen).argmax(1)].long()

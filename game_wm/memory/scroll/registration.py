@@ -1,0 +1,96 @@
+"""How far the screen has moved between two pictures, read off the pictures alone.
+
+All steps within `REACH` are tried, and the peaks of the phase correlation (Kuglin and Hines, 1975), which may lie
+farther away. What moves by itself outvotes nothing: a pixel that is far off counts no more than one that is off by
+`CAPPED`. The screen's `fixed` parts (score, lives) do not vote.
+
+A step (down, right) says where the screen went: `now[p]` shows what `before[p + step]` showed.
+
+Legend: N pairs of pictures, K candidates, H, W pixels.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+REACH = 8  # pixels in each direction, of the steps that are all tried
+PEAKS = 4  # of the phase correlation, that are tried beside them
+COMPARED = 64  # pixels along a picture's side that are compared, about
+CAPPED = 24  # grey levels: a pixel that is further off counts as this much off
+SHORTER = 0.02  # grey levels for a pixel of the step: of a repeated pattern the shorter step is taken
+LEAST_SHARED = 0.3  # of the pixels, which two pictures must share
+TOLERANCE = 24  # grey levels within which two pixels agree, in every colour
+
+
+class Observed(NamedTuple):
+    """Steps int64 (N, 2), down and right, and the share of the shared pixels (N,) that agree."""
+
+    steps: Tensor
+    agreement: Tensor
+
+
+def observe_steps(before_NHWC: Tensor, now_NHWC: Tensor, fixed_HW: Tensor) -> Observed:
+    """The steps between pictures uint8 (N, H, W, 3)."""
+    near = torch.tensor(list(product(range(-REACH, REACH + 1), repeat=2)), device=now_NHWC.device)
+    then, now = (x.short().permute(0, 3, 1, 2).contiguous() for x in (before_NHWC, now_NHWC))
+    cost = [_cost(then, now, ~fixed_HW, *step) for step in near.tolist()]
+    far = _peaks(then, now, fixed_HW)
+    shown, counts = _seen_from(before_NHWC, fixed_HW, far)
+    off = (shown.short() - now_NHWC[:, None].short()).abs().amax(-1).clamp_max(CAPPED) * counts
+    cost.extend((off.sum((-1, -2)) / counts.sum((-1, -2)).clamp_min(1)).unbind(1))
+    steps = torch.cat((near.expand(len(now), -1, -1), far), 1)
+    size = torch.tensor(fixed_HW.shape, device=steps.device)
+    shared = (size - steps.abs()).clamp_min(0).prod(-1) / size.prod()
+    total = torch.stack(cost, 1) + SHORTER * steps.abs().sum(-1)
+    best = total.masked_fill(shared < LEAST_SHARED, torch.inf).argmin(1)[:, None, None]
+    taken = steps.gather(1, best.expand(-1, -1, 2))
+    shown, counts = _seen_from(before_NHWC, fixed_HW, taken)
+    agrees = (shown.short() - now_NHWC[:, None].short()).abs().amax(-1) <= TOLERANCE
+    return Observed(taken[:, 0], ((agrees & counts).sum((-1, -2)) / counts.sum((-1, -2)).clamp_min(1))[:, 0])
+
+
+def _cost(then_N3HW: Tensor, now_N3HW: Tensor, votes_HW: Tensor, down: int, right: int) -> Tensor:
+    """How far (N,) the pixels are off on average after this step, in grey levels."""
+    stride = max(1, round(max(votes_HW.shape) / COMPARED))
+    rows, columns = (slice(max(0, -by), min(0, -by) or None, stride) for by in (down, right))
+    from_rows, from_columns = (slice(max(0, by), min(0, by) or None, stride) for by in (down, right))
+    votes = votes_HW[rows, columns] & votes_HW[from_rows, from_columns]
+    off = (then_N3HW[:, :, from_rows, from_columns] - now_N3HW[:, :, rows, columns]).abs_().amax(1)
+    return (off.clamp_max_(CAPPED) * votes).sum((1, 2)) / votes.sum().clamp_min(1)
+
+
+def _peaks(then_N3HW: Tensor, now_N3HW: Tensor, fixed_HW: Tensor) -> Tensor:
+    """Int64 (N, K, 2): the steps at the highest peaks of the phase correlation."""
+    height, width = fixed_HW.shape
+    spectra = []
+    for picture in (then_N3HW, now_N3HW):
+        grey = picture.float().mean(1)
+        spectra.append(torch.fft.rfft2((grey - grey.mean((1, 2), keepdim=True)) * ~fixed_HW))
+    cross = spectra[0] * spectra[1].conj()
+    found = torch.fft.irfft2(cross / cross.abs().clamp_min(1e-3), s=(height, width)).flatten(1).topk(PEAKS).indices
+    down, right = found // width, found % width
+    return torch.stack((down - height * (down > height // 2), right - width * (right > width // 2)), -1)
+
+
+def _seen_from(before_NHWC: Tensor, fixed_HW: Tensor, steps_NK2: Tensor) -> tuple[Tensor, Tensor]:
+    """Pictures (N, K, H, W, 3) after these steps, and where (N, K, H, W) they show the world."""
+    shown, inside = shifted(before_NHWC[:, None], steps_NK2)
+    covered, _ = shifted(fixed_HW[None, None, ..., None], steps_NK2)
+    return shown, inside & ~fixed_HW & ~covered[..., 0]
+
+
+def shifted(picture_BHWC: Tensor, steps_B2: Tensor) -> tuple[Tensor, Tensor]:
+    """A picture (..., H, W, C) as a screen shows it that has gone a step (..., 2) on, its border repeated where it does
+    not reach, and where it does (..., H, W). The axes before these may be broadcast."""
+    height, width, channels = picture_BHWC.shape[-3:]
+    rows = torch.arange(height, device=steps_B2.device) + steps_B2[..., :1]
+    columns = torch.arange(width, device=steps_B2.device) + steps_B2[..., 1:]
+    inside = ((rows >= 0) & (rows < height))[..., :, None] & ((columns >= 0) & (columns < width))[..., None, :]
+    place = rows.clamp(0, height - 1)[..., :, None] * width + columns.clamp(0, width - 1)[..., None, :]
+    flat = picture_BHWC.flatten(-3, -2).expand(*steps_B2.shape[:-1], -1, -1)
+    found = flat.gather(-2, place.flatten(-2)[..., None].expand(*steps_B2.shape[:-1], -1, channels))
+    return found.unflatten(-2, (height, width)), inside

@@ -1,0 +1,228 @@
+"""The whole memory of a world that scrolls: where the screen is, and a mosaic of what stands still there.
+
+The step is predicted before a frame is drawn, and is then the step that is taken: the frame shows the world from
+there. So a dream does not drift, and going back shows the same pixels again. In a prompt steps are read off the
+pictures.
+
+A pixel is written when it has stood still in the world while the screen moved: what moves by itself leaves no ghosts.
+One that looks as it was remembered keeps its first value, so that a dream makes no copies of copies.
+
+Legend: B players, P prompt frames, H, W screen, C channels, h, w latent grid, M channels of the views, A action vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from game_wm.memory.protocol import Frame, Memory, NoMemory, Prompt, Recalled
+from game_wm.memory.scroll.mosaic import Mosaic
+from game_wm.memory.scroll.motion import BEFORE, Motion, ScrollConfig
+from game_wm.memory.scroll.registration import TOLERANCE, observe_steps, shifted
+from game_wm.memory.views import as_latents, keep_still, keep_view
+from game_wm.model.config import DynamicsConfig
+from game_wm.model.tokenizer import Tokenizer
+
+PART = 64  # pictures that are decoded or compared at once
+MOVED, STOOD = 8, 1  # evidence that a pixel belongs to the world: it looks the same after a step, or after none
+NEW, CHANGED = 8, 32  # evidence that it takes to write an unknown pixel, and to write over another one
+CUT = 0.4  # of the pixels: where fewer agree after any step, the picture is of another place
+FAR = 2**13  # pixels from a place to another one that is not known to be connected with it
+
+
+@dataclass
+class ScrollState:
+    """What B players remember; the player is the first axis of every tensor.
+
+    `corner` int64 (B, 2): row and column, in the world, of the screen's first pixel; the last `picture` uint8
+    (B, H, W, 3) and its `latent` (B, C, h, w); `still` uint8 (B, H, W), the evidence that each pixel stands still; the
+    last `steps` int64 (B, BEFORE, 2) and their `actions` (B, BEFORE, A); `count` (B,) of the frames; the `mosaic`, None
+    where the network reads only the last frame.
+    """
+
+    corner: Tensor
+    picture: Tensor
+    latent: Tensor
+    still: Tensor
+    steps: Tensor
+    actions: Tensor
+    count: Tensor
+    mosaic: Mosaic | None = None
+
+
+class ScrollStep(NamedTuple):
+    """How far the screen goes, int64 (B, 2): down and right."""
+
+    motion: Tensor
+
+
+class ScrollMemory(Memory):
+    """What a network reads: the mosaic (`recall`), the last frame as seen from the next place (`warp`), or both.
+    `fixed` bool (H, W): the screen's own parts, which are not the world's."""
+
+    Config, State, Step = ScrollConfig, ScrollState, ScrollStep
+    fixed: Tensor
+
+    def __init__(self, config: ScrollConfig, motion: Motion, fixed_HW: Tensor, recall: bool, warp: bool) -> None:
+        super().__init__()
+        self.config, self.motion, self.recall, self.warp = config, motion, recall, warp
+        self.register_buffer("fixed", fixed_HW)
+        self.reaches_back = recall
+
+    @classmethod
+    def build(cls, config: ScrollConfig, dynamics: DynamicsConfig) -> ScrollMemory:
+        fixed = torch.zeros(config.height, config.width, dtype=torch.bool)
+        return cls(config, Motion(config), fixed, dynamics.recall, dynamics.warp)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.config.height, self.config.width
+
+    def reading(self, recall: bool, warp: bool) -> ScrollMemory:
+        return ScrollMemory(self.config, self.motion, self.fixed, recall, warp)
+
+    # --- the beginning ---
+
+    def start(self, prompt: Prompt, tokenizer: Tokenizer) -> ScrollState:
+        pictures = self.pictures(prompt, tokenizer)
+        steps = self.observe(pictures)
+        state = self._state(pictures[:, 0], prompt, 0)
+        for t in range(1, pictures.shape[1]):
+            action, step = prompt.actions[:, t - 1], ScrollStep(steps[:, t - 1])
+            self.commit(state, step, Frame(prompt.latents[:, t], pictures[:, t], action))
+            self.store(state)
+        return state
+
+    def pictures(self, prompt: Prompt, tokenizer: Tokenizer) -> Tensor:
+        """Uint8 (B, P, H, W, 3): those of the prompt, or what its latents decode to."""
+        if prompt.frames is not None:
+            return prompt.frames
+        parts = prompt.latents.flatten(0, 1).split(PART)
+        return torch.cat([tokenizer.decode(part) for part in parts]).unflatten(0, prompt.latents.shape[:2])
+
+    def observe(self, pictures_BPHWC: Tensor) -> Tensor:
+        """Int64 (B, P - 1, 2): the steps between successive pictures, read off them."""
+        players, frames = pictures_BPHWC.shape[:2]
+        steps = torch.zeros(players * (frames - 1), 2, dtype=torch.long, device=pictures_BPHWC.device)
+        before, now = pictures_BPHWC[:, :-1].flatten(0, 1), pictures_BPHWC[:, 1:].flatten(0, 1)
+        for part in (slice(i, i + PART) for i in range(0, len(steps), PART)):
+            found = observe_steps(before[part], now[part], self.fixed)
+            steps[part] = torch.where(found.agreement[:, None] < CUT, FAR, found.steps)
+        return steps.view(players, frames - 1, 2)
+
+    def _state(self, picture_BHWC: Tensor, prompt: Prompt, at: int) -> ScrollState:
+        """Of players who have seen frame `at` of a prompt and remember nothing else."""
+        players, device = len(picture_BHWC), picture_BHWC.device
+        none = torch.zeros(players, BEFORE, 2, dtype=torch.long, device=device)
+        actions = prompt.latents.new_zeros(players, BEFORE, self.config.actions)
+        still, count = torch.zeros_like(picture_BHWC[..., 0]), torch.full((players,), at + 1, device=device)
+        mosaic = Mosaic.start(players, self.config.slots, self.size, device) if self.recall else None
+        picture, latent = picture_BHWC.clone(), _rows(prompt.latents[:, at])
+        return ScrollState(none[:, 0].clone(), picture, latent, still, none, actions, count, mosaic)
+
+    # --- a frame ---
+
+    def foresee(self, state: ScrollState, action_BA: Tensor) -> ScrollStep:
+        with torch.autocast(action_BA.device.type, enabled=False):  # a step is chosen as in training
+            return ScrollStep(self.motion.predict_step(state.picture, action_BA, state.steps, state.actions))
+
+    def views(self, state: ScrollState, step: ScrollStep, tokenizer: Tokenizer) -> Tensor | None:
+        shown = [self._remembered(state, step)] if state.mosaic is not None else []
+        if self.warp:
+            last, inside = shifted(state.picture, step.motion)
+            shown.append((tokenizer.to_unit(last), inside))
+        if not shown:
+            return None
+        views = as_latents(tokenizer, shown)
+        return keep_view(views, state.latent, step.motion) if self.warp else views
+
+    def _remembered(self, state: ScrollState, step: ScrollStep) -> tuple[Tensor, Tensor]:
+        """The mosaic where the step leads, (B, 3, H, W) in [-1, 1], and where it is known (B, H, W); elsewhere it has
+        the mean colour of what is known."""
+        assert state.mosaic is not None
+        found = state.mosaic.read(state.corner + step.motion, self.size)
+        known, picture = found[..., 3] > 0, Tokenizer.to_unit(found[..., :3])
+        mean = (picture * known[:, None]).sum((2, 3)) / known.sum((1, 2)).clamp_min(1)[:, None]
+        return torch.where(known[:, None], picture, mean[..., None, None]), known
+
+    def settle(self, state: ScrollState, step: ScrollStep, latent_BChw: Tensor) -> Tensor:
+        return keep_still(latent_BChw, state.latent, step.motion)
+
+    def commit(self, state: ScrollState, step: ScrollStep, frame: Frame) -> None:
+        motion, fixed = step.motion, self.fixed[None, ..., None].expand(len(step.motion), -1, -1, -1)
+        seen, inside = shifted(torch.cat((state.picture, state.still[..., None], fixed.byte()), 3), motion)
+        off = (seen[..., :3].short() - frame.picture.short()).abs().amax(3)
+        stands = inside & (off <= TOLERANCE) & (seen[..., 4] == 0) & ~self.fixed
+        evidence = torch.where((motion != 0).any(1), MOVED, STOOD)[:, None, None]
+        state.still = torch.where(stands, (seen[..., 3].short() + evidence).clamp_max(255), 0).byte()
+        state.corner, state.picture, state.latent = state.corner + motion, frame.picture.clone(), _rows(frame.latent)
+        state.steps = torch.cat((state.steps[:, 1:], motion[:, None]), 1)
+        state.actions = torch.cat((state.actions[:, 1:], frame.action[:, None].to(state.actions)), 1)
+        state.count = state.count + 1
+
+    def store(self, state: ScrollState) -> None:
+        if state.mosaic is None:
+            return
+        known = state.mosaic.read(state.corner, self.size)
+        pixels, times = known[..., :3], known[..., 3:]
+        off = (pixels.short() - state.picture.short()).abs().amax(3, keepdim=True)
+        alike = (times > 0) & (off <= TOLERANCE)
+        still = state.still[..., None]
+        written = ~alike & (still >= torch.where(times > 0, CHANGED, NEW))
+        pixels = torch.where(written, state.picture, pixels)
+        times = torch.where(written, 1, times + (alike & (still > 0) & (times < 255)))
+        state.mosaic.write(state.corner, torch.cat((pixels, times.byte()), 3), state.count - 1)
+
+    def inspect(self, state: ScrollState, action_BA: Tensor, tokenizer: Tokenizer, player: int = 0) -> Recalled | None:
+        if state.mosaic is None:
+            return None
+        step, size = self.foresee(state, action_BA), self.size
+        picture, known = self._remembered(state, step)
+        view = tokenizer.to_frames(picture)[player]
+        screens = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+        away = torch.tensor(screens, device=view.device) * torch.tensor(size, device=view.device)
+        corners = (state.corner + step.motion)[player] + away
+        mosaic = Mosaic(*(x[player : player + 1].expand(len(away), *x.shape[1:]) for x in vars(state.mosaic).values()))
+        seen = mosaic.last_visit(corners, size)
+        pictures, trail = mosaic.read(corners, size)[..., :3], away.flip(1) * torch.tensor((1, -1)) / size[1]
+        there = seen >= 0
+        return Recalled(pictures[there], state.count[player] - seen[there], view, known[player], trail[there])
+
+    # --- training ---
+
+    def start_window(
+        self, window: Prompt, at: int, tokenizer: Tokenizer
+    ) -> tuple[ScrollState, Sequence[ScrollStep] | None]:
+        """The steps are those between the window's own pictures: in play, too, a frame is where its step leads."""
+        seen = window.part(slice(None)) if self.recall else window.part(slice(at - 1, None))
+        pictures = self.pictures(seen, tokenizer)
+        steps = self.observe(pictures)
+        if not self.recall:
+            return self._state(pictures[:, 0], window, at - 1), [ScrollStep(step) for step in steps.unbind(1)]
+        state = self.start(Prompt(window.latents[:, :at], window.actions, pictures[:, :at]), tokenizer)
+        return state, [ScrollStep(step) for step in steps[:, at - 1 :].unbind(1)]
+
+    def for_recordings(self, aligned: bool) -> ScrollMemory:
+        return self.reading(recall=True, warp=True)
+
+    def for_network(self, dynamics: DynamicsConfig) -> ScrollMemory:
+        return self.reading(dynamics.recall, dynamics.warp)
+
+    def within_window(self) -> Memory:
+        """The last frame alone: the window does not hold what the mosaic would."""
+        return self.reading(recall=False, warp=True) if self.warp else NoMemory()
+
+    # --- what the rest of the program asks ---
+
+    def weights(self) -> list[Tensor]:
+        """The choice of a step is no part of them: recorded frames are drawn from where the pictures say."""
+        return [self.fixed]
+
+
+def _rows(latent_BChw: Tensor) -> Tensor:
+    """A copy whose values lie row by row, whatever layout the network prefers: rewinding writes into rows."""
+    return latent_BChw.clone(memory_format=torch.contiguous_format)
