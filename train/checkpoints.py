@@ -27,6 +27,7 @@ from game_wm.finite import diverged, unsound
 from game_wm.memory.first_person.geometry import Geometry, MemoryConfig
 from game_wm.memory.first_person.system import FirstPersonMemory
 from game_wm.memory.protocol import Memory, NoMemory
+from game_wm.memory.registry import from_entries, make_memory
 from game_wm.model.config import DynamicsConfig, build
 from game_wm.model.dynamics import Dynamics
 from game_wm.model.names import present_names
@@ -101,8 +102,8 @@ def load_geometry(path: str | Path, device: str = "cpu") -> Geometry:
 
 
 def load_memory(path: str | Path | None, device: str = "cpu") -> Memory:
-    """The frozen memory of a playable checkpoint, or around a trained geometry; none without a path. Raises
-    `UserError`."""
+    """The frozen memory of a playable checkpoint, of `train scroll`, or around a trained geometry; none without a path.
+    Raises `UserError`."""
     if path is None:
         return NoMemory()
     if Path(path).suffix == ".safetensors":
@@ -110,7 +111,11 @@ def load_memory(path: str | Path | None, device: str = "cpu") -> Memory:
         if model.config.memory is None:
             raise UserError(f"{path} has no memory: name a model with one, or train its geometry")
         return model.memory
-    state = _of_stage(path, "name one of geometry", "geometry")
+    state = _of_stage(path, "name one of geometry or scroll", "geometry", "scroll")
+    if state["game_wm"]["stage"] == "scroll":
+        memory = make_memory(from_entries(state["config"]["memory"]), DynamicsConfig(recall=True, warp=True))
+        memory.load_state_dict(weights_of(state, "memory"))
+        return memory.to(device).eval().requires_grad_(False)
     geometry = Geometry(build(MemoryConfig, state["config"]["geometry"]))
     geometry.load_state_dict(weights_of(state, "geometry"))
     geometry.to(device).eval().requires_grad_(False)

@@ -24,6 +24,7 @@ PROGRAM = Program(
         command("tokenizer", PART, ABOUT["tokenizer"], "train.stages.cli:tokenizer", all_flags=True),
         command("encode", PART, "recordings to latents, once", "train.data.encode:main"),
         command("geometry", PART, ABOUT["geometry"], "train.stages.cli:geometry", all_flags=True),
+        command("scroll", PART, "the memory of a world that scrolls, from pictures alone", "train.scroll.memory:main"),
         command("views", PART, "what memory would show of every frame, once", "train.first_person.draw_views:main"),
         command("dynamics", PART, ABOUT["dynamics"], "train.stages.cli:dynamics", all_flags=True),
         command("distill", PART, ABOUT["distill"], "train.stages.cli:distill", all_flags=True),

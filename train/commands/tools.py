@@ -82,6 +82,14 @@ def part(
     )  # fmt: skip
 
 
+scroll = partial(
+    page, "scroll", "The memory of a world that scrolls: what is the screen's own, and where an action leads.",
+    ["python -m train scroll --latents runs/mine/latents --tokenizer runs/mine/tokenizer/last.ckpt"
+     " --out runs/mine/scroll/last.ckpt"],
+    LATENTS, TOKENIZER, flag("--out FILE", "checkpoint to write", type=Path, required=True),
+    flag("--held-out SHARE", "of the episodes, the last, kept from training", type=float, default=0.04),
+    flag("--steps N", "", type=at_least(1), default=3000, dest="number"),
+)  # fmt: skip
 depth = partial(part, "depth", "Depth, of a game that knows it.", "steps", 3000, GEOMETRY.about)
 motion = partial(part, "motion", "Motion with inertia, on all steps at once.", "steps", 6000, GEOMETRY.about)
 atlas = partial(part, "atlas", "What is known of a level before play.", "pictures", 1500)

@@ -1,0 +1,88 @@
+"""The memory of worlds that scroll is made from pictures alone: the screen's own parts, and where an action leads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_scroll_memory import SIZE, Game
+from tiny import tiny_checkpoint
+
+from data_collect.errors import UserError
+from data_collect.recording.record import record
+from game_wm import checkpoint
+from game_wm.memory.scroll.motion import Motion, ScrollConfig
+from game_wm.memory.scroll.system import ScrollMemory
+from game_wm.world import WorldConfig, WorldModel
+from train.__main__ import main
+from train.checkpoints import load_geometry, load_memory
+from train.data.encode import encode
+from train.data.windows import LatentStore, Span
+from train.scroll.fixed import fixed_pixels
+from train.scroll.motion import candidate_steps, learn_motion, recorded_steps, share_right
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_screens_own_parts_are_what_does_not_move_with_the_world() -> None:
+    """The score and the player in the middle; not the world, not what runs in it."""
+    game, random = Game(), torch.Generator().manual_seed(2)
+    steps = torch.randint(-1, 2, (25, 2), generator=random).repeat_interleave(8, 0) * 2
+    frames = torch.stack([game.frame(), *(game.move(tuple(step)) for step in steps.tolist())])
+    found = fixed_pixels([frames], [torch.cat((steps[:1] * 0, steps.cumsum(0)))])
+    own = game.fixed.clone()
+    own[14:19, 22:27] = True
+    assert torch.equal(found, own)
+    assert not fixed_pixels([frames], [torch.zeros(len(frames), 2, dtype=torch.long)]).any()  # nothing ever moved
+
+
+def test_a_step_is_learnt_that_a_wall_stops() -> None:
+    """From the picture, the action and the steps before: to the pixel, or not at all."""
+    random = torch.Generator().manual_seed(0)
+    pictures = torch.zeros(400, *SIZE, 3, dtype=torch.uint8)
+    walls = torch.rand(400, generator=random) < 0.3
+    pictures[walls, 12:20, 26:30] = 255
+    right = torch.rand(400, generator=random) < 0.5
+    actions = torch.nn.functional.one_hot(right.long(), 4).float()
+    steps = torch.tensor([[0, -4], [0, 4]])[right.long()]
+    steps[right & walls] = 0
+    recorded = recorded_steps(pictures, actions, steps)
+    motion = Motion(ScrollConfig(*SIZE, candidates=8, hidden=16))
+    assert share_right(motion, recorded) < 0.5
+    learn_motion(motion, recorded, 150)
+    assert share_right(motion, recorded) > 0.99
+    rare = torch.cat((steps, torch.tensor([[7, 7]])))  # seen once: no candidate
+    assert {tuple(step) for step in candidate_steps(rare, 8).tolist()} == {(0, -4), (0, 4), (0, 0)}
+
+
+def test_a_recording_becomes_a_memory_that_draws_views_and_plays(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = checkpoint.load(tiny_checkpoint(tmp_path / "tiny.safetensors"))
+    record(tmp_path / "data", "scroll", "random", 160, seed=3, episode_frames=80)
+    encode([str(tmp_path / "data")], made.model.tokenizer, tmp_path / "latents")
+    tokenizer, out = ["--tokenizer", str(tmp_path / "tiny.safetensors")], str(tmp_path / "scroll/last.ckpt")
+    latents = ["--latents", str(tmp_path / "latents")]
+    assert main(["scroll", *latents, *tokenizer, "--out", out, "--steps", "5"]) == 0
+    assert "held-out steps are predicted" in capfd.readouterr().out
+    memory = load_memory(out)
+    assert isinstance(memory, ScrollMemory) and memory.config == ScrollConfig(64, 64, 4)
+    with pytest.raises(UserError, match="has no geometry"):
+        load_geometry(out)
+    assert main(["views", *latents, *tokenizer, "--geometry", out]) == 0
+    store = LatentStore(tmp_path / "latents")
+    assert store.open_views()
+    views = np.array(store.read("views", Span(0, 0, 40)), np.float32)
+    assert views.shape[1] == 2 * (4 + 4) and views[39, 4:8].max() == views[39, -4:].max() == 1 and not views[0].any()
+    sizes = made.model.config
+    dynamics = replace(sizes.dynamics, recall=True, warp=True)
+    world = WorldModel(WorldConfig(sizes.tokenizer, dynamics, sizes.objective, 1, memory.config)).eval()
+    world.memory.load_state_dict(memory.state_dict())
+    checkpoint.save(tmp_path / "scroll.safetensors", replace(made, model=world))
+    again = load_memory(tmp_path / "scroll.safetensors")
+    assert isinstance(again, ScrollMemory)
+    assert torch.equal(again.fixed, memory.fixed) and torch.equal(again.motion.steps, memory.motion.steps)

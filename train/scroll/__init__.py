@@ -1,0 +1,1 @@
+"""What makes the memory of worlds that scroll: the screen's own parts, and where an action leads."""

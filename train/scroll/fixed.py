@@ -1,0 +1,56 @@
+"""The screen's own parts, found in a recording: what does not move while the world does.
+
+Pictures of one episode are compared that lie some pixels of the world apart: a pixel is the screen's own where it is
+much better explained by the same place of the screen than by the same place of the world. A player who is always in the
+middle of the screen is found so, too.
+
+Legend: N pairs, T frames of an episode, H, W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from game_wm.memory.scroll.registration import CAPPED, shifted
+
+LAGS = (2, 4, 8, 16, 32)  # frames between the pictures of a pair
+PAIRS = 4000  # that are compared, at most
+NEAREST, FARTHEST = 6, 0.5  # pixels, and share of the screen's side: how far apart the world lies in a pair
+LEAST_PAIRS = 32  # that tell of a pixel
+RATIO, LESS = 0.5, 2.0  # the error of the screen's place, of that of the world's, and grey levels between them
+
+
+def fixed_pixels(episodes_THWC: Sequence[Tensor], corners_T2: Sequence[Tensor]) -> Tensor:
+    """Bool (H, W). Episodes are uint8; `corners` int64: where the screen was in each frame."""
+    height, width = episodes_THWC[0].shape[1:3]
+    pairs = _pairs(corners_T2, (height, width))
+    of_screen, of_world, count = torch.zeros(3, height, width)
+    for episode, first, second in pairs.tolist():
+        then, now = episodes_THWC[episode][first], episodes_THWC[episode][second]
+        seen, inside = shifted(then, corners_T2[episode][second] - corners_T2[episode][first])
+        of_screen += _off(then, now) * inside
+        of_world += _off(seen, now) * inside
+        count += inside
+    of_screen, of_world = of_screen / count.clamp_min(1), of_world / count.clamp_min(1)
+    return (count >= LEAST_PAIRS) & (of_screen < RATIO * of_world) & (of_world - of_screen > LESS)
+
+
+def _off(then_HWC: Tensor, now_HWC: Tensor) -> Tensor:
+    """How far the pixels of two pictures are apart (H, W), in grey levels, at most `CAPPED`."""
+    return (then_HWC.short() - now_HWC.short()).abs().amax(2).clamp_max(CAPPED)
+
+
+def _pairs(corners_T2: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """Int64 (N, 3): episode and two of its frames, `PAIRS` at most of all that the world lies well apart in."""
+    found = [torch.zeros(0, 3, dtype=torch.long)]
+    for episode, corners in enumerate(corners_T2):
+        for lag in LAGS:
+            away = (corners[lag:] - corners[:-lag]).abs()
+            fits = (away.amax(1) >= NEAREST) & (away <= torch.tensor(size) * FARTHEST).all(1)
+            first = fits.nonzero()
+            found.append(torch.cat((torch.full_like(first, episode), first, first + lag), 1))
+    pairs = torch.cat(found)
+    return pairs[torch.randperm(len(pairs), generator=torch.Generator().manual_seed(0))[:PAIRS]]

@@ -1,0 +1,122 @@
+"""The memory of a world that scrolls, made from encoded recordings without labels.
+
+    python -m train scroll --latents DIR --tokenizer CKPT --out FILE
+
+Finds the screen's own parts (`fixed.py`) and trains where an action leads (`motion.py`). The pictures are what the
+latents decode to, as in play, so the recording itself need not be there. What it writes is a checkpoint that
+`python -m train views`, `--model.geometry` and export take.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data_collect.errors import UserError
+from data_collect.files import whole
+from game_wm.memory.protocol import Prompt
+from game_wm.memory.registry import to_entries
+from game_wm.memory.scroll.motion import CELL, ScrollConfig
+from game_wm.memory.scroll.system import FAR, ScrollMemory
+from game_wm.model.config import DynamicsConfig
+from game_wm.model.tokenizer import Tokenizer
+from train.checkpoints import load_tokenizer
+from train.commands import tools
+from train.data.encode import tokenizer_hash
+from train.data.windows import LatentStore, Span
+from train.report.console import say
+from train.report.machine import use_all_cores
+from train.scroll.fixed import fixed_pixels
+from train.scroll.motion import Recorded, learn_motion, recorded_steps, share_right
+
+FRAMES = 16_384  # that are read, at most, of the episodes to train on
+
+
+@torch.no_grad()
+def make_memory(store: LatentStore, tokenizer: Tokenizer, steps: int, held_out: float) -> ScrollMemory:
+    """The memory, trained for so many steps on all but the last episodes. `UserError` where it cannot."""
+    config = tokenizer.config
+    if store.index["tokenizer"] != tokenizer_hash(tokenizer):
+        raise UserError(f"{store.directory} was encoded by another tokenizer: name that one with --tokenizer")
+    if config.temporal or config.height % (4 * CELL) or config.width % (4 * CELL):
+        raise UserError(f"{store.directory}: its pictures of {config.width}x{config.height} must be multiples of "
+                        f"{4 * CELL} pixels, of a tokenizer that is not temporal: record with such a size")  # fmt: skip
+    sizes = ScrollConfig(config.height, config.width, store.schema.size)
+    memory = ScrollMemory.build(sizes, DynamicsConfig(recall=True, warp=True))
+    spans = within(store.split(held_out, False), FRAMES)
+    pictures = [pictures_of(memory, store, span, tokenizer) for span in spans]
+    for _ in range(2):  # what is fixed is found by the steps, and does not vote for them then
+        found = [memory.observe(each[None])[0] for each in pictures]
+        memory.fixed.copy_(fixed_pixels(pictures, [corners(each) for each in found]))
+    recorded = of_episodes(store, spans, pictures, found)
+    moved = float((recorded.steps != 0).any(1).float().mean())
+    share = float(memory.fixed.float().mean())
+    say(f"{len(recorded.steps)} steps, {moved:.0%} of which move the screen; {share:.0%} of the screen are its own")
+    learn_motion(memory.motion, recorded, steps)
+    if judged := within(store.split(held_out, True), FRAMES // 8):
+        pictures = [pictures_of(memory, store, span, tokenizer) for span in judged]
+        found = [memory.observe(each[None])[0] for each in pictures]
+        say(f"{share_right(memory.motion, of_episodes(store, judged, pictures, found)):.1%} of held-out steps are "
+            "predicted to the pixel")  # fmt: skip
+    return memory.eval().requires_grad_(False)
+
+
+def within(spans: list[Span], frames: int) -> list[Span]:
+    """The first of these spans with so many frames together, each long enough to have steps."""
+    kept = list[Span]()
+    for span in spans:
+        span = span._replace(frames=min(span.frames, frames - sum(each.frames for each in kept)))
+        kept += [span] if span.frames > 4 else []
+    return kept
+
+
+def pictures_of(memory: ScrollMemory, store: LatentStore, span: Span, tokenizer: Tokenizer) -> Tensor:
+    """Uint8 (T, H, W, 3)."""
+    latents, actions = store.tensors(span, "latents", "actions")
+    return memory.pictures(Prompt(latents[None], actions[None]), tokenizer)[0]
+
+
+def corners(steps_T2: Tensor) -> Tensor:
+    """Where the screen is in each frame, int64 (T + 1, 2)."""
+    return torch.cat((torch.zeros_like(steps_T2[:1]), steps_T2.cumsum(0)))
+
+
+def of_episodes(store: LatentStore, spans: list[Span], pictures: list[Tensor], steps: list[Tensor]) -> Recorded:
+    """All recorded steps but those to places that are not known to be connected."""
+    parts = []
+    for span, shown, taken in zip(spans, pictures, steps, strict=True):
+        (actions,) = store.tensors(span, "actions")
+        recorded = recorded_steps(shown, actions, taken)
+        known = (recorded.steps < FAR).all(1)
+        parts.append(tuple(x[known] for x in recorded))
+    return Recorded(*(torch.cat(x) for x in zip(*parts, strict=True)))
+
+
+def write(memory: ScrollMemory, store: LatentStore, out: Path, trained: dict[str, Any]) -> None:
+    """A training checkpoint of this memory."""
+    metadata = {"stage": "scroll", "game": store.game, "schema": store.schema.to_json(), "settings": {}}
+    state = {f"memory.{name}": value for name, value in memory.state_dict().items()}
+    config = {"memory": to_entries(memory.config)}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with whole(out) as file:
+        torch.save({"game_wm": metadata | {"trained": trained}, "config": config, "state_dict": state}, file)
+    say(f"wrote {out}")
+
+
+def make(latents: str | Path, tokenizer: str | Path, out: Path, held_out: float, number: int) -> None:
+    """Make the memory and write it. `UserError` where it cannot."""
+    began, store = time.monotonic(), LatentStore(latents)
+    use_all_cores()
+    torch.manual_seed(0)
+    memory = make_memory(store, load_tokenizer(tokenizer), number, held_out)
+    hours = (time.monotonic() - began) / 3600
+    write(memory, store, out, {"frames": 0, "hours": hours, "steps": number})
+
+
+def main(arguments: list[str]) -> int:
+    make(**vars(tools.scroll().parse_args(arguments)))
+    return 0

@@ -1,0 +1,77 @@
+"""Where an action leads the screen: the steps that a recording knows, and the choice among them, learnt without labels.
+
+The steps are read off the pictures. The network learns which one comes next: the free one, or none where a wall is in
+the way; it sees the pictures as the tokenizer shows them, as in play.
+
+Legend: E episodes, T frames of one, N steps, K candidates, A action vector, H, W pixels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from game_wm.memory.scroll.motion import BEFORE, Motion
+from game_wm.training import descend
+
+BATCH, RATE, DECAY = 128, 2e-3, 0.05
+LEAST_SHARE = 1e-4  # of the steps, that a candidate is taken for
+
+
+class Recorded(NamedTuple):
+    """Pictures uint8 (N, H, W, 3) with the actions done on seeing them (N, A), the steps before (N, BEFORE, 2) and
+    their actions (N, BEFORE, A), and the step that followed, int64 (N, 2)."""
+
+    pictures: Tensor
+    actions: Tensor
+    steps_before: Tensor
+    actions_before: Tensor
+    steps: Tensor
+
+
+def recorded_steps(pictures_THWC: Tensor, actions_TA: Tensor, steps_T2: Tensor) -> Recorded:
+    """Of one episode: all steps with `BEFORE` before them. `steps[t]` leads from frame t to t + 1."""
+    at = torch.arange(BEFORE, len(steps_T2))
+    rows = at[:, None] + torch.arange(-BEFORE, 0)
+    return Recorded(pictures_THWC[at], actions_TA[at], steps_T2[rows], actions_TA[rows], steps_T2[at])
+
+
+def candidate_steps(steps_N2: Tensor, candidates: int) -> Tensor:
+    """The most frequent steps, int64 (K or fewer, 2), the likeliest first."""
+    steps, counts = steps_N2.unique(dim=0, return_counts=True)
+    order = counts.argsort(descending=True)[:candidates]
+    return steps[order[counts[order] >= max(2, LEAST_SHARE * len(steps_N2))]]
+
+
+def learn_motion(motion: Motion, recorded: Recorded, steps: int) -> None:
+    """Find the candidates and train the choice among them, in place."""
+    found = candidate_steps(recorded.steps, len(motion.steps))
+    motion.steps.zero_()[: len(found)] = found.to(motion.steps)
+    goals = nearest(found, recorded.steps)
+    generator = torch.Generator().manual_seed(0)
+
+    def loss(i: int) -> Tensor:
+        rows = torch.randint(len(goals), (BATCH,), generator=generator)
+        return F.cross_entropy(motion(*(x[rows] for x in recorded[:4])), goals[rows])
+
+    with torch.enable_grad():
+        optimizer = torch.optim.AdamW(motion.requires_grad_(True).parameters(), RATE, weight_decay=DECAY)
+        descend(
+            "scroll", optimizer, steps, loss, lambda i: RATE * min(1.0, (i + 1) / 50, 2 * (1 - i / steps)), clip=1.0
+        )
+    motion.requires_grad_(False)
+
+
+def nearest(candidates_K2: Tensor, steps_N2: Tensor) -> Tensor:
+    """The number (N,) of the candidate nearest to each step."""
+    return torch.cat([(part[:, None] - candidates_K2).abs().sum(2).argmin(1) for part in steps_N2.split(4096)])
+
+
+@torch.no_grad()
+def share_right(motion: Motion, recorded: Recorded) -> float:
+    """Of the steps, how many are predicted exactly."""
+    parts = [motion.predict_step(*part) for part in zip(*(x.split(256) for x in recorded[:4]), strict=True)]
+    return float((torch.cat(parts) == recorded.steps).all(1).float().mean())
