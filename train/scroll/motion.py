@@ -31,6 +31,10 @@ class Recorded(NamedTuple):
     actions_before: Tensor
     steps: Tensor
 
+    def seen(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the network reads for these steps."""
+        return self.pictures[rows], self.actions[rows], self.steps_before[rows], self.actions_before[rows]
+
 
 def recorded_steps(pictures_THWC: Tensor, actions_TA: Tensor, steps_T2: Tensor) -> Recorded:
     """Of one episode: all steps with `BEFORE` before them. `steps[t]` leads from frame t to t + 1."""
@@ -55,7 +59,7 @@ def learn_motion(motion: Motion, recorded: Recorded, steps: int) -> None:
 
     def loss(i: int) -> Tensor:
         rows = torch.randint(len(goals), (BATCH,), generator=generator)
-        return F.cross_entropy(motion(*(x[rows] for x in recorded[:4])), goals[rows])
+        return F.cross_entropy(motion(*recorded.seen(rows)), goals[rows])
 
     with torch.enable_grad():
         optimizer = torch.optim.AdamW(motion.requires_grad_(True).parameters(), RATE, weight_decay=DECAY)
@@ -73,5 +77,5 @@ def nearest(candidates_K2: Tensor, steps_N2: Tensor) -> Tensor:
 @torch.no_grad()
 def share_right(motion: Motion, recorded: Recorded) -> float:
     """Of the steps, how many are predicted exactly."""
-    parts = [motion.predict_step(*part) for part in zip(*(x.split(256) for x in recorded[:4]), strict=True)]
+    parts = [motion.predict_step(*recorded.seen(rows)) for rows in torch.arange(len(recorded.steps)).split(256)]
     return float((torch.cat(parts) == recorded.steps).all(1).float().mean())
