@@ -1,16 +1,22 @@
-"""The training of a small network: one loop for all that is too small for a stage of its own.
+"""The training of a small network: one loop for all that is too small for a stage of its own; and of any network,
+whether its weights came out sound.
 
 descend("depth", torch.optim.AdamW(network.parameters()), 3000, lambda i: loss(network, batch(i)))
+if broken := unsound(model.state_dict()): raise UserError(f"{path}: {diverged(broken)}")
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from data_collect.errors import UserError
+from game_wm.deadline import Deadline, left_out
+
+LEAST = 50  # steps, however little time there is
 
 
 def descend(
@@ -49,3 +55,25 @@ def descend(
         optimizer.step()
         if after is not None:
             after(i + 1, value.detach())
+
+
+def affordable(name: str, steps: int, loss: Callable[[int], Tensor], deadline: Deadline) -> int:
+    """As many of `steps` as end before the deadline, by how fast `loss` has a gradient; a line tells what is left
+    out."""
+    kept = deadline.fits(steps, lambda: loss(0).backward(), LEAST)
+    if kept < steps:
+        print(left_out(name, kept, steps, "steps"), flush=True)
+    return kept
+
+
+def unsound(tensors: Mapping[str, Any]) -> list[str]:
+    """Names of the tensors with a value that is not finite."""
+    numbers = {k: v for k, v in tensors.items() if isinstance(v, Tensor) and v.is_floating_point()}
+    return [name for name, value in numbers.items() if not bool(value.isfinite().all())]
+
+
+def diverged(broken: list[str]) -> str:
+    return (
+        f"{len(broken)} of its tensors are not finite, for one {broken[0]}: its training diverged. Train it again with "
+        "a lower learning rate"
+    )

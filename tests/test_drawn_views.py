@@ -13,10 +13,12 @@ from tiny import tiny_config, tiny_world
 from data_collect.errors import UserError
 from data_collect.lock import folder_lock
 from data_collect.recording.record import record
+from game_wm.deadline import Deadline
 from game_wm.model.dynamics import Dynamics
 from game_wm.objectives.flow import FlowMatching
 from train.checkpoints import grown
 from train.data import encode
+from train.data.modules import LatentDataModule
 from train.data.windows import LatentStore, Span
 from train.first_person import draw_views as drawing
 from train.stages.dynamics import DynamicsModule
@@ -59,6 +61,24 @@ def test_training_is_shown_what_play_is_shown(tmp_path: Path, monkeypatch: pytes
         apart = (recalled - views.chunk(2, 1)[0]).abs().mean((1, 2, 3))
         same, others = same + float(apart[t]), others + float(apart[[t - 5, t + 5]].mean())
     assert same < 0.5 * others  # small pictures are rounded, and untrained depths are rough
+
+
+@pytest.mark.slow
+def test_episodes_whose_views_do_not_fit_into_the_time_are_not_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(tmp_path / "maze", "maze?size=7", "wanderer", 200, seed=3, episode_frames=20)
+    world, latents = tiny_world(recall=True), tmp_path / "latents"
+    encode.encode([str(tmp_path / "maze")], world.tokenizer, latents)
+    assert drawing.draw_views(latents, world.memory, world.tokenizer, deadline=Deadline(0))
+    assert "views: 40 of 200 frames, for more there is no time" in capsys.readouterr().out
+    assert not drawing.draw_views(latents, world.memory, world.tokenizer, deadline=Deadline(0))
+    data = LatentDataModule(str(latents), length=8, batch_size=64, held_out=0.1, views=True)
+    assert set(data.batch(0, 64)["episode"].tolist()) == {1} and data.batch(0, 64)["views"].any()
+    assert {int(i) for batch in data.val_dataloader() for i in batch["episode"]} == {9}
+    assert drawing.draw_views(latents, world.memory, world.tokenizer)  # all of them
+    data = LatentDataModule(str(latents), length=8, batch_size=64, held_out=0.1, views=True)
+    assert set(data.batch(0, 640)["episode"].tolist()) == set(range(9))
 
 
 @pytest.mark.slow

@@ -15,13 +15,13 @@ from stage_runs import small_tokenizer
 from data_collect.errors import UserError
 from data_collect.lock import folder_lock
 from data_collect.recording.record import record
+from game_wm.deadline import Deadline
 from game_wm.model.tokenizer import Tokenizer, TokenizerConfig
+from train.assemble import held_out_contexts
 from train.data import encode
 from train.data.frames import open_frames, recordings_of
-from train.data.windows import (
-    LatentStore,
-    split_episodes,
-)
+from train.data.windows import LatentStore, split_episodes
+from train.pipeline.stage import content
 
 pytestmark = pytest.mark.slow
 
@@ -86,6 +86,31 @@ def test_a_recording_that_was_added_is_encoded_alone(
     for name in ("latents", "actions", "pose"):
         for mine, other in zip(first.shards, second.shards, strict=True):
             assert np.allclose(mine[name], other[name], atol=0.05)  # in 16 or in 32 bits, as is faster
+
+
+def test_what_does_not_fit_into_the_time_is_left_out_evenly(
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is held out stays held out, and a later deadline goes on."""
+    out, whole, tokenizer, data = tmp_path / "latents", tmp_path / "whole", small_tokenizer(0), [str(recording)]
+    assert encode.encode(data, tokenizer, out, deadline=Deadline(0))
+    assert (
+        "encode: 80 of 360 frames, for more there is no time: some 4.5 times the --minutes" in capsys.readouterr().out
+    )
+    store = LatentStore(out)
+    assert [episode["episode"] for episode in store.episodes] == [0, 8]
+    assert store.split(0.12, validation=True) == [(1, 0, 40)] and store.split(0.12, validation=False) == [(0, 0, 40)]
+    last = recordings_of(store)[0].dataset.episode(8)
+    assert np.array_equal(held_out_contexts(store, 1, 40).frames[0].numpy(), last.frames)
+    assert content(out) == content(out) and not encode.encode(data, tokenizer, out, deadline=Deadline(0))
+    before = content(out)
+    assert encode.encode(data, tokenizer, out, deadline=Deadline(1e6)) and content(out) != before
+    encode.encode(data, tokenizer, whole)
+    found, wanted = LatentStore(out), LatentStore(whole)
+    assert [e["episode"] for e in found.episodes] == list(range(9)) and content(out) == content(whole)
+    for span in wanted.split(0, validation=False):
+        assert np.allclose(found.read("latents", span), wanted.read("latents", span), atol=0.05)
+        assert np.array_equal(found.read("actions", span), wanted.read("actions", span))
 
 
 def test_a_recording_is_recognised_wherever_it_lies(

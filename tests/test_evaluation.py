@@ -15,7 +15,8 @@ from toy import BUTTONS, Fake, Toy, checkpoint, measured
 
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
-from game_wm.evaluation import metrics, stability
+from game_wm.deadline import Deadline
+from game_wm.evaluation import metrics, stability, suites
 from game_wm.evaluation.control import InverseDynamics, groups, named, right, triples
 from game_wm.evaluation.control import loss as inverse_loss
 from game_wm.evaluation.feature_distance import FeatureDistance
@@ -103,6 +104,35 @@ def test_a_perfect_model_outranks_a_frozen_one(results: dict[str, tuple[dict[str
     sheet = results["frozen"][1][""]
     assert sheet.width > 10 * 128 and sheet.height > 6 * 128
     assert len(list((tmp_path / "cache").glob("inverse-*.safetensors"))) == 1
+
+
+def test_what_does_not_fit_into_the_time_is_left_out(
+    toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a fake clock, on which an episode takes ten seconds: fewer episodes, and no network that names actions."""
+    now = 0.0
+
+    def slowly(*given: Any) -> Any:
+        nonlocal now
+        now += 10
+        return roll(*given)
+
+    def train(*given: Any) -> None:
+        nonlocal now
+        now += 10
+        given[5](1)  # it tells of a play
+
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr(suites, "roll", slowly)
+    monkeypatch.setattr(suites, "FEW", 1)
+    options = Options(("fidelity", "control"), 5, cache=tmp_path / "cache", deadline=Deadline(25))
+    monkeypatch.setattr("game_wm.evaluation.control.inverse_dynamics", train)
+    found = list(suites.measure(checkpoint(Fake(frozen=True)), options))
+    assert [each.suite for each in found] == ["fidelity"] and found[0].episodes == 2
+    assert list(found[0].results["fidelity"]["psnr_by_seed"]) == ["90000", "90001"]
+    told = capsys.readouterr().err
+    assert "rollouts: 2 of 5 episodes, for more there is no time" in told
+    assert "control: left out, for there is no time: `python -m game_wm evaluate None --suite control`" in told
 
 
 def test_other_seeds_are_other_episodes(toy: None, tmp_path: Path) -> None:

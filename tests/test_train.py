@@ -178,6 +178,23 @@ def test_a_signal_saves_and_stops(latents: Path, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.slow
+def test_a_signal_breaks_off_a_film(latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on the way, and the last one is not begun."""
+    made = list[str]()
+
+    def sample(*_: Any) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGTERM)
+        made.append("film")
+        return torch.zeros(2, 1, 16, 16, 3, dtype=torch.uint8)
+
+    monkeypatch.setattr("train.stages.dynamics.DynamicsModule.sample", sample)
+    flags = [*stage_flags(latents, tmp_path, "filmed"), "--steps", "9", "--sample_minutes", "0"]
+    assert run_stage("dynamics", flags) == 128 + signal.SIGTERM
+    assert not made and not list((tmp_path / "filmed").rglob("samples/*"))
+    assert read_checkpoint(tmp_path / "filmed" / "dynamics" / "last.ckpt")["global_step"] == 1
+
+
+@pytest.mark.slow
 def test_start_from_other_weights(latents: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     playable = tiny_checkpoint(tmp_path / "tiny.safetensors")
     encode.write_synthetic(tmp_path / "latents", (4, 8, 8), actions=4, episodes=10, frames=40)

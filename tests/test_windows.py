@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,31 @@ def test_every_window_is_drawn_and_those_with_events_more_often(latents: Path) -
     batch = often.gather(np.arange(often.windows))
     assert np.array_equal(marked, ((batch["rewards"] != 0) | (batch["terminated"] != 0)).any(1).numpy())
     assert drawn[marked].mean() / drawn[~marked].mean() == pytest.approx(5, rel=0.1)
+
+
+def test_events_are_drawn_evenly_by_game(latents: Path, tmp_path: Path) -> None:
+    alone = SequenceDataset(latents, length=16, seed=0, event_factor=5)  # of one game: as ever
+    assert alone.choose(np.arange(10)).tolist() == [278, 103, 79, 115, 229, 62, 42, 160, 118, 34]
+    shutil.copytree(latents, tmp_path / "mixed")
+    index = json.loads((tmp_path / "mixed" / "index.json").read_text())
+    for number, episode in enumerate(index["episodes"]):
+        episode["game"] = "long" if number < 7 else "quiet" if number < 8 else "short"
+    (tmp_path / "mixed" / "index.json").write_text(json.dumps(index))
+    for name in ("rewards", "terminated"):  # of the quiet one nothing is rewarded, and nothing ends
+        rows = np.load(tmp_path / "mixed" / f"{name}-00000.npy")
+        rows[7 * 50 : 8 * 50] = 0
+        np.save(tmp_path / "mixed" / f"{name}-00000.npy", rows)
+    mixed = SequenceDataset(tmp_path / "mixed", length=16, seed=0, held_out=0, event_factor=5)
+    drawn = mixed.choose(np.arange(30_000))
+    games = np.array([mixed.store.game_of(mixed.locate(window).episode) for window in drawn.tolist()])
+    for game in ("long", "quiet", "short"):
+        assert (games == game).mean() == pytest.approx(1 / 3, abs=0.01)
+        windows = np.bincount(drawn[games == game], minlength=mixed.windows)
+        marked = np.isin(np.arange(mixed.windows), mixed.events)
+        if game != "quiet":
+            here = windows > 0
+            assert windows[marked & here].mean() / windows[~marked & here].mean() == pytest.approx(5, rel=0.1)
+    assert np.array_equal(mixed.choose(np.arange(200, 210)), drawn[200:210])
 
 
 def test_few_episodes_lose_only_the_end_of_the_last() -> None:

@@ -62,20 +62,22 @@ def held_out_contexts(store: LatentStore, count: int, frames: int, held_out: flo
     """Evenly spread over the held-out episodes; P is `frames`, or as many as the longest of them has. `UserError` when
     the recording has gone."""
     source: FrameSource = PooledFrames(recordings_of(store), 0, held_out, 1)
-    frames = min(frames, max((span.frames for span in source.held_out), default=0))
+    held = store.split(held_out, validation=True)
+    frames = min(frames, max((span.frames for span in held), default=0))
     if frames < 2:
         raise UserError(f"{store.directory} has no held-out frames to begin a dream with: record more episodes")
-    spans = [span for span in source.held_out if span.frames >= frames]
+    spans = [span for span in held if span.frames >= frames]
     starts = np.concatenate([[0], np.cumsum([span.frames - frames + 1 for span in spans])])
     chosen = np.linspace(0, starts[-1] - 1, min(count, int(starts[-1]))).astype(np.int64)
     pictures, actions, poses, medians = [], [], [], []
     for number in chosen:
         row = int(np.searchsorted(starts, number, side="right")) - 1
         place = Span(spans[row].episode, spans[row].start + int(number - starts[row]), frames)
-        pictures.append(source.read(source.rows([place])))
+        recorded = store.as_recorded(place)
+        pictures.append(source.read(source.rows([recorded])))
         actions.append(store.read("actions", place))
         poses += [store.read("pose", place)] if store.index["pose"] else []
-        medians.append(source.median(place.episode))
+        medians.append(source.median(recorded.episode))
     return _stacked(pictures, actions, poses)._replace(medians=torch.from_numpy(np.stack(medians)))
 
 

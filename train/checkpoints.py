@@ -23,7 +23,6 @@ from torch import Tensor
 from data_collect.errors import UserError, refusal
 from data_collect.files import whole
 from game_wm import checkpoint
-from game_wm.finite import diverged, unsound
 from game_wm.memory.first_person.geometry import Geometry, MemoryConfig
 from game_wm.memory.first_person.system import FirstPersonMemory
 from game_wm.memory.protocol import Memory, NoMemory
@@ -33,6 +32,7 @@ from game_wm.model.dynamics import Dynamics
 from game_wm.model.names import present_names
 from game_wm.model.tokenizer import Tokenizer, TokenizerConfig
 from game_wm.objectives import Objective, make_objective
+from game_wm.training import diverged, unsound
 from train.transfer import transferred
 
 

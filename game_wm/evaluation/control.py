@@ -213,7 +213,7 @@ def trained_namer(game: RealGame, options: Options) -> Namer:
     """The network that the options ask for, its training shown as it goes."""
     plays = options.inverse_plays or options.share(PLAYS)
     updates = options.inverse_updates or options.share(UPDATES)
-    with progress("inverse dynamics", plays + updates) as tick:
+    with progress("inverse dynamics", plays + updates, options.deadline) as tick:
         return inverse_dynamics(game, game.game_id, options.cache, plays, updates, tick, options.share(ATTEMPTS))
 
 

@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from data_collect.errors import UserError
+from game_wm.deadline import NEVER, Deadline
 
 WAITING = 10.0  # seconds between two words on how long it has taken so far
 
 
-def measure(checkpoint: str | Path, frames: int, talk: bool = False, **flags: Any) -> dict[str, Any]:
-    """The `cost` object from a fresh process, which alone can tell first_frame_s; `UserError` with what it said.
+def measure(
+    checkpoint: str | Path, frames: int, talk: bool = False, deadline: Deadline = NEVER, **flags: Any
+) -> dict[str, Any]:
+    """The `cost` object from a fresh process, which alone can tell first_frame_s; `UserError` with what it said,
+    `OutOfTime` at the deadline.
 
     `flags` are further ones of `play` (steps, device, precision, threads; None: not given). `talk`: say on standard
     error every ten seconds that it is still measuring.
@@ -30,9 +34,12 @@ def measure(checkpoint: str | Path, frames: int, talk: bool = False, **flags: An
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, errors="replace") as process:
         while True:
             try:
-                out, told = process.communicate(timeout=WAITING)
+                out, told = process.communicate(timeout=min(WAITING, deadline.left))
                 break
             except subprocess.TimeoutExpired:
+                if not deadline.left:
+                    process.kill()
+                deadline.check()
                 if talk:
                     print(f"cost: {time.monotonic() - began:.0f} s so far", file=sys.stderr)
             except BaseException:  # Ctrl-C ends it too

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data_collect.errors import UserError
+from game_wm.deadline import NEVER, Deadline
 from game_wm.library import reference
 
 if TYPE_CHECKING:
@@ -22,12 +23,14 @@ LEAST_FRAMES = 24  # of a stability run: three windows of eight
 
 class Found(NamedTuple):
     """Figures of a suite by the card's keys, and pictures by what follows NAME: "" the contact sheet of fidelity,
-    "-revisit" and "-returns" those of revisit, "-ways" of dream. `whole`: no more of this suite is to come."""
+    "-revisit" and "-returns" those of revisit, "-ways" of dream. `whole`: no more of this suite is to come. `episodes`:
+    seeds that it is of, where that is told."""
 
     suite: str
     results: dict[str, Any]
     pictures: dict[str, Image.Image]
     whole: bool = True
+    episodes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Options:
     first: int | None = None  # the first held-out seed; None: FIRST_HELD_OUT_SEED, which the committed cards are of
     precision: str = "auto"  # of the window-only model and of the cost run; the model itself comes as it is
     device: str = "cpu"  # the same
+    deadline: Deadline = NEVER  # what does not end before is left out, episodes or suites
 
     def __post_init__(self) -> None:
         unknown = [suite for suite in self.suites if suite not in SUITES]

@@ -9,13 +9,16 @@ Every suite is described in the file of its name. What a game lacks the means fo
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_collect import games
 from data_collect.errors import UserError
+from game_wm.deadline import OutOfTime, left_out
 from game_wm.evaluation.first_person import suites as first_person
 from game_wm.evaluation.options import Found, Options
 from game_wm.evaluation.report.progress import progress
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 LED = 5  # seeds of which a prompt is led to see whether the game lasts so long
 MIN_PROMPT = 32
+FEW = 4  # seeds that are played and dreamt together where time is short
 
 
 def measure(checkpoint: Checkpoint, options: Options) -> Iterator[Found]:
@@ -37,7 +41,8 @@ def measure(checkpoint: Checkpoint, options: Options) -> Iterator[Found]:
 
     Raises UserError when the game cannot be made, is not the one that was learnt, or ends at its first step.
     """
-    suites = [suite for names, suite in SUITES.items() if set(names) & set(options.suites)]
+    suites = {names: suite for names, suite in SUITES.items() if set(names) & set(options.suites)}
+    costs = "cost" in options.suites
     if suites:
         source(checkpoint)
         height, width = checkpoint.contexts_frames.shape[2:4]
@@ -46,10 +51,25 @@ def measure(checkpoint: Checkpoint, options: Options) -> Iterator[Found]:
             prompt = max(MIN_PROMPT, checkpoint.model.window, checkpoint.contexts_frames.shape[1])
             if set(options.suites) - {"revisit", "cost"}:
                 game.settle(options.seeds(LED), prompt)
-            for suite in suites:
-                yield from _paced(suite, checkpoint, options, game, prompt)
-    if "cost" in options.suites:
-        yield _cost(checkpoint, options)
+            for number, (names, suite) in enumerate(suites.items()):
+                part = replace(options, deadline=options.deadline.part(1 / (len(suites) + costs - number)))
+                yield from _in_time(names, checkpoint, options, _paced(suite, checkpoint, part, game, prompt))
+    if costs:
+        yield from _in_time(("cost",), checkpoint, options, _cost(checkpoint, options))
+
+
+def _in_time(
+    names: tuple[str, ...], checkpoint: Checkpoint, options: Options, suite: Iterator[Found]
+) -> Iterator[Found]:
+    """What is found before the suite's deadline; a line tells what is not."""
+    waiting = [name for name in options.suites if name in names]
+    try:
+        for found in suite:
+            waiting = [name for name in waiting if name != found.suite or not found.whole]
+            yield found
+    except OutOfTime:
+        again = f"python -m game_wm evaluate {shlex.quote(str(checkpoint.path))} --suite {','.join(waiting)}"
+        print(f"{', '.join(waiting)}: left out, for there is no time: `{again}` measures it", file=sys.stderr)
 
 
 def source(checkpoint: Checkpoint) -> Path | None:
@@ -115,26 +135,28 @@ def _rollouts(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: 
     sprites = _sprites(checkpoint.game) if "sprites" in options.suites else None
     if not (fidelity or controlled or sprites):
         return
-    outcomes, sheet, told, kept = Outcomes(), None, False, list[Any]()
+    outcomes, sheet, told, kept, asked = Outcomes(), None, False, list[Any](), 0
     game.ended.clear()
-    with progress("rollouts", options.episodes * (frames + 1)) as tick:
-        for truth in game.truths(options.seeds(options.episodes), prompt, frames, horizons, tick):
-            dream = roll(model, truth, options.steps, tick)
-            told = truth.poses is not None and memory_of(model).placed
-            outcomes.add(truth, dream)
-            if fidelity:
-                fidelity.add(model, truth, dream)
-                sheet = sheet or draw(truth, dream)
-            if sprites:
-                sprites.add(model, truth, dream)
-            kept += [(truth, dream)] * controlled
-        ended = game.ended[: options.episodes] if fidelity else []
+    with progress("rollouts", options.episodes * (frames + 1), options.deadline, whole=False) as tick:
+        for seeds in _groups(options):
+            for truth in game.truths(seeds, prompt, frames, horizons, tick):
+                dream = roll(model, truth, options.steps, tick)
+                told = truth.poses is not None and memory_of(model).placed
+                outcomes.add(truth, dream)
+                if fidelity:
+                    fidelity.add(model, truth, dream)
+                    sheet = sheet or draw(truth, dream)
+                if sprites:
+                    sprites.add(model, truth, dream)
+                kept += [(truth, dream)] * controlled
+            asked += len(seeds)
+        ended = game.ended[:asked] if fidelity else []
         for first in range(0, len(ended), BATCH):
             truth = stack(ended[first : first + BATCH], prompt, frames)
             outcomes.add(truth, roll(model, truth, options.steps))
     if fidelity:
         episodes = len(fidelity.seeds)
-        left_out = options.episodes - episodes
+        unplayed = asked - episodes
         least, most = game.pace.warm_up
         figures = fidelity.result() | game.told() | {
             "episodes": episodes,
@@ -144,14 +166,25 @@ def _rollouts(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: 
             "not end."
             + (" The game has one map, so the map was seen in training." if game.one_map else "")
             + (" The poses of a prompt's frames are told with it." if told else "")
-            + (f" Of {left_out} more seeds the game ended before a prompt was over." if left_out else ""),
+            + (f" Of {unplayed} more seeds the game ended before a prompt was over." if unplayed else ""),
         }  # fmt: skip
         rest = {"reward": outcomes.reward(), "termination": outcomes.termination() | {"endings": len(ended)}}
-        yield Found("fidelity", {"fidelity": figures, **rest}, {"": sheet} if sheet else {})
+        yield Found("fidelity", {"fidelity": figures, **rest}, {"": sheet} if sheet else {}, episodes=asked)
     if sprites:
-        yield Found("sprites", {"sprites": sprites.result()}, {})
+        yield Found("sprites", {"sprites": sprites.result()}, {}, episodes=asked)
     if controlled:
-        yield from _control(checkpoint, options, game, kept)
+        yield from _control(checkpoint, options, game, kept, asked)
+
+
+def _groups(options: Options) -> Iterator[Sequence[int]]:
+    """The seeds; where there is a deadline, a few at a time, as long as as many more end in time."""
+    seeds, done = options.seeds(options.episodes), 0
+    few = len(seeds) if options.deadline.never else FEW
+    for group in options.deadline.each([seeds[i : i + few] for i in range(0, len(seeds), few)], 1, len):
+        yield group
+        done += len(group)
+    if done < len(seeds):
+        print(left_out("rollouts", done, len(seeds), "episodes"), file=sys.stderr)
 
 
 def _sprites(game_id: str) -> Sprites | None:
@@ -162,7 +195,9 @@ def _sprites(game_id: str) -> Sprites | None:
     return Sprites(find) if find else None
 
 
-def _control(checkpoint: Checkpoint, options: Options, game: RealGame, rollouts: list[Any]) -> Iterator[Found]:
+def _control(
+    checkpoint: Checkpoint, options: Options, game: RealGame, rollouts: list[Any], asked: int
+) -> Iterator[Found]:
     """Control, of rollouts that were dreamt."""
     from game_wm.evaluation.control import Control, trained_namer
 
@@ -175,7 +210,7 @@ def _control(checkpoint: Checkpoint, options: Options, game: RealGame, rollouts:
         return
     if "ratio" not in figures:
         print("control: real frames do not tell the actions apart, so the dream's share says nothing", file=sys.stderr)
-    yield Found("control", {"control": figures | game.told()}, {})
+    yield Found("control", {"control": figures | game.told()}, {}, episodes=asked)
 
 
 def _stability(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int) -> Iterator[Found]:
@@ -185,19 +220,19 @@ def _stability(checkpoint: Checkpoint, options: Options, game: RealGame, prompt:
     features = FeatureDistance(device_of(checkpoint.model))
     prompt, _ = game.pace.cut(prompt, 1)
     seeds = options.seeds(options.dreams)
-    with progress("stability", budget(options.dreams, options.long)) as tick:
+    with progress("stability", budget(options.dreams, options.long), options.deadline, whole=False) as tick:
         for card in stability(checkpoint.model, game, features, prompt, seeds, options.long, options.steps, tick):
             yield Found("stability", {"stability": card | game.told()}, {}, whole="dreamt" not in card)
 
 
-def _cost(checkpoint: Checkpoint, options: Options) -> Found:
+def _cost(checkpoint: Checkpoint, options: Options) -> Iterator[Found]:
     from game_wm.evaluation.cost import measure as cost
 
     if checkpoint.path is None:
         raise UserError("the suite cost needs a checkpoint file: save it first")
     print("cost: playing in a process of its own", file=sys.stderr)
     how = {"steps": options.steps, "device": device_of(checkpoint.model), "precision": options.precision}
-    return Found("cost", {"cost": cost(checkpoint.path, options.long, talk=True, **how)}, {})
+    yield Found("cost", {"cost": cost(checkpoint.path, options.long, True, options.deadline, **how)}, {})
 
 
 SUITES: dict[tuple[str, ...], Callable[..., Iterator[Found]]] = {

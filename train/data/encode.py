@@ -30,6 +30,7 @@ from data_collect.lock import folder_lock
 from data_collect.schema import ActionSchema
 from data_collect.shards.chunk import ChunkRef
 from data_collect.shards.writer import write_atomic
+from game_wm.deadline import NEVER, Deadline, left_out
 from game_wm.device import usable
 from game_wm.model.fsq import Codebook
 from game_wm.model.tokenizer import Tokenizer
@@ -37,12 +38,14 @@ from train.checkpoints import load_tokenizer
 from train.commands import tools
 from train.data.corpus import CORPUS, laid, open_corpus, union
 from train.data.frames import Recording, open_recordings
-from train.data.windows import shard_path
+from train.data.windows import shard_path, spread_out
 from train.report.console import Task, say
 from train.report.machine import use_all_cores
 
 SHARD_FRAMES = 16384
 BATCH = 128
+LEAST = 2  # episodes of each recording that are encoded even without time: one of them is held out
+LONGER = 1.5  # times as much time lets what was left out be encoded
 
 
 def tokenizer_hash(tokenizer: Tokenizer) -> str:
@@ -52,10 +55,14 @@ def tokenizer_hash(tokenizer: Tokenizer) -> str:
     return digest.hexdigest()[:16]
 
 
-def encode(data: list[str], tokenizer: Tokenizer, out: str | Path, device: str = "cpu", mixed: bool = False) -> bool:
+def encode(
+    data: list[str], tokenizer: Tokenizer, out: str | Path, device: str = "cpu", mixed: bool = False,
+    deadline: Deadline = NEVER,
+) -> bool:  # fmt: skip
     """Encode recordings into `out`; returns False when that had been done. Raises `UserError` for unfit recordings.
 
-    `mixed`: they may be of different games; their actions are laid side by side (`corpus.union`).
+    `mixed`: they may be of different games; their actions are laid side by side (`corpus.union`). Of what does not end
+    before the `deadline`, as many episodes are left out of each recording; with a later one, work goes on.
     """
     recordings, folder = open_corpus(data, one_size=True) if mixed else open_recordings(data), Path(out)
     for recording in recordings:
@@ -65,48 +72,76 @@ def encode(data: list[str], tokenizer: Tokenizer, out: str | Path, device: str =
             raise UserError(f"{recording.dataset.folder} has frames of {found}, the tokenizer takes {taken}")
     folder.mkdir(parents=True, exist_ok=True)
     with folder_lock(folder):
-        return _encode(recordings, tokenizer, folder, device, mixed)
+        return _encode(recordings, tokenizer, folder, device, mixed, deadline)
 
 
-def _encode(recordings: list[Recording], tokenizer: Tokenizer, folder: Path, device: str, mixed: bool) -> bool:
+def _encode(
+    recordings: list[Recording], tokenizer: Tokenizer, folder: Path, device: str, mixed: bool, deadline: Deadline
+) -> bool:
     first, own = recordings[0], tokenizer_hash(tokenizer)
     key = "-".join([own + "+mixed" * mixed, *(recording.key for recording in recordings)])
     index = _begin(folder, key)
-    plan = _plan(recordings)
-    if index.get("complete"):
+    every = {(i, number): frames for i, recording in enumerate(recordings)
+             for number, frames in zip(recording.dataset.by_episode, recording.lengths)}  # fmt: skip
+    there = {(episode["recording"], episode["episode"]) for episode in index["episodes"]}
+    missing = [place for place in every if place not in there]
+    if index.get("complete") and not (missing and deadline.seconds > LONGER * index["seconds"]):
         say(f"{folder} is up to date: {sum(index['shards'])} frames")
         return False
     game, schema, blocks = first.dataset.game, first.dataset.schema, dict[str, int]()
     if mixed:
         game, (schema, blocks) = CORPUS, union(recordings)
     index |= {
-        "key": key, "tokenizer": own, "game": game, "schema": schema.to_json(),
+        "key": key, "tokenizer": own, "game": game, "schema": schema.to_json(), "complete": False,
         "latent_shape": [tokenizer.config.channels, *tokenizer.config.grid], "levels": list(tokenizer.config.levels),
         "data": [_place(recording.dataset.folder, folder) for recording in recordings],
     }  # fmt: skip
-    encoder = Encoder(tokenizer, device)
-    with Task("encode", sum(recording.frames for recording in recordings), "frames") as task:
+    if not deadline.never:
+        numbers, left = [list(recording.dataset.by_episode) for recording in recordings], set(missing)
+        spread = [(i, numbers[i][k]) for i, k in spread_out([len(each) for each in numbers])]
+        missing = [place for place in spread if place in left]
+    encoder, rows = Encoder(tokenizer, device), list[dict[str, np.ndarray]]()
+    with Task("encode", sum(every.values()), "frames") as task:
         task.advance(sum(index["shards"]))
-        for number in range(len(index["shards"]), len(plan)):
-            rows = []
-            for place in plan[number]:
-                recording = recordings[place[0]]
-                refs = recording.dataset.by_episode[place[1]]
-                rows.append(_encode_episode(recording, refs, encoder, task))
-                index["episodes"].append(
-                    {"recording": place[0], "episode": place[1], "seed": refs[0].seed, "shard": number,
-                     "offset": sum(len(row["latents"]) for row in rows[:-1]), "frames": len(rows[-1]["latents"])}
-                )  # fmt: skip
-                if mixed:
-                    index["episodes"][-1]["game"] = own_game = recording.dataset.game
-                    rows[-1]["actions"] = laid(rows[-1]["actions"], blocks[own_game], schema.size)
-            index["shards"].append(write_shard(folder, number, rows))
-            index["pose"] = (number == 0 or index["pose"]) and all("pose" in row for row in rows)
-            write_atomic(folder / "index.json", json.dumps(index))
-    index["complete"] = True
-    write_atomic(folder / "index.json", json.dumps(index))
-    say(f"{folder}: {sum(index['shards'])} frames of {len(index['episodes'])} episodes")
+        for place in deadline.each(missing, LEAST * len(recordings), lambda place: every[place]):
+            recording, offset = recordings[place[0]], sum(len(row["latents"]) for row in rows)
+            refs = recording.dataset.by_episode[place[1]]
+            rows.append(_encode_episode(recording, refs, encoder, task))
+            index["episodes"].append(
+                {"recording": place[0], "episode": place[1], "seed": refs[0].seed, "shard": len(index["shards"]),
+                 "offset": offset, "frames": every[place]}
+            )  # fmt: skip
+            if mixed:
+                index["episodes"][-1]["game"] = own_game = recording.dataset.game
+                rows[-1]["actions"] = laid(rows[-1]["actions"], blocks[own_game], schema.size)
+            if offset + every[place] >= SHARD_FRAMES:
+                _add_shard(folder, index, rows)
+        if rows:
+            _add_shard(folder, index, rows)
+    _finish(folder, index, every, deadline)
     return True
+
+
+def _add_shard(folder: Path, index: dict[str, Any], rows: list[dict[str, np.ndarray]]) -> None:
+    """Write the episodes of a shard, and take them out of `rows`."""
+    index["shards"].append(write_shard(folder, len(index["shards"]), rows))
+    index["pose"] = (len(index["shards"]) == 1 or index["pose"]) and all("pose" in row for row in rows)
+    write_atomic(folder / "index.json", json.dumps(index))
+    rows.clear()
+
+
+def _finish(folder: Path, index: dict[str, Any], every: dict[tuple[int, int], int], deadline: Deadline) -> None:
+    """Complete the index: episodes as they were recorded, and of those that were left out, how long they are."""
+    places, frames = {place: i for i, place in enumerate(every)}, sum(index["shards"])
+    index["episodes"].sort(key=lambda episode: places[episode["recording"], episode["episode"]])
+    index |= {"complete": True, "recorded": [(*place, length) for place, length in every.items()]}
+    if len(index["episodes"]) == len(every):
+        del index["recorded"]
+    else:
+        index["seconds"] = deadline.seconds
+        say(left_out("encode", frames, sum(every.values()), "frames"))
+    write_atomic(folder / "index.json", json.dumps(index))
+    say(f"{folder}: {frames} frames of {len(index['episodes'])} episodes")
 
 
 def _begin(folder: Path, key: str) -> dict[str, Any]:
@@ -135,19 +170,6 @@ def _place(recording: Path, latents: Path) -> dict[str, str]:
         return {"from_latents": os.path.relpath(absolute, latents.resolve()), "absolute": str(absolute)}
     except ValueError:  # on another drive
         return {"from_latents": str(absolute), "absolute": str(absolute)}
-
-
-def _plan(recordings: list[Recording]) -> list[list[tuple[int, int]]]:
-    """Episodes, as (recording, number), of each shard."""
-    plan, room = list[list[tuple[int, int]]](), 0
-    for i, recording in enumerate(recordings):
-        for number, frames in zip(recording.dataset.by_episode, recording.lengths):
-            if room <= 0:
-                plan.append([])
-                room = SHARD_FRAMES
-            plan[-1].append((i, number))
-            room -= frames
-    return plan
 
 
 class Encoder:

@@ -161,10 +161,6 @@ class LatentDataModule(StreamDataModule):
         self.store = LatentStore(latents)
         self.game, self.schema, self.latent_shape = self.store.game, self.store.schema, self.store.latent_shape
         self.levels = self.store.levels
-        self.dataset = SequenceDataset(self.store, length, seed, held_out, event_factor=event_factor)
-        self.dataset.still = still
-        self.validation_windows = validation_windows
-        check_game(self.game, game, latents)
         if views and not self.store.open_views(aligned):
             kind, flag = ("aligned views", " --aligned") if aligned else ("views", "")
             run, given = Path(latents).parent, shlex.quote(latents)
@@ -173,6 +169,10 @@ class LatentDataModule(StreamDataModule):
                 f"{latents} has no {kind}: run `python -m train views --latents {given} --geometry {geometry} "
                 f"--tokenizer {tokenizer}{flag}` first"
             )
+        self.dataset = SequenceDataset(self.store, length, seed, held_out, event_factor=event_factor)
+        self.dataset.still = still
+        self.validation_windows = validation_windows
+        check_game(self.game, game, latents)
 
     @property
     def actions(self) -> int:

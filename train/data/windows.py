@@ -12,6 +12,7 @@ Legend: B batch, T frames of a window, C channels, h, w latent grid, A action ve
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,6 +89,17 @@ def random_below(limit: int | np.ndarray, seed: int, items: np.ndarray, stream: 
     return (unit * limit).astype(np.int64)
 
 
+def spread_out(groups: Sequence[int], at_least: int = 2) -> list[tuple[int, int]]:
+    """All (group, number below `groups[group]`) in an order of which each beginning is spread evenly: the last of a
+    group, then others ever closer together; `at_least` so many of each group before the rest."""
+    order = list[tuple[bool, float, int, int]]()
+    for group, count in enumerate(groups):
+        bits = max(1, (count - 1).bit_length())
+        halves = sorted(range(count), key=lambda i: int(f"{count - 1 - i:0{bits}b}"[::-1], 2))
+        order += [(rank >= at_least, rank / count, group, number) for rank, number in enumerate(halves)]
+    return [(group, number) for _, _, group, number in sorted(order)]
+
+
 class LatentStore:
     """The folder that `python -m train encode` writes, memory-mapped. `UserError` when it is missing or damaged."""
 
@@ -110,6 +122,15 @@ class LatentStore:
             raise UserError(f"{self.directory} is not encoded to its end: {again}, it continues")
         self.shards = [self._open(number, count, again) for number, count in enumerate(self.index["shards"])]
         self.lengths = [int(episode["frames"]) for episode in self.episodes]
+        # Where time was too short to encode all, what is held out is still the end of what was recorded.
+        known = [(episode["recording"], episode["episode"]) for episode in self.episodes]
+        self.recorded, self.places = list(zip((i for i, _ in known), self.lengths)), list(range(len(known)))
+        if whole := self.index.get("recorded"):
+            self.recorded = [(recording, frames) for recording, _, frames in whole]
+            places = {(recording, number): place for place, (recording, number, _) in enumerate(whole)}
+            self.places = [places[each] for each in known]
+        self.recordings = list(dict.fromkeys(recording for recording, _ in self.recorded))
+        self.drawn: set[int] | None = None  # the episodes that have views, where not all have
 
     def _open(self, number: int, frames: int, again: str) -> dict[str, np.ndarray]:
         arrays = {}
@@ -125,7 +146,12 @@ class LatentStore:
 
     def views_key(self, aligned: bool) -> str:
         """How the key in `views.json` begins; a hash of the geometry follows."""
-        return f"{self.index['key']}-{'led-' if aligned else 'foreseen-'}"
+        return f"{self.key}-{'led-' if aligned else 'foreseen-'}"
+
+    @property
+    def key(self) -> str:
+        """Changes when the recordings do, the tokenizer, or how much was encoded."""
+        return self.index["key"] + (f"+{sum(self.lengths)}" if "recorded" in self.index else "")
 
     def open_views(self, aligned: bool = False) -> bool:
         """Open the views that `python -m train views` wrote, too, as "views" (frames, 2 * (C + COVER), h, w).
@@ -144,6 +170,7 @@ class LatentStore:
             return False
         for shard, rows in zip(self.shards, views, strict=True):
             shard["views"] = rows
+        self.drawn = set(found["drawn"]) if "drawn" in found else None
         return True
 
     @property
@@ -155,10 +182,16 @@ class LatentStore:
         return self.episodes[episode].get("game", self.game)
 
     def split(self, held_out: float, validation: bool) -> list[Span]:
-        """Spans of the episodes to train on, or of those that are held out: see `split_recordings`."""
-        numbers = [int(episode["recording"]) for episode in self.episodes]
-        recordings = [[n for n, i in zip(self.lengths, numbers) if i == number] for number in dict.fromkeys(numbers)]
-        return split_recordings(recordings, held_out, validation)
+        """Spans of the episodes to train on, or of those that are held out (see `split_recordings`): of those that
+        were encoded and, after `open_views`, have views."""
+        recordings = [[n for recording, n in self.recorded if recording == number] for number in self.recordings]
+        here = {place: i for i, place in enumerate(self.places) if self.drawn is None or i in self.drawn}
+        return [span._replace(episode=here[span.episode])
+                for span in split_recordings(recordings, held_out, validation) if span.episode in here]  # fmt: skip
+
+    def as_recorded(self, span: Span) -> Span:
+        """The span with its episode's place among all that were recorded."""
+        return span._replace(episode=self.places[span.episode])
 
     def read(self, name: str, span: Span) -> np.ndarray:
         """Rows of one array ("latents", "actions", ...) for a span: (frames, ...)."""
@@ -244,9 +277,12 @@ class SequenceDataset(Dataset):
         counts = np.diff([*self.firsts, self.windows])
         chosen = self.firsts[games] + random_below(counts[games], self.seed, items, 0)
         if self.event_factor > 1 and len(self.events):
-            extra = (self.event_factor - 1) * len(self.events)
-            share = extra / (self.windows + extra)
-            from_events = self.events[random_below(len(self.events), self.seed, items, 1)]
+            firsts = np.searchsorted(self.events, self.firsts)
+            events = np.diff([*firsts, len(self.events)])  # of each game
+            extra = (self.event_factor - 1) * events
+            share = (extra / (counts + extra))[games]
+            among = firsts[games] + random_below(events[games], self.seed, items, 1)
+            from_events = self.events[among.clip(max=len(self.events) - 1)]  # of a game without events none is taken
             chosen = np.where(random_below(2**32, self.seed, items, 2) < share * 2**32, from_events, chosen)
         return chosen
 

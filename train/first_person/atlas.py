@@ -23,6 +23,7 @@ from torch import Tensor
 
 from data_collect.errors import UserError
 from data_collect.guest.guest import Guest
+from game_wm.deadline import NEVER, Deadline, left_out
 from game_wm.memory.first_person.atlas import NAMES, Atlas
 from game_wm.memory.first_person.camera import DIRECTIONS
 from game_wm.memory.first_person.episodic import WAYS, EpisodicMemory, Places
@@ -40,6 +41,7 @@ VIEWS_A_PICTURE, VIEWS = 16, 6000
 COMPARED = 768  # nearest candidates that are compared for each view
 ACROSS, ALONG = 0.1, 0.25  # size of a stretch of wall, in sides of a place
 PART = 64
+SHOWN = 0.7  # of the time that is left, for comparing candidates; the rest chooses
 
 
 def check_level(game: gymnasium.Env) -> None:
@@ -98,7 +100,9 @@ def most_shown(among_VQ: np.ndarray, shown_VQD: np.ndarray, count: int) -> list[
 
 
 @torch.no_grad()
-def chosen(disparity_Khw: Tensor, poses_K3: Tensor, views_V3: Tensor, geometry: Geometry, count: int) -> list[int]:
+def chosen(
+    disparity_Khw: Tensor, poses_K3: Tensor, views_V3: Tensor, geometry: Geometry, count: int, deadline: Deadline
+) -> list[int]:
     """The candidates of which an atlas is made."""
     config = geometry.config
     nothing = disparity_Khw.new_zeros(len(poses_K3), 3, 1, 1, dtype=torch.uint8)
@@ -106,6 +110,10 @@ def chosen(disparity_Khw: Tensor, poses_K3: Tensor, views_V3: Tensor, geometry: 
     memory = EpisodicMemory.start(1, WAYS, (3, 1, 1), tuple(disparity_Khw.shape[1:]), "cpu")
     places = Places(config.place, config.headings, focal=geometry.focal, atlas=every)
     now, own = torch.zeros(1, dtype=torch.long), memory.times.numel()  # of its own frames there is none
+    kept = deadline.part(SHOWN).fits(len(views_V3), lambda: memory.shown(places, views_V3[:1], now, 0, COMPARED), count)
+    if kept < len(views_V3):
+        say(left_out("atlas", kept, len(views_V3), "views"))
+        views_V3 = views_V3[:kept]
     rows = len(views_V3), min(COMPARED, own + len(poses_K3))
     # Written in place: results that are kept one by one among passing pictures fragment the heap, to 19 GB.
     among, shown = np.zeros(rows, np.int32), np.zeros((*rows, DIRECTIONS), np.float16)
@@ -146,7 +154,9 @@ def thinned(stops_M4: Tensor, place: float) -> Tensor:
 
 
 @torch.no_grad()
-def draw_atlas(store: LatentStore, spans: Sequence[Span], geometry: Geometry, pictures: int) -> Atlas:
+def draw_atlas(
+    store: LatentStore, spans: Sequence[Span], geometry: Geometry, pictures: int, deadline: Deadline = NEVER
+) -> Atlas:
     """The atlas of these episodes. `UserError` when their recording has gone, or levels differ."""
     source = PooledFrames(recordings_of(store), 0, 0.0, 1)
     place, (_, height, width) = geometry.config.place, store.latent_shape
@@ -163,17 +173,20 @@ def draw_atlas(store: LatentStore, spans: Sequence[Span], geometry: Geometry, pi
     views = torch.from_numpy(
         every[np.random.default_rng(0).integers(len(every), size=min(VIEWS, VIEWS_A_PICTURE * pictures))]
     )
-    kept = sorted(chosen(disparity, torch.from_numpy(poses), views, geometry, pictures))
-    shown = torch.from_numpy(source.read(source.rows([rows[i] for i in kept]))).permute(0, 3, 1, 2).contiguous()
+    kept = sorted(chosen(disparity, torch.from_numpy(poses), views, geometry, pictures, deadline))
+    frames = torch.from_numpy(source.read(source.rows([store.as_recorded(rows[i]) for i in kept])))
+    shown = frames.permute(0, 3, 1, 2).contiguous()
     return Atlas(shown, disparity[kept], torch.from_numpy(poses[kept]), stops(store, spans, geometry))
 
 
-def make_atlas(geometry: Geometry, store: LatentStore, held_out: float, pictures: int) -> dict[str, Tensor]:
+def make_atlas(
+    geometry: Geometry, store: LatentStore, held_out: float, pictures: int, deadline: Deadline = NEVER
+) -> dict[str, Tensor]:
     """The atlas of a level: its tensors. `UserError` without poses or inertia."""
     if not (geometry.motion.inertia and store.index["pose"]):
         raise UserError(
             "an atlas is drawn where poses are recorded, with a geometry trained with inertia and two_step_inertia"
         )
-    atlas = draw_atlas(store, store.split(held_out, False), geometry, pictures)
+    atlas = draw_atlas(store, store.split(held_out, False), geometry, pictures, deadline)
     say(f"{len(atlas.poses)} pictures and {len(atlas.stops)} stretches of wall")
     return {name: getattr(atlas, name) for name in NAMES}

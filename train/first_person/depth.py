@@ -20,8 +20,9 @@ from torch import Tensor
 
 from data_collect.errors import UserError
 from data_collect.guest.guest import Guest
+from game_wm.deadline import NEVER, Deadline
 from game_wm.memory.first_person.geometry import FARTHEST, FINER, NEAREST, Depth, Geometry
-from game_wm.training import descend
+from game_wm.training import affordable, descend
 from train.data.windows import LatentStore, Span
 from train.report.console import say
 
@@ -60,7 +61,7 @@ class Frames:
         return torch.from_numpy(latents.astype(np.float32)), self.known(poses)
 
 
-def fit(depth: Depth, frames: Frames, steps: int) -> Depth:
+def fit(depth: Depth, frames: Frames, steps: int, deadline: Deadline = NEVER) -> Depth:
     """Train on the absolute error of the logarithm (a squared one would blur edges), and return averaged weights."""
     depth.train().requires_grad_(True)
     averaged = deepcopy(depth).eval().requires_grad_(False)
@@ -81,6 +82,7 @@ def fit(depth: Depth, frames: Frames, steps: int) -> Depth:
         if step % 500 == 0:
             say(f"depth: step {step} of {steps}, loss {float(value):.3f}")
 
+    steps = affordable("depth", steps, loss, deadline)
     rate: Callable[[int], float] = lambda i: RATE * min(1.0, (i + 1) / 50, (1 - i / steps) / 0.6)  # noqa: E731
     descend("depth", optimizer, steps, loss, rate, clip=1.0, after=average)
     return averaged
@@ -94,7 +96,9 @@ def off_by(depth: Depth, frames: Frames) -> list[float]:
     return [float(x) for x in np.expm1(np.quantile(off, [0.5, 0.75, 0.9]))]
 
 
-def learn_depth(geometry: Geometry, store: LatentStore, held_out: float, steps: int) -> dict[str, Tensor]:
+def learn_depth(
+    geometry: Geometry, store: LatentStore, held_out: float, steps: int, deadline: Deadline = NEVER
+) -> dict[str, Tensor]:
     """Depth learnt from what the game knows: its weights. `UserError` without poses."""
     if not store.index["pose"]:
         raise UserError(f"{store.directory} has no poses: depth is asked for where the player stood")
@@ -103,7 +107,7 @@ def learn_depth(geometry: Geometry, store: LatentStore, held_out: float, steps: 
         known = known_disparity(game, config.place, config.height, config.width)
         learnt, judged = (Frames(store, store.split(held_out, held), known) for held in (False, True))
         before = off_by(geometry.depth, judged)
-        depth = fit(geometry.depth, learnt, steps)
+        depth = fit(geometry.depth, learnt, steps, deadline)
         after = off_by(depth, judged)
     for when, off in (("before", before), ("now", after)):
         half, more, most = (f"{100 * x:.1f} %" for x in off)

@@ -19,6 +19,7 @@ Legend: E episodes, F frames of one, P of a part of it, R recalled frames, C lat
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -34,6 +35,7 @@ from data_collect.errors import UserError
 from data_collect.files import whole
 from data_collect.lock import folder_lock
 from data_collect.shards.writer import write_atomic
+from game_wm.deadline import NEVER, Deadline, left_out
 from game_wm.device import usable
 from game_wm.memory.first_person.camera import Sources
 from game_wm.memory.first_person.episodic import YOUNG
@@ -43,8 +45,8 @@ from game_wm.memory.protocol import Frame, Memory, Prompt
 from game_wm.model.tokenizer import Tokenizer
 from train.checkpoints import load_memory, load_tokenizer
 from train.commands import tools
-from train.data.encode import tokenizer_hash
-from train.data.windows import LatentStore, Span, shard_path
+from train.data.encode import LEAST, LONGER, tokenizer_hash
+from train.data.windows import LatentStore, Span, shard_path, spread_out
 from train.report.console import Task, say
 from train.report.machine import use_all_cores
 from train.spread import spread
@@ -56,8 +58,12 @@ BATCH, BATCH_GPU = 16, 2048  # frames that are drawn at once: on a processor, wh
 TOGETHER = 128  # episodes that a GPU walks through at once
 
 
-def draw_views(latents: str | Path, memory: Memory, tokenizer: Tokenizer, aligned: bool = False) -> bool:
-    """Write the views of all frames; False when that had been done. Raises `UserError` where it cannot."""
+def draw_views(
+    latents: str | Path, memory: Memory, tokenizer: Tokenizer, aligned: bool = False, deadline: Deadline = NEVER
+) -> bool:
+    """Write the views of all frames; False when that had been done. Raises `UserError` where it cannot.
+
+    Episodes whose views do not end before the `deadline` are left out, and are not trained on where views are."""
     store = LatentStore(latents)
     if store.index["tokenizer"] != tokenizer_hash(tokenizer):
         raise UserError(f"{latents} was encoded by another tokenizer: name that one with --tokenizer")
@@ -69,32 +75,61 @@ def draw_views(latents: str | Path, memory: Memory, tokenizer: Tokenizer, aligne
     try:
         found = json.loads(path.read_text())
         done = int(found["shards"]) if found["key"] == key else 0
+        if done and "drawn" in found and deadline.seconds > LONGER * found["seconds"]:
+            done = 0  # there is time for more
     except (FileNotFoundError, ValueError, LookupError, TypeError):  # none, or damaged: they are drawn anew
         done = 0
     if done == len(store.shards):
         say(f"{latents}: views are up to date")
         return False
-    ahead = [i for i, episode in enumerate(store.episodes) if episode["shard"] >= done]
-    with ExitStack() as stack:
-        stack.enter_context(folder_lock(store.directory))
-        write_atomic(path, json.dumps({"key": key, "shards": done}))
-        task = stack.enter_context(Task("views", sum(store.lengths), "frames"))
-        task.advance(sum(store.index["shards"][:done]))
-        each = views_of(stack, store, ahead, memory, tokenizer)
-        for number in range(done, len(store.shards)):
-            views = np.zeros((0,), np.float16)
-            for episode in (episode for episode in store.episodes if episode["shard"] == number):
-                drawn = next(each)
-                if not len(views):
-                    views = np.zeros((store.index["shards"][number], *drawn.shape[1:]), np.float16)
-                views[episode["offset"] :][: episode["frames"]] = drawn
-                task.advance(episode["frames"])
-            out = shard_path(store.directory, "views", number)
-            with whole(out) as file:
-                np.save(file, views)
-            write_atomic(path, json.dumps({"key": key, "shards": number + 1}))
-    say(f"{latents}: views of {sum(store.lengths)} frames")
+    with folder_lock(store.directory):
+        drawn = _draw_shards(store, memory, tokenizer, key, done, deadline)
+    say(f"{latents}: views of {drawn} frames")
     return True
+
+
+def _draw_shards(
+    store: LatentStore, memory: Memory, tokenizer: Tokenizer, key: str, done: int, deadline: Deadline
+) -> int:
+    """Draw the views from a shard on, and write each shard when it is whole; the number of frames that have any."""
+    path, sizes, shards = store.directory / "views.json", store.index["shards"], dict[int, np.ndarray]()
+    home = [episode["shard"] for episode in store.episodes]
+    drawn = {i for i, shard in enumerate(home) if shard < done}
+    ahead = sorted((i for i, shard in enumerate(home) if shard >= done), key=lambda i: home[i])
+    groups = [[i for i in ahead if store.episodes[i]["recording"] == number] for number in store.recordings]
+    if not deadline.never:
+        ahead = [groups[group][i] for group, i in spread_out([len(group) for group in groups])]
+    waiting = Counter(home[i] for i in ahead)
+    with ExitStack() as stack:
+        write_atomic(path, json.dumps({"key": key, "shards": done}))
+        task = stack.enter_context(Task("views", sum(sizes), "frames"))
+        task.advance(sum(sizes[:done]))
+        each = views_of(stack, store, ahead, memory, tokenizer)
+        for number in deadline.each(ahead, LEAST * len(groups), store.lengths.__getitem__):
+            views, episode = next(each), store.episodes[number]
+            rows = shards.setdefault(home[number], np.zeros((sizes[home[number]], *views.shape[1:]), np.float16))
+            rows[episode["offset"] :][: episode["frames"]] = views
+            drawn.add(number)
+            waiting[home[number]] -= 1
+            task.advance(episode["frames"])
+            while done < len(sizes) and not waiting[done]:
+                _write_shard(store, done, shards.pop(done))
+                done += 1
+                write_atomic(path, json.dumps({"key": key, "shards": done}))
+    if done == len(sizes):
+        return sum(sizes)
+    for number in range(done, len(sizes)):
+        _write_shard(store, number, shards.pop(number, np.zeros((sizes[number], *views.shape[1:]), np.float16)))
+    told = {"key": key, "shards": len(sizes), "drawn": sorted(drawn), "seconds": deadline.seconds}
+    write_atomic(path, json.dumps(told))
+    frames = sum(store.lengths[number] for number in drawn)
+    say(left_out("views", frames, sum(sizes), "frames"))
+    return frames
+
+
+def _write_shard(store: LatentStore, number: int, views: np.ndarray) -> None:
+    with whole(shard_path(store.directory, "views", number)) as file:
+        np.save(file, views)
 
 
 def views_of(

@@ -23,12 +23,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data_collect.errors import UserError
+from game_wm.deadline import NEVER, Deadline, left_out
 from game_wm.memory.first_person import obstacles
 from game_wm.memory.first_person.episodic import AROUND
 from game_wm.memory.first_person.geometry import BEFORE, Geometry
 from game_wm.memory.first_person.obstacles import DIRECTIONS, HEARD, UNIT, Obstacles, horizon, turned
 from game_wm.memory.first_person.pose import relative
-from game_wm.training import descend
+from game_wm.training import affordable, descend
+from train.data.frames import mixed
 from train.data.windows import LatentStore, Span
 from train.report.console import Task, say
 from train.spread import spread
@@ -42,6 +44,7 @@ DROPPED = 0.3  # in training: the largest share of directions without surfaces, 
 WEIGHT_NOISE = 0.5  # in training: deviation of the logarithm of a factor on surfaces
 NEARLY = 0.02  # places: as good as right
 PART = 64
+READING = 0.4  # of the time that there is, for the steps of recordings; the rest trains
 MIRROR = torch.tensor([1.0, -1.0])
 
 
@@ -119,11 +122,18 @@ def worker(latents: str, geometry: Geometry) -> Callable[[Span], list[np.ndarray
     return lambda span: [x.numpy() for x in hindered_steps(store, [span], geometry) or ()]
 
 
-def all_hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geometry) -> Hindered:
-    """The same by one process a core: most of the work is not matrix products."""
+def all_hindered_steps(
+    store: LatentStore, spans: Sequence[Span], geometry: Geometry, deadline: Deadline = NEVER
+) -> Hindered:
+    """The same by one process a core: most of the work is not matrix products. Of as many episodes as end in time."""
     spans, about = [span for span in spans if span.frames >= BEFORE + 2], (str(store.directory), geometry)
+    cores = torch.get_num_threads()
+    kept = deadline.fits(len(spans), lambda: hindered_steps(store, spans[:1], geometry), together=cores)
+    if kept < len(spans):
+        say(left_out("obstacles", kept, len(spans), "episodes"))
+        spans = [spans[i] for i in mixed(len(spans), kept)]
     with (
-        spread("train.first_person.obstacles:worker", about, spans, torch.get_num_threads()) as results,
+        spread("train.first_person.obstacles:worker", about, spans, cores) as results,
         Task("obstacles", sum(span.frames for span in spans), "frames") as task,
     ):
         found = list[list[np.ndarray]]()
@@ -144,7 +154,7 @@ def perturbed_end(free_2: Tensor, end_2: Tensor, aside_2: Tensor) -> Tensor:
     return free_2 - into * away
 
 
-def fit(network: Obstacles, learnt: Hindered, steps: int) -> None:
+def fit(network: Obstacles, learnt: Hindered, steps: int, deadline: Deadline = NEVER) -> None:
     """Train in place. Maps are mirrored, scaled and dropped in part."""
     generator = torch.Generator().manual_seed(0)
     rand = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
@@ -165,6 +175,7 @@ def fit(network: Obstacles, learnt: Hindered, steps: int) -> None:
         if step % 1000 == 0:
             say(f"obstacles: step {step} of {steps}, loss {float(value):.4f}")
 
+    steps = affordable("obstacles", steps, loss, deadline)
     rate: Callable[[int], float] = lambda i: RATE * min(1.0, (i + 1) / 50) * (1 - i / steps)  # noqa: E731
     descend("obstacles", optimizer, steps, loss, rate, after=tell)
     network.requires_grad_(False)
@@ -184,15 +195,18 @@ def off_by(network: Obstacles, held_out: Hindered) -> tuple[float, float, float]
     return tuple(float(x.mean()) for x in (before[stopped], after[stopped], after[~stopped]))  # type: ignore[return-value]
 
 
-def learn_obstacles(geometry: Geometry, store: LatentStore, held_out: float, steps: int) -> dict[str, Tensor]:
+def learn_obstacles(
+    geometry: Geometry, store: LatentStore, held_out: float, steps: int, deadline: Deadline = NEVER
+) -> dict[str, Tensor]:
     """What is in the way of players: its weights. `UserError` without poses or inertia."""
     if not (geometry.motion.inertia and store.index["pose"]):
         raise UserError(
             "obstacles are learnt where poses are recorded, for a geometry trained with inertia and two_step_inertia"
         )
-    learnt, judged = (all_hindered_steps(store, store.split(held_out, held), geometry) for held in (False, True))
+    learnt, judged = (all_hindered_steps(store, store.split(held_out, held), geometry, deadline.part(part))
+                      for held, part in ((False, READING), (True, READING / 4)))  # fmt: skip
     network = Obstacles()
-    fit(network, learnt, steps)
+    fit(network, learnt, steps, deadline)
     before, after, free = off_by(network, judged)
     say(
         f"held-out steps that something hindered end {before:.4f} places from where they would end without, "

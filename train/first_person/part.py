@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from data_collect.commandline import load
+from game_wm.deadline import NEVER, Deadline
 from game_wm.memory.first_person.geometry import Geometry
 from train.checkpoints import load_geometry, read_checkpoint, save_part
 from train.data.windows import LatentStore
@@ -25,8 +26,9 @@ from train.first_person.obstacles import learn_obstacles
 from train.report.console import say
 from train.report.machine import use_all_cores
 
-# (geometry, latents, share of the episodes held out, steps or pictures) -> weights. `UserError` where it cannot.
-MAKERS: dict[str, Callable[[Geometry, LatentStore, float, int], Mapping[str, Tensor]]] = {
+# (geometry, latents, share of the episodes held out, steps or pictures, deadline) -> weights; less where that comes
+# before. `UserError` where it cannot.
+MAKERS: dict[str, Callable[[Geometry, LatentStore, float, int, Deadline], Mapping[str, Tensor]]] = {
     "motion": learn_motion,
     "depth": learn_depth,
     "atlas": make_atlas,
@@ -34,16 +36,19 @@ MAKERS: dict[str, Callable[[Geometry, LatentStore, float, int], Mapping[str, Ten
 }
 
 
-def make_part(name: str, latents: str | Path, geometry: Path, out: Path, held_out: float, number: int) -> None:
+def make_part(
+    name: str, latents: str | Path, geometry: Path, out: Path, held_out: float, number: int, deadline: Deadline = NEVER
+) -> None:
     """Write a geometry that goes on from another one, with this part made from encoded recordings.
 
     Args:
         held_out: share of the episodes, the last, that are kept from training.
         number: steps of training, or pictures of the atlas.
+        deadline: what does not end before is left out: steps, episodes or the atlas's views.
     """
     use_all_cores()
     torch.manual_seed(0)
-    weights = MAKERS[name](load_geometry(geometry), LatentStore(latents), held_out, number)
+    weights = MAKERS[name](load_geometry(geometry), LatentStore(latents), held_out, number, deadline)
     state = read_checkpoint(geometry)
     if name in ("atlas", "obstacles"):  # a geometry need not have them
         state["config"]["geometry"][name] = True

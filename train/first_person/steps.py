@@ -14,9 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from game_wm.deadline import NEVER, Deadline
 from game_wm.memory.first_person.geometry import BEFORE, Motion
 from game_wm.memory.first_person.pose import relative
-from game_wm.training import descend
+from game_wm.training import affordable, descend
 from train.data.windows import LatentStore, Span
 
 STEPS, BATCH, RATE = 4000, 4096, 1e-2
@@ -54,7 +55,7 @@ def long_enough(spans: Sequence[Span]) -> list[Span]:
     return [span for span in spans if span.frames >= BEFORE + 2]
 
 
-def fit(motion: Motion, recorded: Recorded, steps: int = STEPS) -> float:
+def fit(motion: Motion, recorded: Recorded, steps: int = STEPS, deadline: Deadline = NEVER) -> float:
     """Train the free step and the turns, in place, on what most steps agree in: a step that is far off was blocked, and
     how far does not count (the loss of Geman and McClure, 1987, ever sharper).
 
@@ -74,6 +75,7 @@ def fit(motion: Motion, recorded: Recorded, steps: int = STEPS) -> float:
 
     with torch.enable_grad():
         optimizer = torch.optim.AdamW(parts, RATE, weight_decay=0.0)
+        steps = affordable("motion", steps, loss, deadline)
         descend("motion", optimizer, steps, loss, lambda i: RATE * (1 - i / steps))
     for p in parts:
         p.requires_grad_(False)

@@ -19,22 +19,18 @@ from data_collect.errors import UserError
 from data_collect.shards.writer import write_atomic
 from game_wm.device import usable
 from game_wm.evaluation.options import SUITES
-from train.data.frames import open_recordings
 from train.pipeline.clock import LEAST, Clock
+from train.pipeline.encoding import Encoding
 from train.pipeline.flags import again, in_own_words
 from train.pipeline.outlook import Judged, judged
 from train.pipeline.plan import KINDS, Pipeline, Record, Training
 from train.pipeline.recording import record_apart
 from train.pipeline.shares import Shares, goes_on
 from train.pipeline.stage import Budget, Stage
-from train.pipeline.stages import checkpoint_of, config_of, geometries, stages_of, values_of
+from train.pipeline.stages import checkpoint_of, config_of, stages_of, values_of
 from train.report.console import say
 from train.stages.configuration import check_name, read_yaml
 
-EVALUATION = 0.25  # of the minutes, which are kept for the card, where there is to be one
-ENCODING = 0.02  # of the minutes, until it is known how fast the tokenizer is
-VIEWS = 6  # times as long as encoding takes drawing memory's views
-ENCODED, DRAWN = 0.1, 0.35  # of the minutes: no more frames are recorded than are encoded in it, or encoded and drawn
 EPISODES = 2  # of a recording, however few minutes there are: one is held out
 
 
@@ -45,9 +41,6 @@ class Runner:
         self.plan, self.arguments, self.folder = plan, arguments or [], plan.folder
         self.data = plan.data or plan.used_for("tokenizer", "latents", "level")
         self.clock = Clock(plan.minutes, self.folder / "pipeline.json")
-        if plan.minutes and plan.evaluate.suites:
-            self.clock.kept["evaluate"] = EVALUATION * plan.minutes
-        self.encoding(ENCODING * (plan.minutes or 0.0))
         self.notes_at = self.folder / "stages.json"
         self.notes: dict[str, Any] = json.loads(self.notes_at.read_text()) if self.notes_at.is_file() else {}
         self.worked = False  # whether this run has done any stage's work
@@ -96,6 +89,8 @@ class Runner:
             raise UserError(f"--evaluate.suites: there is no suite {wrong.pop()!r}; there are {', '.join(SUITES)}")
         self.settings = {name: self.read(name) for name in plan.trained}
         self.stages = stages_of(plan, self.device)
+        self.clock.divide([stage.name for stage in self.stages])
+        self.encoding = Encoding(plan, self.clock, self.settings["tokenizer"], self.device)
         self.shares = Shares(plan, self.clock, self.settings, self.work, self.judge, self.rehearse, self.leave_out)
 
     def read(self, name: str) -> Any:
@@ -128,9 +123,7 @@ class Runner:
             return 0  # with more frames, all that was trained on these would start anew
         told = f"{frames} frames of {wanted.game} into {folder}"
         if self.plan.minutes and "contexts" not in wanted.use:
-            most = max(
-                round(frames * encodable(self.plan, self.settings, self.device)), EPISODES * wanted.episode_frames
-            )
+            most = max(round(frames * self.encoding.share()), EPISODES * wanted.episode_frames)
             if most < frames:
                 told, frames = f"{most} of {told}, since more would take too long to encode", most
         say(f"record: {told}")
@@ -153,14 +146,14 @@ class Runner:
 
         for line in outlook(self.data, self.settings, made=not self.plan.data):
             say(line)
+        self.encoding.keep_back(self.encoding.seconds)
 
     # --- stages -------------------------------------------------------------------------------------------------------
 
     def advance(self, stage: Stage) -> int:
         """Do what is left to do of a stage; exit status."""
         if stage.output is None:
-            self.clock.kept.pop(stage.name, None)
-            return stage.run(stage.budget)
+            return stage.run(Budget(deadline=self.clock.deadline(stage.name)))
         key, shared = stage.key(), stage.budget.shared
         found = self.notes.get(stage.name, {})
         budget = [stage.budget.minutes, stage.budget.steps, *([self.plan.minutes] if shared else [])]
@@ -170,6 +163,7 @@ class Runner:
         room = self.room(stage) if shared and there and found["complete"] else None
         if there and (found == state or (room is not None and (room <= LEAST or self.good_enough(stage)))):
             say(f"{stage.name}: complete, skipped")
+            self.clock.kept.pop(stage.name, None)
             return 0
         if shared and stage.name == "distill" and not there:
             minutes, rate = self.shares.minutes(stage, [stage]), self.stage("dynamics").rate()
@@ -183,6 +177,8 @@ class Runner:
         self.clock.keep()
         if shared:
             status = self.shares.train(stage, self.later(stage), room)
+        elif stage.name in self.clock.most:
+            status = self.work(stage, replace(stage.budget, deadline=self.clock.deadline(stage.name)))
         else:
             status = self.work(stage, stage.budget)
         if status == 0:
@@ -211,6 +207,7 @@ class Runner:
             status = stage.run(budget)
         if stage.name == "export":
             self.clock.exported((time.monotonic() - began) / 60)
+            del self.clock.kept["export"]
         if stage.trains:
             self.clock.start = max(0.0, (time.monotonic() - began) / 60 - (stage.had() - had))
         return status
@@ -238,13 +235,8 @@ class Runner:
         from train.data.encode import Encoder
 
         tokenizer = load_tokenizer(checkpoint_of(self.plan, "tokenizer"), self.device)
-        frames = sum(recording.frames for recording in open_recordings(self.data))
-        self.encoding(frames * Encoder(tokenizer, self.device).seconds / 60)
+        self.encoding.keep_back(Encoder(tokenizer, self.device).seconds)
         return judged(tokenizer, self.data, self.settings["tokenizer"].data.held_out)
-
-    def encoding(self, minutes: float) -> None:
-        """Keep minutes back for encoding, and for the views of memory that are drawn by it."""
-        self.clock.kept |= {"latents": minutes} | ({"views": VIEWS * minutes} if geometries(self.plan) else {})
 
     def rehearse(self) -> None:
         """Export what there is: how long that takes is kept back, and what it is worth is told."""
@@ -287,17 +279,3 @@ class Runner:
         if wanted.minutes:
             return again(self.arguments, f"--{stage}.minutes", f"{2 * wanted.minutes:g}")
         return again(self.arguments, f"--{stage}.steps", f"{2 * (wanted.steps or 1)}")
-
-
-def encodable(plan: Pipeline, settings: dict[str, Any], device: str) -> float:
-    """The share of the frames that a plan's minutes can hold, by how fast a tokenizer of this size encodes here."""
-    from game_wm.model.config import build
-    from game_wm.model.tokenizer import Tokenizer, TokenizerConfig
-    from train.data.encode import Encoder
-
-    sizes = build(TokenizerConfig, settings["tokenizer"].model.tokenizer.as_dict())
-    seconds, share = min(Encoder(Tokenizer(sizes), device).seconds for _ in range(3)), ENCODED
-    if geometries(plan):
-        seconds, share = seconds * (1 + VIEWS), DRAWN
-    frames = sum(each.frames for each in plan.to_record().values() if "contexts" not in each.use)
-    return share * 60 * (plan.minutes or 0.0) / (seconds * frames)

@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from game_wm.deadline import NEVER, Deadline
+
 
 @dataclass(frozen=True)
 class Budget:
-    """How much a stage is given: minutes of training or steps. `shared`: of a pipeline's minutes, as many as `minutes`
-    say beside those of the other stages, or as measurement finds."""
+    """How much a stage is given: minutes of training or steps, or by when it ends. `shared`: of a pipeline's minutes,
+    as many as `minutes` say beside those of the other stages, or as measurement finds."""
 
     minutes: float | None = None
     steps: int | None = None
     shared: bool = False
+    deadline: Deadline = NEVER
 
     def words(self, had: float) -> str:
         """For the line that announces it; `had`: minutes of training so far."""
@@ -79,6 +82,7 @@ def content(path: Path) -> str:
     """Hash of a recording, of latents, of a checkpoint's weights, or of a file."""
     from train.checkpoints import weights_hash
     from train.data.frames import open_recordings
+    from train.data.windows import LatentStore
 
     if path.suffix == ".ckpt":
         return weights_hash(path)
@@ -86,4 +90,4 @@ def content(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     if (path / "dataset.json").exists():
         return open_recordings([str(path)])[0].key
-    return json.loads((path / "index.json").read_text())["key"]
+    return LatentStore(path).key

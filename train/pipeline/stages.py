@@ -155,7 +155,7 @@ def encoding(plan: Pipeline, device: str, name: str, uses: list[str]) -> Stage:
 
         use_all_cores()
         tokenizer = load_tokenizer(checkpoint_of(plan, "tokenizer"), device)
-        encode(plan.used_for(*uses), tokenizer, plan.folder / name, device)
+        encode(plan.used_for(*uses), tokenizer, plan.folder / name, device, deadline=budget.deadline)
         return 0
 
     return Stage(name, plan.folder / name, run)
@@ -171,7 +171,7 @@ def geometry_part(plan: Pipeline, name: str) -> Stage:
         from train.first_person.part import make_part
 
         say(f"{name}: {number} {'pictures' if name == 'atlas' else 'steps'}")
-        make_part(name, latents, geometry, out, HELD_OUT, number)
+        make_part(name, latents, geometry, out, HELD_OUT, number, budget.deadline)
         return 0
 
     number = plan.scaled(getattr(plan, name))
@@ -189,7 +189,8 @@ def views(plan: Pipeline, device: str, budget: Budget) -> int:
     dynamics = read_stage("dynamics", config=config_of(plan.dynamics), values=values_of(plan, "dynamics"))
     memory = load_memory(checkpoint_of(plan, geometries(plan)[-1]), device)
     tokenizer = load_tokenizer(checkpoint_of(plan, "tokenizer"), device)
-    draw_views(plan.folder / "latents", memory, tokenizer, dynamics.model.dynamics.aligned)
+    aligned = dynamics.model.dynamics.aligned
+    draw_views(plan.folder / "latents", memory, tokenizer, aligned, budget.deadline)
     return 0
 
 
@@ -224,6 +225,7 @@ def evaluating(plan: Pipeline, device: str) -> Stage:
         from game_wm.evaluation.evaluate import evaluate
         from game_wm.evaluation.options import Options
 
-        return evaluate(path, Options(suites, episodes, device=device), replace=True)
+        options = Options(suites, episodes, device=device, deadline=budget.deadline)
+        return evaluate(path, options, replace=True)
 
     return Stage("evaluate", plan.folder, run, [path], path.with_suffix(".json"), [*suites, episodes])

@@ -23,7 +23,7 @@ from data_collect.recording.mp4 import VideoWriter
 from train.report.console import progress_bar, say
 from train.report.machine import MatrixRate, attention_backend, count_flops, describe, parameter_bytes
 from train.report.wandb_run import WandbRun
-from train.stages.callbacks import EMA, Budget, batch_size_of, budget_of, callback_of, log_interval
+from train.stages.callbacks import EMA, Budget, Saver, batch_size_of, budget_of, callback_of, log_interval
 
 PICTURE_FRAMES = 8  # frames of a sample that its picture shows; the video shows all
 
@@ -186,15 +186,20 @@ class Samples(Callback):
 
     @rank_zero_only
     def show(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes `samples/step-00001200.png` and, of moving ones, `.mp4`."""
-        average = callback_of(trainer, EMA)
-        assert average is not None
+        """Writes `samples/step-00001200.png` and, of moving ones, `.mp4`; nothing once a signal ends the training."""
+        average, saver = callback_of(trainer, EMA), callback_of(trainer, Saver)
+        assert average is not None and saver is not None
+        if saver.signal is not None:
+            return
         batch = pl_module.transfer_batch_to_device(self.batch, pl_module.device, 0)
         training = pl_module.training
         with average.averaged(pl_module), torch.no_grad(), trainer.precision_plugin.forward_context():
             pl_module.eval()
-            rows = pl_module.sample(batch).cpu().numpy()  # type: ignore[operator]
+            with saver.breaking_off():
+                rows = pl_module.sample(batch).cpu().numpy()  # type: ignore[operator]
             pl_module.train(training)
+        if saver.signal is not None:
+            return
         path = self.folder / f"step-{trainer.global_step:08d}.png"
         picture = contact_sheet(rows)
         save_picture(path, Image.fromarray(picture))

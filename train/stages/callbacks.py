@@ -25,8 +25,8 @@ from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor, nn
 
 from data_collect.errors import UserError
-from game_wm.finite import diverged, unsound
 from game_wm.model.names import present_names
+from game_wm.training import diverged, unsound
 from train.data.windows import random_integers
 
 Kind = TypeVar("Kind", bound=Callback)
@@ -195,6 +195,10 @@ def batch_size_of(batch: Any) -> tuple[int, int]:
     return windows, windows * length
 
 
+class Stopped(Exception):
+    """A signal has come for work that may be broken off."""
+
+
 class Saver(Callback):
     """Writes `last.ckpt` every `minutes`, at the end, and on SIGTERM or Ctrl-C (a second Ctrl-C stops at once).
 
@@ -205,7 +209,7 @@ class Saver(Callback):
     def __init__(self, folder: Path, metadata: dict[str, Any] | None = None, minutes: float = 5.0) -> None:
         self.path, self.metadata, self.minutes = folder / "last.ckpt", metadata or {}, minutes
         self.signal: int | None = None
-        self.saved = 0.0
+        self.saved, self.aside = 0.0, False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Handles the signals itself until the end: Lightning would stop in the middle of a step."""
@@ -217,6 +221,19 @@ class Saver(Callback):
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
+        if self.aside:
+            self.aside = False
+            raise Stopped
+
+    @contextlib.contextmanager
+    def breaking_off(self) -> Iterator[None]:
+        """A signal breaks off what is done in the block, which no training depends on."""
+        self.aside = self.signal is None
+        with contextlib.suppress(Stopped):
+            try:
+                yield
+            finally:
+                self.aside = False
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Saves when it is time; a signal also ends training."""

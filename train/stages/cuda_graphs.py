@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from data_collect.errors import UserError
 from data_collect.files import whole
-from game_wm.finite import unsound
+from game_wm.training import unsound
 from train.data.modules import LatentDataModule, StreamDataModule
 from train.data.windows import random_integers
 from train.report.console import say

@@ -39,7 +39,7 @@ def _revisit(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: i
     if window is not None and (window.height, window.width) != (checkpoint.model.height, checkpoint.model.width):
         raise UserError(f"{file} dreams frames of another size than {checkpoint.path}: name another one with --window")
     seeds, features = options.seeds(options.episodes), FeatureDistance(device)
-    with progress("revisit", budget(options.episodes, prompts)) as tick:
+    with progress("revisit", budget(options.episodes, prompts), options.deadline) as tick:
         card, returns = revisit(checkpoint.model, game, features, seeds, prompts, window, options.steps, tick)
     for length in prompts:
         if not any(name.startswith(f"{length}/") for name in card):
@@ -61,11 +61,11 @@ def _dream(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int
     namer, gems = trained_namer(game, options), None
     if has_gems(game):
         walks, updates = options.share(WALKS), options.share(UPDATES)
-        with progress("gem detector", walks + max(1, walks // 5) + updates) as tick:
+        with progress("gem detector", walks + max(1, walks // 5) + updates, options.deadline) as tick:
             detector = gem_detector(game, checkpoint.game, options.cache, tick, walks, updates)
         gems = (Bare(game), detector)
     seeds, (prompt, _) = options.seeds(options.runs), game.pace.cut(prompt, 1)
-    with progress("dream", budget(options.runs, gems=gems is not None)) as tick:
+    with progress("dream", budget(options.runs, gems=gems is not None), options.deadline) as tick:
         card, notes, found = dream(checkpoint.model, game, namer, seeds, prompt, gems, steps=options.steps, tick=tick)
     for note in notes:
         print(f"dream: {note}", file=sys.stderr)

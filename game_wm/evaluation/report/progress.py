@@ -13,14 +13,19 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from game_wm.deadline import NEVER, Deadline, OutOfTime
 from game_wm.evaluation.truth.game import Tick
 
 EVERY = 10.0  # seconds between two lines
+KNOWN = 2.0  # seconds after which it is known how fast work goes
 
 
 @contextmanager
-def progress(title: str, total: int) -> Iterator[Tick]:
-    """Yields the function to call with the number of pieces done. The bar disappears at the end."""
+def progress(title: str, total: int, deadline: Deadline = NEVER, whole: bool = True) -> Iterator[Tick]:
+    """Yields the function to call with the number of pieces done. The bar disappears at the end.
+
+    The function raises `OutOfTime` at the deadline, or where all of it cannot end by then, if only the `whole` counts.
+    """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
@@ -32,6 +37,9 @@ def progress(title: str, total: int) -> Iterator[Tick]:
         done += count
         bar.advance(task, count)
         now = time.monotonic()
+        deadline.check()
+        if whole and now - started > KNOWN and deadline.left < (now - started) / max(done, 1) * (total - done):
+            raise OutOfTime
         if bar.disable and now - told > EVERY:
             told = now
             left = (now - started) / max(done, 1) * max(total - done, 0)

@@ -12,6 +12,7 @@ import glob
 import json
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,7 @@ def make_card(
 ) -> dict[str, Any]:
     """A card of one suite: its figures with what identifies them. `weights`: the hash of the checkpoint's file."""
     assert checkpoint.path is not None
+    options = replace(options, episodes=found.episodes or options.episodes)
     head = {
         "checkpoint": checkpoint.path.stem, "game": checkpoint.game, "parameters": checkpoint.parameters,
         "tokens_per_frame": checkpoint.model.config.dynamics.tokens,
