@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from game_wm.deadline import NEVER, Deadline, OutOfTime
 from game_wm.evaluation.report.progress import progress
 from train.data.windows import spread_out
 from train.pipeline.clock import Clock
+from train.stages.callbacks import Budget
 
 
 class Now:
@@ -105,3 +107,16 @@ def test_the_card_has_all_that_is_left(now: Now, tmp_path: Path) -> None:
     now.wait(10 * 60)
     del clock.kept["export"]  # it is written
     assert clock.deadline("evaluate").left == pytest.approx(120, abs=1)
+
+
+def test_a_training_that_has_a_deadline_ends_then_however_long_it_took_to_begin(now: Now) -> None:
+    budget, trainer = Budget(minutes=10, deadline=Deadline(120)), SimpleNamespace(global_step=0, should_stop=False)
+    budget.load_state_dict({"seconds": 60.0})
+    now.wait(90)
+    budget.on_train_start(trainer, None)  # type: ignore[arg-type]
+    assert budget.progress(trainer) == pytest.approx(60 / 90)  # type: ignore[arg-type]
+    now.wait(30)
+    assert budget.progress(trainer) == 1 and budget.seconds == 90  # type: ignore[arg-type]
+    late = Budget(minutes=10, deadline=Deadline(-5))
+    late.on_train_start(trainer, None)  # type: ignore[arg-type]
+    assert not trainer.should_stop and late.progress(trainer) == 0  # type: ignore[arg-type]

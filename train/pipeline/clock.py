@@ -37,16 +37,17 @@ class Clock:
     files have the number of frames alone).
 
     `kept`: minutes that are kept back for what no training may take, by its name; `most`: and how many it takes at
-    most. `start`: minutes of a stage that are no training. `measured`: whether an export was timed, `export` minutes.
+    most. `start`: minutes of a stage that are no training, `after`: those of them behind it. `measured`: whether an
+    export was timed, `export` minutes.
     """
 
     def __init__(self, total: float | None, path: Path) -> None:
         age = _age()  # a machine that is slow to begin is slow in all
-        self.total, self.path, self.start = total, path, max(START, age / 60)
+        self.total, self.path, self.start, self.after = total, path, max(START, age / 60), START / 2
         self.began = time.monotonic() - age
         self.before, self.recordings, self.measured = 0.0, dict[str, Any](), False
         self.recorded_by: float | None = None  # `spent` when recording has to end
-        self.kept = {"export": max(age / 60, min(MOST, EXPORT * (total or 0.0))), "end": age / 120}
+        self.kept = {"export": max(age / 60, min(MOST, EXPORT * (total or 0.0)))}
         self.export, self.most = 0.0, dict[str, float]()
         try:
             found = json.loads(path.read_text())

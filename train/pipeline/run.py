@@ -210,6 +210,8 @@ class Runner:
             del self.clock.kept["export"]
         if stage.trains:
             self.clock.start = max(0.0, (time.monotonic() - began) / 60 - (stage.had() - had))
+            if stage.output is not None and stage.output.exists():  # written when its training ended
+                self.clock.after = min(self.clock.start, (time.time() - stage.output.stat().st_mtime) / 60)
         return status
 
     def stage(self, name: str) -> Stage:

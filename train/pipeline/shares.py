@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from game_wm.deadline import Deadline
 from train.pipeline.clock import LEAST, Clock
 from train.pipeline.outlook import Judged
 from train.pipeline.plan import Pipeline
@@ -65,7 +66,11 @@ class Shares:
             minutes = min(minutes, had + room)
         if had:
             self.warn_of_few(stage, minutes)
-        status = self.work(stage, replace(stage.budget, minutes=minutes))
+        budget = replace(stage.budget, minutes=minutes)
+        if not among[1:]:  # the last of all has no later one to make up for what it takes to begin
+            seconds = 60 * (minutes - had + self.clock.start - self.clock.after)
+            budget = replace(budget, deadline=Deadline(seconds))
+        status = self.work(stage, budget)
         if not had:
             self.warn_of_few(stage, minutes)
         return status

@@ -127,7 +127,7 @@ def train(plan: Pipeline, name: str, budget: Budget) -> int:
     values = values_of(plan, name) | {"minutes": budget.minutes, "steps": budget.steps, "resume": True}
     config = config_of(plan.training(name))
     if str(values.get("trainer.devices", 1)) == "1":
-        return run_stage(KINDS[name], config=config, values=values)
+        return run_stage(KINDS[name], config=config, values=values, deadline=budget.deadline)
     return apart(["-m", "train", KINDS[name], *as_flags(config, values)])
 
 

@@ -25,11 +25,13 @@ from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor, nn
 
 from data_collect.errors import UserError
+from game_wm.deadline import NEVER, Deadline
 from game_wm.model.names import present_names
 from game_wm.training import diverged, unsound
 from train.data.windows import random_integers
 
 Kind = TypeVar("Kind", bound=Callback)
+LEAST = 6.0  # seconds of a training that has a deadline
 UNTOUCHED = "what was saved before stays as it is"
 
 
@@ -45,10 +47,11 @@ class StepSeed(Callback):
 
 
 class Budget(Callback):
-    """How long training lasts: `minutes` of wall time, added up over resumes, or `steps`, whichever ends first."""
+    """How long training lasts: `minutes` of wall time, added up over resumes, or `steps`, whichever ends first. With a
+    `deadline`, the minutes are those until then, however long it took to begin."""
 
-    def __init__(self, minutes: float | None = None, steps: int | None = None) -> None:
-        self.minutes, self.steps = minutes, steps
+    def __init__(self, minutes: float | None = None, steps: int | None = None, deadline: Deadline = NEVER) -> None:
+        self.minutes, self.steps, self.deadline = minutes, steps, deadline
         self.before, self.started = 0.0, 0.0
 
     @property
@@ -64,6 +67,8 @@ class Budget(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock; a run that has already spent its time stops at once."""
         self.started = time.monotonic()
+        if not self.deadline.never:
+            self.minutes = (self.before + max(LEAST, self.deadline.left)) / 60
         trainer.should_stop = self.progress(trainer) >= 1
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:

@@ -22,6 +22,7 @@ import yaml
 from data_collect.errors import UserError
 from data_collect.files import whole
 from data_collect.lock import folder_lock
+from game_wm.deadline import NEVER, Deadline
 from train.checkpoints import NETWORKS, check_network, initialise, read_checkpoint, trained_before
 from train.data.encode import tokenizer_hash
 from train.data.modules import LatentDataModule
@@ -37,22 +38,23 @@ from train.stages.distill import DistillModule
 
 
 def run_stage(
-    stage: str, flags: Sequence[str] = (), config: str | Path | None = None, values: Mapping[str, Any] | None = None
-) -> int:
-    """Train one stage, given by a configuration file, `values` on top of it, and `flags` on top of both. Returns the
-    exit status: 0, or 130 and 143 when a signal ended it. Raises `UserError`."""
+    stage: str, flags: Sequence[str] = (), config: str | Path | None = None, values: Mapping[str, Any] | None = None,
+    deadline: Deadline = NEVER,
+) -> int:  # fmt: skip
+    """Train one stage, given by a configuration file, `values` on top of it, and `flags` on top of both; with a
+    `deadline`, until then. Returns the exit status: 0, or 130 and 143 when a signal ended it. Raises `UserError`."""
     use_all_cores()
     cli = StageCLI(stage, [*as_flags(config, values or {}), *flags])
     if not cli.config.minutes and not cli.config.steps:
         raise UserError("how long? add --minutes or --steps")
     cli.folder.mkdir(parents=True, exist_ok=True)
     if os.environ.get("LOCAL_RANK", "0") != "0":  # of several processes on one run, the first holds it
-        return fit(cli, stage)
+        return fit(cli, stage, deadline)
     with folder_lock(cli.folder):
-        return fit(cli, stage)
+        return fit(cli, stage, deadline)
 
 
-def fit(cli: StageCLI, stage: str) -> int:
+def fit(cli: StageCLI, stage: str, deadline: Deadline) -> int:
     """`run_stage`, once the arguments are read and the folder is ours."""
     config, folder, data = cli.config, cli.folder, cli.datamodule
     last = folder / "last.ckpt"
@@ -92,7 +94,7 @@ def fit(cli: StageCLI, stage: str) -> int:
         return 0
     runs = wandb_run(folder, f"game_wm-{config.name}", config.wandb, settings)
     saver = Saver(folder, metadata, config.save_minutes)
-    callbacks = [*cli.core_callbacks(), Banner(), Bar(stage)]
+    callbacks = [*cli.core_callbacks(deadline), Banner(), Bar(stage)]
     if hasattr(cli.model, "sample"):
         callbacks.append(Samples(folder, config.sample_minutes, data.schema.fps))
     trainer = cli.make_trainer([*callbacks, saver], [Figures(folder, from_step), *runs])

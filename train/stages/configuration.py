@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from data_collect.commandline import explained
 from data_collect.errors import UserError, shortened
+from game_wm.deadline import NEVER, Deadline
 from game_wm.device import usable
 from game_wm.model.names import present_entries, present_entry
 from train.checkpoints import size_flags
@@ -156,10 +157,10 @@ class StageCLI(LightningCLI):
     def folder(self) -> Path:
         return Path(self.config.runs, self.config.name, self.stage)
 
-    def core_callbacks(self) -> list[Callback]:
+    def core_callbacks(self, deadline: Deadline = NEVER) -> list[Callback]:
         """The callbacks that decide how training goes, in the order in which they must run."""
         config: Namespace = self.config
-        seed, budget = StepSeed(int(config.seed_everything)), Budget(config.minutes, config.steps)
+        seed, budget = StepSeed(int(config.seed_everything)), Budget(config.minutes, config.steps, deadline)
         return [seed, budget, Schedule(config.warmup, config.decay), Clip(config.clip), EMA(config.ema), Throughput()]
 
 
