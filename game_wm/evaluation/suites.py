@@ -12,6 +12,7 @@ import importlib.util
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from game_wm.evaluation.rollout import device_of, memory_of, roll
 from game_wm.evaluation.sprites import finder
 from game_wm.evaluation.sprites.score import Sprites
 from game_wm.evaluation.truth.game import BATCH, RealGame, TooShort
-from game_wm.evaluation.truth.plays import stack
+from game_wm.evaluation.truth.plays import Play, Truth, stack
 
 if TYPE_CHECKING:
     from game_wm.checkpoint import Checkpoint
@@ -53,7 +54,7 @@ def measure(checkpoint: Checkpoint, options: Options) -> Iterator[Found]:
                 game.settle(options.seeds(LED), prompt)
             for number, (names, suite) in enumerate(suites.items()):
                 part = replace(options, deadline=options.deadline.part(1 / (len(suites) + costs - number)))
-                yield from _in_time(names, checkpoint, options, _paced(suite, checkpoint, part, game, prompt))
+                yield from _in_time(names, checkpoint, part, _paced(suite, checkpoint, part, game, prompt))
     if costs:
         yield from _in_time(("cost",), checkpoint, options, _cost(checkpoint, options))
 
@@ -61,15 +62,24 @@ def measure(checkpoint: Checkpoint, options: Options) -> Iterator[Found]:
 def _in_time(
     names: tuple[str, ...], checkpoint: Checkpoint, options: Options, suite: Iterator[Found]
 ) -> Iterator[Found]:
-    """What is found before the suite's deadline; a line tells what is not."""
-    waiting = [name for name in options.suites if name in names]
+    """What is found before the deadline, which every dreamt frame looks at; a line tells what is not."""
+    waiting, step = [name for name in options.suites if name in names], checkpoint.model.step
+
+    def in_time(*given: Any) -> Any:
+        options.deadline.check()
+        return step(*given)
+
     try:
+        if not options.deadline.never:
+            checkpoint.model.step = in_time  # type: ignore[method-assign,assignment]
         for found in suite:
             waiting = [name for name in waiting if name != found.suite or not found.whole]
             yield found
     except OutOfTime:
         again = f"python -m game_wm evaluate {shlex.quote(str(checkpoint.path))} --suite {','.join(waiting)}"
         print(f"{', '.join(waiting)}: left out, for there is no time: `{again}` measures it", file=sys.stderr)
+    finally:
+        checkpoint.model.step = step  # type: ignore[method-assign]
 
 
 def source(checkpoint: Checkpoint) -> Path | None:
@@ -135,9 +145,10 @@ def _rollouts(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: 
     sprites = _sprites(checkpoint.game) if "sprites" in options.suites else None
     if not (fidelity or controlled or sprites):
         return
-    outcomes, sheet, told, kept, asked = Outcomes(), None, False, list[Any](), 0
+    outcomes, sheet, told, kept, asked, endings = Outcomes(), None, False, list[Any](), 0, 0
     game.ended.clear()
-    with progress("rollouts", options.episodes * (frames + 1), options.deadline, whole=False) as tick:
+    total = options.episodes * (frames + 1)
+    with _what_there_is(lambda: asked), progress("rollouts", total, options.deadline, whole=False) as tick:
         for seeds in _groups(options):
             for truth in game.truths(seeds, prompt, frames, horizons, tick):
                 dream = roll(model, truth, options.steps, tick)
@@ -150,10 +161,9 @@ def _rollouts(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: 
                     sprites.add(model, truth, dream)
                 kept += [(truth, dream)] * controlled
             asked += len(seeds)
-        ended = game.ended[:asked] if fidelity else []
-        for first in range(0, len(ended), BATCH):
-            truth = stack(ended[first : first + BATCH], prompt, frames)
+        for truth in _endings(game.ended[:asked] if fidelity else [], prompt, frames):
             outcomes.add(truth, roll(model, truth, options.steps))
+            endings += len(truth.seeds)
     if fidelity:
         episodes = len(fidelity.seeds)
         unplayed = asked - episodes
@@ -168,12 +178,27 @@ def _rollouts(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: 
             + (" The poses of a prompt's frames are told with it." if told else "")
             + (f" Of {unplayed} more seeds the game ended before a prompt was over." if unplayed else ""),
         }  # fmt: skip
-        rest = {"reward": outcomes.reward(), "termination": outcomes.termination() | {"endings": len(ended)}}
+        rest = {"reward": outcomes.reward(), "termination": outcomes.termination() | {"endings": endings}}
         yield Found("fidelity", {"fidelity": figures, **rest}, {"": sheet} if sheet else {}, episodes=asked)
     if sprites:
         yield Found("sprites", {"sprites": sprites.result()}, {}, episodes=asked)
     if controlled:
         yield from _control(checkpoint, options, game, kept, asked)
+
+
+def _endings(ended: list[Play], prompt: int, frames: int) -> Iterator[Truth]:
+    """The plays that the game ended, a batch at a time."""
+    return (stack(ended[first : first + BATCH], prompt, frames) for first in range(0, len(ended), BATCH))
+
+
+@contextmanager
+def _what_there_is(count: Callable[[], int]) -> Iterator[None]:
+    """At the deadline, go on with what there is, if that is anything."""
+    try:
+        yield
+    except OutOfTime:
+        if not count():
+            raise
 
 
 def _groups(options: Options) -> Iterator[Sequence[int]]:
