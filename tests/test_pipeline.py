@@ -16,6 +16,7 @@ from data_collect.dataset import Dataset
 from data_collect.errors import UserError
 from data_collect.recording.record import record
 from game_wm.checkpoint import load
+from game_wm.memory.scroll.system import ScrollMemory
 from game_wm.play.files.recording import ShardRecording
 from tests.tiny_game import PLACELESS
 from train.__main__ import main
@@ -103,6 +104,19 @@ def test_everything_from_nothing_to_play(
     assert max(steps) == 7
 
     goes_on_from_what_ships(tmp_path, run)
+
+
+def test_a_game_that_scrolls_gets_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CONFIGS.parent.parent)
+    flags = ["--geometry.config", "", "--scroll", "5", "--record.game", "scroll", "--record.player", "random"]
+    for stage in ("tokenizer", "dynamics", "distill"):
+        flags += [f"--{stage}.config", str(CONFIGS.parent / "own" / f"{stage}.yaml")]
+    assert main([*arguments(tmp_path, tokenizer=5, geometry=0, dynamics=4, distill=2), *flags]) == 0
+    playable = load(tmp_path / "tiny" / "tiny.safetensors")
+    assert isinstance(playable.model.memory, ScrollMemory) and playable.model.memory.recall
+    state = playable.model.start(playable.contexts_frames, playable.contexts_actions, torch.tensor([1, 2]))
+    outcome, state = playable.model.step(state, torch.zeros(2, 4))
+    assert outcome.frames.shape == (2, 64, 64, 3) and state.memory.mosaic.pixels.any()
 
 
 def diagnosed(run: Path, told: list[str]) -> None:
@@ -268,6 +282,7 @@ def test_errors_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (["--distill.config", str(tmp_path / "empty.yaml")], "empty.yaml is no configuration file"),
         (["--dynamics.steps", "null"], "how long"),
         (["--dynamics.steps", "-3"], "more than 0"),
+        (["--scroll", "5"], "a model has one memory"),
         (["--init", str(tmp_path / "none.safetensors")], "none.safetensors: no such checkpoint"),
     ]:
         with pytest.raises(UserError, match=words):

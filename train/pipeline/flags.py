@@ -55,6 +55,8 @@ def parse(arguments: Sequence[str]) -> Pipeline:
         raise UserError(f"{explained(error, parser)} {HELP}") from None
     plan = Pipeline(**{key: value for key, value in vars(options).items() if key != "config"})
     plan.init = None if plan.init == "none" else plan.init
+    if plan.scroll and plan.geometry.config:
+        raise UserError("a model has one memory: leave out --scroll or --geometry.config")
     for name in KINDS:
         training = plan.training(name)
         words = grouped(training.flags)

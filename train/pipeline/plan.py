@@ -85,6 +85,8 @@ class Pipeline:
         depth: steps of training depth on what the game knows of it; 0: none.
         atlas: recorded frames of a level that is always the same, known before play; 0: none.
         obstacles: steps of training what stops a player with inertia; 0: none.
+        scroll: steps of training where actions lead a screen that scrolls, for a memory of such a world in place of a
+            geometry; 0: none.
         distill: without a configuration (`--distill.config ""`) the dynamics plays as it is.
         contexts: dreams' beginnings in the checkpoint.
         prompt: real frames of each.
@@ -102,6 +104,7 @@ class Pipeline:
     depth: int = 0
     atlas: int = 0
     obstacles: int = 0
+    scroll: int = 0
     evaluate: Evaluation = field(default_factory=Evaluation)
     runs: str = "runs"
     data: list[str] = field(default_factory=list)

@@ -35,6 +35,7 @@ def stages_of(plan: Pipeline, device: str) -> list[Stage]:
         if plan.used_for("level"):
             found.append(encoding(plan, device, "level", ["latents", "level"]))
         found += [geometry_part(plan, name) for name in GEOMETRY_PARTS if getattr(plan, name)]
+        found += [scrolling(plan)] if plan.scroll else []
         found.append(Stage("views", plan.folder / "latents", partial(views, plan, device)))
     card = [evaluating(plan, device)] if plan.evaluate.suites else []
     return [*found, *trained, exporting(plan), *card]
@@ -44,16 +45,18 @@ def stages_of(plan: Pipeline, device: str) -> list[Stage]:
 
 
 def checkpoint_of(plan: Pipeline, name: str) -> Path:
-    """The checkpoint that a stage writes: one that trains, a part of the geometry, or the export."""
+    """The checkpoint that a stage writes: one that trains, a part of the geometry, scroll, or the export."""
     if name == "export":
         return plan.folder / f"{plan.name}.safetensors"
-    if name in GEOMETRY_PARTS or name == KINDS[name]:
+    if name in (*GEOMETRY_PARTS, "scroll") or name == KINDS[name]:
         return plan.folder / name / "last.ckpt"
     return plan.folder / name / KINDS[name] / "last.ckpt"
 
 
 def geometries(plan: Pipeline) -> list[str]:
-    """The stages that make the geometry, each going on from the checkpoint of the one before."""
+    """The stages that make the memory, each going on from the checkpoint of the one before."""
+    if plan.scroll:
+        return ["scroll"]
     trained = [name for name in plan.trained if KINDS[name] == "geometry"]
     return [*trained, *(name for name in GEOMETRY_PARTS if trained and getattr(plan, name))]
 
@@ -176,6 +179,20 @@ def geometry_part(plan: Pipeline, name: str) -> Stage:
 
     number = plan.scaled(getattr(plan, name))
     return Stage(name, plan.folder / name, run, [latents, geometry], out, budget=Budget(steps=number))
+
+
+def scrolling(plan: Pipeline) -> Stage:
+    """The memory of a world that scrolls, made by the command of its name."""
+    latents, tokenizer = plan.folder / "latents", checkpoint_of(plan, "tokenizer")
+    number, out = plan.scaled(plan.scroll), checkpoint_of(plan, "scroll")
+
+    def run(budget: Budget) -> int:
+        from train.scroll.memory import make
+
+        make(latents, tokenizer, out, HELD_OUT, number)
+        return 0
+
+    return Stage("scroll", plan.folder / "scroll", run, [latents], out, budget=Budget(steps=number))
 
 
 def views(plan: Pipeline, device: str, budget: Budget) -> int:

@@ -30,10 +30,10 @@ def fixed_pixels(episodes_THWC: Sequence[Tensor], corners_T2: Sequence[Tensor]) 
     of_screen, of_world, count = torch.zeros(3, height, width)
     for episode, first, second in pairs.tolist():
         then, now = episodes_THWC[episode][first], episodes_THWC[episode][second]
-        seen, inside = shifted(then, corners_T2[episode][second] - corners_T2[episode][first])
-        of_screen += _off(then, now) * inside
-        of_world += _off(seen, now) * inside
-        count += inside
+        seen, inside = shifted(then[None], corners_T2[episode][second : second + 1] - corners_T2[episode][first])
+        of_screen += _off(then, now) * inside[0]
+        of_world += _off(seen[0], now) * inside[0]
+        count += inside[0]
     of_screen, of_world = of_screen / count.clamp_min(1), of_world / count.clamp_min(1)
     return (count >= LEAST_PAIRS) & (of_screen < RATIO * of_world) & (of_world - of_screen > LESS)
 

@@ -78,19 +78,18 @@ def _peaks(then_N3HW: Tensor, now_N3HW: Tensor, fixed_HW: Tensor) -> Tensor:
 
 def _seen_from(before_NHWC: Tensor, fixed_HW: Tensor, steps_NK2: Tensor) -> tuple[Tensor, Tensor]:
     """Pictures (N, K, H, W, 3) after these steps, and where (N, K, H, W) they show the world."""
-    shown, inside = shifted(before_NHWC[:, None], steps_NK2)
-    covered, _ = shifted(fixed_HW[None, None, ..., None], steps_NK2)
-    return shown, inside & ~fixed_HW & ~covered[..., 0]
+    shown, inside = shifted(before_NHWC, steps_NK2)
+    covered, _ = shifted(fixed_HW.expand(len(steps_NK2), -1, -1), steps_NK2)
+    return shown, inside & ~fixed_HW & ~covered
 
 
-def shifted(picture_BHWC: Tensor, steps_B2: Tensor) -> tuple[Tensor, Tensor]:
-    """A picture (..., H, W, C) as a screen shows it that has gone a step (..., 2) on, its border repeated where it does
-    not reach, and where it does (..., H, W). The axes before these may be broadcast."""
-    height, width, channels = picture_BHWC.shape[-3:]
+def shifted(picture_BHW: Tensor, steps_B2: Tensor) -> tuple[Tensor, Tensor]:
+    """Pictures (B, H, W, ...) as a screen shows them that has gone a step (B, 2) on, or K steps (B, K, 2) each, their
+    border repeated where they do not reach, and where they do (B, H, W), or (B, K, H, W)."""
+    height, width = picture_BHW.shape[1:3]
     rows = torch.arange(height, device=steps_B2.device) + steps_B2[..., :1]
     columns = torch.arange(width, device=steps_B2.device) + steps_B2[..., 1:]
     inside = ((rows >= 0) & (rows < height))[..., :, None] & ((columns >= 0) & (columns < width))[..., None, :]
-    place = rows.clamp(0, height - 1)[..., :, None] * width + columns.clamp(0, width - 1)[..., None, :]
-    flat = picture_BHWC.flatten(-3, -2).expand(*steps_B2.shape[:-1], -1, -1)
-    found = flat.gather(-2, place.flatten(-2)[..., None].expand(*steps_B2.shape[:-1], -1, channels))
-    return found.unflatten(-2, (height, width)), inside
+    rows, columns = rows.clamp(0, height - 1)[..., :, None], columns.clamp(0, width - 1)[..., None, :]
+    players = torch.arange(len(steps_B2), device=steps_B2.device).view(-1, *[1] * steps_B2.dim())
+    return picture_BHW[players, rows, columns], inside

@@ -153,10 +153,10 @@ class ScrollMemory(Memory):
         return keep_still(latent_BChw, state.latent, step.motion)
 
     def commit(self, state: ScrollState, step: ScrollStep, frame: Frame) -> None:
-        motion, fixed = step.motion, self.fixed[None, ..., None].expand(len(step.motion), -1, -1, -1)
-        seen, inside = shifted(torch.cat((state.picture, state.still[..., None], fixed.byte()), 3), motion)
+        motion = step.motion
+        seen, inside = shifted(torch.cat((state.picture, state.still[..., None]), 3), motion)
         off = (seen[..., :3].short() - frame.picture.short()).abs().amax(3)
-        stands = inside & (off <= TOLERANCE) & (seen[..., 4] == 0) & ~self.fixed
+        stands = inside & (off <= TOLERANCE) & ~self.fixed
         evidence = torch.where((motion != 0).any(1), MOVED, STOOD)[:, None, None]
         state.still = torch.where(stands, (seen[..., 3].short() + evidence).clamp_max(255), 0).byte()
         state.corner, state.picture, state.latent = state.corner + motion, frame.picture.clone(), _rows(frame.latent)
