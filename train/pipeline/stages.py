@@ -189,7 +189,7 @@ def scrolling(plan: Pipeline) -> Stage:
     def run(budget: Budget) -> int:
         from train.scroll.memory import make
 
-        make(latents, tokenizer, out, HELD_OUT, number)
+        make(latents, tokenizer, out, HELD_OUT, number, budget.deadline)
         return 0
 
     return Stage("scroll", plan.folder / "scroll", run, [latents], out, budget=Budget(steps=number))

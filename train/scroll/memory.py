@@ -18,6 +18,7 @@ from torch import Tensor
 
 from data_collect.errors import UserError
 from data_collect.files import whole
+from game_wm.deadline import NEVER, Deadline, left_out
 from game_wm.memory.protocol import Prompt
 from game_wm.memory.registry import to_entries
 from game_wm.memory.scroll.motion import CELL, ScrollConfig
@@ -34,11 +35,15 @@ from train.scroll.fixed import fixed_pixels
 from train.scroll.motion import Recorded, learn_motion, recorded_steps, share_right
 
 FRAMES = 16_384  # that are read, at most, of the episodes to train on
+READING = 0.4  # of the time that there is, for the pictures
 
 
 @torch.no_grad()
-def make_memory(store: LatentStore, tokenizer: Tokenizer, steps: int, held_out: float) -> ScrollMemory:
-    """The memory, trained for so many steps on all but the last episodes. `UserError` where it cannot."""
+def make_memory(
+    store: LatentStore, tokenizer: Tokenizer, steps: int, held_out: float, deadline: Deadline = NEVER
+) -> ScrollMemory:
+    """The memory, trained for so many steps on all but the last episodes; less of both where the deadline comes before.
+    `UserError` where it cannot."""
     config = tokenizer.config
     if store.index["tokenizer"] != tokenizer_hash(tokenizer):
         raise UserError(f"{store.directory} was encoded by another tokenizer: name that one with --tokenizer")
@@ -48,6 +53,12 @@ def make_memory(store: LatentStore, tokenizer: Tokenizer, steps: int, held_out: 
     sizes = ScrollConfig(config.height, config.width, store.schema.size)
     memory = ScrollMemory.build(sizes, DynamicsConfig(recall=True, warp=True))
     spans = within(store.split(held_out, False), FRAMES)
+    kept = deadline.part(READING).fits(
+        len(spans), lambda: memory.observe(pictures_of(memory, store, spans[0], tokenizer)[None])
+    )
+    if kept < len(spans):
+        say(left_out("scroll", kept, len(spans), "episodes"))
+        spans = spans[:kept]
     pictures = [pictures_of(memory, store, span, tokenizer) for span in spans]
     for _ in range(2):  # what is fixed is found by the steps, and does not vote for them then
         found = [memory.observe(each[None])[0] for each in pictures]
@@ -56,7 +67,7 @@ def make_memory(store: LatentStore, tokenizer: Tokenizer, steps: int, held_out: 
     moved = float((recorded.steps != 0).any(1).float().mean())
     share = float(memory.fixed.float().mean())
     say(f"{len(recorded.steps)} steps, {moved:.0%} of which move the screen; {share:.0%} of the screen are its own")
-    learn_motion(memory.motion, recorded, steps)
+    learn_motion(memory.motion, recorded, steps, deadline)
     if judged := within(store.split(held_out, True), FRAMES // 8):
         pictures = [pictures_of(memory, store, span, tokenizer) for span in judged]
         found = [memory.observe(each[None])[0] for each in pictures]
@@ -107,12 +118,14 @@ def write(memory: ScrollMemory, store: LatentStore, out: Path, trained: dict[str
     say(f"wrote {out}")
 
 
-def make(latents: str | Path, tokenizer: str | Path, out: Path, held_out: float, number: int) -> None:
+def make(
+    latents: str | Path, tokenizer: str | Path, out: Path, held_out: float, number: int, deadline: Deadline = NEVER
+) -> None:
     """Make the memory and write it. `UserError` where it cannot."""
     began, store = time.monotonic(), LatentStore(latents)
     use_all_cores()
     torch.manual_seed(0)
-    memory = make_memory(store, load_tokenizer(tokenizer), number, held_out)
+    memory = make_memory(store, load_tokenizer(tokenizer), number, held_out, deadline)
     hours = (time.monotonic() - began) / 3600
     write(memory, store, out, {"frames": 0, "hours": hours, "steps": number})
 

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from game_wm.deadline import NEVER, Deadline
 from game_wm.memory.scroll.motion import BEFORE, Motion
-from game_wm.training import descend
+from game_wm.training import affordable, descend
 
 BATCH, RATE, DECAY = 128, 2e-3, 0.05
 LEAST_SHARE = 1e-4  # of the steps, that a candidate is taken for
@@ -50,8 +51,8 @@ def candidate_steps(steps_N2: Tensor, candidates: int) -> Tensor:
     return steps[order[counts[order] >= max(2, LEAST_SHARE * len(steps_N2))]]
 
 
-def learn_motion(motion: Motion, recorded: Recorded, steps: int) -> None:
-    """Find the candidates and train the choice among them, in place."""
+def learn_motion(motion: Motion, recorded: Recorded, steps: int, deadline: Deadline = NEVER) -> None:
+    """Find the candidates and train the choice among them, in place, for so many steps or until the deadline."""
     found = candidate_steps(recorded.steps, len(motion.steps))
     motion.steps.zero_()[: len(found)] = found.to(motion.steps)
     goals = nearest(found, recorded.steps)
@@ -63,9 +64,9 @@ def learn_motion(motion: Motion, recorded: Recorded, steps: int) -> None:
 
     with torch.enable_grad():
         optimizer = torch.optim.AdamW(motion.requires_grad_(True).parameters(), RATE, weight_decay=DECAY)
-        descend(
-            "scroll", optimizer, steps, loss, lambda i: RATE * min(1.0, (i + 1) / 50, 2 * (1 - i / steps)), clip=1.0
-        )
+        count = affordable("scroll", steps, loss, deadline)
+        rate = lambda i: RATE * min(1.0, (i + 1) / 50, 2 * (1 - i / count))  # noqa: E731
+        descend("scroll", optimizer, count, loss, rate, clip=1.0)
     motion.requires_grad_(False)
 
 
