@@ -54,6 +54,11 @@ def test_a_step_is_learnt_that_a_wall_stops() -> None:
     assert share_right(motion, recorded) < 0.5
     learn_motion(motion, recorded, 150)
     assert share_right(motion, recorded) > 0.99
+    motion.steps[:2] = torch.tensor([[0.0, 1.0], [0.0, 2.0]])
+    motion.choose[-1].weight.zero_()  # type: ignore[union-attr,operator]
+    motion.choose[-1].bias.copy_(torch.tensor([2.0, 1.0] + [-9.0] * 6).log_softmax(0))  # type: ignore[union-attr]
+    mean = motion.predict_step(*recorded.seen(torch.arange(1)))[0]
+    assert mean[0] == 0 and 1 < mean[1] < 1.5 and mean[1] * 16 % 1 == 0  # now one pixel, now two
     rare = torch.cat((steps, torch.tensor([[7, 7]])))  # seen once: no candidate
     assert {tuple(step) for step in candidate_steps(rare, 8).tolist()} == {(0, -4), (0, 4), (0, 0)}
 

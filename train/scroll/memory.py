@@ -54,14 +54,14 @@ def make_memory(
     memory = ScrollMemory.build(sizes, DynamicsConfig(recall=True, warp=True))
     spans = within(store.split(held_out, False), FRAMES)
     kept = deadline.part(READING).fits(
-        len(spans), lambda: memory.observe(pictures_of(memory, store, spans[0], tokenizer)[None])
+        len(spans), lambda: steps_of(memory, pictures_of(memory, store, spans[0], tokenizer))
     )
     if kept < len(spans):
         say(left_out("scroll", kept, len(spans), "episodes"))
         spans = spans[:kept]
     pictures = [pictures_of(memory, store, span, tokenizer) for span in spans]
     for _ in range(2):  # what is fixed is found by the steps, and does not vote for them then
-        found = [memory.observe(each[None])[0] for each in pictures]
+        found = [steps_of(memory, each) for each in pictures]
         memory.fixed.copy_(fixed_pixels(pictures, [corners(each) for each in found]))
     recorded = of_episodes(store, spans, pictures, found)
     moved = float((recorded.steps != 0).any(1).float().mean())
@@ -70,7 +70,7 @@ def make_memory(
     learn_motion(memory.motion, recorded, steps, deadline)
     if judged := within(store.split(held_out, True), FRAMES // 8):
         pictures = [pictures_of(memory, store, span, tokenizer) for span in judged]
-        found = [memory.observe(each[None])[0] for each in pictures]
+        found = [steps_of(memory, each) for each in pictures]
         say(f"{share_right(memory.motion, of_episodes(store, judged, pictures, found)):.1%} of held-out steps are "
             "predicted to the pixel")  # fmt: skip
     return memory.eval().requires_grad_(False)
@@ -91,8 +91,16 @@ def pictures_of(memory: ScrollMemory, store: LatentStore, span: Span, tokenizer:
     return memory.pictures(Prompt(latents[None], actions[None]), tokenizer)[0]
 
 
+def steps_of(memory: ScrollMemory, pictures_THWC: Tensor) -> Tensor:
+    """The steps (T - 1, 2) between the pictures of an episode."""
+    latents = torch.zeros(1, len(pictures_THWC), 1, 1, 1)
+    actions = torch.zeros(1, len(pictures_THWC) - 1, memory.config.actions)
+    return memory.walk(Prompt(latents, actions), pictures_THWC[None])[1][0]
+
+
 def corners(steps_T2: Tensor) -> Tensor:
     """Where the screen is in each frame, int64 (T + 1, 2)."""
+    steps_T2 = steps_T2.long()
     return torch.cat((torch.zeros_like(steps_T2[:1]), steps_T2.cumsum(0)))
 
 

@@ -24,7 +24,7 @@ LEAST_SHARE = 1e-4  # of the steps, that a candidate is taken for
 
 class Recorded(NamedTuple):
     """Pictures uint8 (N, H, W, 3) with the actions done on seeing them (N, A), the steps before (N, BEFORE, 2) and
-    their actions (N, BEFORE, A), and the step that followed, int64 (N, 2)."""
+    their actions (N, BEFORE, A), and the step that followed (N, 2)."""
 
     pictures: Tensor
     actions: Tensor
@@ -45,7 +45,7 @@ def recorded_steps(pictures_THWC: Tensor, actions_TA: Tensor, steps_T2: Tensor) 
 
 
 def candidate_steps(steps_N2: Tensor, candidates: int) -> Tensor:
-    """The most frequent steps, int64 (K or fewer, 2), the likeliest first."""
+    """The most frequent steps (K or fewer, 2), the likeliest first."""
     steps, counts = steps_N2.unique(dim=0, return_counts=True)
     order = counts.argsort(descending=True)[:candidates]
     return steps[order[counts[order] >= max(2, LEAST_SHARE * len(steps_N2))]]

@@ -2,7 +2,8 @@
 the last picture shows around the player.
 
 A choice among steps is exact where a regression is not: the step there and the step back add up to nothing, and a wall
-stops the player or does not. `train/scroll/` finds the steps and trains the choice, without labels.
+stops the player or does not. Where the screen goes a fraction of a pixel a frame, pictures show now one step and now
+the next, and the mean of the two is taken. `train/scroll/` finds the steps and trains the choice, without labels.
 
 Legend: B players, K candidate steps, A action vector, H, W pixels.
 """
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from game_wm.memory.scroll.registration import REACH
 
 BEFORE = 2  # steps, with their actions, that tell the next one
+FINEST = 1 / 16  # pixels: a power of two
+CERTAIN = 1 / 8  # pixels: a mean so near to the likeliest step is that step
 CELL = 4  # pixels along the side of what the network reads as one place
 
 
@@ -63,5 +66,10 @@ class Motion(nn.Module):
         return self.choose(torch.cat((self.look(pixels), action_BA, *past), 1))
 
     def predict_step(self, *seen: Tensor) -> Tensor:
-        """The likeliest step, int64 (B, 2); arguments as those of `forward`."""
-        return self.steps[self(*seen).argmax(1)].long()
+        """The step (B, 2): the likeliest, or its mean with those a pixel beside it where these are likely too. It is a
+        multiple of `FINEST`, so that sums are exact. Arguments as those of `forward`."""
+        likely = self(*seen).softmax(1)
+        best = self.steps[likely.argmax(1)]
+        weights = likely * ((self.steps - best[:, None]).abs() <= 1).all(2)
+        mean = (weights @ self.steps) / weights.sum(1, keepdim=True)
+        return torch.where((mean - best).abs() < CERTAIN, best, (mean / FINEST).round() * FINEST)

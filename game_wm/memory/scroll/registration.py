@@ -24,13 +24,14 @@ CAPPED = 24  # grey levels: a pixel that is further off counts as this much off
 SHORTER = 0.02  # grey levels for a pixel of the step: of a repeated pattern the shorter step is taken
 LEAST_SHARED = 0.3  # of the pixels, which two pictures must share
 TOLERANCE = 24  # grey levels within which two pixels agree, in every colour
+CUT = 0.25  # of the pixels: where fewer agree after any step, the picture is of another place
 
 
 class Observed(NamedTuple):
-    """Steps int64 (N, 2), down and right, and the share of the shared pixels (N,) that agree."""
+    """Steps int64 (N, 2), down and right, and whether (N,) one explains the picture."""
 
     steps: Tensor
-    agreement: Tensor
+    there: Tensor
 
 
 def observe_steps(before_NHWC: Tensor, now_NHWC: Tensor, fixed_HW: Tensor) -> Observed:
@@ -46,11 +47,28 @@ def observe_steps(before_NHWC: Tensor, now_NHWC: Tensor, fixed_HW: Tensor) -> Ob
     size = torch.tensor(fixed_HW.shape, device=steps.device)
     shared = (size - steps.abs()).clamp_min(0).prod(-1) / size.prod()
     total = torch.stack(cost, 1) + SHORTER * steps.abs().sum(-1)
-    best = total.masked_fill(shared < LEAST_SHARED, torch.inf).argmin(1)[:, None, None]
-    taken = steps.gather(1, best.expand(-1, -1, 2))
+    best = total.masked_fill(shared < LEAST_SHARED, torch.inf).argmin(1, keepdim=True)
+    taken = steps.gather(1, best[..., None].expand(-1, -1, 2))
     shown, counts = _seen_from(before_NHWC, fixed_HW, taken)
     agrees = (shown.short() - now_NHWC[:, None].short()).abs().amax(-1) <= TOLERANCE
-    return Observed(taken[:, 0], ((agrees & counts).sum((-1, -2)) / counts.sum((-1, -2)).clamp_min(1))[:, 0])
+    agreement = ((agrees & counts).sum((-1, -2)) / counts.sum((-1, -2)).clamp_min(1))[:, 0]
+    return Observed(taken[:, 0], agreement >= CUT)
+
+
+def put_right(around_BHW4: Tensor, now_BHWC: Tensor, fixed_HW: Tensor) -> Tensor:
+    """By how much a place is off, int64 (B, 2), a pixel at most: `around` is what was remembered there and a pixel
+    further on each side, uint8, its last channel 0 where nothing is known. Zero where too little is."""
+    height, width = fixed_HW.shape
+    offsets = torch.tensor(sorted(product((-1, 0, 1), repeat=2), key=lambda at: abs(at[0]) + abs(at[1])))
+    cost = []
+    for down, right in (offsets + 1).tolist():
+        seen = around_BHW4[:, down : down + height, right : right + width]
+        votes = (seen[..., 3] > 0) & ~fixed_HW
+        off = (seen[..., :3].short() - now_BHWC.short()).abs_().amax(3).clamp_max_(CAPPED) * votes
+        count = votes.sum((1, 2))
+        cost.append((off.sum((1, 2)) / count.clamp_min(1)).masked_fill(count < LEAST_SHARED * height * width, CAPPED))
+    cost[0] = cost[0] - SHORTER
+    return offsets.to(now_BHWC.device)[torch.stack(cost, 1).argmin(1)]
 
 
 def _cost(then_N3HW: Tensor, now_N3HW: Tensor, votes_HW: Tensor, down: int, right: int) -> Tensor:

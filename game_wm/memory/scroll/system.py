@@ -22,7 +22,7 @@ from torch import Tensor
 from game_wm.memory.protocol import Frame, Memory, NoMemory, Prompt, Recalled
 from game_wm.memory.scroll.mosaic import Mosaic
 from game_wm.memory.scroll.motion import BEFORE, Motion, ScrollConfig
-from game_wm.memory.scroll.registration import TOLERANCE, observe_steps, shifted
+from game_wm.memory.scroll.registration import TOLERANCE, observe_steps, put_right, shifted
 from game_wm.memory.views import as_latents, keep_still, keep_view
 from game_wm.model.config import DynamicsConfig
 from game_wm.model.tokenizer import Tokenizer
@@ -30,7 +30,6 @@ from game_wm.model.tokenizer import Tokenizer
 PART = 64  # pictures that are decoded or compared at once
 MOVED, STOOD = 8, 1  # evidence that a pixel belongs to the world: it looks the same after a step, or after none
 NEW, CHANGED = 8, 32  # evidence that it takes to write an unknown pixel, and to write over another one
-CUT = 0.4  # of the pixels: where fewer agree after any step, the picture is of another place
 FAR = 2**13  # pixels from a place to another one that is not known to be connected with it
 
 
@@ -38,9 +37,9 @@ FAR = 2**13  # pixels from a place to another one that is not known to be connec
 class ScrollState:
     """What B players remember; the player is the first axis of every tensor.
 
-    `corner` int64 (B, 2): row and column, in the world, of the screen's first pixel; the last `picture` uint8
+    `corner` (B, 2): row and column, in the world, of the screen's first pixel; the last `picture` uint8
     (B, H, W, 3) and its `latent` (B, C, h, w); `still` uint8 (B, H, W), the evidence that each pixel stands still; the
-    last `steps` int64 (B, BEFORE, 2) and their `actions` (B, BEFORE, A); `count` (B,) of the frames; the `mosaic`, None
+    last `steps` (B, BEFORE, 2) and their `actions` (B, BEFORE, A); `count` (B,) of the frames; the `mosaic`, None
     where the network reads only the last frame.
     """
 
@@ -55,7 +54,7 @@ class ScrollState:
 
 
 class ScrollStep(NamedTuple):
-    """How far the screen goes, int64 (B, 2): down and right."""
+    """How far the screen goes (B, 2), down and right, in pixels."""
 
     motion: Tensor
 
@@ -88,14 +87,21 @@ class ScrollMemory(Memory):
     # --- the beginning ---
 
     def start(self, prompt: Prompt, tokenizer: Tokenizer) -> ScrollState:
-        pictures = self.pictures(prompt, tokenizer)
-        steps = self.observe(pictures)
-        state = self._state(pictures[:, 0], prompt, 0)
-        for t in range(1, pictures.shape[1]):
-            action, step = prompt.actions[:, t - 1], ScrollStep(steps[:, t - 1])
-            self.commit(state, step, Frame(prompt.latents[:, t], pictures[:, t], action))
+        return self.walk(prompt, self.pictures(prompt, tokenizer))[0]
+
+    def walk(self, prompt: Prompt, pictures_BPHWC: Tensor) -> tuple[ScrollState, Tensor]:
+        """The state after a prompt, and the steps (B, P - 1, 2) that led through it: between successive pictures, put
+        right by what is remembered, so that fractions of pixels do not add up."""
+        steps = self.observe(pictures_BPHWC)
+        state = self._state(pictures_BPHWC[:, 0], prompt, 0)
+        for t, picture in enumerate(pictures_BPHWC[:, 1:].unbind(1)):
+            if state.mosaic is not None:
+                size = self.size[0] + 2, self.size[1] + 2
+                around = state.mosaic.read(pixel(state.corner + steps[:, t]) - 1, size)
+                steps[:, t] += put_right(around, picture, self.fixed)
+            self.commit(state, ScrollStep(steps[:, t]), Frame(prompt.latents[:, t + 1], picture, prompt.actions[:, t]))
             self.store(state)
-        return state
+        return state, steps
 
     def pictures(self, prompt: Prompt, tokenizer: Tokenizer) -> Tensor:
         """Uint8 (B, P, H, W, 3): those of the prompt, or what its latents decode to."""
@@ -105,19 +111,19 @@ class ScrollMemory(Memory):
         return torch.cat([tokenizer.decode(part) for part in parts]).unflatten(0, prompt.latents.shape[:2])
 
     def observe(self, pictures_BPHWC: Tensor) -> Tensor:
-        """Int64 (B, P - 1, 2): the steps between successive pictures, read off them."""
+        """The steps (B, P - 1, 2) between successive pictures, read off them: whole pixels."""
         players, frames = pictures_BPHWC.shape[:2]
-        steps = torch.zeros(players * (frames - 1), 2, dtype=torch.long, device=pictures_BPHWC.device)
+        steps = torch.zeros(players * (frames - 1), 2, device=pictures_BPHWC.device)
         before, now = pictures_BPHWC[:, :-1].flatten(0, 1), pictures_BPHWC[:, 1:].flatten(0, 1)
         for part in (slice(i, i + PART) for i in range(0, len(steps), PART)):
             found = observe_steps(before[part], now[part], self.fixed)
-            steps[part] = torch.where(found.agreement[:, None] < CUT, FAR, found.steps)
+            steps[part] = torch.where(found.there[:, None], found.steps, FAR).float()
         return steps.view(players, frames - 1, 2)
 
     def _state(self, picture_BHWC: Tensor, prompt: Prompt, at: int) -> ScrollState:
         """Of players who have seen frame `at` of a prompt and remember nothing else."""
         players, device = len(picture_BHWC), picture_BHWC.device
-        none = torch.zeros(players, BEFORE, 2, dtype=torch.long, device=device)
+        none = torch.zeros(players, BEFORE, 2, device=device)
         actions = prompt.latents.new_zeros(players, BEFORE, self.config.actions)
         still, count = torch.zeros_like(picture_BHWC[..., 0]), torch.full((players,), at + 1, device=device)
         mosaic = Mosaic.start(players, self.config.slots, self.size, device) if self.recall else None
@@ -133,7 +139,7 @@ class ScrollMemory(Memory):
     def views(self, state: ScrollState, step: ScrollStep, tokenizer: Tokenizer) -> Tensor | None:
         shown = [self._remembered(state, step)] if state.mosaic is not None else []
         if self.warp:
-            last, inside = shifted(state.picture, step.motion)
+            last, inside = shifted(state.picture, pixel(state.corner + step.motion) - pixel(state.corner))
             shown.append((tokenizer.to_unit(last), inside))
         if not shown:
             return None
@@ -144,7 +150,7 @@ class ScrollMemory(Memory):
         """The mosaic where the step leads, (B, 3, H, W) in [-1, 1], and where it is known (B, H, W); elsewhere it has
         the mean colour of what is known."""
         assert state.mosaic is not None
-        found = state.mosaic.read(state.corner + step.motion, self.size)
+        found = state.mosaic.read(pixel(state.corner + step.motion), self.size)
         known, picture = found[..., 3] > 0, Tokenizer.to_unit(found[..., :3])
         mean = (picture * known[:, None]).sum((2, 3)) / known.sum((1, 2)).clamp_min(1)[:, None]
         return torch.where(known[:, None], picture, mean[..., None, None]), known
@@ -153,21 +159,22 @@ class ScrollMemory(Memory):
         return keep_still(latent_BChw, state.latent, step.motion)
 
     def commit(self, state: ScrollState, step: ScrollStep, frame: Frame) -> None:
-        motion = step.motion
-        seen, inside = shifted(torch.cat((state.picture, state.still[..., None]), 3), motion)
+        corner = state.corner + step.motion
+        moved = pixel(corner) - pixel(state.corner)
+        seen, inside = shifted(torch.cat((state.picture, state.still[..., None]), 3), moved)
         off = (seen[..., :3].short() - frame.picture.short()).abs().amax(3)
         stands = inside & (off <= TOLERANCE) & ~self.fixed
-        evidence = torch.where((motion != 0).any(1), MOVED, STOOD)[:, None, None]
+        evidence = torch.where((moved != 0).any(1), MOVED, STOOD)[:, None, None]
         state.still = torch.where(stands, (seen[..., 3].short() + evidence).clamp_max(255), 0).byte()
-        state.corner, state.picture, state.latent = state.corner + motion, frame.picture.clone(), _rows(frame.latent)
-        state.steps = torch.cat((state.steps[:, 1:], motion[:, None]), 1)
+        state.corner, state.picture, state.latent = corner, frame.picture.clone(), _rows(frame.latent)
+        state.steps = torch.cat((state.steps[:, 1:], step.motion[:, None]), 1)
         state.actions = torch.cat((state.actions[:, 1:], frame.action[:, None].to(state.actions)), 1)
         state.count = state.count + 1
 
     def store(self, state: ScrollState) -> None:
         if state.mosaic is None:
             return
-        known = state.mosaic.read(state.corner, self.size)
+        known = state.mosaic.read(pixel(state.corner), self.size)
         pixels, times = known[..., :3], known[..., 3:]
         off = (pixels.short() - state.picture.short()).abs().amax(3, keepdim=True)
         alike = (times > 0) & (off <= TOLERANCE)
@@ -175,7 +182,7 @@ class ScrollMemory(Memory):
         written = ~alike & (still >= torch.where(times > 0, CHANGED, NEW))
         pixels = torch.where(written, state.picture, pixels)
         times = torch.where(written, 1, times + (alike & (still > 0) & (times < 255)))
-        state.mosaic.write(state.corner, torch.cat((pixels, times.byte()), 3), state.count - 1)
+        state.mosaic.write(pixel(state.corner), torch.cat((pixels, times.byte()), 3), state.count - 1)
 
     def inspect(self, state: ScrollState, action_BA: Tensor, tokenizer: Tokenizer, player: int = 0) -> Recalled | None:
         if state.mosaic is None:
@@ -185,7 +192,7 @@ class ScrollMemory(Memory):
         view = tokenizer.to_frames(picture)[player]
         screens = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
         away = torch.tensor(screens, device=view.device) * torch.tensor(size, device=view.device)
-        corners = (state.corner + step.motion)[player] + away
+        corners = pixel(state.corner + step.motion)[player] + away
         mosaic = Mosaic(*(x[player : player + 1].expand(len(away), *x.shape[1:]) for x in vars(state.mosaic).values()))
         seen = mosaic.last_visit(corners, size)
         pictures, trail = mosaic.read(corners, size)[..., :3], away.flip(1) * torch.tensor((1, -1)) / size[1]
@@ -198,12 +205,13 @@ class ScrollMemory(Memory):
         self, window: Prompt, at: int, tokenizer: Tokenizer
     ) -> tuple[ScrollState, Sequence[ScrollStep] | None]:
         """The steps are those between the window's own pictures: in play, too, a frame is where its step leads."""
-        seen = window.part(slice(None)) if self.recall else window.part(slice(at - 1, None))
-        pictures = self.pictures(seen, tokenizer)
-        steps = self.observe(pictures)
         if not self.recall:
+            pictures = self.pictures(window.part(slice(at - 1, None)), tokenizer)
+            steps = self.observe(pictures)
             return self._state(pictures[:, 0], window, at - 1), [ScrollStep(step) for step in steps.unbind(1)]
-        state = self.start(Prompt(window.latents[:, :at], window.actions, pictures[:, :at]), tokenizer)
+        pictures = self.pictures(window, tokenizer)
+        _, steps = self.walk(window, pictures)
+        state, _ = self.walk(window.part(slice(at)), pictures[:, :at])
         return state, [ScrollStep(step) for step in steps[:, at - 1 :].unbind(1)]
 
     def for_recordings(self, aligned: bool) -> ScrollMemory:
@@ -221,6 +229,11 @@ class ScrollMemory(Memory):
     def weights(self) -> list[Tensor]:
         """The choice of a step is no part of them: recorded frames are drawn from where the pictures say."""
         return [self.fixed]
+
+
+def pixel(corner_B2: Tensor) -> Tensor:
+    """The pixel of the world, int64 (B, 2), that the screen's first one shows."""
+    return (corner_B2 + 0.5).floor().long()
 
 
 def _rows(latent_BChw: Tensor) -> Tensor:
