@@ -13,7 +13,7 @@ from played import Torus
 from torch import Tensor
 
 from data_collect import games
-from game_wm.evaluation.first_person import returns
+from game_wm.evaluation.places import returns
 from game_wm.evaluation.truth import game as truth_game
 from game_wm.world import Outcome
 

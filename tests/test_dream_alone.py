@@ -12,11 +12,13 @@ from fakes import SIZE
 from ring import GEM, STEP, WORLD, Fake, Namer, Ring
 
 from game_wm.evaluation import metrics
-from game_wm.evaluation.first_person import dream as dreams
-from game_wm.evaluation.first_person import dream_walk as led
-from game_wm.evaluation.first_person import gems, plot, trips
+from game_wm.evaluation.places import detector as detectors
+from game_wm.evaluation.places import dream as dreams
+from game_wm.evaluation.places import dream_walk as led
+from game_wm.evaluation.places import gems, plot, trips
 from game_wm.evaluation.truth.game import RealGame
 
+GUIDE = led.Guide(Namer())  # type: ignore[arg-type]
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_32_bits")]
 
 
@@ -46,14 +48,14 @@ def test_one_button_and_its_opposite() -> None:
 
 def dreamt(kind: str) -> tuple[dict[str, Any], list[str], list[Any]]:
     with RealGame("ring") as game:
-        detector = gems.Detector()
+        detector = detectors.Detector()
         detector.forward = lambda frames: (frames == torch.tensor(GEM, dtype=torch.uint8)).all(-1)  # type: ignore
-        bare = gems.Bare(game)
+        bare = detectors.Bare(game)
         walk = trips.Walk.record(game, 1, 0, 1, 64)
-        masks = bare.masks(1, walk.frames, walk.actions)
+        masks = bare.masks(walk)
         detector.held_out = (torch.from_numpy(np.stack(walk.frames)), torch.from_numpy(masks))
         seeds = range(90000, 90004)
-        return dreams.dream(Fake(kind), game, Namer(), seeds, 8, (bare, detector), lengths=(40, 100))  # type: ignore
+        return dreams.dream(Fake(kind), game, Namer(), seeds, 8, {"taken": (bare, detector)}, lengths=(40, 100))  # type: ignore
 
 
 def test_a_perfect_dream_comes_back_and_a_frozen_one_scores_nothing(
@@ -80,7 +82,7 @@ def test_a_perfect_dream_comes_back_and_a_frozen_one_scores_nothing(
 def test_a_way_is_led_past_the_walls_of_the_dream(ring: None) -> None:
     with RealGame("ring") as game:
         start = game.lead(90000, 0, 8).prompt  # type: ignore[union-attr]
-    ways = [led.lead(Fake("walled"), Namer(), start, half=60) for _ in range(2)]  # type: ignore[arg-type]
+    ways = [led.lead(Fake("walled"), GUIDE, start, half=60) for _ in range(2)]  # type: ignore[arg-type]
     way = ways[0]
     assert way is not None and len(way.actions) == 120 and torch.equal(way.frames, ways[1].frames)
     assert np.array_equal(way.actions[60:], trips.reversed_actions(Ring().action_schema, list(way.actions[:60])))
@@ -97,7 +99,7 @@ def test_a_way_goes_on_from_given_steps_and_not_into_what_is_shunned(ring: None)
     with RealGame("ring") as game:
         start = game.lead(90000, 0, 8).prompt  # type: ignore[union-attr]
     given = [np.array(button, np.float32) for button in ((1, 0, 0, 0), (0, 1, 0, 0), (1, 0, 0, 0))]
-    way = led.lead(Fake("perfect"), Namer(), start, 40, None, given, lambda _: True)  # type: ignore[arg-type]
+    way = led.lead(Fake("perfect"), GUIDE, start, 40, None, given, lambda _, name: name == "forward")
     assert way is not None and len(way.actions) == len(way.frames) == 80
     assert np.array_equal(way.actions[:3], given) and way.actions[3:-3, :2].sum() == 0  # he turns all the time
     assert np.array_equal(way.actions[-3:], [given[1], given[0], given[1]])
@@ -105,10 +107,10 @@ def test_a_way_goes_on_from_given_steps_and_not_into_what_is_shunned(ring: None)
 
 def test_a_gem_is_found_before_it_is_taken_and_from_where_it_is_left(ring: None) -> None:
     with RealGame("ring") as game:
-        bare = gems.Bare(game)
+        bare = detectors.Bare(game)
         walk = trips.Walk.record(game, 90005, 0, 8, 500)
-        masks = bare.masks(90005, walk.frames, walk.actions)
-        taken, left = (gems.find_gem(game, bare, walk, masks, kind) for kind in (True, False))
+        masks = bare.masks(walk)
+        taken, left = (gems.find_gem(game, bare, GUIDE, walk, masks, kind) for kind in (True, False))
         assert taken is not None and left is not None and not left.given
         assert 0 < len(taken.given) <= gems.SOON and walk.rewards.sum() > 0
         for gem in (taken, left):
@@ -131,8 +133,10 @@ def test_a_gem_counts_where_it_was() -> None:
 
 def test_the_detector_learns_what_the_game_without_gems_lacks(ring: None, tmp_path: Path) -> None:
     with RealGame("ring") as game:
-        assert gems.has_gems(game)
-        detector, again = (gems.gem_detector(game, "ring", tmp_path, walks=10, updates=60) for _ in range(2))
+        bare = detectors.told_things(game)["taken"]
+        detector, again = (
+            detectors.thing_detector(game, "ring", bare, tmp_path, walks=10, updates=60) for _ in range(2)
+        )
     assert detector.right(*detector.held_out) > 0.9
     assert torch.equal(detector(detector.held_out[0]), again(again.held_out[0]))
     assert len(list(tmp_path.glob("gems-*.safetensors"))) == 1

@@ -17,7 +17,7 @@ from ring import Fake, Namer, Ring
 from data_collect.errors import UserError
 from game_wm.evaluation import evaluate, metrics
 from game_wm.evaluation.feature_distance import FeatureDistance
-from game_wm.evaluation.first_person import gems, plot, returns, revisit
+from game_wm.evaluation.places import detector, plot, returns, revisit
 from game_wm.evaluation.report.ages import MOVING, NEVER
 from game_wm.evaluation.truth.game import RealGame
 
@@ -134,8 +134,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dic
 
     monkeypatch.setattr("game_wm.checkpoint.load", load)
     monkeypatch.setattr("game_wm.evaluation.control.trained_namer", lambda *_: Namer())
-    monkeypatch.setattr("game_wm.evaluation.first_person.dream.LENGTHS", (40,))
-    monkeypatch.setattr(gems, "gem_detector", lambda *_: gems.Detector())
+    monkeypatch.setattr("game_wm.evaluation.places.dream.LENGTHS", (40,))
+    monkeypatch.setattr(detector, "thing_detector", lambda *_: detector.Detector())
     monkeypatch.chdir(tmp_path)
     assert evaluate.main([str(path), *arguments]) == 0
     file = tmp_path / "ring.json"
@@ -146,7 +146,7 @@ def test_both_suites_write_the_card_and_its_pictures(
     ring: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "ring-window.safetensors").write_bytes(b"window")
-    monkeypatch.setattr(gems, "has_gems", lambda game: False)
+    monkeypatch.setattr(detector, "has_gems", lambda game: False)
     arguments = ("--suite", "revisit,dream", "--episodes", "2", "--prompts", "40")
     card = run(tmp_path, monkeypatch, *arguments)
     assert set(card["revisit"]) == {"40/1-8", "40/9-32"}

@@ -38,6 +38,7 @@ GAMES = {
     "scroll": "data_collect.games.scroll:Scroll",
 }
 GYM = "data_collect.games.gym:Gym"
+MARKS = {"taken": -2, "pushed": -3}  # of `info["surface"]`: what can be done to the things that pixels show
 DREAM = "dream:"  # the game of a recording that was played in a dream
 # What must be said wherever a game's pictures, or what learnt from them, are passed on.
 NOTICES = {

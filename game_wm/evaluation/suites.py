@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from data_collect import games
 from data_collect.errors import UserError
 from game_wm.deadline import OutOfTime, left_out
-from game_wm.evaluation.first_person import suites as first_person
 from game_wm.evaluation.options import Found, Options
+from game_wm.evaluation.places import suites as places
 from game_wm.evaluation.report.progress import progress
 from game_wm.evaluation.rollout import device_of, memory_of, roll
 from game_wm.evaluation.sprites import finder
@@ -263,5 +263,5 @@ def _cost(checkpoint: Checkpoint, options: Options) -> Iterator[Found]:
 SUITES: dict[tuple[str, ...], Callable[..., Iterator[Found]]] = {
     ("fidelity", "sprites", "control"): _rollouts,
     ("stability",): _stability,
-    **first_person.SUITES,
+    **places.SUITES,
 }

@@ -19,8 +19,8 @@ from game_wm.acceleration import pruning
 from game_wm.checkpoint import Checkpoint, load, save
 from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.fidelity import Fidelity
-from game_wm.evaluation.first_person.revisit import revisit
 from game_wm.evaluation.options import FIRST_HELD_OUT_SEED
+from game_wm.evaluation.places.revisit import revisit
 from game_wm.evaluation.report.sheet import draw
 from game_wm.evaluation.rollout import roll
 from game_wm.evaluation.truth.game import RealGame

@@ -18,6 +18,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from data_collect.games import MARKS
 from data_collect.games.isles import ground, landmarks, sprites
 from data_collect.games.isles.sprites import BAR, Sprite
 from data_collect.games.isles.world import TILE, lay_out
@@ -34,7 +35,7 @@ WALK, RUN = 2, 4  # pixels a frame
 HALF = 3  # of the player's square, in pixels
 REACH = 6  # pixels at which a gem is taken
 GEM_TILE, CRATE_TILE = 2, 4  # of the map
-MOVING, GEM_MARK, CRATE_MARK = -1, -2, -3  # of `info["surface"]`
+MOVING, GEM_MARK, CRATE_MARK = -1, MARKS["taken"], MARKS["pushed"]  # of `info["surface"]`
 Place = tuple[int, int]  # x, y
 
 

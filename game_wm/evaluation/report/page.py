@@ -233,20 +233,26 @@ def _dream(card: Mapping[str, Any]) -> list[str]:
         "",
         *table(["", "PSNR, dB", "share that counts", "runs"], rows),
     ]
-    if "detector" in figures:
+    kinds = {"detector": "gem", "pushed_detector": "pushed thing's"}
+    if any(key in figures for key in kinds):
+        titles = (
+            ("taken_stays_taken", "a gem taken stays taken"), ("untouched_stays", "an untouched gem is still there"),
+            ("pushed_stays_pushed", "what was pushed stays there"),
+        )  # fmt: skip
         body = [
             [title, _with_interval(figures, key, None, 3), f"{figures.get(f'{key}_counted', 0):.3f}",
              str(figures.get(f"{key}_runs", 0))]
-            for key, title in (("taken_stays_taken", "a gem taken stays taken"),
-                               ("untouched_stays", "an untouched gem is still there"))
+            for key, title in titles if key != "pushed_stays_pushed" or "pushed_detector" in figures
         ]  # fmt: skip
         lines += [
             "",
             *table(["", "share", "share that counts", "runs"], body),
-            "",
-            f"The gem detector is right on {100 * figures['detector']:.1f} % of real frames that it never saw, "
-            f"on {100 * figures['detector_tokenised']:.1f} % of them sent through the tokenizer.",
-        ]
+            *(
+                f"\nThe {what} detector is right on {100 * figures[key]:.1f} % of real frames that it never saw, "
+                f"on {100 * figures[f'{key}_tokenised']:.1f} % of them sent through the tokenizer."
+                for key, what in kinds.items() if key in figures
+            ),
+        ]  # fmt: skip
     return lines
 
 

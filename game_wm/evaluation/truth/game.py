@@ -14,6 +14,7 @@ the prompt is over, all three are shortened (`RealGame.settle`); a seed whose ei
 
 from __future__ import annotations
 
+import copy
 import statistics
 import sys
 from collections import deque
@@ -85,7 +86,8 @@ class RealGame:
         self.game_id, self.frame, self.pace, self.tally = game_id, frame, Pace(), Tally(game_id)
         self.options = games.option_names(game_id)
         self.made: list[Forgiving] = []
-        self.env = self.make(**({"surface": True} if "surface" in self.options else {}))  # costs time otherwise
+        self.shown = {"surface": True} if "surface" in self.options else {}  # costs time otherwise
+        self.env = self.make(**self.shown)
         self.schema = self.env.action_schema
         self.lasted: list[int] = []  # steps of the episodes that ended before their prompt was over
         self.led_by = ""  # the player of the last warm-up and prompt
@@ -103,6 +105,12 @@ class RealGame:
         """The game once more, with these options."""
         self.made.append(Forgiving(self.game_id, self.tally, frame=self.frame, **options))
         return self.made[-1]
+
+    def without(self, *options: str) -> RealGame:
+        """The same game where these of its options are 0."""
+        other = copy.copy(self)
+        other.env = self.make(**self.shown, **{name: 0 for name in options if name in self.options})
+        return other
 
     def told(self) -> dict[str, Any]:
         """For the card: what was unusual about the plays."""

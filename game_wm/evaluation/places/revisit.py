@@ -3,10 +3,10 @@
     python -m game_wm evaluate checkpoints/maze.safetensors --suite revisit
     python -m game_wm evaluate checkpoints/maze.safetensors --suite revisit --episodes 8 --prompts 1024   # a quick look
 
-The explorer leads prompts of 256, 1,024 and 4,096 real frames; then come free rollouts of 32 frames: each turn held all
-the time, and the explorer's own way on. returns.py says what a pixel's age is and when a rollout begins. Each figure is
-of one prompt length ("1024") and one span of the rollout ("1-8", "9-32"), so that ages are compared at equal positions,
-with its 95 % bootstrap interval over mazes (KEY_interval).
+The explorer leads prompts of 256, 1,024 and 4,096 real frames; then come free rollouts of 32 frames: each turn (where
+nobody turns, each button that walks) held all the time, and the explorer's own way on. returns.py says what a pixel's
+age is and when a rollout begins. Each figure is of one prompt length ("1024") and one span of the rollout ("1-8",
+"9-32"), so that ages are compared at equal positions, with its 95 % bootstrap interval over mazes (KEY_interval).
 
 `psnr`: of the mean squared error over all pixels of an age in all mazes. `feature_distance`: the mean over the pixels
 of an age (`FeatureDistance.local`), on every fourth frame. A maze counts for an age when 1 % of a span's pixels are of
@@ -30,7 +30,7 @@ from torch import Tensor
 
 from game_wm.evaluation import metrics
 from game_wm.evaluation.feature_distance import FeatureDistance
-from game_wm.evaluation.first_person.returns import SPANS, Visit, buckets, come_back, of_age
+from game_wm.evaluation.places.returns import SPANS, Visit, buckets, come_back, of_age
 from game_wm.evaluation.rollout import begin_each, follow, in_threes, round_trip
 from game_wm.evaluation.truth.game import RealGame, Tick, no_tick
 

@@ -17,15 +17,19 @@ inverse-dynamics network of the suite control must name 90 % of the actions from
 is the share of runs that count, `…_runs` their number.
 
 *Taken stays taken*, *untouched stays*: the share of counted runs after which a gem that was taken in the dream 300
-frames ago is gone, and one that was left alone is there (gems.py). `detector`: the gem detector's accuracy on real
-frames that it was not trained on; `detector_tokenised`: on the same frames, tokenised.
+frames ago is gone, and one that was left alone is there (gems.py). *Pushed stays pushed*: after which a thing is where
+it was pushed (pushed.py). `detector`, `pushed_detector`: the accuracy of what finds gems, and things to be pushed, on
+real frames that it was not trained on; `…_tokenised`: on the same frames, tokenised.
+
+A game is asked what it can tell: one that is seen from above has no turning round, and its ways there and back are led
+without creatures and things to be pushed, where options leave them out, since those do not stand still.
 
 Legend: E runs, P frames of the prompt, N of the trip, H, W pixels, A length of an encoded action.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -35,15 +39,21 @@ from torch import Tensor
 
 from game_wm.evaluation import metrics
 from game_wm.evaluation.control import Namer
-from game_wm.evaluation.first_person.dream_walk import NAMED, go, share_named
-from game_wm.evaluation.first_person.gems import Bare, Detector, Gem, find_gem, is_there
-from game_wm.evaluation.first_person.trips import Trip, Walk, difference, lacking, turn_round
+from game_wm.evaluation.places.detector import Detector, Things, around
+from game_wm.evaluation.places.dream_walk import NAMED, Guide, go, share_named
+from game_wm.evaluation.places.gems import Gem, find_gem, is_there
+from game_wm.evaluation.places.pushed import Push, find_push, stays
+from game_wm.evaluation.places.trips import Trip, Walk, difference, lacking, strides, turn_round
 from game_wm.evaluation.report.sheet import ROWS
 from game_wm.evaluation.rollout import begin_each, follow, round_trip
 from game_wm.evaluation.truth.game import ATTEMPTS, BATCH, RealGame, Tick, no_tick
 
 LENGTHS = (50, 200, 1000)
 WALK_FRAMES, WALKS = 1500, 3  # of real play to find a gem in; walks of a seed
+QUESTIONS = {"taken": ("taken_stays_taken", "untouched_stays"), "pushed": ("pushed_stays_pushed",)}
+DETECTORS = {"taken": "detector", "pushed": "pushed_detector"}  # by what can be done to what they find: the card's key
+MOVERS = ("creatures", "crates")  # options that leave out what does not stand still
+OUTLINE = 32  # share of the picture's height by which an outline changes
 AS_MUCH = 0.6  # least and (its inverse) greatest ratio of differences, dream over real
 
 
@@ -75,13 +85,13 @@ class Runs:
             self._note(counts(trip, frames, frame, namer), error)
 
     def lead(
-        self, model: Any, game: RealGame, namer: Namer, seed: int, prompt: int, half: int, steps: int | None
+        self, model: Any, game: RealGame, guide: Guide, seed: int, prompt: int, half: int, steps: int | None
     ) -> None:
         """Dream a way there and back, if the game has a prompt for it."""
         starts = (game.lead(seed, attempt, prompt) for attempt in range(ATTEMPTS))
         if (found := next(filter(None, starts), None)) is None:
             return
-        way, before = go(model, namer, found.prompt, half, steps)
+        way, before = go(model, guide, found.prompt, half, steps)
         if way is None:
             self._note(False, np.full(2, np.nan))
             return
@@ -89,6 +99,8 @@ class Runs:
             self.ways.append((seed, before.numpy(), way.frames.numpy()))
         surface = found.info.get("surface")
         still = np.ones(before.shape[:2], bool) if surface is None else np.asarray(surface) >= 0
+        if guide.strides:  # whoever walks in the middle of the picture may look another way at the end
+            still = ~around(~still, OUTLINE)
         self._note(True, metrics.squared_error(before[None], way.frames[-1:], torch.from_numpy(still)[None])[0])
 
     def _note(self, counts: bool, error: np.ndarray) -> None:
@@ -104,69 +116,94 @@ class Runs:
         return card | (metrics.figure("psnr", errors, metrics.pooled_psnr) if share.any() else {})
 
 
-def gems_on_walks(game: RealGame, bare: Bare, prompt: int) -> Callable[[int, bool], Gem | None]:
-    """Finds a gem to set out from, for a seed and whether it is to be taken; each walk is played once."""
+class Walks:
+    """Real walks and the things of one kind on them, each played once."""
 
-    @cache
-    def walk(seed: int, attempt: int) -> tuple[Walk, np.ndarray]:
-        walked = Walk.record(game, seed, attempt, prompt, prompt + WALK_FRAMES)
-        return walked, bare.masks(seed, walked.frames, walked.actions)
+    def __init__(self, game: RealGame, things: Things, prompt: int) -> None:
+        self.game, self.things, self.prompt = game, things, prompt
+        self.played = cache(self._play)
 
-    def find(seed: int, taken: bool) -> Gem | None:
-        return next(filter(None, (find_gem(game, bare, *walk(seed, i), taken) for i in range(WALKS))), None)
+    def _play(self, seed: int, attempt: int) -> tuple[Walk, np.ndarray]:
+        walk = Walk.record(self.game, seed, attempt, self.prompt, self.prompt + WALK_FRAMES)
+        return walk, self.things.masks(walk)
 
-    return find
+    def gem(self, guide: Guide, taken: bool, seed: int) -> Gem | None:
+        found = (find_gem(self.game, self.things, guide, *self.played(seed, i), taken) for i in range(WALKS))
+        return next(filter(None, found), None)
+
+    def push(self, seed: int) -> Push | None:
+        found = (find_push(self.game, self.things, *self.played(seed, i)) for i in range(WALKS))
+        return next(filter(None, found), None)
+
+
+class Answers:
+    """Of one question about things: how many runs it had, and the answers of those that count."""
+
+    def __init__(self) -> None:
+        self.runs, self.right = 0, list[bool]()
+
+    def add(self, answer: bool | None) -> None:
+        self.runs += 1
+        self.right += [] if answer is None else [answer]
+
+    def result(self, key: str) -> tuple[dict[str, Any], list[str]]:
+        """The card's figures, and why the first is absent if it is."""
+        card = metrics.figure(key, np.array(self.right, float)) if self.right else {}
+        if self.runs:
+            card |= {f"{key}_counted": len(self.right) / self.runs, f"{key}_runs": self.runs}
+        return card, [] if self.right else [f"{key} is absent: {_why(self.runs)}"]
 
 
 def dream(
     model: Any, game: RealGame, namer: Namer, seeds: Sequence[int], prompt: int,
-    gems: tuple[Bare, Detector] | None = None, lengths: Sequence[int] = LENGTHS, steps: int | None = None,
+    things: Mapping[str, tuple[Things, Detector]] = {}, lengths: Sequence[int] = LENGTHS, steps: int | None = None,
     tick: Tick = no_tick,
 ) -> tuple[dict[str, Any], list[str], list[tuple[int, np.ndarray, np.ndarray]]]:  # fmt: skip
     """The card's `dream` object, {} where the game allows none of it, sentences that say what is absent and why, and
     for the sheet some of the longest ways there and back.
 
-    `gems`: the game without gems and the detector, where it has any. `tick` is told of runs, `budget` in all.
+    `things`: what can be "taken" and "pushed", with what finds it. `tick` is told of runs, `budget` in all.
     """
     if reason := lacking(game):
         return {}, [f"absent, for {reason}"], []
+    guide = Guide(namer, strides(game))
     turns, trips = Runs(), {length: Runs() for length in lengths}
-    found: dict[bool, list[bool]] = {True: [], False: []}  # taken? -> whether the gem is there after each counted run
-    tried = {True: 0, False: 0}
+    still = game.without(*MOVERS) if guide.strides else game
+    answers = {name: Answers() for kind in things for name in QUESTIONS[kind]}
 
-    def gather(make: Callable[..., Any], *arguments: Any) -> list[Any]:
-        made = []
+    def gather(make: Callable[..., Any]) -> Iterator[Any]:
         for seed in part:
-            if run := make(seed, *arguments):
-                made.append(run)
+            if run := make(seed):
+                yield run
             tick(1)
-        return made
 
     for first in range(0, len(seeds), BATCH):
         part = seeds[first : first + BATCH]
-        if batch := gather(partial(turn_round, game), prompt):
+        if not guide.strides and (batch := list(gather(lambda seed: turn_round(game, seed, prompt)))):
             turns.add(model, batch, namer, steps)
         for length, runs in trips.items():
             for seed in part:
-                runs.lead(model, game, namer, seed, prompt, length // 2, steps)
+                runs.lead(model, still, guide, seed, prompt, length // 2, steps)
                 tick(1)
-        if gems is None:
-            continue
-        find = gems_on_walks(game, gems[0], prompt)
-        for taken in (True, False):
-            for gem in gather(find, taken):
-                tried[taken] += 1
-                there = is_there(model, namer, gem, gems[1], taken, steps)
-                found[taken] += [] if there is None else [there]
-    return *_card(model, turns, trips, found, tried, gems), trips[max(lengths)].ways
+        for kind, (told, detector) in things.items():
+            walks = Walks(game, told, prompt)
+            if kind == "pushed":
+                for push in gather(walks.push):
+                    answers["pushed_stays_pushed"].add(stays(model, guide, push, detector, steps))
+                continue
+            for name, taken in (("taken_stays_taken", True), ("untouched_stays", False)):
+                for gem in gather(partial(walks.gem, guide, taken)):
+                    there = is_there(model, guide, gem, detector, taken, steps)
+                    answers[name].add(None if there is None else there != taken)
+    return *_card(model, turns, trips, answers, things, bool(guide.strides)), trips[max(lengths)].ways
 
 
 def _card(
-    model: Any, turns: Runs, trips: dict[int, Runs], found: dict[bool, list[bool]], tried: dict[bool, int],
-    gems: tuple[Bare, Detector] | None,
+    model: Any, turns: Runs, trips: dict[int, Runs], answers: dict[str, Answers],
+    things: Mapping[str, tuple[Things, Detector]], from_above: bool,
 ) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
     card, notes = {f"turn_round_{key}": value for key, value in turns.result().items()}, list[str]()
-    if "turn_round_psnr" not in card:
+    if "turn_round_psnr" not in card and not from_above:
         notes.append(f"turn_round_psnr is absent: {_why(len(turns.counted))}")
     for length, runs in trips.items():
         result = runs.result()
@@ -174,19 +211,19 @@ def _card(
             card.setdefault(f"there_and_back_{key}", {})[str(length)] = value
         if "psnr" not in result:
             notes.append(f"there_and_back_psnr over {length} frames is absent: {_why(len(runs.counted))}")
-    if gems is None:
-        return card, [*notes, "taken_stays_taken and untouched_stays are absent: the game has no option `gems`"]
-    for key, taken in (("taken_stays_taken", True), ("untouched_stays", False)):
-        if found[taken]:
-            values = np.array([there != taken for there in found[taken]], float)
-            card |= metrics.figure(key, values)
-        else:
-            notes.append(f"{key} is absent: {_why(tried[taken])}")
-        if tried[taken]:
-            card[f"{key}_counted"], card[f"{key}_runs"] = len(found[taken]) / tried[taken], tried[taken]
-    frames, masks = gems[1].held_out
-    card["detector"] = gems[1].right(frames, masks)
-    card["detector_tokenised"] = gems[1].right(round_trip(model, frames[:, None]), masks)
+    for name, answer in answers.items():
+        figures, why = answer.result(name)
+        card |= figures
+        notes += why
+    for kind, (_, detector) in things.items():
+        key, (frames, masks) = DETECTORS[kind], detector.held_out
+        card[key] = detector.right(frames, masks)
+        card[f"{key}_tokenised"] = detector.right(round_trip(model, frames[:, None]), masks)
+    if "taken" not in things:
+        notes.append(
+            "taken_stays_taken and untouched_stays are absent: the game has no option `gems` and marks nothing in "
+            "info['surface'] that can be taken"
+        )
     return card, notes
 
 
@@ -194,5 +231,5 @@ def _why(runs: int) -> str:
     return f"none of {runs} runs counts" if runs else "the real game allows no such run"
 
 
-def budget(seeds: int, lengths: Sequence[int] = LENGTHS, gems: bool = True) -> int:
-    return seeds * (1 + len(lengths) + 2 * gems)
+def budget(seeds: int, kinds: Collection[str] = (), turns: bool = True, lengths: Sequence[int] = LENGTHS) -> int:
+    return seeds * (turns + len(lengths) + sum(len(QUESTIONS[kind]) for kind in kinds))

@@ -9,6 +9,9 @@ A trip must come back in the real game: at least half of its last frame's pixels
 away: at a quarter, a half and three quarters round, the real picture differs from the frame before by `AWAY` grey
 levels or more (root mean square).
 
+A game has trips through what it tells: a pose, and buttons that walk ahead and turn, or that walk into four directions
+over a world that is *seen from above*. There nobody turns, and each button has a *stride* by which the picture moves.
+
 A walk holds one button at a time (of two the turn is kept), so that the opposite button takes a step back. A step is
 *clean* when it moved or turned the player as far as that button mostly does: no wall was in the way. The pose that the
 game tells shows it; a model never sees that pose.
@@ -18,6 +21,7 @@ Legend: P frames of the prompt, N of the trip, H height, W width in pixels, A le
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +29,9 @@ from typing import Any
 import numpy as np
 
 from data_collect import players
+from data_collect.games import MARKS
 from data_collect.guest.match import leading
+from data_collect.players.walker import PUSHED
 from data_collect.schema import ActionSchema
 from game_wm.evaluation.truth.game import ATTEMPTS, RealGame
 from game_wm.evaluation.truth.plays import Prompt
@@ -34,6 +40,8 @@ SAME, AWAY = 8, 12.0
 OPPOSITE = {"turn_left": "turn_right", "left": "right", "forward": "back", "up": "down"}
 OPPOSITE |= {b: a for a, b in OPPOSITE.items()}
 LONGEST_TURN = 720  # frames in which a game must have turned round
+FIRST_STRIDE_SEED, STRIDE_FRAMES = 60_000, 300
+Stride = tuple[int, int]  # pixels across and down
 
 
 @dataclass
@@ -70,9 +78,24 @@ def lacking(game: RealGame) -> str | None:
         return "it has no buttons that can be held one at a time"
     if pose_of(info) is None:
         return "it tells no pose (x, y, angle)"
-    if not {"forward", "back", "turn_left", "turn_right"} <= set(game.schema.names):
-        return "it has no buttons forward, back, turn_left and turn_right"
+    turns = {"forward", "back", "turn_left", "turn_right"} <= set(game.schema.names)
+    if not turns and not players.seen_from_above(game.schema):
+        return "it has no buttons forward, back, turn_left and turn_right, nor left, right, up and down"
     return None
+
+
+def strides(game: RealGame) -> dict[str, Stride]:
+    """How far over the world each button moves a picture that is seen from above; {} where players turn."""
+    if not players.seen_from_above(game.schema):
+        return {}
+    walk, found = Walk.record(game, FIRST_STRIDE_SEED, 0, 1, STRIDE_FRAMES), dict[str, Stride]()
+    moved, actions = np.diff([place[:2] for place in walk.places], axis=0), np.array(walk.actions)
+    for i, name in enumerate(game.schema.names):
+        steps = moved[(actions[:, i] > 0) & moved.any(1)]
+        if name in OPPOSITE and len(steps):
+            across, down = np.median(steps, 0).round().astype(int).tolist()
+            found[name] = (across, down)
+    return found
 
 
 def turn_round(game: RealGame, seed: int, prompt: int) -> Trip | None:
@@ -113,6 +136,11 @@ class Walk:
     actions: list[np.ndarray]  # encoded
     rewards: np.ndarray  # float (T-1,)
     clean: np.ndarray  # bool (T-1,)
+    places: list[Any]  # the poses that the game tells, in pixels where it is seen from above
+    marks: list[
+        np.ndarray
+    ]  # int8 (H, W): what `info["surface"]` marks, 0 elsewhere; none where the game has no surfaces
+    pushed: np.ndarray  # bool (T-1,): whether the map's things to be pushed moved
 
     @staticmethod
     def record(game: RealGame, seed: int, attempt: int, prompt: int, frames: int) -> Walk:
@@ -122,6 +150,7 @@ class Walk:
         leader = players.make(leading(game.schema, info), game.env, player_seed)
         leader.reset(game.env, frame, info)
         kept, actions, rewards, poses = [frame.copy()], list[np.ndarray](), list[float](), [pose_of(info)]
+        places, marks, maps = [info.get("pose")], _marks(info), [_to_push(info)]
         while len(kept) < frames:
             action = one_button(game.schema, leader.act(frame, info))
             if hasattr(leader, "held"):  # the explorer learns from what its buttons did
@@ -133,7 +162,24 @@ class Walk:
             actions.append(game.schema.encode(action))
             rewards.append(float(reward))
             poses.append(pose_of(info))
-        return Walk(seed, prompt, kept, actions, np.array(rewards), clean_steps(np.array(poses, float), actions))
+            places.append(info.get("pose"))
+            marks += _marks(info)
+            maps.append(_to_push(info))
+        clean = clean_steps(np.array(poses, float), actions)
+        pushed = np.array([a != b for a, b in itertools.pairwise(maps)], bool)
+        return Walk(seed, prompt, kept, actions, np.array(rewards), clean, places, marks, pushed)
+
+
+def _marks(info: dict[str, Any]) -> list[np.ndarray]:
+    """Of one frame, or none."""
+    if (surface := info.get("surface")) is None:
+        return []
+    return [np.clip(surface, min(MARKS.values()), 0).astype(np.int8)]
+
+
+def _to_push(info: dict[str, Any]) -> bytes:
+    """Where the map has things to be pushed."""
+    return (np.asarray(info.get("map", ())) == PUSHED).tobytes()
 
 
 def one_button(schema: ActionSchema, action: Any) -> np.ndarray:

@@ -10,8 +10,9 @@ it was not on screen in the prompt. `MOVING`: no patch, something that moves by 
 
 The leader plays (the explorer where the game has a map). At `CUTS` moments, evenly spread over the `spare` frames after
 the first `prompt` ones, the game is copied and goes on for N frames in several ways: each button `turn_…` held all the
-time, and the leader's own way. The moment is kept from which the most ages come into view: the sum, over both spans and
-all ages, of the share of pixels of that age, each counted up to `ENOUGH`, ages above 256 one and a half times.
+time (where nobody turns, each button that walks), and the leader's own way. The moment is kept from which the most ages
+come into view: the sum, over both spans and all ages, of the share of pixels of that age, each counted up to `ENOUGH`,
+ages above 256 one and a half times.
 
 Legend: N frames of a rollout, H height, W width in pixels, A length of an encoded action.
 """
@@ -26,6 +27,7 @@ import numpy as np
 
 from data_collect.guest.match import LEADER, Leg
 from data_collect.schema import ActionSchema
+from game_wm.evaluation.places.trips import OPPOSITE
 from game_wm.evaluation.report.ages import AGES, MOVING, NEVER
 from game_wm.evaluation.truth.game import ATTEMPTS, RealGame
 from game_wm.evaluation.truth.plays import Prompt
@@ -141,8 +143,9 @@ def _branches(game: RealGame, sightings: Sightings, now: int, first: int) -> lis
 def _ways(schema: ActionSchema) -> list[Leg]:
     """What chooses the actions of each way on: the leader, and buttons that are held."""
     ways = [Leg(None, steps=FRAMES)]
-    for name in schema.names:
-        if name.startswith("turn_") and schema.kind in ("multibinary", "discrete"):
+    turns = [name for name in schema.names if name.startswith("turn_")]
+    for name in turns or [name for name in schema.names if name in OPPOSITE]:
+        if schema.kind in ("multibinary", "discrete"):
             held = schema.raw(schema.decode(np.array([n == name for n in schema.names], np.float32)))
             ways.append(Leg(np.tile(held, (FRAMES, 1))))
     return ways

@@ -1,4 +1,4 @@
-"""The suites that only first-person games can be asked: revisit and dream.
+"""The suites that need a world through which a camera moves: revisit and dream.
 
 `SUITES` has them as `evaluation/suites.py` runs them: (checkpoint, options, game, prompt) -> figures and pictures. A
 game that lacks the means is left out; one line says so.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from data_collect.errors import UserError
+from data_collect.players import seen_from_above
 from game_wm.evaluation.options import Found, Options
 from game_wm.evaluation.report.progress import progress
 from game_wm.evaluation.rollout import device_of
@@ -24,8 +25,8 @@ def _revisit(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: i
     from game_wm.acceleration import prepare
     from game_wm.checkpoint import load
     from game_wm.evaluation.feature_distance import FeatureDistance
-    from game_wm.evaluation.first_person.plot import plot, sheet
-    from game_wm.evaluation.first_person.revisit import PROMPTS, budget, revisit
+    from game_wm.evaluation.places.plot import plot, sheet
+    from game_wm.evaluation.places.revisit import PROMPTS, budget, revisit
 
     if "surface" not in game.env.reset(seed=options.seeds(1)[0])[1]:
         why = f"{checkpoint.game} does not number the surfaces behind its pixels"
@@ -50,26 +51,26 @@ def _revisit(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: i
 
 def _dream(checkpoint: Checkpoint, options: Options, game: RealGame, prompt: int) -> Iterator[Found]:
     from game_wm.evaluation.control import trained_namer
-    from game_wm.evaluation.first_person.dream import budget, dream
-    from game_wm.evaluation.first_person.gems import UPDATES, WALKS, Bare, gem_detector, has_gems
-    from game_wm.evaluation.first_person.plot import ways
-    from game_wm.evaluation.first_person.trips import lacking
+    from game_wm.evaluation.places.detector import UPDATES, WALKS, thing_detector, told_things
+    from game_wm.evaluation.places.dream import budget, dream
+    from game_wm.evaluation.places.plot import ways
+    from game_wm.evaluation.places.trips import lacking
 
     if reason := lacking(game):
         print(f"dream: left out, for {checkpoint.game}: {reason}", file=sys.stderr)
         return
-    namer, gems = trained_namer(game, options), None
-    if has_gems(game):
+    namer, found = trained_namer(game, options), {}
+    for kind, things in told_things(game).items():
         walks, updates = options.share(WALKS), options.share(UPDATES)
-        with progress("gem detector", walks + max(1, walks // 5) + updates, options.deadline) as tick:
-            detector = gem_detector(game, checkpoint.game, options.cache, tick, walks, updates)
-        gems = (Bare(game), detector)
+        with progress(f"detector of what is {kind}", walks + max(1, walks // 5) + updates, options.deadline) as tick:
+            found[kind] = things, thing_detector(game, checkpoint.game, things, options.cache, tick, walks, updates)
     seeds, (prompt, _) = options.seeds(options.runs), game.pace.cut(prompt, 1)
-    with progress("dream", budget(options.runs, gems=gems is not None), options.deadline) as tick:
-        card, notes, found = dream(checkpoint.model, game, namer, seeds, prompt, gems, steps=options.steps, tick=tick)
+    budgeted = budget(options.runs, found, turns=not seen_from_above(game.schema))
+    with progress("dream", budgeted, options.deadline) as tick:
+        card, notes, led = dream(checkpoint.model, game, namer, seeds, prompt, found, steps=options.steps, tick=tick)
     for note in notes:
         print(f"dream: {note}", file=sys.stderr)
-    yield Found("dream", {"dream": card | game.told()}, {"-ways": ways(found)} if found else {})
+    yield Found("dream", {"dream": card | game.told()}, {"-ways": ways(led)} if led else {})
 
 
 SUITES: dict[tuple[str, ...], Callable[..., Iterator[Found]]] = {("revisit",): _revisit, ("dream",): _dream}
