@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from data_collect.games import MARKS
 from data_collect.guest.match import Leg
+from data_collect.players import seen_from_above
 from data_collect.schema import ActionSchema
 from game_wm.evaluation.control import fit, trained
 from game_wm.evaluation.places.trips import Walk
@@ -58,11 +59,14 @@ def has_gems(game: RealGame) -> bool:
 
 
 def told_things(game: RealGame) -> dict[str, Things]:
-    """What there is to be taken and to be pushed, as far as the game tells."""
+    """What there is to be taken and, in a game seen from above, to be pushed, as far as the game tells."""
     if has_gems(game):
         return {"taken": Bare(game)}
     marks = Walk.record(game, FIRST_DETECTOR_SEED, 0, 1, LOOK_FRAMES).marks
-    return {name: Marked(game, mark) for name, mark in MARKS.items() if any((part == mark).any() for part in marks)}
+    shown = {name: mark for name, mark in MARKS.items() if any((part == mark).any() for part in marks)}
+    if not seen_from_above(game.schema):
+        shown.pop("pushed", None)
+    return {name: Marked(game, mark) for name, mark in shown.items()}
 
 
 def raw_actions(schema: ActionSchema, actions: Sequence[np.ndarray]) -> list[Leg]:
