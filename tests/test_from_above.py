@@ -58,7 +58,7 @@ class Noted(Isles):
         """What an episode never writes to is shared."""
         other = copy.copy(self)
         other.crates, other.done, other._rng = list(self.crates), list(self.done), copy.deepcopy(self._rng)
-        other.match = Match(other)
+        other.match = copy.deepcopy(self.match, {id(self): other})
         return other
 
 
@@ -136,7 +136,7 @@ def dreamt(model: Dream) -> dict[str, Any]:
         assert set(things) == set(MARKS)
         walk = trips.Walk.record(game, 1, 0, 1, 200)
         found = {kind: (told, finder(kind, walk, told)) for kind, told in things.items()}
-        return dream.dream(model, game, Namer(), range(90000, 90003), 16, found, lengths=(40,))[0]  # type: ignore
+        return dream.dream(model, game, Namer(), range(90000, 90002), 16, found, lengths=(40,))[0]  # type: ignore
 
 
 def test_a_perfect_dream_keeps_what_was_taken_and_pushed() -> None:
