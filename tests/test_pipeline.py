@@ -113,7 +113,7 @@ def test_a_game_that_scrolls_gets_its_memory(tmp_path: Path, monkeypatch: pytest
         flags += [f"--{stage}.config", str(CONFIGS.parent / "own" / f"{stage}.yaml")]
     assert main([*arguments(tmp_path, tokenizer=5, geometry=0, dynamics=4, distill=2), *flags]) == 0
     playable = load(tmp_path / "tiny" / "tiny.safetensors")
-    assert isinstance(playable.model.memory, ScrollMemory) and playable.model.memory.recall
+    assert isinstance(playable.model.memory, ScrollMemory) and not playable.model.config.dynamics.recall
     state = playable.model.start(playable.contexts_frames, playable.contexts_actions, torch.tensor([1, 2]))
     outcome, state = playable.model.step(state, torch.zeros(2, 4))
     assert outcome.frames.shape == (2, 64, 64, 3) and state.memory.mosaic.pixels.any()

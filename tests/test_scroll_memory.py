@@ -71,7 +71,6 @@ def watch(memory: ScrollMemory, game: Game, steps: list[tuple[int, int]]) -> Scr
 
 def shown(memory: ScrollMemory, state: ScrollState, step: tuple[int, int] = STAND) -> tuple[Tensor, Tensor]:
     """What memory knows of the screen (H, W, 3) after a step, and where (H, W)."""
-    assert state.mosaic is not None
     found = state.mosaic.read(pixel(state.corner + torch.tensor(step)), SIZE)[0]
     return found[..., :3], found[..., 3] > 0
 
@@ -211,16 +210,18 @@ def test_it_plays_and_goes_on_from_a_saved_state() -> None:
     assert len(looked.pictures) == len(looked.ages) == len(looked.trail)
 
 
-def test_views_in_training_are_those_of_the_recorded_steps() -> None:
-    """Of the last frame alone (what a window suffices for) as of the whole memory."""
+def test_views_are_the_mosaic_and_the_mosaic_over_the_last_frame() -> None:
+    """Of recorded frames they are drawn where the recorded steps lead."""
     world, game = tiny_world(scroll=True), Game(sprites=False)
-    whole, short = world.memory, world.memory.within_window()
-    frames = torch.stack([game.frame(), *(game.move(RIGHT) for _ in range(11))])[None, :, :32, :48]
+    frames = torch.stack([game.frame(), *(game.move(step) for step in [RIGHT] * 8 + [LEFT] * 3)])[None]
     sized = torch.nn.functional.pad(frames, (0, 0, 0, 16, 0, 32))
-    latents = world.tokenizer.encode(sized[0])[None]
-    window = Prompt(latents, torch.zeros(1, 12, 4))
-    decoded = window._replace(frames=whole.pictures(window, world.tokenizer))
-    (state, steps), (last, again) = (each.start_window(decoded, 8, world.tokenizer) for each in (whole, short))
-    assert len(steps) == len(again) == 4 and all(map(torch.equal, (x.motion for x in steps), (x.motion for x in again)))
-    both = whole.views(state, steps[0], world.tokenizer)
-    assert torch.equal(both[:, 8:], short.views(last, again[0], world.tokenizer)) and last.mosaic is None
+    window = Prompt(world.tokenizer.encode(sized[0])[None], torch.zeros(1, 12, 4), sized)
+    state, steps = world.memory.start_window(window, 8, world.tokenizer)
+    assert steps is not None and [step.motion.tolist() for step in steps] == [[[0, x]] for x in (2, -2, -2, -2)]
+    views, read = {}, [(True, True), (True, False), (False, True)]
+    for recall, warp in read:
+        sizes = DynamicsConfig(recall=recall, warp=warp)
+        views[recall, warp] = world.memory.for_network(sizes).views(state, steps[0], world.tokenizer)
+    both, alone, over = (views[each] for each in read)
+    torch.testing.assert_close(both, torch.cat((alone, over), 1))
+    assert over[:, 4:].mean() > alone[:, 4:].mean() > 0

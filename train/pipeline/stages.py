@@ -78,7 +78,7 @@ def values_of(plan: Pipeline, name: str) -> dict[str, Any]:
     elif made and kind != "geometry":
         given["model.geometry"] = str(checkpoint_of(plan, made[-1]))
         if kind == "dynamics":
-            given |= {"model.dynamics.recall": True, "model.dynamics.warp": True}
+            given |= {"model.dynamics.recall": not plan.scroll, "model.dynamics.warp": True}
     if kind == "distill":
         given["init"] = str(checkpoint_of(plan, "dynamics"))
     return given | plan.training(name).values

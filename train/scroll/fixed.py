@@ -1,7 +1,7 @@
 """The screen's own parts, found in a recording: what does not move while the world does.
 
 Pictures of one episode are compared that lie some pixels of the world apart: a pixel is the screen's own where it is
-much better explained by the same place of the screen than by the same place of the world. A player who is always in the
+better explained by the same place of the screen than by the same place of the world. A player who is always in the
 middle of the screen is found so, too.
 
 Legend: N pairs, T frames of an episode, H, W pixels.
@@ -20,7 +20,7 @@ LAGS = (2, 4, 8, 16, 32)  # frames between the pictures of a pair
 PAIRS = 4000  # that are compared, at most
 NEAREST, FARTHEST = 6, 0.5  # pixels, and share of the screen's side: how far apart the world lies in a pair
 LEAST_PAIRS = 32  # that tell of a pixel
-RATIO, LESS = 0.5, 2.0  # the error of the screen's place, of that of the world's, and grey levels between them
+RATIO, LESS = 0.8, 2.0  # the error of the screen's place, of that of the world's, and grey levels between them
 
 
 def fixed_pixels(episodes_THWC: Sequence[Tensor], corners_T2: Sequence[Tensor]) -> Tensor:

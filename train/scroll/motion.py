@@ -19,6 +19,7 @@ from game_wm.memory.scroll.motion import BEFORE, Motion
 from game_wm.training import affordable, descend
 
 BATCH, RATE, DECAY = 128, 2e-3, 0.05
+NOISE = 12.0  # grey levels, of half of the pictures
 LEAST_SHARE = 1e-4  # of the steps, that a candidate is taken for
 
 
@@ -60,7 +61,8 @@ def learn_motion(motion: Motion, recorded: Recorded, steps: int, deadline: Deadl
 
     def loss(i: int) -> Tensor:
         rows = torch.randint(len(goals), (BATCH,), generator=generator)
-        return F.cross_entropy(motion(*recorded.seen(rows)), goals[rows])
+        pictures, *others = recorded.seen(rows)
+        return F.cross_entropy(motion(worn(pictures, generator), *others), goals[rows])
 
     with torch.enable_grad():
         optimizer = torch.optim.AdamW(motion.requires_grad_(True).parameters(), RATE, weight_decay=DECAY)
@@ -68,6 +70,19 @@ def learn_motion(motion: Motion, recorded: Recorded, steps: int, deadline: Deadl
         rate = lambda i: RATE * min(1.0, (i + 1) / 50, 2 * (1 - i / count))  # noqa: E731
         descend("scroll", optimizer, count, loss, rate, clip=1.0)
     motion.requires_grad_(False)
+
+
+def worn(pictures_BHWC: Tensor, generator: torch.Generator) -> Tensor:
+    """Half of the pictures with other brightness, noise and a part of another one: a dream's are not as clean as
+    recorded ones, and what is wrong in them must not stop the player."""
+    half, (height, width) = len(pictures_BHWC) // 2, pictures_BHWC.shape[1:3]
+    drawn = torch.rand(5, generator=generator)
+    top, left = int(drawn[0] * height), int(drawn[1] * width)
+    part = slice(top, top + int(drawn[2] * height / 2)), slice(left, left + int(drawn[3] * width / 2))
+    made = pictures_BHWC[:half].float() * (0.75 + 0.5 * drawn[4])
+    made[:, part[0], part[1]] = pictures_BHWC[-half:, part[0], part[1]].float()
+    made += NOISE * torch.randn(made.shape, generator=generator)
+    return torch.cat((made.clamp(0, 255).byte(), pictures_BHWC[half:]))
 
 
 def nearest(candidates_K2: Tensor, steps_N2: Tensor) -> Tensor:

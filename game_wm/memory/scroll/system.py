@@ -23,7 +23,7 @@ from game_wm.memory.protocol import Frame, Memory, NoMemory, Prompt, Recalled
 from game_wm.memory.scroll.mosaic import Mosaic
 from game_wm.memory.scroll.motion import BEFORE, Motion, ScrollConfig
 from game_wm.memory.scroll.registration import TOLERANCE, observe_steps, put_right, shifted
-from game_wm.memory.views import as_latents, keep_still, keep_view
+from game_wm.memory.views import as_latents, keep_still
 from game_wm.model.config import DynamicsConfig
 from game_wm.model.tokenizer import Tokenizer
 
@@ -39,8 +39,7 @@ class ScrollState:
 
     `corner` (B, 2): row and column, in the world, of the screen's first pixel; the last `picture` uint8
     (B, H, W, 3) and its `latent` (B, C, h, w); `still` uint8 (B, H, W), the evidence that each pixel stands still; the
-    last `steps` (B, BEFORE, 2) and their `actions` (B, BEFORE, A); `count` (B,) of the frames; the `mosaic`, None
-    where the network reads only the last frame.
+    last `steps` (B, BEFORE, 2) and their `actions` (B, BEFORE, A); `count` (B,) of the frames; the `mosaic`.
     """
 
     corner: Tensor
@@ -50,7 +49,7 @@ class ScrollState:
     steps: Tensor
     actions: Tensor
     count: Tensor
-    mosaic: Mosaic | None = None
+    mosaic: Mosaic
 
 
 class ScrollStep(NamedTuple):
@@ -60,17 +59,16 @@ class ScrollStep(NamedTuple):
 
 
 class ScrollMemory(Memory):
-    """What a network reads: the mosaic (`recall`), the last frame as seen from the next place (`warp`), or both.
-    `fixed` bool (H, W): the screen's own parts, which are not the world's."""
+    """What a network reads: the mosaic alone (`recall`), the mosaic over the last frame as it looks from the next place
+    (`warp`), or both. `fixed` bool (H, W): the screen's own parts, which are not the world's."""
 
-    Config, State, Step = ScrollConfig, ScrollState, ScrollStep
+    Config, State, Step, reaches_back = ScrollConfig, ScrollState, ScrollStep, True
     fixed: Tensor
 
     def __init__(self, config: ScrollConfig, motion: Motion, fixed_HW: Tensor, recall: bool, warp: bool) -> None:
         super().__init__()
         self.config, self.motion, self.recall, self.warp = config, motion, recall, warp
         self.register_buffer("fixed", fixed_HW)
-        self.reaches_back = recall
 
     @classmethod
     def build(cls, config: ScrollConfig, dynamics: DynamicsConfig) -> ScrollMemory:
@@ -95,10 +93,8 @@ class ScrollMemory(Memory):
         steps = self.observe(pictures_BPHWC)
         state = self._state(pictures_BPHWC[:, 0], prompt, 0)
         for t, picture in enumerate(pictures_BPHWC[:, 1:].unbind(1)):
-            if state.mosaic is not None:
-                size = self.size[0] + 2, self.size[1] + 2
-                around = state.mosaic.read(pixel(state.corner + steps[:, t]) - 1, size)
-                steps[:, t] += put_right(around, picture, self.fixed)
+            around = state.mosaic.read(pixel(state.corner + steps[:, t]) - 1, (self.size[0] + 2, self.size[1] + 2))
+            steps[:, t] += put_right(around, picture, self.fixed)
             self.commit(state, ScrollStep(steps[:, t]), Frame(prompt.latents[:, t + 1], picture, prompt.actions[:, t]))
             self.store(state)
         return state, steps
@@ -126,7 +122,7 @@ class ScrollMemory(Memory):
         none = torch.zeros(players, BEFORE, 2, device=device)
         actions = prompt.latents.new_zeros(players, BEFORE, self.config.actions)
         still, count = torch.zeros_like(picture_BHWC[..., 0]), torch.full((players,), at + 1, device=device)
-        mosaic = Mosaic.start(players, self.config.slots, self.size, device) if self.recall else None
+        mosaic = Mosaic.start(players, self.config.slots, self.size, device)
         picture, latent = picture_BHWC.clone(), _rows(prompt.latents[:, at])
         return ScrollState(none[:, 0].clone(), picture, latent, still, none, actions, count, mosaic)
 
@@ -137,19 +133,16 @@ class ScrollMemory(Memory):
             return ScrollStep(self.motion.predict_step(state.picture, action_BA, state.steps, state.actions))
 
     def views(self, state: ScrollState, step: ScrollStep, tokenizer: Tokenizer) -> Tensor | None:
-        shown = [self._remembered(state, step)] if state.mosaic is not None else []
+        remembered, known = self._remembered(state, step)
+        shown = [(remembered, known)] if self.recall else []
         if self.warp:
             last, inside = shifted(state.picture, pixel(state.corner + step.motion) - pixel(state.corner))
-            shown.append((tokenizer.to_unit(last), inside))
-        if not shown:
-            return None
-        views = as_latents(tokenizer, shown)
-        return keep_view(views, state.latent, step.motion) if self.warp else views
+            shown.append((torch.where(known[:, None], remembered, tokenizer.to_unit(last)), known | inside))
+        return as_latents(tokenizer, shown) if shown else None
 
     def _remembered(self, state: ScrollState, step: ScrollStep) -> tuple[Tensor, Tensor]:
         """The mosaic where the step leads, (B, 3, H, W) in [-1, 1], and where it is known (B, H, W); elsewhere it has
         the mean colour of what is known."""
-        assert state.mosaic is not None
         found = state.mosaic.read(pixel(state.corner + step.motion), self.size)
         known, picture = found[..., 3] > 0, Tokenizer.to_unit(found[..., :3])
         mean = (picture * known[:, None]).sum((2, 3)) / known.sum((1, 2)).clamp_min(1)[:, None]
@@ -172,8 +165,6 @@ class ScrollMemory(Memory):
         state.count = state.count + 1
 
     def store(self, state: ScrollState) -> None:
-        if state.mosaic is None:
-            return
         known = state.mosaic.read(pixel(state.corner), self.size)
         pixels, times = known[..., :3], known[..., 3:]
         off = (pixels.short() - state.picture.short()).abs().amax(3, keepdim=True)
@@ -205,10 +196,6 @@ class ScrollMemory(Memory):
         self, window: Prompt, at: int, tokenizer: Tokenizer
     ) -> tuple[ScrollState, Sequence[ScrollStep] | None]:
         """The steps are those between the window's own pictures: in play, too, a frame is where its step leads."""
-        if not self.recall:
-            pictures = self.pictures(window.part(slice(at - 1, None)), tokenizer)
-            steps = self.observe(pictures)
-            return self._state(pictures[:, 0], window, at - 1), [ScrollStep(step) for step in steps.unbind(1)]
         pictures = self.pictures(window, tokenizer)
         _, steps = self.walk(window, pictures)
         state, _ = self.walk(window.part(slice(at)), pictures[:, :at])
@@ -221,8 +208,8 @@ class ScrollMemory(Memory):
         return self.reading(dynamics.recall, dynamics.warp)
 
     def within_window(self) -> Memory:
-        """The last frame alone: the window does not hold what the mosaic would."""
-        return self.reading(recall=False, warp=True) if self.warp else NoMemory()
+        """None: the window does not hold what the mosaic does, so views stay as they were drawn."""
+        return NoMemory()
 
     # --- what the rest of the program asks ---
 
