@@ -12,7 +12,6 @@ import torch
 from stage_runs import small_tokenizer, stage_flags
 
 from data_collect.errors import UserError
-from data_collect.recording.record import record
 from train.__main__ import main
 from train.data.encode import encode
 from train.data.frames import CachedFrames, PooledFrames, Recording
@@ -44,17 +43,10 @@ def test_cells_weigh_by_all_their_channels() -> None:
     assert weights[1, 2, 0, 4, 4] == pytest.approx(11 * weights[1, 2, 0, 0, 0].item())
 
 
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("maze")
-    record(folder, "maze?size=7", "random", 120, seed=3, episode_frames=40)
-    return folder
-
-
 @pytest.mark.parametrize("kind", [CachedFrames, PooledFrames])
 def test_frames_come_behind_the_median_picture_of_their_episode(kind: Any, recording: Path) -> None:
     source = kind([Recording(recording)], 0, 0.3, *([100] if kind is PooledFrames else []))
-    episodes = [source.read(np.arange(40 * i, 40 * i + 40)) for i in range(3)]
+    episodes = [source.read(np.arange(40 * i, 40 * i + 40)) for i in range(9)]
     medians = [np.median(frames, 0).astype(np.uint8) for frames in episodes]
     source.row, source.still = 2, True
     for row in np.concatenate((source.items(np.arange(30)), source.validation(10))):

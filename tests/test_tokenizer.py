@@ -12,7 +12,6 @@ from tiny import tiny_config
 from torch import Tensor
 
 from data_collect.errors import UserError
-from data_collect.recording.record import record
 from game_wm.evaluation import metrics
 from game_wm.evaluation.feature_distance import FeatureDistance
 from game_wm.evaluation.rollout import in_threes
@@ -185,17 +184,10 @@ LAB = Path(__file__).parent.parent / "configs" / "lab"
 TINY = ["--model.perceptual", "0", "--data.batch_size", "8", "--model.tokenizer.decoder_blocks", "1", "--wandb", "off"]
 
 
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("maze")
-    record(folder, "maze?size=7", "random", 120, seed=3, episode_frames=40)
-    return folder
-
-
 @pytest.mark.parametrize("kind", [CachedFrames, PooledFrames])
 def test_frames_come_behind_those_before_them(kind: Any, recording: Path) -> None:
     source = kind([Recording(recording)], 0, 0.3, *([100] if kind is PooledFrames else []))
-    episodes = [source.read(np.arange(40 * i, 40 * i + 40)) for i in range(3)]
+    episodes = [source.read(np.arange(40 * i, 40 * i + 40)) for i in range(9)]
     source.row = 3
     for row in np.concatenate((source.items(np.arange(30)), source.validation(10))):
         place = [(e, t) for e, frames in enumerate(episodes) for t in np.nonzero((frames == row[2]).all((1, 2, 3)))[0]]
