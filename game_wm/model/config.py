@@ -36,6 +36,8 @@ class DynamicsConfig:
         recall: whether the denoiser reads the view that long memory renders for a frame.
         warp: whether it reads the last frames warped to the predicted pose.
         aligned: whether the frame is rendered at that pose: in play the predicted step *is* the step taken.
+        gated: whether the denoiser's correction to the last latent passes a gate, cell by cell: what stands still is
+            copied.
         trunk: the network that predicts the next frame, given by the objective.
 
     Raises ValueError for sizes that do not fit each other.
@@ -66,6 +68,7 @@ class DynamicsConfig:
     recall: bool = False
     warp: bool = False
     aligned: bool = False
+    gated: bool = False
     trunk: Trunk = "unet"
     levels: tuple[int, ...] = ()
 

@@ -136,6 +136,11 @@ class Denoiser(nn.Module):
         )
         self.norm = nn.GroupNorm(groups(config.widths[0]), config.widths[0])
         self.conv_out = nn.Conv2d(config.widths[0], config.channels, 3, padding=1)
+        # How much of the correction is added, cell by cell: where it closes, the last latent is copied exactly.
+        self.change = nn.Conv2d(config.widths[0], 1, 3, padding=1) if config.gated else None
+        if self.change is not None:
+            nn.init.zeros_(self.change.weight)
+            nn.init.constant_(self.change.bias, -1.0)  # type: ignore[arg-type]
         # How much of a view's cell is copied: at first nothing of memory's view, all of the warped last frame.
         self.gate = nn.Conv2d(config.widths[0], config.views, 3, padding=1) if config.views else None
         if self.gate is not None:
@@ -225,7 +230,10 @@ class Denoiser(nn.Module):
             x, last = halve(x).contiguous(memory_format=torch.channels_last), halve(last)
             views_BMhw = None if views_BMhw is None else halve(views_BMhw)
         x = F.silu(self.norm(self.trunk(x, condition, context)))
-        clean = last + self.conv_out(x).float()
+        correction = self.conv_out(x).float()
+        if self.change is not None:
+            correction = correction * self.change(x).float().sigmoid()
+        clean = last + correction
         if self.gate is not None and views_BMhw is not None:
             gates = self.gate(x).float().unbind(1)
             for gate, each in zip(gates, views_BMhw.split(self.channels + COVER, 1), strict=True):
