@@ -20,6 +20,7 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
 from data_collect.commandline import explained, unknown
 from data_collect.errors import UserError
 from train.commands.stages import RUN_FLAGS
+from train import locate
 from train.pipeline.plan import KINDS, Pipeline, Record, Training
 
 # Flags of a stage that the pipeline sets itself.
@@ -54,7 +55,7 @@ def parse(arguments: Sequence[str]) -> Pipeline:
     except ArgumentError as error:
         raise UserError(f"{explained(error, parser)} {HELP}") from None
     plan = Pipeline(**{key: value for key, value in vars(options).items() if key != "config"})
-    plan.init = None if plan.init == "none" else plan.init
+    plan.init = None if plan.init in (None, "none") else locate(plan.init)
     if plan.scroll and plan.geometry.config:
         raise UserError("a model has one memory: leave out --scroll or --geometry.config")
     for name in KINDS:

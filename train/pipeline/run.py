@@ -84,7 +84,7 @@ class Runner:
                 raise UserError(f"--{name}.minutes and --{name}.steps must be more than 0")
             read_yaml(str(config))
         if plan.init and not Path(plan.init).is_file():
-            raise UserError(f"{plan.init}: no such checkpoint; name a playable one (.safetensors) with --init")
+            raise UserError(f"{plan.init}: no such checkpoint; name another (.safetensors) with --init, or --init none")
         if wrong := set(plan.evaluate.suites) - set(SUITES):
             raise UserError(f"--evaluate.suites: there is no suite {wrong.pop()!r}; there are {', '.join(SUITES)}")
         self.settings = {name: self.read(name) for name in plan.trained}
