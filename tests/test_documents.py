@@ -12,6 +12,7 @@ import pytest
 from data_collect.commands import PROGRAM as COLLECT
 from data_collect.schema import ActionSchema
 from game_wm.commands import PROGRAM as MODELS
+from game_wm.library import SHIPPED, playable
 from train.commands import PROGRAM as TRAIN
 
 ROOT = Path(__file__).parent.parent
@@ -86,7 +87,7 @@ def shipped() -> dict[str, ActionSchema]:
     """The schemas of the checkpoints that people play, by the name of their game."""
     safetensors = pytest.importorskip("safetensors")
     found = {}
-    for path in sorted((ROOT / "checkpoints").glob("*.safetensors")):
+    for path in playable(SHIPPED):
         with safetensors.safe_open(path, "np") as file:
             metadata = file.metadata()
         found[metadata["game"]] = ActionSchema.from_json(json.loads(metadata["schema"]))

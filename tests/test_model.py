@@ -9,6 +9,7 @@ import torch
 from tiny import tiny_config
 
 from game_wm.checkpoint import load
+from game_wm.library import SHIPPED, playable
 from game_wm.memory.compressed import compress
 from game_wm.memory.recurrent import CHUNK, GatedDelta, scan
 from game_wm.model import context
@@ -248,7 +249,7 @@ def test_frames_of_an_odd_size_are_refused() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", sorted((Path(__file__).parent.parent / "checkpoints").glob("*.safetensors")), ids=str)
+@pytest.mark.parametrize("path", playable(SHIPPED), ids=str)
 def test_what_ships_loads_and_dreams(path: Path) -> None:
     found = load(path)
     state = found.model.start(found.contexts_frames[:1], found.contexts_actions[:1], torch.tensor([0]))

@@ -16,6 +16,7 @@ from data_collect.dataset import Dataset
 from data_collect.errors import UserError
 from data_collect.recording.record import record
 from game_wm.checkpoint import load
+from game_wm.library import BASE, SHIPPED
 from game_wm.memory.scroll.system import ScrollMemory
 from game_wm.play.files.recording import ShardRecording
 from tests.tiny_game import PLACELESS
@@ -186,6 +187,7 @@ def goes_on_from_what_ships(tmp_path: Path, run: Path) -> None:
 def own(runs: Path, name: str, *more: str) -> list[str]:
     """Flags of a pipeline of a game of one's own, with networks and budgets that are almost nothing."""
     flags = ["--name", name, "--runs", str(runs), "--wandb", "off", "--contexts", "2", "--record.workers", "1"]
+    flags += ["--init", "none"]
     for stage in ("tokenizer", "dynamics", "distill"):
         small = [*SMALL[stage], "--sample_minutes", "100"]
         small = [flag for i, flag in enumerate(small) if "--data.length" not in (flag, small[i - 1])]
@@ -264,10 +266,11 @@ def test_what_begins_with_a_base_may_differ() -> None:
     """`from_base` holds with `init` alone, and what is given by a flag wins."""
     flags = ["--config", str(CONFIGS.parent / "own" / "quick.yaml"), "--tokenizer.from_base", '{"model.lr": 2e-4}']
     rate = lambda *more: values_of(parse([*flags, *more]), "tokenizer").get("model.lr")  # noqa: E731
-    assert rate() is None and rate("--init", "none") is None and rate("--init", "base.safetensors") == 2e-4
+    assert rate("--init", "none") is None and rate("--init", "base.safetensors") == 2e-4
     assert rate("--init", "base.safetensors", "--tokenizer.model.lr", "5e-4") == "5e-4"
     plan = parse([*flags, "--init", "base.safetensors"])
     assert values_of(plan, "tokenizer")["init"] == values_of(plan, "dynamics")["init"] == "base.safetensors"
+    assert Path(parse(flags).init or "").samefile(SHIPPED / f"{BASE}.safetensors")
 
 
 def test_errors_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

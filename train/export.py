@@ -14,6 +14,7 @@ games becomes a base: a beginning for training, which cannot be played.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,6 +25,7 @@ import torch
 
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
+from data_collect.shards.writer import write_atomic
 from game_wm.checkpoint import Checkpoint, load, save
 from game_wm.model.dynamics import Dynamics
 from game_wm.objectives import Objective
@@ -36,6 +38,7 @@ from train.data.encode import tokenizer_hash
 from train.data.windows import LatentStore
 from train.diagnosis import FRAMES_BEFORE, Diagnosis, measure, summary
 from train.report.console import say
+from train.report.figures import last_figures
 from train.report.machine import describe
 from train.stages.configuration import check_name
 from train.transfer import transferred
@@ -174,7 +177,8 @@ def export(
 
 
 def export_base(source: Source, path: Path) -> Path:
-    """Write what training on other games begins with: no seed contexts, and nothing of what reads their actions."""
+    """Write what training on other games begins with: no seed contexts, and nothing of what reads their actions. Beside
+    it a card, with the last figures of its stages on held-out episodes."""
     network, objective = source.dynamics("dynamics")
     schema = ActionSchema("multibinary", ("(any)",))
     torch.manual_seed(0)  # what reads that action is as it was made, and the file the same each time
@@ -186,6 +190,9 @@ def export_base(source: Source, path: Path) -> Path:
     trained = behind({source.at("tokenizer"), source.at("dynamics")}) | {"games": list(games)}
     frames = torch.empty(0, 1, model.height, model.width, 3, dtype=torch.uint8)
     save(path, Checkpoint(model, schema, CORPUS, frames, torch.empty(0, 0, schema.size), trained, path.stem, path))
+    held_out = {stage: last_figures(source.at(stage).parent, "val_") for stage in ("tokenizer", "dynamics")}
+    about = {"checkpoint": path.stem, "game": CORPUS, "parameters": sum(p.numel() for p in model.parameters())}
+    write_atomic(path.with_suffix(".json"), json.dumps(about | {"trained": trained, "held_out": held_out}, indent=1))
     return path
 
 

@@ -62,3 +62,11 @@ def read_figures(folder: Path, name: str) -> list[tuple[int, float]]:
     """(step, value) of one figure of a run."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [(line["step"], line[name]) for line in lines if name in line]
+
+
+def last_figures(folder: Path, prefix: str) -> dict[str, float]:
+    """The latest values of the figures whose names begin so, under the rest of their names; none without the file."""
+    found, path = dict[str, float](), folder / "metrics.jsonl"
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        found |= {name: value for name, value in json.loads(line).items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): value for name, value in found.items()}
