@@ -19,8 +19,8 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser
 
 from data_collect.commandline import explained, unknown
 from data_collect.errors import UserError
-from train.commands.stages import RUN_FLAGS
 from train import locate
+from train.commands.stages import RUN_FLAGS
 from train.pipeline.plan import KINDS, Pipeline, Record, Training
 
 # Flags of a stage that the pipeline sets itself.
