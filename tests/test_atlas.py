@@ -18,6 +18,7 @@ from tiny import assert_goes_on_as_cut, tiny_checkpoint, tiny_world
 from data_collect import games
 from data_collect.errors import UserError
 from game_wm.checkpoint import load, save
+from game_wm.deadline import Deadline
 from game_wm.memory.first_person.atlas import ASTRAY, NAMES, Atlas
 from game_wm.memory.first_person.episodic import EpisodicMemory, Places
 from game_wm.memory.protocol import NEVER
@@ -199,7 +200,7 @@ def test_what_views_show_is_compared_view_by_view() -> None:
     parts = [memory.shown(replace(PLACES, atlas=every), view[None], torch.zeros(1).long(), 0, 768) for view in views]
     among, shown = (torch.cat([part[i] for part in parts]) for i in (0, 2))
     at_once = most_shown(among.numpy() - memory.times.numel(), shown.half().numpy(), 6)
-    assert chosen(disparity, poses, views, geometry, 6) == at_once  # type: ignore[arg-type]
+    assert chosen(disparity, poses, views, geometry, 6, Deadline()) == at_once  # type: ignore[arg-type]
     assert len(at_once) == 6
 
 

@@ -16,6 +16,7 @@ from game_wm.evaluation import evaluate, stability, suites
 from game_wm.evaluation.options import Options
 from game_wm.evaluation.report import card as cards
 from game_wm.evaluation.report import page as page_of
+from game_wm.library import BASE
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_32_bits")]
 
@@ -194,7 +195,9 @@ def figures_with_intervals(card: dict[str, Any]) -> list[tuple[str, float, list[
     return found
 
 
-@pytest.mark.parametrize("path", sorted(COMMITTED.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted({*COMMITTED.glob("*.json")} - {COMMITTED / f"{BASE}.json"}), ids=lambda path: path.stem
+)
 def test_committed_cards_agree_with_themselves(path: Path) -> None:
     card = json.loads(path.read_text())
     assert card["command"] == cards.command(card["runs"]) and card["seeds"] == cards.seeds(card["runs"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,9 @@ def test_a_base_of_many_games_begins_the_training_of_another(
     learnt = load_dynamics(run / "dynamics" / "last.ckpt")[0].state_dict()
     for name, value in found.model.dynamics.state_dict().items():
         assert name in READS_ACTIONS or torch.allclose(value, learnt[name], atol=1e-3), name
+
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert len(card["trained"]["games"]) == 2 and set(card["held_out"]) == {"tokenizer", "dynamics"}
 
     mine = shared | {"name": "mine", "init": str(path), "model.lr": 1e-9}
     run = tmp_path / "mine"
