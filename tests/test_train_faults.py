@@ -63,6 +63,7 @@ def test_what_the_user_gets_wrong(latents: Path, tmp_path: Path) -> None:
         (["dynamics", *flags, "--steps", "1", "--data.length", "0"], "length must be at least 2"),
         (["dynamics", *flags, "--steps", "1", "--data.length", "4"], "too short for a history of 4"),
         (["dynamics", *flags, "--steps", "1", "--model.rollout", "16"], "give at least 17"),
+        (["dynamics", *flags, "--steps", "1", "--data.length", "4"], "for shorter episodes --init none has"),
         (["dynamics", *flags, "--steps", "1", "--model.dynamics.heads", "3"], "3 heads"),
         (["dynamics", *flags, "--steps", "1", "--trainer.accelerator", "none"], "--trainer: "),
         (

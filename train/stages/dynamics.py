@@ -127,7 +127,7 @@ class DynamicsModule(StageModule):
         if length < least:
             raise UserError(
                 f"--data.length {length} is too short for a history of {self.config.history} frames and rollouts of "
-                f"{self.rollout}: give at least {least}"
+                f"{self.rollout}: give at least {least}; for shorter episodes --init none has a history that fits"
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
