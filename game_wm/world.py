@@ -246,6 +246,8 @@ class WorldModel(nn.Module):
         latent = self.memory.settle(state.memory, step, latent)
         wanted = decoded or self.memory.needs_pictures
         frames = parts.decode(latent, past.latents[:, -1].clone()) if wanted else latent.new_zeros(0)
+        if wanted:
+            frames = self.memory.restore(state.memory, step, views, latent, frames)
         rewards, terminated = parts.commit(state, step, Frame(latent, frames, action_BA))
         self.memory.store(state.memory)
         return frames, latent, rewards, terminated

@@ -12,8 +12,7 @@ from game_wm.memory.protocol import Frame, Prompt
 from game_wm.memory.scroll.mosaic import BLOCK, WAYS, Mosaic, tile_side
 from game_wm.memory.scroll.motion import ScrollConfig
 from game_wm.memory.scroll.registration import observe_steps
-from game_wm.memory.scroll.system import ScrollMemory, ScrollState, ScrollStep, pixel
-from game_wm.model.config import DynamicsConfig
+from game_wm.memory.scroll.system import ScrollMemory, ScrollState, pixel
 from game_wm.state import WorldState
 
 SIZE, EDGE = (32, 48), 400
@@ -53,8 +52,8 @@ class Game:
 
 
 def remembering(game: Game, slots: int = 512) -> ScrollMemory:
-    config, sizes = ScrollConfig(*SIZE, actions=4, slots=slots), DynamicsConfig(recall=True, warp=True)
-    memory = ScrollMemory.build(config, sizes).requires_grad_(False)
+    config = ScrollConfig(*SIZE, actions=4, slots=slots)
+    memory = ScrollMemory(config).requires_grad_(False)
     memory.fixed.copy_(game.fixed)
     return memory
 
@@ -77,7 +76,7 @@ def shown(memory: ScrollMemory, state: ScrollState, step: tuple[int, int] = STAN
 
 def dream(memory: ScrollMemory, state: ScrollState, picture: Tensor, step: tuple[int, int]) -> None:
     frame = Frame(torch.zeros(1, 4, 4, 6), picture[None], torch.zeros(1, 4))
-    memory.commit(state, ScrollStep(torch.tensor([step]).float()), frame)
+    memory.commit(state, memory.step_to(state, torch.tensor([step]).float()), frame)
     memory.store(state)
 
 
@@ -210,18 +209,33 @@ def test_it_plays_and_goes_on_from_a_saved_state() -> None:
     assert len(looked.pictures) == len(looked.ages) == len(looked.trail)
 
 
-def test_views_are_the_mosaic_and_the_mosaic_over_the_last_frame() -> None:
-    """Of recorded frames they are drawn where the recorded steps lead."""
+def test_the_view_is_the_mosaic_over_the_last_frame_and_the_screen_keeps_its_own_parts() -> None:
+    game = Game(sprites=False)
+    memory = remembering(game)
+    state = watch(memory, game, [RIGHT] * 8 + [LEFT] * 3)
+    picture, known = memory.shown(state, memory.step_to(state, torch.tensor([[0.0, -2.0]])))
+    game.move(LEFT)
+    assert known.all() and torch.equal(picture[0], game.frame())
+    empty = watch(memory, game, [])
+    picture, known = memory.shown(empty, memory.step_to(empty, torch.tensor([[0.0, 2.0]])))
+    assert torch.equal(picture[0, :, :-2][~game.fixed[:, :-2]], game.frame()[:, 2:][~game.fixed[:, :-2]])
+    assert torch.equal(picture[0][game.fixed], game.frame()[game.fixed]) and not known[0, -1, -2:].any()
+
+
+def test_a_picture_has_the_pixels_that_are_remembered_where_its_latent_is_the_views() -> None:
     world, game = tiny_world(scroll=True), Game(sprites=False)
     frames = torch.stack([game.frame(), *(game.move(step) for step in [RIGHT] * 8 + [LEFT] * 3)])[None]
     sized = torch.nn.functional.pad(frames, (0, 0, 0, 16, 0, 32))
-    window = Prompt(world.tokenizer.encode(sized[0])[None], torch.zeros(1, 12, 4), sized)
-    state, steps = world.memory.start_window(window, 8, world.tokenizer)
-    assert steps is not None and [step.motion.tolist() for step in steps] == [[[0, x]] for x in (2, -2, -2, -2)]
-    views, read = {}, [(True, True), (True, False), (False, True)]
-    for recall, warp in read:
-        sizes = DynamicsConfig(recall=recall, warp=warp)
-        views[recall, warp] = world.memory.for_network(sizes).views(state, steps[0], world.tokenizer)
-    both, alone, over = (views[each] for each in read)
-    torch.testing.assert_close(both, torch.cat((alone, over), 1))
-    assert over[:, 4:].mean() > alone[:, 4:].mean() > 0
+    memory, tokenizer = world.memory, world.tokenizer
+    state = memory.start(Prompt(tokenizer.encode(sized[0])[None], torch.zeros(1, 11, 4), sized), tokenizer)
+    step = memory.step_to(state, torch.tensor([[0.0, -2.0]]))
+    views, (shown, known) = memory.views(state, step, tokenizer), memory.shown(state, step)
+    latent, drawn = views[:, :4].clone(), torch.zeros_like(shown)
+    latent[0, :, 0, 0] += 1  # something else is there
+    restored = memory.restore(state, step, views, latent, drawn)
+    cell = 64 // latent.shape[-1]
+    whole = known.unfold(1, cell, cell).unfold(2, cell, cell).all(-1).all(-1)
+    whole[0, 0, 0] = False
+    at = whole.repeat_interleave(cell, 1).repeat_interleave(cell, 2)
+    assert at.float().mean() > 0.5
+    assert torch.equal(restored[at], shown[at]) and not restored[~at].any()

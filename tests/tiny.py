@@ -34,7 +34,7 @@ def tiny_config(
     height, width = tokenizer.grid
     dynamics = DynamicsConfig(
         channels=channels, height=height, width=width, actions=actions, window=8, widths=(16, 32), blocks=(1, 1),
-        condition=32, context_width=32, context_blocks=1, heads=2, registers=1, recall=recall or scroll,
+        condition=32, context_width=32, context_blocks=1, heads=2, registers=1, recall=recall,
         warp=recall or scroll, trunk=objective.trunks[0], levels=levels,
     )  # fmt: skip
     memory: Any = MemoryConfig(channels, height, width, actions, slots=64, hidden=16) if recall else None

@@ -4,6 +4,7 @@
     step = memory.foresee(state, action)                # then, for each frame: where the action is expected to lead,
     views = memory.views(state, step, tokenizer)        # what memory shows of the frame there,
     latent = memory.settle(state, step, latent)         # the generated frame, corrected by what is known of the step,
+    picture = memory.restore(state, step, views, latent, picture)   # its picture, with what is remembered exactly,
     memory.commit(state, step, frame)                   # read back into the state, in place,
     memory.store(state)                                 # and kept for good
 
@@ -121,6 +122,13 @@ class Memory(ABC, nn.Module):
     def settle(self, state: Any, step: Any, latent_BChw: Tensor) -> Tensor:
         """A generated latent, corrected by what is known of the step."""
         return latent_BChw
+
+    def restore(
+        self, state: Any, step: Any, views_BMhw: Tensor | None, latent_BChw: Tensor, picture_BHWC: Tensor
+    ) -> Tensor:
+        """The picture uint8 (B, H, W, 3) of a settled latent, with the pixels that are remembered exactly. `views`:
+        those that the frame was drawn from."""
+        return picture_BHWC
 
     def inspect(self, state: Any, action_BA: Tensor, tokenizer: Tokenizer, player: int = 0) -> Recalled | None:
         """What is recalled for a player's next frame, to be looked at; None where there is nothing to see."""

@@ -2,16 +2,18 @@
 
     python -m train views --latents DIR --geometry CKPT --tokenizer CKPT
 
-The memory that plays walks through every episode: poses are dead-reckoned, frames kept in the same bounded store,
-sources chosen and drawn by the same functions, and the last frames warped to where each action leads. In half of the
-stretches of `STRETCH` frames, memory hides the last 20 to 256 frames, since what was seen a moment ago is easiest; now
-and then it gives nothing, or something wrong. Writes `views-00000.npy` (float16, F x V (C + COVER) x h x w; of
-first-person memory the recalled view, then the warped one) beside `latents-00000.npy`. A run that is stopped continues
-at its last whole shard.
+First-person memory walks through every episode as in play: poses are dead-reckoned, frames kept in the same bounded
+store, sources chosen and drawn by the same functions, and the last frames warped to where each action leads. In half of
+the stretches of `STRETCH` frames, memory hides the last 20 to 256 frames, since what was seen a moment ago is easiest;
+now and then it gives nothing, or something wrong. Views are drawn from the predicted step, as in play. With `--aligned`
+they are drawn from the recorded step (estimated from the pictures where there are no poses), since an aligned network
+draws the frame as it looks from there. An atlas is not used: an episode shows enough to learn from, and a dream must
+also do without.
 
-Views are drawn from the predicted step, as in play. With `--aligned` they are drawn from the recorded step (estimated
-from the pictures where there are no poses), since an aligned network draws the frame as it looks from there. An atlas
-is not used: an episode shows enough to learn from, and a dream must also do without.
+A world that scrolls is drawn from the recorded pictures, where they say that the screen is.
+
+Writes `views-00000.npy` (float16, F x V (C + COVER) x h x w; of first-person memory the recalled view, then the warped
+one) beside `latents-00000.npy`. A run that is stopped continues at its last whole shard.
 
 Legend: E episodes, F frames of one, P of a part of it, R recalled frames, C latent channels, h, w latent grid.
 """
@@ -23,7 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import singledispatch
+from functools import cache, singledispatch
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +43,14 @@ from game_wm.memory.first_person.camera import Sources
 from game_wm.memory.first_person.episodic import YOUNG
 from game_wm.memory.first_person.recent import KEPT, RecentFrames
 from game_wm.memory.first_person.system import FirstPersonMemory
-from game_wm.memory.protocol import Frame, Memory, Prompt
+from game_wm.memory.protocol import Memory, Prompt
+from game_wm.memory.scroll.system import ScrollMemory
+from game_wm.memory.views import as_latents
 from game_wm.model.tokenizer import Tokenizer
 from train.checkpoints import load_memory, load_tokenizer
 from train.commands import tools
 from train.data.encode import LEAST, LONGER, tokenizer_hash
+from train.data.frames import Recording, recordings_of
 from train.data.windows import LatentStore, Span, shard_path, spread_out
 from train.report.console import Task, say
 from train.report.machine import use_all_cores
@@ -154,24 +159,38 @@ def worker(latents: str, memory: Memory, tokenizer: Tokenizer) -> Callable[[int]
 
 
 @singledispatch
-@torch.no_grad()
 def draw_episodes(memory: Memory, store: LatentStore, numbers: list[int], tokenizer: Tokenizer) -> list[np.ndarray]:
-    """The views (F, V * (C + COVER), h, w), float16, of each of these episodes; zero for its first frame. Any memory
-    goes frame by frame, as in play; `first_person` below draws many frames at once."""
+    """The views (F, V * (C + COVER), h, w), float16, of each of these episodes; zero for its first frame."""
+    raise NotImplementedError(f"no way to draw the views of {type(memory).__name__}")
+
+
+@draw_episodes.register
+@torch.no_grad()
+def scroll(memory: ScrollMemory, store: LatentStore, numbers: list[int], tokenizer: Tokenizer) -> list[np.ndarray]:
+    """Drawn from the recorded pictures, which play begins with, too."""
     device, drawn = next(tokenizer.parameters()).device, []
     for number in numbers:
-        prompt = read_episodes(store, [number], device, memory.placed)
-        (state, recorded), views = memory.start_window(prompt, 1, tokenizer), list[Tensor]()
-        for t in range(1, prompt.latents.shape[1]):
-            latent, action = prompt.latents[:, t], prompt.actions[:, t - 1]
-            step = memory.foresee(state, action) if recorded is None else recorded[t - 1]
-            found = memory.views(state, step, tokenizer)
-            assert found is not None, "a memory without views has nothing to draw"
-            views.append(found)
-            memory.commit(state, step, Frame(latent, tokenizer.decode(latent), action))
-            memory.store(state)
+        prompt, pictures = read_episodes(store, [number], device), recorded_pictures(store, number).to(device)
+        shown = [memory.shown(state, step) for state, step in memory.walk(prompt, pictures[None])]
+        views = []
+        for picture, known in zip(*(torch.cat(x).split(BATCH) for x in zip(*shown, strict=True)), strict=True):
+            views.append(as_latents(tokenizer, [(tokenizer.to_unit(picture), known)]))
         drawn.append(F.pad(torch.cat(views), (0, 0, 0, 0, 0, 0, 1, 0)).half().cpu().numpy())
     return drawn
+
+
+@cache
+def _recordings(store: LatentStore) -> list[Recording]:
+    return recordings_of(store)
+
+
+def recorded_pictures(store: LatentStore, number: int) -> Tensor:
+    """The frames of an episode, uint8 (F, H, W, 3), from the recording that it was encoded from."""
+    episode = store.episodes[number]
+    dataset = _recordings(store)[episode["recording"]].dataset
+    return torch.from_numpy(
+        np.concatenate([dataset.read(ref).frames for ref in dataset.by_episode[episode["episode"]]])
+    )
 
 
 @draw_episodes.register

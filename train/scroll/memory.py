@@ -23,7 +23,6 @@ from game_wm.memory.protocol import Prompt
 from game_wm.memory.registry import to_entries
 from game_wm.memory.scroll.motion import CELL, ScrollConfig
 from game_wm.memory.scroll.system import FAR, ScrollMemory
-from game_wm.model.config import DynamicsConfig
 from game_wm.model.tokenizer import Tokenizer
 from train.checkpoints import load_tokenizer
 from train.commands import tools
@@ -51,7 +50,7 @@ def make_memory(
         raise UserError(f"{store.directory}: its pictures of {config.width}x{config.height} must be multiples of "
                         f"{4 * CELL} pixels, of a tokenizer that is not temporal: record with such a size")  # fmt: skip
     sizes = ScrollConfig(config.height, config.width, store.schema.size)
-    memory = ScrollMemory.build(sizes, DynamicsConfig(recall=True, warp=True))
+    memory = ScrollMemory(sizes)
     spans = within(store.split(held_out, False), FRAMES)
     kept = deadline.part(READING).fits(
         len(spans), lambda: steps_of(memory, pictures_of(memory, store, spans[0], tokenizer))
@@ -95,7 +94,7 @@ def steps_of(memory: ScrollMemory, pictures_THWC: Tensor) -> Tensor:
     """The steps (T - 1, 2) between the pictures of an episode."""
     latents = torch.zeros(1, len(pictures_THWC), 1, 1, 1)
     actions = torch.zeros(1, len(pictures_THWC) - 1, memory.config.actions)
-    return memory.walk(Prompt(latents, actions), pictures_THWC[None])[1][0]
+    return torch.stack([step.motion[0] for _, step in memory.walk(Prompt(latents, actions), pictures_THWC[None])])
 
 
 def corners(steps_T2: Tensor) -> Tensor:

@@ -5,31 +5,38 @@ there. So a dream does not drift, and going back shows the same pixels again. In
 pictures.
 
 A pixel is written when it has stood still in the world while the screen moved: what moves by itself leaves no ghosts.
-One that looks as it was remembered keeps its first value, so that a dream makes no copies of copies.
+One that looks as it was remembered keeps its first value, so that a dream makes no copies of copies. Where the latent
+of a frame says that nothing but the view is there, the picture has the view's own pixels, so what was seen comes back
+sharper than the tokenizer can draw it.
 
 Legend: B players, P prompt frames, H, W screen, C channels, h, w latent grid, M channels of the views, A action vector.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from data_collect.errors import UserError
 from game_wm.memory.protocol import Frame, Memory, NoMemory, Prompt, Recalled
 from game_wm.memory.scroll.mosaic import Mosaic
 from game_wm.memory.scroll.motion import BEFORE, Motion, ScrollConfig
 from game_wm.memory.scroll.registration import TOLERANCE, observe_steps, put_right, shifted
 from game_wm.memory.views import as_latents, keep_still
-from game_wm.model.config import DynamicsConfig
+from game_wm.model.config import COVER, DynamicsConfig
 from game_wm.model.tokenizer import Tokenizer
 
 PART = 64  # pictures that are decoded or compared at once
 MOVED, STOOD = 8, 1  # evidence that a pixel belongs to the world: it looks the same after a step, or after none
 NEW, CHANGED = 8, 32  # evidence that it takes to write an unknown pixel, and to write over another one
+ALIKE = (
+    0.09  # mean square difference of a cell's latent (their variance is one) to the view's, below which it is the view
+)
 FAR = 2**13  # pixels from a place to another one that is not known to be connected with it
 
 
@@ -39,7 +46,8 @@ class ScrollState:
 
     `corner` (B, 2): row and column, in the world, of the screen's first pixel; the last `picture` uint8
     (B, H, W, 3) and its `latent` (B, C, h, w); `still` uint8 (B, H, W), the evidence that each pixel stands still; the
-    last `steps` (B, BEFORE, 2) and their `actions` (B, BEFORE, A); `count` (B,) of the frames; the `mosaic`.
+    last `steps` (B, BEFORE, 2) and their `actions` (B, BEFORE, A); `count` (B,) of the frames; `known` uint8
+    (B, H, W, 4), what was remembered of the last frame's place before it was there; the `mosaic`.
     """
 
     corner: Tensor
@@ -49,55 +57,60 @@ class ScrollState:
     steps: Tensor
     actions: Tensor
     count: Tensor
+    known: Tensor
     mosaic: Mosaic
 
 
 class ScrollStep(NamedTuple):
-    """How far the screen goes (B, 2), down and right, in pixels."""
+    """How far the screen goes (B, 2), down and right, in pixels, and what is remembered there, uint8 (B, H, W, 4) as
+    the mosaic is read."""
 
     motion: Tensor
+    known: Tensor
 
 
 class ScrollMemory(Memory):
-    """What a network reads: the mosaic alone (`recall`), the mosaic over the last frame as it looks from the next place
-    (`warp`), or both. `fixed` bool (H, W): the screen's own parts, which are not the world's."""
+    """What a network reads is one view (`warp`): the mosaic over the last frame as it looks from the next place.
+    `fixed` bool (H, W): the screen's own parts, which are not the world's."""
 
     Config, State, Step, reaches_back = ScrollConfig, ScrollState, ScrollStep, True
     fixed: Tensor
 
-    def __init__(self, config: ScrollConfig, motion: Motion, fixed_HW: Tensor, recall: bool, warp: bool) -> None:
+    def __init__(self, config: ScrollConfig) -> None:
         super().__init__()
-        self.config, self.motion, self.recall, self.warp = config, motion, recall, warp
-        self.register_buffer("fixed", fixed_HW)
+        self.config, self.motion = config, Motion(config)
+        self.register_buffer("fixed", torch.zeros(config.height, config.width, dtype=torch.bool))
 
     @classmethod
     def build(cls, config: ScrollConfig, dynamics: DynamicsConfig) -> ScrollMemory:
-        fixed = torch.zeros(config.height, config.width, dtype=torch.bool)
-        return cls(config, Motion(config), fixed, dynamics.recall, dynamics.warp)
+        return cls(config)
 
     @property
     def size(self) -> tuple[int, int]:
         return self.config.height, self.config.width
 
-    def reading(self, recall: bool, warp: bool) -> ScrollMemory:
-        return ScrollMemory(self.config, self.motion, self.fixed, recall, warp)
-
     # --- the beginning ---
 
     def start(self, prompt: Prompt, tokenizer: Tokenizer) -> ScrollState:
-        return self.walk(prompt, self.pictures(prompt, tokenizer))[0]
+        pictures = self.pictures(prompt, tokenizer)
+        state = self._state(pictures[:, 0], prompt, 0)
+        for state, _ in self.walk(prompt, pictures):  # noqa: B007
+            pass
+        return state
 
-    def walk(self, prompt: Prompt, pictures_BPHWC: Tensor) -> tuple[ScrollState, Tensor]:
-        """The state after a prompt, and the steps (B, P - 1, 2) that led through it: between successive pictures, put
-        right by what is remembered, so that fractions of pixels do not add up."""
-        steps = self.observe(pictures_BPHWC)
+    def walk(self, prompt: Prompt, pictures_BPHWC: Tensor) -> Iterator[tuple[ScrollState, ScrollStep]]:
+        """The state before each frame of a prompt but the first, and the step that leads to it: between successive
+        pictures, put right by what is remembered, so that fractions of pixels do not add up. The state is one, and has
+        taken in the whole prompt at the end."""
+        steps, (height, width) = self.observe(pictures_BPHWC), self.size
         state = self._state(pictures_BPHWC[:, 0], prompt, 0)
         for t, picture in enumerate(pictures_BPHWC[:, 1:].unbind(1)):
-            around = state.mosaic.read(pixel(state.corner + steps[:, t]) - 1, (self.size[0] + 2, self.size[1] + 2))
-            steps[:, t] += put_right(around, picture, self.fixed)
-            self.commit(state, ScrollStep(steps[:, t]), Frame(prompt.latents[:, t + 1], picture, prompt.actions[:, t]))
+            around = state.mosaic.read(pixel(state.corner + steps[:, t]) - 1, (height + 2, width + 2))
+            right = put_right(around, picture, self.fixed)
+            step = ScrollStep(steps[:, t] + right, shifted(around, right + 1)[0][:, :height, :width])
+            yield state, step
+            self.commit(state, step, Frame(prompt.latents[:, t + 1], picture, prompt.actions[:, t]))
             self.store(state)
-        return state, steps
 
     def pictures(self, prompt: Prompt, tokenizer: Tokenizer) -> Tensor:
         """Uint8 (B, P, H, W, 3): those of the prompt, or what its latents decode to."""
@@ -124,29 +137,41 @@ class ScrollMemory(Memory):
         still, count = torch.zeros_like(picture_BHWC[..., 0]), torch.full((players,), at + 1, device=device)
         mosaic = Mosaic.start(players, self.config.slots, self.size, device)
         picture, latent = picture_BHWC.clone(), _rows(prompt.latents[:, at])
-        return ScrollState(none[:, 0].clone(), picture, latent, still, none, actions, count, mosaic)
+        known = mosaic.pixels.new_zeros(*picture.shape[:3], 4)
+        return ScrollState(none[:, 0].clone(), picture, latent, still, none, actions, count, known, mosaic)
 
     # --- a frame ---
 
     def foresee(self, state: ScrollState, action_BA: Tensor) -> ScrollStep:
         with torch.autocast(action_BA.device.type, enabled=False):  # a step is chosen as in training
-            return ScrollStep(self.motion.predict_step(state.picture, action_BA, state.steps, state.actions))
+            motion = self.motion.predict_step(state.picture, action_BA, state.steps, state.actions)
+        return self.step_to(state, motion)
 
-    def views(self, state: ScrollState, step: ScrollStep, tokenizer: Tokenizer) -> Tensor | None:
-        remembered, known = self._remembered(state, step)
-        shown = [(remembered, known)] if self.recall else []
-        if self.warp:
-            last, inside = shifted(state.picture, pixel(state.corner + step.motion) - pixel(state.corner))
-            shown.append((torch.where(known[:, None], remembered, tokenizer.to_unit(last)), known | inside))
-        return as_latents(tokenizer, shown) if shown else None
+    def step_to(self, state: ScrollState, motion_B2: Tensor) -> ScrollStep:
+        """The step of this motion."""
+        return ScrollStep(motion_B2, state.mosaic.read(pixel(state.corner + motion_B2), self.size))
 
-    def _remembered(self, state: ScrollState, step: ScrollStep) -> tuple[Tensor, Tensor]:
-        """The mosaic where the step leads, (B, 3, H, W) in [-1, 1], and where it is known (B, H, W); elsewhere it has
-        the mean colour of what is known."""
-        found = state.mosaic.read(pixel(state.corner + step.motion), self.size)
-        known, picture = found[..., 3] > 0, Tokenizer.to_unit(found[..., :3])
-        mean = (picture * known[:, None]).sum((2, 3)) / known.sum((1, 2)).clamp_min(1)[:, None]
-        return torch.where(known[:, None], picture, mean[..., None, None]), known
+    def views(self, state: ScrollState, step: ScrollStep, tokenizer: Tokenizer) -> Tensor:
+        picture, known = self.shown(state, step)
+        return as_latents(tokenizer, [(tokenizer.to_unit(picture), known)])
+
+    def shown(self, state: ScrollState, step: ScrollStep) -> tuple[Tensor, Tensor]:
+        """What stands still where the step leads: the mosaic over the last picture, uint8 (B, H, W, 3), and where one
+        of them reaches (B, H, W). The screen's own parts are those of the last picture."""
+        last, inside = shifted(state.picture, pixel(state.corner + step.motion) - pixel(state.corner))
+        known = step.known[..., 3] > 0
+        last = torch.where(self.fixed[..., None], state.picture, last)
+        return torch.where(known[..., None], step.known[..., :3], last), known | inside | self.fixed
+
+    def restore(
+        self, state: ScrollState, step: ScrollStep, views_BMhw: Tensor | None, latent_BChw: Tensor, picture_BHWC: Tensor
+    ) -> Tensor:
+        assert views_BMhw is not None, "this memory always has a view"
+        view, cover = views_BMhw.split((latent_BChw.shape[1], COVER), 1)
+        alike = (latent_BChw - view).square().mean(1) < ALIKE
+        alike = (alike & (cover.amin(1) >= 1)).unflatten(0, (len(alike), 1)).float()
+        alike = F.interpolate(alike, size=self.size)[:, 0, ..., None] > 0
+        return torch.where(alike, self.shown(state, step)[0], picture_BHWC)
 
     def settle(self, state: ScrollState, step: ScrollStep, latent_BChw: Tensor) -> Tensor:
         return keep_still(latent_BChw, state.latent, step.motion)
@@ -160,13 +185,13 @@ class ScrollMemory(Memory):
         evidence = torch.where((moved != 0).any(1), MOVED, STOOD)[:, None, None]
         state.still = torch.where(stands, (seen[..., 3].short() + evidence).clamp_max(255), 0).byte()
         state.corner, state.picture, state.latent = corner, frame.picture.clone(), _rows(frame.latent)
+        state.known = step.known
         state.steps = torch.cat((state.steps[:, 1:], step.motion[:, None]), 1)
         state.actions = torch.cat((state.actions[:, 1:], frame.action[:, None].to(state.actions)), 1)
         state.count = state.count + 1
 
     def store(self, state: ScrollState) -> None:
-        known = state.mosaic.read(pixel(state.corner), self.size)
-        pixels, times = known[..., :3], known[..., 3:]
+        pixels, times = state.known[..., :3], state.known[..., 3:]
         off = (pixels.short() - state.picture.short()).abs().amax(3, keepdim=True)
         alike = (times > 0) & (off <= TOLERANCE)
         still = state.still[..., None]
@@ -179,8 +204,8 @@ class ScrollMemory(Memory):
         if state.mosaic is None:
             return None
         step, size = self.foresee(state, action_BA), self.size
-        picture, known = self._remembered(state, step)
-        view = tokenizer.to_frames(picture)[player]
+        picture, known = self.shown(state, step)
+        view = picture[player]
         screens = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
         away = torch.tensor(screens, device=view.device) * torch.tensor(size, device=view.device)
         corners = pixel(state.corner + step.motion)[player] + away
@@ -192,20 +217,10 @@ class ScrollMemory(Memory):
 
     # --- training ---
 
-    def start_window(
-        self, window: Prompt, at: int, tokenizer: Tokenizer
-    ) -> tuple[ScrollState, Sequence[ScrollStep] | None]:
-        """The steps are those between the window's own pictures: in play, too, a frame is where its step leads."""
-        pictures = self.pictures(window, tokenizer)
-        _, steps = self.walk(window, pictures)
-        state, _ = self.walk(window.part(slice(at)), pictures[:, :at])
-        return state, [ScrollStep(step) for step in steps[:, at - 1 :].unbind(1)]
-
-    def for_recordings(self, aligned: bool) -> ScrollMemory:
-        return self.reading(recall=True, warp=True)
-
     def for_network(self, dynamics: DynamicsConfig) -> ScrollMemory:
-        return self.reading(dynamics.recall, dynamics.warp)
+        if dynamics.recall:
+            raise UserError("a world that scrolls has one view: set --model.dynamics.recall false and .warp true")
+        return self
 
     def within_window(self) -> Memory:
         """None: the window does not hold what the mosaic does, so views stay as they were drawn."""
