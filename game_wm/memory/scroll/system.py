@@ -219,7 +219,7 @@ class ScrollMemory(Memory):
 
     def for_network(self, dynamics: DynamicsConfig) -> ScrollMemory:
         if dynamics.recall:
-            raise UserError("a world that scrolls has one view: set --model.dynamics.recall false and .warp true")
+            raise UserError("a world that scrolls has one view: in the dynamics, set recall to false and warp to true")
         return self
 
     def within_window(self) -> Memory:
