@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml
 	@$(PIP) -e '.[model,games,export,dev]'
 	@touch $@
 
-play: setup         ## play the Doom model that comes with the repository (CHECKPOINT=... for another)
+play: setup         ## choose a dream and play it (CHECKPOINT=doom, or a file: that one at once)
 	@$(BIN)/python play.py $(CHECKPOINT)
 
 demo: setup         ## record, train, distil and measure a small maze model: 20 minutes on two cores

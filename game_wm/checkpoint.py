@@ -28,12 +28,12 @@ from data_collect.errors import UserError, refusal
 from data_collect.files import whole
 from data_collect.schema import ActionSchema
 from game_wm.device import usable
+from game_wm.library import FORMAT
 from game_wm.model.names import present_names
 from game_wm.pictures import pack_contexts, unpack_contexts
 from game_wm.training import diverged, unsound
 from game_wm.world import WorldConfig, WorldModel
 
-FORMAT = "game_wm/1"
 GEOMETRY = "geometry."  # of the first-person memory: a file has its weights beside those of tokenizer and dynamics
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+FORMAT = "game_wm/1"  # of a checkpoint file, in its metadata
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"  # those that come with the program
+SUFFIX, LEFT = ".dream", "-left"  # of a saved dream; before it, where it was saved when its player left
 REFERENCE = "reference"  # the folder within it of models that are only compared with
 COMPARED = ("-teacher", "-window")  # what another was distilled from, and what has no long memory
 BASE = "base"  # what training begins with

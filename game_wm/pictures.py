@@ -33,20 +33,17 @@ def pack_contexts(frames_SPHWC: Tensor) -> dict[str, Tensor]:
     return {"contexts.frames": coded, "contexts.sizes": sizes_N.view(frames_SPHWC.shape[:2])}
 
 
-def unpack_contexts(tensors: dict[str, Tensor], only: tuple[int, int] | None = None) -> Tensor:
-    """The inverse: uint8 (S, P, H, W, 3), or (H, W, 3) of the one frame `only` = (context, frame).
+def unpack_contexts(tensors: dict[str, Tensor]) -> Tensor:
+    """The inverse: uint8 (S, P, H, W, 3).
 
     Raises ValueError or OSError where the tensors hold no pictures.
     """
     frames, sizes_SP = tensors["contexts.frames"], tensors.get("contexts.sizes")
     if sizes_SP is None:
-        return frames if only is None else frames[only]
+        return frames
     if sizes_SP.ndim != 2:
         raise ValueError("its contexts' pictures are not all there")
-    if only is None:
-        return decode(frames, sizes_SP.flatten()).unflatten(0, tuple(sizes_SP.shape))
-    contexts, length = sizes_SP.shape
-    return decode(frames, sizes_SP.flatten(), only[0] % contexts * length + only[1] % length)[0]
+    return decode(frames, sizes_SP.flatten()).unflatten(0, tuple(sizes_SP.shape))
 
 
 def encode(frames_NHWC: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,8 +60,8 @@ def encode(frames_NHWC: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.frombuffer(b"".join(coded), np.uint8).copy()), sizes_N
 
 
-def decode(coded: Tensor, sizes_N: Tensor, only: int | None = None) -> Tensor:
-    """The inverse: uint8 (N, H, W, 3), or (1, H, W, 3) of picture `only`. Any format that Pillow reads will do.
+def decode(coded: Tensor, sizes_N: Tensor) -> Tensor:
+    """The inverse: uint8 (N, H, W, 3). Any format that Pillow reads will do.
 
     Raises ValueError or OSError where the bytes are not these pictures.
     """
@@ -72,8 +69,6 @@ def decode(coded: Tensor, sizes_N: Tensor, only: int | None = None) -> Tensor:
     if coded.ndim != 1 or not len(ends) or int(ends[-1]) != len(coded):
         raise ValueError("its pictures are not all there")
     parts = torch.tensor_split(coded, ends[:-1])
-    if only is not None:
-        parts = parts[only : only + 1]
     try:
         pictures = [np.array(Image.open(io.BytesIO(part.numpy().tobytes())).convert("RGB")) for part in parts]
     except Image.DecompressionBombError as error:

@@ -119,7 +119,8 @@ def fake(schema: ActionSchema = MAZE, end: int | None = None) -> Any:
     contexts[..., 0] = torch.arange(4)[:, None, None, None] * 10
     actions = torch.zeros(4, 2, schema.size)
     return SimpleNamespace(
-        model=BrighteningModel(end), schema=schema, game="maze", name="fake", parameters=1_500_000,
+        model=BrighteningModel(end), schema=schema, game="maze", name="fake", path=None,
+        parameters=1_500_000,
         contexts_frames=contexts, contexts_actions=actions, prompt=lambda i: (contexts[i], actions[i], None),
         check_steps=lambda steps: None,
     )  # fmt: skip

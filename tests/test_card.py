@@ -116,6 +116,11 @@ def test_a_smaller_sample_leaves_a_larger_one_alone(
     assert not list(tmp_path.glob("toy.2-episodes*"))
 
 
+def test_the_line_that_somebody_wrote_stays() -> None:
+    new = {"checkpoint": "toy", "weights": "new", "calls_per_frame": 1, "game": "toy", "runs": {}}
+    assert cards.merge({"line": "A toy.", "weights": "old", "fidelity": {}, "runs": {}}, new)["line"] == "A toy."
+
+
 def test_other_calls_a_frame_have_a_card_of_their_own(
     toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -199,7 +199,7 @@ def test_panels_can_be_read(shown: tuple[window.Window, Seen]) -> None:
         found = at(size, shown)
         if size[0] >= 480:
             assert {"memory", "latents"} <= set(found) and any(words.endswith(" s ago") for words in found), size
-        at(size, shown, "Esc again leaves; the dream is kept, U goes on with it next time")
+        at(size, shown, "no further back: the episode began here, or memory of it ends")
     made.hud = False
     for size in SIZES:
         assert "memory" in at(size, shown) or size[0] < 320, size
@@ -222,6 +222,12 @@ def test_what_to_play_can_be_read(shown: tuple[window.Window, Seen]) -> None:
     made.commands.open()
     for size in SIZES:
         assert {"What to play", "playing"} <= set(at(size, shown)) or size[0] < 480, size
+        assert made.chooser is not None and made.chooser.tile is not None
+        made.chooser.loading = "Looking at the first frames", 0.5
+        assert "Looking at the first frames" in at(size, shown) or size[0] < 480, size
+        made.chooser.loading, made.chooser.tile.problem = None, "it.safetensors is not a whole checkpoint: copy it."
+        assert any(words.startswith("it.saf") for words in at(size, shown)) or size[0] < 480, size
+        made.chooser.tile.problem = ""
         seen.begin()
         display.loading(made.surface, made.session.checkpoint.name, "Looking at the first frames", 0.5)
         seen.check(made.surface)

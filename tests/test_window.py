@@ -19,7 +19,7 @@ from windowed import key  # noqa: E402
 
 from data_collect.errors import UserError  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
-from game_wm.play.window import paint, window  # noqa: E402
+from game_wm.play.window import opening, paint, window  # noqa: E402
 from game_wm.play.window.display import scaled_to_fit  # noqa: E402
 
 
@@ -216,10 +216,10 @@ def test_escape_goes_back_while_another_model_loads(opened: Any, tmp_path: Path)
     session, wait = w.session, threading.Event()
     w.opener = lambda path: lambda report: wait.wait(20) and None
     key("escape")
-    w.open(tmp_path / "other.safetensors")
+    opening.play(w, tmp_path / "other.safetensors")
     assert w.running and w.session is session and w.name == "fake"
     pygame.event.post(pygame.event.Event(pygame.QUIT))
-    w.open(tmp_path / "other.safetensors")
+    opening.play(w, tmp_path / "other.safetensors")
     wait.set()
     assert not w.running
 
@@ -259,12 +259,13 @@ def test_the_window_says_what_went_wrong(opened: Any, tiny: Path, tmp_path: Path
 
     model = tmp_path / "model.safetensors"
     w.folders = [tmp_path]
-    for content, words in ((None, "is gone; O shows"), (b"damaged", "not a whole")):
+    for content, words in ((None, "is gone: choose"), (b"damaged", "not a whole")):
         model.write_bytes(tiny.read_bytes())
         said("o")
-        w.chooser.chosen = next(i for i, entry in enumerate(w.chooser.entries) if entry.path == model)
+        w.chooser.chosen = next(i for i, tile in enumerate(w.chooser.tiles) if tile.path == model)
         model.unlink() if content is None else model.write_bytes(content)
-        assert words in said("return") and w.name == "fake"
+        assert words in said("return") and words in w.chooser.tile.problem and w.name == "fake"
+        said("o")
 
     shutil.rmtree(tmp_path / "recordings")
     (tmp_path / "recordings").write_text("in the way")

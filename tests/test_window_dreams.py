@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from windowed import key  # noqa: E402
 
 from game_wm.play.files import folder  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
-from game_wm.play.window import window  # noqa: E402
+from game_wm.play.window import opening  # noqa: E402
 
 
 def test_a_moment_is_saved_and_come_back_to(opened: Any, tiny: Path, tmp_path: Path) -> None:
@@ -43,9 +42,7 @@ def kept_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("recordings/*"))
 
 
-def test_escape_asks_once_more_and_the_next_start_goes_on_with_the_dream(
-    opened: Any, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_escape_twice_leaves_and_the_next_start_goes_on_with_the_dream(opened: Any, tiny: Path, tmp_path: Path) -> None:
     from game_wm.checkpoint import load
 
     checkpoint = load(tiny)
@@ -54,13 +51,12 @@ def test_escape_asks_once_more_and_the_next_start_goes_on_with_the_dream(
         w.advance()
     key("escape")
     w.pump()
-    assert w.running and "Esc again leaves" in w.hint and not kept_in(tmp_path)
-    w.commands.asked_until = 0.0  # much later
-    key("escape")
+    assert w.running and w.chooser is not None and not kept_in(tmp_path)
+    key("return")  # on the tile of what is played
     w.pump()
-    assert w.running
+    assert w.chooser is None and w.session.now.frames == 3
     picture = w.session.now.picture
-    key("escape")
+    key("escape", "escape")
     w.pump()
     assert not w.running and len(kept_in(tmp_path)) == 1
 
@@ -125,57 +121,5 @@ def test_another_model_does_not_cost_the_dream(opened: Any, tiny: Path, tmp_path
     w = opened(load(tiny))
     w.advance()
     w.opener = lambda path: lambda report: Session(load(path))
-    w.open(Path(shutil.copy(tiny, tmp_path / "other.safetensors")))
+    opening.play(w, Path(shutil.copy(tiny, tmp_path / "other.safetensors")))
     assert w.name == "other" and [name.endswith("-left.dream") for name in kept_in(tmp_path)] == [True]
-
-
-def test_another_model_and_saved_dreams_are_chosen(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import shutil
-
-    from game_wm.checkpoint import load
-
-    monkeypatch.setattr(folder, "FOLDER", tmp_path / "recordings")
-    for name in ("first", "second"):
-        shutil.copy(tiny, tmp_path / f"{name}.safetensors")
-    (tmp_path / "second.json").write_text('{"parameters": 2e6, "fidelity": {"psnr": {"1": 30.0}}}')
-    (tmp_path / "broken.safetensors").write_text("nothing")
-
-    def opener(path: Path) -> Any:
-        return lambda report: Session(load(path))
-
-    path = tmp_path / "first.safetensors"
-    w = window.Window("first", opener(path), opener, [tmp_path])
-    assert w.load()
-    w.begin()
-    for _ in range(2):
-        w.advance()
-    key("s", "o")
-    w.pump()
-    assert w.chooser is not None and [entry.name for entry in w.chooser.entries[:2]] == ["first", "second"]
-    assert w.chooser.entries[1].lines == ("maze · 2.0 M parameters", "PSNR 30.0 dB")
-    assert w.wait(time.perf_counter()) == window.IDLE  # the game waits
-    w.draw()
-    key("right", "return")
-    w.pump()
-    assert w.name == "second" and w.session.checkpoint.path == tmp_path / "second.safetensors" and not w.chooser
-    key("o")
-    w.pump()
-    w.draw()
-    dream = w.chooser.tiles[2]
-    pygame.event.post(pygame.event.Event(pygame.MOUSEBUTTONDOWN, button=1, pos=dream.center))
-    w.pump()
-    assert w.session.now.frames == 2 and w.session.now.picture.shape == (64, 64, 3)
-    (tmp_path / "third.safetensors").write_bytes(tiny.read_bytes())
-    key("o")
-    w.pump()
-    (tmp_path / "third.safetensors").write_text("damaged")
-    w.chooser.chosen = 2
-    key("return")
-    w.pump()
-    assert "third" in w.hint and w.name == "second" and w.session.now.frames == 2  # what was played goes on
-    key("o")
-    w.pump()
-    key("escape")
-    w.pump()
-    assert w.chooser is None and w.running
-    pygame.display.quit()

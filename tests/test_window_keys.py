@@ -226,4 +226,4 @@ def test_a_gamepad_and_the_mouse_move_axes(opened: Any) -> None:
 def test_a_gamepad_that_is_there_already_is_heard(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pygame.joystick, "get_count", lambda: 2)
     monkeypatch.setattr(pygame.joystick, "Joystick", lambda number: f"pad {number}")
-    assert opened().keys.pad.plugged == ["pad 0", "pad 1"]
+    assert opened().plugged == ["pad 0", "pad 1"]

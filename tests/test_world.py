@@ -16,7 +16,7 @@ from game_wm import pictures
 from game_wm.checkpoint import load, save
 from game_wm.env import DreamEnv
 from game_wm.evaluation.metrics import psnr
-from game_wm.play.window import chooser
+from game_wm.play import gallery
 from game_wm.state import WorldState
 from game_wm.world import WorldModel, frame_noise
 
@@ -118,9 +118,9 @@ def test_long_prompts_are_kept_as_pictures(tmp_path: Path, monkeypatch: pytest.M
     assert found.contexts_poses is not None and torch.equal(found.contexts_poses, long.contexts_poses)  # type: ignore[arg-type]
     assert found.contexts_frames.shape == frames.shape
     assert float(psnr(found.contexts_frames.flatten(0, 1), frames.flatten(0, 1)).min()) > 34
-    shown = {entry.name: entry.picture for entry in chooser.checkpoints([tmp_path])}
-    assert torch.equal(torch.from_numpy(shown["long"]), found.contexts_frames[0, -1])
-    assert torch.equal(torch.from_numpy(shown["a"]), first.contexts_frames[0, -1])
+    shown = {tile.name: torch.from_numpy(tile.frames) for tile in gallery.checkpoints([tmp_path])}
+    assert torch.equal(shown["long"], found.contexts_frames[0])
+    assert torch.equal(shown["a"], first.contexts_frames[0])
     tensors = load_file(tmp_path / "long.safetensors")
     for name, value in {
         "sizes": tensors["contexts.sizes"] - 1,

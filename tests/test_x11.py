@@ -15,6 +15,7 @@ from tiny import tiny_checkpoint  # noqa: E402
 from xvfb import ROOT, Xvfb, until  # noqa: E402
 
 from game_wm.doctor import llvms  # noqa: E402
+from game_wm.play.window.paint import AMBER  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -34,6 +35,28 @@ def test_a_window_opens_and_hears_keys(path: Path, x11: Xvfb) -> None:
         x11.press("h")
         until(lambda: x11.screenshot().std() > 40, "play again")
         assert playing.process.poll() is None and playing.said == ""
+
+
+def test_the_gallery_opens_and_is_left(path: Path, x11: Xvfb, tmp_path: Path) -> None:
+    mine = tmp_path / "runs" / "tiny" / "tiny.safetensors"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(path.read_bytes())
+
+    def chosen() -> bool:
+        """Whether a tile has the frame of the chosen one."""
+        return (x11.screenshot() == AMBER).all(-1).sum() > 500
+
+    with x11.start(sys.executable, ROOT / "play.py", "--quality", "balanced", cwd=tmp_path) as playing:
+        window = playing.wait_for_window()
+        assert "game_wm" in x11.properties(window) and x11.size_of(window) == (904, 678)
+        until(chosen, "the gallery")
+        x11.press("Down", "Down", "Down", "Return")  # below what came with the program: the user's own
+        playing.until(lambda: "tiny – game_wm" in x11.properties(playing.wait_for_window()), "play", 120)
+        until(lambda: not chosen(), "play")
+        x11.press("Escape")
+        until(chosen, "the gallery")
+        x11.press("Escape")
+        assert playing.wait() == 0, playing.said
 
 
 def test_full_screen_and_back_an_icon_and_a_window_that_is_closed(path: Path, x11: Xvfb, tmp_path: Path) -> None:

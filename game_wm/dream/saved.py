@@ -25,14 +25,13 @@ from torch import Tensor
 from data_collect.errors import UserError
 from data_collect.files import whole
 from game_wm.checkpoint import content_hash, first_line, serialised
+from game_wm.library import LEFT, SUFFIX
 from game_wm.state import WorldState, from_first_format
 
 if TYPE_CHECKING:
     from game_wm.checkpoint import Checkpoint
 
 DREAM_FORMAT = "game_wm dream/3"
-SUFFIX = ".dream"
-LEFT = "-left"  # before it, in the name of a dream that was saved when its player left
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_collect.errors import UserError
+from game_wm.library import SHIPPED
 from game_wm.play.flags import (
-    DEFAULT,
     HEADLESS_FRAMES,
     HOST,
     PLAYERS,
@@ -25,6 +25,7 @@ from game_wm.play.flags import (
     WHERE,
     check_flags,
     checkpoint_path,
+    chooses,
     parser,
 )  # fmt: skip
 
@@ -115,14 +116,14 @@ def load_session(options: argparse.Namespace, report: Callable[[str, float], Non
 def _window(options: argparse.Namespace) -> int:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     try:
-        from game_wm.play.window import Window
+        from game_wm.play.window import Window, loading
         from game_wm.play.window.screen import require_display
     except ImportError as error:
         raise UserError(
             f"{error.name} is missing: pip install pygame-ce, or play without a window (--headless)"
         ) from None
 
-    path = checkpoint_path(options.checkpoint)
+    path = None if chooses(options) else checkpoint_path(options.checkpoint)
     require_display()
 
     def opener(chosen: Path) -> Callable[[Callable[[str, float], None]], Session]:
@@ -131,8 +132,14 @@ def _window(options: argparse.Namespace) -> int:
         other = argparse.Namespace(**{**vars(options), **alone, "checkpoint": chosen, "view": "dream", "other": True})
         return lambda report: load_session(other, report)
 
-    folders = list(dict.fromkeys([path.resolve().parent, DEFAULT.parent]))
-    Window(path.stem, lambda report: load_session(options, report), opener, folders).run()
+    if path is None:
+        Window(opener=opener, folders=[SHIPPED]).run()
+    else:
+        folders = list(dict.fromkeys([path.resolve().parent, SHIPPED]))
+        Window(path.stem, lambda report: load_session(options, report), opener, folders).run()
+    if loading.under_way():  # PyTorch aborts a process that ends while a thread is reading it
+        sys.stderr.flush()
+        os._exit(0)
     return 0
 
 

@@ -25,14 +25,18 @@ def parser() -> Parser:
     play = "python play.py" if Path(sys.argv[0]).name == "play.py" else "python -m game_wm play"
     names = ", ".join(path.stem for path in playable(SHIPPED)) or "none"
     p = Parser(play, f"Play a world model. Those in {SHIPPED.name}/: {names}. In the window, H shows the keys.", [
-        f"{play}                                        # the Doom level, in a window",
+        f"{play}                                        # choose in a window",
         f"{play} maze --player random --record dream.mp4   # filmed, by a player who presses at random",
         f"{play} runs/mine/mine.safetensors --view both    # the real game beside the dream",
         f"{play} --headless --frames 600 --video dream.mp4   # no display needed",
         f"{play} --web --host 0.0.0.0                      # in browsers, of other machines too",
     ])  # fmt: skip
-    p.add_argument("checkpoint", nargs="?", type=Path,
-                   help=f"a .safetensors file, or the name of one of these (default: {DEFAULT.stem})")  # fmt: skip
+    p.add_argument(
+        "checkpoint",
+        nargs="?",
+        type=Path,
+        help=f"a .safetensors file, or one of these names (default: you choose; headless: {DEFAULT.stem})",
+    )
     g = p.group("how to play")
     g.add_argument("--view", choices=("dream", "real", "both"), default="dream",
                    help="the dream, the real game, or both from the same moment by the same keys")  # fmt: skip
@@ -104,6 +108,12 @@ def check_flags(options: argparse.Namespace) -> None:
     for name in ("load", "replay"):
         if getattr(options, name) is not None and (options.view != "dream" or options.actions):
             raise UserError(f"--{name} goes on in a saved dream: leave out --view and --actions")
+
+
+def chooses(options: argparse.Namespace) -> bool:
+    """Whether the player chooses what to play: no file is named, and nothing that only one of them has."""
+    of_one = any(getattr(options, name) is not None for name in (*WHERE, "record", "steps"))
+    return options.checkpoint is None and not (of_one or options.headless or options.view != "dream")
 
 
 def checkpoint_path(given: Path | None) -> Path:

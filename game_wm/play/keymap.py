@@ -53,7 +53,7 @@ COMMANDS = (
     Command("previous", "previous place", ("b", "page up"), "Time"),
     Command("save", "save the dream", ("s",), "Time"),
     Command("back", "back to the saved moment", ("u",), "Time"),
-    Command("open", "models and saved dreams", ("o",), "Time"),
+    Command("open", "the gallery, and back", ("o",), "Time"),
     Command("switch", "dream or real game", ("g",), "See"),
     Command("beside", "both, side by side", ("c",), "See"),
     Command("memory", "what memory shows", ("m",), "See"),
@@ -70,7 +70,7 @@ COMMANDS = (
     Command("mark", "mark a bad moment", ("x",), "Record"),
     Command("take_over", "let another player play", ("t",), "Play"),
     Command("help", "these keys", ("h", "f1"), "Play"),
-    Command("quit", "leave", ("escape",), "Play"),
+    Command("quit", "the gallery; there: leave", ("escape",), "Play"),
 )
 
 

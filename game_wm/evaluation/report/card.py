@@ -64,9 +64,11 @@ def same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """The new card, with the results of suites that were not run now taken from the old one if they still hold.
 
-    Both hold `runs`: suite -> {"command", "seeds"}; the card's `command` and `seeds` are made of them.
+    Both hold `runs`: suite -> {"command", "seeds"}; the card's `command` and `seeds` are made of them. `line`, which
+    somebody has written into the old one, stays.
     """
     kept = dict(old) if same(old, new) else {}
+    new = {**new, "line": old["line"]} if "line" in old else new
     return _assemble(new, {**kept.get("runs", {}), **new["runs"]}, {**kept, **new})
 
 

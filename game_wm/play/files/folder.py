@@ -2,11 +2,14 @@
 
 path = new_file("maze", ".mp4")         # recordings/maze-20261130-101500.mp4
 keep(session)                           # when its player leaves; `newest(checkpoint)` offers it next time
+
+PyTorch is imported where a dream is read or written: the gallery asks for the folder alone, and does not wait for it.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -14,10 +17,12 @@ from typing import TYPE_CHECKING
 
 from data_collect.errors import UserError
 from data_collect.files import append_line
-from game_wm.dream import NO_CONTEXT, Moment, saved
+from game_wm.library import LEFT, SUFFIX
+from game_wm.play.gallery import RUNS
 
 if TYPE_CHECKING:
     from game_wm.checkpoint import Checkpoint
+    from game_wm.dream import Moment
     from game_wm.play.session import Session
 
 FOLDER = Path("recordings")
@@ -45,11 +50,13 @@ class Keeper:
 
     def keep(self, session: Session) -> str:
         """Save the dream in place of the oldest that was kept so; why that cannot be, or nothing."""
+        from game_wm.dream import saved
+
         if self.needless(session):
             return ""
         name = session.checkpoint.name
         try:
-            saved.save(new_file(name, f"{saved.LEFT}{saved.SUFFIX}"), session.snapshot())
+            saved.save(new_file(name, f"{LEFT}{SUFFIX}"), session.snapshot())
             for older in saved.left(FOLDER, name)[MOST_LEFT:]:
                 older.unlink(missing_ok=True)
         except Exception as error:  # whatever ails the dream, the window can be left
@@ -60,11 +67,35 @@ class Keeper:
 
 def newest(checkpoint: Checkpoint) -> Path | None:
     """The dream of this very checkpoint that was left last."""
+    from game_wm.dream import saved
+
     for path in saved.left(FOLDER, checkpoint.name):
         with suppress(UserError):  # a damaged one is no offer
-            if saved.peek(path)[0].digest == checkpoint.digest:
+            if is_of(path, checkpoint):
                 return path
     return None
+
+
+def is_of(dream: Path, checkpoint: Checkpoint) -> bool:
+    """Whether this very checkpoint has dreamt it. `UserError` where it is no saved dream."""
+    from game_wm.dream import saved
+
+    return saved.peek(dream)[0].digest == checkpoint.digest
+
+
+def checkpoint_of(dream: Path, folders: Sequence[Path]) -> Path:
+    """The checkpoint of the name that a saved dream tells, in some folders or in the user's runs.
+
+    `UserError` where there is none.
+    """
+    from game_wm.dream import saved
+
+    name = saved.peek(dream)[0].checkpoint
+    named = [folder / f"{name}.safetensors" for folder in (*folders, *RUNS.glob("*/"))]
+    found = next((file for file in named if file.is_file()), None)
+    if found is None:
+        raise UserError(f"{dream} was dreamt by {name}, which is not here: get that file first")
+    return found
 
 
 class Marks:
@@ -91,9 +122,11 @@ class Marks:
 
     def _leads_here(self, session: Session, name: str) -> dict[str, str | int]:
         """The entries that name the file, which is written."""
+        from game_wm.dream import NO_CONTEXT, saved
+
         dream = session.dream
         if dream.context == NO_CONTEXT:
-            path = new_file(name, f"-marked{saved.SUFFIX}")
+            path = new_file(name, f"-marked{SUFFIX}")
             saved.save(path, session.snapshot())
             return {"dream": str(path)}
         if self._log is None or self._log[1] != dream.log.dropped:

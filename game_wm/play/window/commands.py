@@ -9,7 +9,6 @@ The window (`window.py`) has the loop and the pictures; here is what changes the
 from __future__ import annotations
 
 import sys
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,14 +19,13 @@ from game_wm.dream import saved
 from game_wm.play import keymap
 from game_wm.play.files import folder
 from game_wm.play.session import MOST_STEPS
-from game_wm.play.window import screen
+from game_wm.play.window import opening, screen
 
 if TYPE_CHECKING:
     from game_wm.play.session import Session
     from game_wm.play.window.window import Window
 
 SWITCHES = ("hud", "latents", "graph")  # what the window shows or not
-HINT = 4.0  # seconds that words are shown at least
 
 
 class Commands:
@@ -38,7 +36,6 @@ class Commands:
         self.saved: Path | None = None  # the dream that "back" goes on with
         self.windowed: tuple[int, int] | None = None  # the size to come back to from full screen
         self._keeper = folder.Keeper()
-        self.asked_until = 0.0  # until then Esc leaves
         self._unkept = False  # whether it was said that the dream cannot be kept
         self._marks = folder.Marks()
 
@@ -76,16 +73,12 @@ class Commands:
         return name[0].upper() + name[1:]
 
     def quit(self) -> None:
-        now = time.perf_counter()
+        """From the sheet of keys to play, from play to the gallery, which is left by the same key."""
         if self.window.help:
             self.window.help = False
             self.window.interrupt()
-        elif now < self.asked_until:
-            self.leave()
         else:
-            self.asked_until = now + HINT
-            kept = f"; the dream is kept, {self.key('back')} goes on with it next time"
-            self.window.say(f"{self.key('quit')} again leaves{'' if self._keeper.needless(self.session) else kept}")
+            self.open()
 
     def leave(self) -> None:
         """Close the window once the dream is kept; where it cannot be, say so, and close it at the next request."""
@@ -145,18 +138,7 @@ class Commands:
             self._tell(data.folder)
 
     def open(self) -> None:
-        """Show the page to choose from, or hide it."""
-        from game_wm.play.window.chooser import Chooser, checkpoints, dreams
-
-        window, current = self.window, self.session.checkpoint.path
-        if window.chooser:
-            window.chooser = None
-        elif entries := checkpoints(window.folders, current) + dreams(folder.FOLDER):
-            window.chooser = Chooser(entries, current)
-            window.keys.release_all()
-        else:
-            window.say("there is nothing else to open yet")
-        window.interrupt()
+        opening.choose(self.window)
 
     def help(self) -> None:
         """The first sheet of keys, the next, and after the last one back to play."""

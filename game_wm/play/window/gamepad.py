@@ -4,8 +4,8 @@
     pad.press(event, size)          # [("left", 0.4), ("right", 0.0)]: what changed, and how far it is down
 
 The left stick and the directional pad are the arrow keys, the buttons the game's other keys in their order; of those
-left, the fifth (a shoulder) runs time backwards and the eighth (start) pauses. Where actions are axes, the mouse is a
-stick too as long as its left button is held: how far it is from the middle.
+left, the fifth (a shoulder) runs time backwards, the seventh (back) shows the gallery and the eighth (start) pauses.
+Where actions are axes, the mouse is a stick too as long as its left button is held: how far it is from the middle.
 """
 
 from __future__ import annotations
@@ -19,10 +19,17 @@ from game_wm.play import keymap
 
 DEAD = 0.15  # of a stick's way that is nothing
 STICK = {"left": "a", "right": "d", "up": "w", "down": "s"}  # arrows, and what stands for them where there are none
-SPARE = {4: "rewind", 7: "pause"}  # commands of buttons that the game leaves free
+SPARE = {4: "rewind", 6: "quit", 7: "pause"}  # commands of buttons that the game leaves free
 MOUSE = 0.6  # of the way from the middle to the edge is all the way
 
 Change = tuple[str, float]
+
+
+def plugged() -> list[Any]:
+    """The gamepads that are there: one falls silent when its object is gone, and only those plugged in later send an
+    event."""
+    pygame.joystick.init()
+    return [pygame.joystick.Joystick(i) for i in range(pygame.joystick.get_count())]
 
 
 class Gamepad:
@@ -33,16 +40,11 @@ class Gamepad:
         self.arrows = {arrow: arrow if arrow in schema.keys else other for arrow, other in STICK.items()}
         firsts = [keys[0] for keys, _ in keymap.game_keys(schema)]
         self.buttons = [key for key in firsts if key not in self.arrows.values()]
-        pygame.joystick.init()
-        # A pad falls silent when its object is gone, and only those plugged in later send an event.
-        self.plugged: list[Any] = [pygame.joystick.Joystick(i) for i in range(pygame.joystick.get_count())]
         self._levels: dict[tuple[str, str], float] = {}  # how far each stick holds each key down
 
     def press(self, event: pygame.event.Event, size: tuple[int, int]) -> list[Change]:
         """The keys that an event moves, and how far down each is then; `size` is the window's."""
-        if event.type == pygame.JOYDEVICEADDED:
-            self.plugged.append(pygame.joystick.Joystick(event.device_index))
-        elif event.type == pygame.JOYAXISMOTION and event.axis < 2:
+        if event.type == pygame.JOYAXISMOTION and event.axis < 2:
             return self._stick("stick", *(("left", "right") if event.axis == 0 else ("up", "down")), event.value)
         elif event.type == pygame.JOYHATMOTION:
             x, y = event.value

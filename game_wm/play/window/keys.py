@@ -30,7 +30,7 @@ class Keys:
     def hear(self, event: pygame.event.Event, at: float, size: tuple[int, int], play: bool = True) -> str | None:
         """An event of time `at`, in a window of this size, moves keys of the game; the window's command that it gives.
 
-        Without `play` only keys that come up count: the others are the chooser's.
+        Without `play` only keys that come up count: the others are the gallery's.
         """
         keyboard, given = self.session.controls.keyboard, None
         if event.type == pygame.KEYUP:
@@ -48,6 +48,8 @@ class Keys:
             self._down.clear()  # their KEYUP goes to another window
             self.release_all()
             self.rewinding = False
+        if not play:
+            return None
         if command := self.pad.command(event):
             if event.type == pygame.JOYBUTTONDOWN:
                 given = command

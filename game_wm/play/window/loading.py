@@ -1,6 +1,6 @@
 """Loading: a thread makes the session while a bar fills in the window.
 
-found = load(surface, "maze", lambda report: Session(...))      # a Session, or what was asked for meanwhile
+found = load(lambda report: Session(...), show)         # a Session, or what was asked for meanwhile
 """
 
 from __future__ import annotations
@@ -11,17 +11,22 @@ from typing import TYPE_CHECKING, Literal
 
 import pygame
 
-from game_wm.play.window import display
-
 if TYPE_CHECKING:
     from game_wm.play.session import Session
 
+NAME = "loading"  # of the thread
 Report = Callable[[str, float], None]  # what is being done, and how much of all is done by then, 0 to 1
 Load = Callable[[Report], "Session"]
 
 
-def load(surface: pygame.Surface, name: str, make: Load) -> Session | Literal["quit", "back"]:
-    """The session that `make` makes; "quit" when the window was closed meanwhile, "back" after Esc.
+def under_way() -> bool:
+    """Whether a thread still makes a session that nobody waits for."""
+    return any(thread.name == NAME for thread in threading.enumerate())
+
+
+def load(make: Load, show: Report) -> Session | Literal["quit", "back"]:
+    """The session that `make` makes, while `show` draws how far it is; "quit" when the window was closed meanwhile,
+    "back" after Esc.
 
     Raises the errors of `make`.
     """
@@ -39,7 +44,7 @@ def load(surface: pygame.Surface, name: str, make: Load) -> Session | Literal["q
         except BaseException as error:  # raised again below, in the thread that can tell the user
             failure.append(error)
 
-    thread = threading.Thread(target=work, daemon=True)
+    thread = threading.Thread(target=work, name=NAME, daemon=True)
     thread.start()
     while thread.is_alive():
         for event in pygame.event.get():
@@ -48,8 +53,7 @@ def load(surface: pygame.Surface, name: str, make: Load) -> Session | Literal["q
             if event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE:
                 return "back"
         done += (stage[1] - done) * 0.12
-        display.loading(surface, name, stage[0], done)
-        pygame.display.flip()
+        show(stage[0], done)
         thread.join(1 / 30)
     if failure:
         raise failure[0]

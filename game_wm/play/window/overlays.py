@@ -1,4 +1,5 @@
-"""Views of what goes on inside, beside the picture: memory, latents, times of the frames, dream against real game."""
+"""What a window shows while somebody plays: the picture, and beside it views of what goes on inside: memory, latents,
+times of the frames, dream against real game."""
 
 from __future__ import annotations
 
@@ -15,10 +16,38 @@ from game_wm.play.window.paint import AMBER, INK, MUTED, RED, Board, put, text
 
 if TYPE_CHECKING:
     from game_wm.play.session import Session
+    from game_wm.play.window.window import Window
 
 GRAPH_FRAMES = 120  # frames in a graph
 SPREAD = 2.5  # standard deviations of a latent at which its colour is full
 FAITHFUL = 40.0  # dB at the top of the graph of the dream's likeness
+
+
+def play(window: Window, board: Board, now: float) -> None:
+    """All that a window shows while somebody plays, at this moment."""
+    session, rewinding = window.session, window.keys.rewinding
+    real, over = session.scene.beside, session.scene.ended and not rewinding
+    shown = [*([] if real is None else [real.moment.picture]), session.now.picture]
+    display.pictures(window.surface, shown, dimmed=over or window.help)
+    if window.help:
+        sheets = window.help_pages()
+        board.put(sheets[min(window.help_page, len(sheets) - 1)], window.surface.get_rect().center, "center")
+        return
+    if window.hud:
+        period = window.periods.mean()
+        fps = 1 / period if period else None
+        window.figures.draw(board, session, fps, now, rewinding, window.recording_waits())
+    if over:
+        display.notice(board, "The episode has ended", "another one begins")
+    elif real is not None:
+        likeness(board, session)
+    display.hint(board, window.hint)
+    if over:
+        return
+    dreaming = session.scene.view != "real"
+    left(board, session, window.latents and dreaming, window.graph)
+    if session.scene.inspect and dreaming:
+        memory(board, session)
 
 
 def left(board: Board, session: Session, inside: bool, graph: bool) -> None:

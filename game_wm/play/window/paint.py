@@ -8,6 +8,7 @@ Sizes are in units of the text size, so that the whole display grows with the wi
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from functools import lru_cache
 
@@ -174,6 +175,26 @@ def tile(image: np.ndarray, size: tuple[int, int]) -> pygame.Surface:
     sheet = pygame.Surface(size)
     sheet.fill(GROUND)
     put(sheet, pygame.transform.scale(source, (wide * scale, high * scale)), (size[0] / 2, size[1] / 2), "center")
+    return sheet
+
+
+def framed(image: np.ndarray, size: tuple[int, int], radius: int) -> pygame.Surface:
+    """A picture uint8 (H, W, 3), all of it as large as it can be, before a blurred and darkened copy that fills `size`;
+    its upper corners are round."""
+    high, wide = image.shape[:2]
+    source = pygame.image.frombuffer(np.ascontiguousarray(image).tobytes(), (wide, high), "RGB")
+    sheet = pygame.Surface(size, pygame.SRCALPHA)
+    sheet.blit(pygame.transform.smoothscale(pygame.transform.smoothscale(source, (6, 4)), size), (0, 0))
+    sheet.fill((110, 110, 110), special_flags=pygame.BLEND_RGB_MULT)
+    scale = min(size[0] / wide, size[1] / high)
+    # Whole pixels first, then down: no row of them is wider than its neighbours.
+    times = max(1, math.ceil(scale))
+    large = pygame.transform.scale_by(source, times)
+    small = pygame.transform.smoothscale(large, (max(1, round(wide * scale)), max(1, round(high * scale))))
+    put(sheet, small, (size[0] / 2, size[1] / 2), "center")
+    corners = pygame.Surface(size, pygame.SRCALPHA)
+    pygame.draw.rect(corners, (255, 255, 255), (0, 0, size[0], size[1] + radius), border_radius=radius)
+    sheet.blit(corners, (0, 0), special_flags=pygame.BLEND_RGBA_MIN)
     return sheet
 
 

@@ -14,6 +14,7 @@ from game_wm.play.window import paint
 from game_wm.play.window.display import scaled_to_fit
 
 SQUARE = (64, 64)  # a picture's height and width as long as they are not known
+GALLERY = (3, 4)  # the proportions of a window that begins in the gallery
 LARGEST_WINDOW = (1024, 768)
 HIDDEN_DRIVERS = ("dummy", "offscreen")
 
@@ -33,8 +34,12 @@ def require_display() -> None:
         raise no_display()
 
 
-def open_screen(caption: str) -> pygame.Surface:
-    """A resizable window's surface; `UserError` without a display."""
+def caption(name: str) -> str:
+    return f"{name} – game_wm" if name else "game_wm"
+
+
+def open_screen(name: str, shape: tuple[int, int] = SQUARE) -> pygame.Surface:
+    """A resizable window's surface, in the proportions of a picture (H, W); `UserError` without a display."""
     require_display()
     try:
         driver = sdl.connect()
@@ -43,10 +48,10 @@ def open_screen(caption: str) -> pygame.Surface:
     if driver in HIDDEN_DRIVERS and "SDL_VIDEODRIVER" not in os.environ:
         pygame.display.quit()
         raise no_display()
-    pygame.display.set_caption(caption)
+    pygame.display.set_caption(caption(name))
     pygame.display.set_icon(paint.icon())
     try:
-        return pygame.display.set_mode(first_size(SQUARE), pygame.RESIZABLE)
+        return pygame.display.set_mode(first_size(shape), pygame.RESIZABLE)
     except pygame.error as error:
         pygame.display.quit()
         raise UserError(f"no window can be opened ({error}); play without one: --headless --frames 200") from None

@@ -2,10 +2,11 @@
 
     window = Window("maze", load=lambda report: Session(...))
     window.run()
+    Window(opener=lambda path: lambda report: Session(...), folders=[SHIPPED]).run()    # begins in the gallery
 
-Events come through `keys.py`, what they ask for is done in `commands.py`, and `display.py` draws. While paused the
-window sleeps until an event comes. An event does not say when it happened, only that it was not there when the window
-last looked: latencies count from then.
+Events come through `keys.py`, `commands.py` and `opening.py` do what they ask for, `display.py` draws. While
+paused the window sleeps until an event comes. An event does not say when it happened, only that it was not there when
+the window last looked: latencies count from then.
 """
 
 from __future__ import annotations
@@ -20,45 +21,48 @@ from typing import TYPE_CHECKING
 import pygame
 
 from data_collect.errors import UserError
-from game_wm.dream import saved
 from game_wm.play.timing import NOTICE, Pacer, Timings
-from game_wm.play.window import display, help, loading, overlays, paint, screen
-from game_wm.play.window.commands import HINT, Commands
+from game_wm.play.window import display, gamepad, help, loading, opening, paint, screen
 from game_wm.play.window.keys import Keys
 
 if TYPE_CHECKING:
     from game_wm.play.session import Session
     from game_wm.play.window.chooser import Chooser
+    from game_wm.play.window.commands import Commands
 
+HINT = 4.0  # seconds that words are shown at least
 READING = 0.06  # seconds that a letter is shown
+MOVING = 0.05  # seconds between pictures of the gallery, in which one tile moves
 IDLE = 0.25  # seconds asleep at most while paused, so that Ctrl-C is heard
 
 
 class Window:
-    """One window and the session in it; `load` makes the session in a thread while a bar fills.
+    """One window and the session in it; `load` makes the session in a thread while a bar fills. Without it the gallery
+    is shown, and there is no session until somebody has chosen.
 
     `opener(path)` gives the `load` of another checkpoint, which `folders` are searched for.
     """
 
     session: Session
+    commands: Commands
 
     def __init__(
         self,
-        name: str,
-        load: loading.Load,
+        name: str = "",
+        load: loading.Load | None = None,
         opener: Callable[[Path], loading.Load] | None = None,
         folders: Sequence[Path] = (),
     ) -> None:
-        self.surface = screen.open_screen(f"{name} – game_wm")
+        self.surface = screen.open_screen(name, screen.SQUARE if load else screen.GALLERY)
+        self.plugged = gamepad.plugged()
         self.name, self.opener, self.folders = name, opener, folders
         self.running, self.hud, self.help, self.help_page = True, True, False, 0
         self.latents, self.graph = False, False
         self.chooser: Chooser | None = None
-        self.commands = Commands(self)
         self.hint = ""  # words that are shown, for a while
         self.resume_at = 0.0  # when the next episode begins, after the end of one
         self.figures = display.Figures()
-        self._load = load
+        self.made_by = load
         self.periods = Timings(60)
         self._last_shown: float | None = None
         self._looked = time.perf_counter()
@@ -67,66 +71,62 @@ class Window:
     def run(self) -> None:
         """Load, then play until the window is closed; films are finished whatever happens."""
         try:
-            if self.load():
+            if self.made_by is None:
+                opening.choose(self)
+            elif self.load():
                 self.begin()
-                while self.running:
-                    self.turn()
+            while self.running:
+                self.turn()
         finally:
-            if hasattr(self, "session"):
+            if self.playing:
                 self.commands.finish(self.session)
             pygame.display.quit()
 
+    @property
+    def playing(self) -> bool:
+        """Whether there is a session."""
+        return hasattr(self, "session")
+
     def load(self) -> bool:
-        """Make the session; False when the window was closed meanwhile, or Esc goes back to what was played before."""
-        made = loading.load(self.surface, self.name, self._load)
+        """Make the session; False when the window was closed meanwhile, or Esc goes back to where one came from."""
+        assert self.made_by is not None
+        try:
+            made = loading.load(self.made_by, self._show_loading)
+        finally:
+            if self.chooser:
+                self.chooser.loading = None
         if isinstance(made, str):
-            self.running = made == "back" and hasattr(self, "session")
+            self.running = made == "back" and (self.playing or self.chooser is not None)
             return False
         self.session = made
         return True
 
+    def _show_loading(self, stage: str, done: float) -> None:
+        if self.chooser:
+            self.chooser.loading = stage, done
+            self.draw()
+        else:
+            display.loading(self.surface, self.name, stage, done)
+            pygame.display.flip()
+
     def begin(self) -> None:
         """The session is there: choose the keys, show the first picture."""
-        session = self.session
+        from game_wm.play.window.commands import Commands  # with PyTorch, which the gallery does not wait for
+
+        if not hasattr(self, "commands"):
+            self.commands = Commands(self)
+        session, self.chooser = self.session, None
         self.keys = Keys(session)
         self._pacer = Pacer(session.fps)
         self.surface = screen.fit(self.surface, session.now.picture.shape[:2])
         self.say(f"{self.commands.key('help')} shows the keys{self.commands.begin()}")
         self.draw()
 
-    def open(self, path: Path) -> None:
-        """Play another checkpoint, or go on in a saved dream; where that fails, what was played goes on."""
-        try:
-            dream = path if path.suffix == saved.SUFFIX else None
-            whose = path if dream is None else _checkpoint_of(dream, self.session.checkpoint.digest, self.folders)
-            if whose is None:
-                self.commands.restore(path)
-            elif self._open(whose) and dream is not None:
-                self.commands.restore(dream)
-                self.draw()
-        except UserError as error:
-            gone = UserError(f"{path} is gone; {self.commands.key('open')} shows what there is")
-            self.fail(error if path.exists() else gone)
-
-    def _open(self, path: Path) -> bool:
-        """Play another checkpoint; False where the player has thought better of it."""
-        if self.opener is None:
-            raise UserError("this window plays one checkpoint only")
-        before, playing, loaded = (self._load, self.name), self.session, False
-        self._load, self.name = self.opener(path), path.stem
-        try:
-            loaded = self.load()
-        finally:
-            if not loaded:
-                self._load, self.name = before
-        if not loaded:
-            self.interrupt()
-            return False
-        pygame.display.set_caption(f"{self.name} – game_wm")
-        self.commands.saved = None
-        self.begin()
-        self.commands.finish(playing)
-        return True
+    def leave(self) -> None:
+        if self.playing:
+            self.commands.leave()
+        else:
+            self.running = False
 
     def turn(self) -> None:
         seen = self.pump(min(self.wait(time.perf_counter()), IDLE))
@@ -138,12 +138,14 @@ class Window:
                 self.rewind()
             else:
                 self.advance()
-        elif seen or (self.hint and now > self._hint_until):
+        elif seen or self.chooser or (self.hint and now > self._hint_until):
             self.draw()
 
     def wait(self, now: float) -> float:
+        if self.chooser:
+            return MOVING
         rewinding = self.keys.rewinding
-        if self.help or self.chooser or (self.session.paused and not rewinding):
+        if self.help or (self.session.paused and not rewinding):
             return IDLE
         waiting = self.resume_at - now if self.session.scene.ended and not rewinding else 0.0
         return max(self._pacer.wait(now), waiting)
@@ -162,29 +164,27 @@ class Window:
 
     def _handle(self, event: pygame.event.Event, at: float) -> None:
         if event.type == pygame.QUIT:
-            self.commands.leave()
+            self.leave()
             return
-        choosing = self.chooser is not None and event.type != pygame.KEYUP
-        command = self.keys.hear(event, at, self.surface.get_size(), play=not choosing)
-        if choosing:
-            self._choose(event)
-        if command is not None:
+        if event.type == pygame.JOYDEVICEADDED:
+            self.plugged.append(pygame.joystick.Joystick(event.device_index))
+        command = None
+        if self.playing:
+            command = self.keys.hear(event, at, self.surface.get_size(), play=self.chooser is None)
+        if self.chooser is not None:
+            self._choose(self.chooser, event)
+        elif command is not None:
             self.commands.obey(command)
 
-    def _choose(self, event: pygame.event.Event) -> None:
-        assert self.chooser is not None
-        chosen = event.type == pygame.MOUSEBUTTONDOWN and event.button == 1 and self.chooser.at(event.pos)
-        if event.type == pygame.KEYDOWN:
-            key = pygame.key.name(event.key)
-            chosen = key in ("return", "enter", "space")
-            if self.keys.meant(event)[1] in ("quit", "open"):
-                self.commands.open()
-                return
-            self.chooser.key(key)
-        if chosen:
-            path = self.chooser.entry.path
-            self.commands.open()
-            self.open(path)
+    def _choose(self, chooser: Chooser, event: pygame.event.Event) -> None:
+        asked, tile = chooser.hear(event), chooser.tile
+        command = self.keys.meant(event)[1] if self.playing and event.type == pygame.KEYDOWN else None
+        if asked == "leave" or command == "quit":
+            self.leave()
+        elif command == "open" or (asked == "play" and tile and tile.path.resolve() == chooser.current):
+            opening.choose(self)
+        elif asked == "play" and tile:
+            opening.play(self, tile.path)
 
     def advance(self) -> None:
         started = time.perf_counter()
@@ -225,7 +225,7 @@ class Window:
     def interrupt(self, forget: bool = True) -> None:
         """What lies between is neither a slow frame nor, with `forget`, a slow answer to keys."""
         self._last_shown = None
-        if forget:
+        if forget and self.playing:
             self.figures.refresh()
             self.session.controls.keyboard.forget()
 
@@ -251,7 +251,7 @@ class Window:
     def draw(self) -> None:
         now = time.perf_counter()
         self.surface = pygame.display.get_surface() or self.surface  # its size is the window's
-        if news := self.session.scene.news():
+        if self.playing and (news := self.session.scene.news()):
             self.figures.refresh()
             key = self.commands.key
             self.fail(UserError(f"{news}; {key('switch')} or {key('beside')} begins it anew"))
@@ -259,46 +259,11 @@ class Window:
             self.hint = ""
         board = paint.Board(self.surface)
         if self.chooser:
-            self.chooser.draw(board)
+            back = f"{self.commands.key('open')} goes back to {self.name} · " if self.playing else ""
+            self.chooser.draw(board, f"arrows and Enter, a click or a gamepad · {back}Esc leaves", now)
             display.hint(board, self.hint)
         else:
-            _draw_play(self, board, now)
+            from game_wm.play.window import overlays
+
+            overlays.play(self, board, now)
         pygame.display.flip()
-
-
-def _draw_play(window: Window, board: paint.Board, now: float) -> None:
-    session, rewinding = window.session, window.keys.rewinding
-    real, over = session.scene.beside, session.scene.ended and not rewinding
-    shown = [*([] if real is None else [real.moment.picture]), session.now.picture]
-    display.pictures(window.surface, shown, dimmed=over or window.help)
-    if window.help:
-        sheets = window.help_pages()
-        board.put(sheets[min(window.help_page, len(sheets) - 1)], window.surface.get_rect().center, "center")
-        return
-    if window.hud:
-        period = window.periods.mean()
-        fps = 1 / period if period else None
-        window.figures.draw(board, session, fps, now, rewinding, window.recording_waits())
-    if over:
-        display.notice(board, "The episode has ended", "another one begins")
-    elif real is not None:
-        overlays.likeness(board, session)
-    display.hint(board, window.hint)
-    if over:
-        return
-    dreaming = session.scene.view != "real"
-    overlays.left(board, session, window.latents and dreaming, window.graph)
-    if session.scene.inspect and dreaming:
-        overlays.memory(board, session)
-
-
-def _checkpoint_of(dream: Path, digest: str, folders: Sequence[Path]) -> Path | None:
-    """The checkpoint that a saved dream was dreamt by, None where that has this digest."""
-    about, _ = saved.peek(dream)
-    if about.digest == digest:
-        return None
-    named = [folder / f"{about.checkpoint}.safetensors" for folder in folders]
-    found = next((file for file in named if file.is_file()), None)
-    if found is None:
-        raise UserError(f"{dream} was dreamt by {about.checkpoint}, which is not here: get that file first")
-    return found
