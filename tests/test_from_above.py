@@ -184,3 +184,4 @@ def test_each_button_that_walks_is_a_way_on_to_be_revisited(features: FeatureDis
         card, _ = revisit.revisit(Dream(), game, features, range(90000, 90002), (80,))
     assert all(v == pytest.approx(metrics.PSNR_CAP) for entry in card.values() for v in entry["psnr"].values())
     assert {"17-64", "never"} <= set(card["80/9-32"]["psnr"])
+    assert card["80/9-32"]["held"] == list(BUTTONS[:4])

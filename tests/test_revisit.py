@@ -150,8 +150,16 @@ def test_both_suites_write_the_card_and_its_pictures(
     arguments = ("--suite", "revisit,dream", "--episodes", "2", "--prompts", "40")
     card = run(tmp_path, monkeypatch, *arguments)
     assert set(card["revisit"]) == {"40/1-8", "40/9-32"}
-    expected = {"psnr", "psnr_interval", "feature_distance", "feature_distance_interval", "ceiling_psnr", "mazes"}
-    assert set(card["revisit"]["40/1-8"]) == expected | {"window_only"}
+    expected = {
+        "psnr",
+        "psnr_interval",
+        "feature_distance",
+        "feature_distance_interval",
+        "ceiling_psnr",
+        "mazes",
+        "held",
+    }
+    assert set(card["revisit"]["40/1-8"]) == expected | {"held", "window_only"}
     assert {"turn_round_psnr", "turn_round_counted", "there_and_back_psnr"} <= set(card["dream"])
     assert not {"taken_stays_taken", "untouched_stays", "detector"} & set(card["dream"])
     assert (tmp_path / "ring-ways.png").exists()
@@ -160,6 +168,7 @@ def test_both_suites_write_the_card_and_its_pictures(
     assert card["runs"]["revisit"]["window"] == "ring-window.safetensors" and card["seeds"] == "90000-90001"
     page = (tmp_path / "ring.md").read_text()
     assert "## Revisit" in page and "## Dream" in page and "window only" in page
+    assert "The rollouts hold `turn_left` or `turn_right` or follow the explorer." in page
     assert all((tmp_path / f"ring-{name}.png").exists() for name in ("revisit", "returns"))
     (tmp_path / "ring-window.safetensors").unlink()
     card = run(tmp_path, monkeypatch, "--suite", "revisit", "--episodes", "1", "--prompts", "40", "--replace")

@@ -143,12 +143,17 @@ def _branches(game: RealGame, sightings: Sightings, now: int, first: int) -> lis
 def _ways(schema: ActionSchema) -> list[Leg]:
     """What chooses the actions of each way on: the leader, and buttons that are held."""
     ways = [Leg(None, steps=FRAMES)]
-    turns = [name for name in schema.names if name.startswith("turn_")]
-    for name in turns or [name for name in schema.names if name in OPPOSITE]:
-        if schema.kind in ("multibinary", "discrete"):
-            held = schema.raw(schema.decode(np.array([n == name for n in schema.names], np.float32)))
-            ways.append(Leg(np.tile(held, (FRAMES, 1))))
+    for name in held(schema):
+        raw = schema.raw(schema.decode(np.array([n == name for n in schema.names], np.float32)))
+        ways.append(Leg(np.tile(raw, (FRAMES, 1))))
     return ways
+
+
+def held(schema: ActionSchema) -> list[str]:
+    """The buttons that a way on may hold all the time."""
+    turns = [name for name in schema.names if name.startswith("turn_")]
+    names = turns or [name for name in schema.names if name in OPPOSITE]
+    return names if schema.kind in ("multibinary", "discrete") else []
 
 
 def _worth(branches: list[Branch], prompt: int) -> float:

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from game_wm.evaluation import metrics
 from game_wm.evaluation.feature_distance import FeatureDistance
-from game_wm.evaluation.places.returns import SPANS, Visit, buckets, come_back, of_age
+from game_wm.evaluation.places.returns import SPANS, Visit, buckets, come_back, held, of_age
 from game_wm.evaluation.rollout import begin_each, follow, in_threes, round_trip
 from game_wm.evaluation.truth.game import RealGame, Tick, no_tick
 
@@ -158,7 +158,7 @@ def revisit(
             if window is not None:
                 entry["window_only"] = theirs.result(span)
             entry["ceiling_psnr"] = ceiling.result(span).get("psnr", {})
-            card[f"{prompt}/{span}"] = entry | {"mazes": ours.mazes(span)}
+            card[f"{prompt}/{span}"] = entry | {"mazes": ours.mazes(span), "held": held(game.schema)}
     returns.sort(key=lambda found: -of_return(found["ages"]))
     return card, returns
 

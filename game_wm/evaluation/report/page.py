@@ -200,9 +200,10 @@ def _stability(card: Mapping[str, Any]) -> list[str]:
 def _revisit(card: Mapping[str, Any]) -> list[str]:
     figures = card["revisit"]
     ages = [age for age in AGES if any(age in entry.get("psnr", {}) for entry in figures.values())]
+    buttons = " or ".join(f"`{name}`" for name in next(iter(figures.values())).get("held", ())) or "a turn"
     lines = [
         "Quality of a free rollout by the age of what comes into view: frames since the surface was last on screen in "
-        "the prompt. The rollouts hold a turn or follow the explorer.",
+        f"the prompt. The rollouts hold {buttons} or follow the explorer.",
     ]
     for key, title, digits in (("psnr", "PSNR, dB", 2), ("feature_distance", "feature distance", 3)):
         rows = []
