@@ -9,7 +9,7 @@ from tiny import tiny_world
 from torch import Tensor
 
 from game_wm.memory.protocol import Frame, Prompt
-from game_wm.memory.scroll.mosaic import BLOCK, WAYS, Mosaic, tile_side
+from game_wm.memory.scroll.mosaic import BLOCK, WAYS, Mosaic, tile_side, unpacked
 from game_wm.memory.scroll.motion import ScrollConfig
 from game_wm.memory.scroll.registration import observe_steps
 from game_wm.memory.scroll.system import ScrollMemory, ScrollState, pixel
@@ -70,7 +70,7 @@ def watch(memory: ScrollMemory, game: Game, steps: list[tuple[int, int]]) -> Scr
 
 def shown(memory: ScrollMemory, state: ScrollState, step: tuple[int, int] = STAND) -> tuple[Tensor, Tensor]:
     """What memory knows of the screen (H, W, 3) after a step, and where (H, W)."""
-    found = state.mosaic.read(pixel(state.corner + torch.tensor(step)), SIZE)[0]
+    found = unpacked(state.mosaic.read(pixel(state.corner + torch.tensor(step)), SIZE)[0])
     return found[..., :3], found[..., 3] > 0
 
 
@@ -166,7 +166,7 @@ def test_another_place_does_not_write_over_this_one() -> None:
 def test_the_mosaic_is_bounded_and_forgets_the_tiles_visited_longest_ago() -> None:
     size, now = (64, 64), torch.zeros(2, dtype=torch.long)
     mosaic = Mosaic.start(2, WAYS * BLOCK**2, size, torch.device("cpu"))
-    screens = torch.randint(1, 256, (6, 2, *size, 4), dtype=torch.uint8)
+    screens = torch.randint(1, 256, (6, 2, *size), dtype=torch.int32)
     places = [torch.tensor([[7, 1000 * i], [-500 * i, 3]]) for i in range(6)]
     nbytes = mosaic.pixels.nbytes
     for i, (place, screen) in enumerate(zip(places, screens, strict=True)):
@@ -213,11 +213,11 @@ def test_the_view_is_the_mosaic_over_the_last_frame_and_the_screen_keeps_its_own
     game = Game(sprites=False)
     memory = remembering(game)
     state = watch(memory, game, [RIGHT] * 8 + [LEFT] * 3)
-    picture, known = memory.shown(state, memory.step_to(state, torch.tensor([[0.0, -2.0]])))
+    picture, known = memory.shown(memory.step_to(state, torch.tensor([[0.0, -2.0]])))
     game.move(LEFT)
     assert known.all() and torch.equal(picture[0], game.frame())
     empty = watch(memory, game, [])
-    picture, known = memory.shown(empty, memory.step_to(empty, torch.tensor([[0.0, 2.0]])))
+    picture, known = memory.shown(memory.step_to(empty, torch.tensor([[0.0, 2.0]])))
     assert torch.equal(picture[0, :, :-2][~game.fixed[:, :-2]], game.frame()[:, 2:][~game.fixed[:, :-2]])
     assert torch.equal(picture[0][game.fixed], game.frame()[game.fixed]) and not known[0, -1, -2:].any()
 
@@ -229,7 +229,7 @@ def test_a_picture_has_the_pixels_that_are_remembered_where_its_latent_is_the_vi
     memory, tokenizer = world.memory, world.tokenizer
     state = memory.start(Prompt(tokenizer.encode(sized[0])[None], torch.zeros(1, 11, 4), sized), tokenizer)
     step = memory.step_to(state, torch.tensor([[0.0, -2.0]]))
-    views, (shown, known) = memory.views(state, step, tokenizer), memory.shown(state, step)
+    views, (shown, known) = memory.views(state, step, tokenizer), memory.shown(step)
     latent, drawn = views[:, :4].clone(), torch.zeros_like(shown)
     latent[0, :, 0, 0] += 1  # something else is there
     restored = memory.restore(state, step, views, latent, drawn)

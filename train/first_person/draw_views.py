@@ -171,7 +171,7 @@ def scroll(memory: ScrollMemory, store: LatentStore, numbers: list[int], tokeniz
     device, drawn = next(tokenizer.parameters()).device, []
     for number in numbers:
         prompt, pictures = read_episodes(store, [number], device), recorded_pictures(store, number).to(device)
-        shown = [memory.shown(state, step) for state, step in memory.walk(prompt, pictures[None])]
+        shown = [memory.shown(step) for _, step in memory.walk(prompt, pictures[None])]
         views = []
         for picture, known in zip(*(torch.cat(x).split(BATCH) for x in zip(*shown, strict=True)), strict=True):
             views.append(as_latents(tokenizer, [(tokenizer.to_unit(picture), known)]))

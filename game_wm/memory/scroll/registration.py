@@ -41,7 +41,7 @@ def observe_steps(before_NHWC: Tensor, now_NHWC: Tensor, fixed_HW: Tensor) -> Ob
     cost = [_cost(then, now, ~fixed_HW, *step) for step in near.tolist()]
     far = _peaks(then, now, fixed_HW)
     shown, counts = _seen_from(before_NHWC, fixed_HW, far)
-    off = (shown.short() - now_NHWC[:, None].short()).abs().amax(-1).clamp_max(CAPPED) * counts
+    off = apart(shown, now_NHWC[:, None]).clamp_max(CAPPED) * counts
     cost.extend((off.sum((-1, -2)) / counts.sum((-1, -2)).clamp_min(1)).unbind(1))
     steps = torch.cat((near.expand(len(now), -1, -1), far), 1)
     size = torch.tensor(fixed_HW.shape, device=steps.device)
@@ -50,25 +50,36 @@ def observe_steps(before_NHWC: Tensor, now_NHWC: Tensor, fixed_HW: Tensor) -> Ob
     best = total.masked_fill(shared < LEAST_SHARED, torch.inf).argmin(1, keepdim=True)
     taken = steps.gather(1, best[..., None].expand(-1, -1, 2))
     shown, counts = _seen_from(before_NHWC, fixed_HW, taken)
-    agrees = (shown.short() - now_NHWC[:, None].short()).abs().amax(-1) <= TOLERANCE
-    agreement = ((agrees & counts).sum((-1, -2)) / counts.sum((-1, -2)).clamp_min(1))[:, 0]
+    agreement = ((alike(shown, now_NHWC[:, None]) & counts).sum((-1, -2)) / counts.sum((-1, -2)).clamp_min(1))[:, 0]
     return Observed(taken[:, 0], agreement >= CUT)
 
 
 def put_right(around_BHW4: Tensor, now_BHWC: Tensor, fixed_HW: Tensor) -> Tensor:
     """By how much a place is off, int64 (B, 2), a pixel at most: `around` is what was remembered there and a pixel
     further on each side, uint8, its last channel 0 where nothing is known. Zero where too little is."""
-    height, width = fixed_HW.shape
-    offsets = torch.tensor(sorted(product((-1, 0, 1), repeat=2), key=lambda at: abs(at[0]) + abs(at[1])))
-    cost = []
-    for down, right in (offsets + 1).tolist():
-        seen = around_BHW4[:, down : down + height, right : right + width]
-        votes = (seen[..., 3] > 0) & ~fixed_HW
-        off = (seen[..., :3].short() - now_BHWC.short()).abs_().amax(3).clamp_max_(CAPPED) * votes
-        count = votes.sum((1, 2))
-        cost.append((off.sum((1, 2)) / count.clamp_min(1)).masked_fill(count < LEAST_SHARED * height * width, CAPPED))
-    cost[0] = cost[0] - SHORTER
-    return offsets.to(now_BHWC.device)[torch.stack(cost, 1).argmin(1)]
+    (height, width), device = fixed_HW.shape, now_BHWC.device
+    tried = sorted(product((-1, 0, 1), repeat=2), key=lambda at: abs(at[0]) + abs(at[1]))
+    offsets = torch.tensor(tried, device=device)
+    seen = around_BHW4.unfold(1, height, 1).unfold(2, width, 1)[:, offsets[:, 0] + 1, offsets[:, 1] + 1]
+    seen = seen.permute(0, 1, 3, 4, 2)
+    votes = (seen[..., 3] > 0) & ~fixed_HW
+    counts = votes.sum((2, 3))
+    total = (apart(seen, now_BHWC[:, None]).clamp_max(CAPPED) * votes).sum((2, 3))
+    cost = (total / counts.clamp_min(1)).masked_fill(counts < LEAST_SHARED * height * width, CAPPED)
+    cost[:, 0] -= SHORTER
+    return offsets[cost.argmin(1)]
+
+
+def alike(one_BHWC: Tensor, other_BHWC: Tensor) -> Tensor:
+    """Where (B, H, W) two pictures uint8 agree in their colours."""
+    return apart(one_BHWC, other_BHWC) <= TOLERANCE
+
+
+def apart(one_BHWC: Tensor, other_BHWC: Tensor) -> Tensor:
+    """How far two pictures uint8 are apart (B, H, W), in grey levels of the colour that is most so; a fourth channel
+    does not count."""
+    one, other = one_BHWC[..., :3], other_BHWC[..., :3]
+    return (torch.maximum(one, other) - torch.minimum(one, other)).amax(-1)
 
 
 def _cost(then_N3HW: Tensor, now_N3HW: Tensor, votes_HW: Tensor, down: int, right: int) -> Tensor:
@@ -107,7 +118,8 @@ def shifted(picture_BHW: Tensor, steps_B2: Tensor) -> tuple[Tensor, Tensor]:
     height, width = picture_BHW.shape[1:3]
     rows = torch.arange(height, device=steps_B2.device) + steps_B2[..., :1]
     columns = torch.arange(width, device=steps_B2.device) + steps_B2[..., 1:]
-    inside = ((rows >= 0) & (rows < height))[..., :, None] & ((columns >= 0) & (columns < width))[..., None, :]
-    rows, columns = rows.clamp(0, height - 1)[..., :, None], columns.clamp(0, width - 1)[..., None, :]
+    within = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    inside = (within[0] == rows)[..., :, None] & (within[1] == columns)[..., None, :]
+    rows, columns = within[0][..., :, None], within[1][..., None, :]
     players = torch.arange(len(steps_B2), device=steps_B2.device).view(-1, *[1] * steps_B2.dim())
     return picture_BHW[players, rows, columns], inside

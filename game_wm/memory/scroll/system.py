@@ -24,9 +24,9 @@ from torch import Tensor
 
 from data_collect.errors import UserError
 from game_wm.memory.protocol import Frame, Memory, NoMemory, Prompt, Recalled
-from game_wm.memory.scroll.mosaic import Mosaic
+from game_wm.memory.scroll.mosaic import Mosaic, packed, unpacked
 from game_wm.memory.scroll.motion import BEFORE, Motion, ScrollConfig
-from game_wm.memory.scroll.registration import TOLERANCE, observe_steps, put_right, shifted
+from game_wm.memory.scroll.registration import alike, observe_steps, put_right, shifted
 from game_wm.memory.views import as_latents, keep_still
 from game_wm.model.config import COVER, DynamicsConfig
 from game_wm.model.tokenizer import Tokenizer
@@ -46,8 +46,8 @@ class ScrollState:
 
     `corner` (B, 2): row and column, in the world, of the screen's first pixel; the last `picture` uint8
     (B, H, W, 3) and its `latent` (B, C, h, w); `still` uint8 (B, H, W), the evidence that each pixel stands still; the
-    last `steps` (B, BEFORE, 2) and their `actions` (B, BEFORE, A); `count` (B,) of the frames; `known` uint8
-    (B, H, W, 4), what was remembered of the last frame's place before it was there; the `mosaic`.
+    last `steps` (B, BEFORE, 2) and their `actions` (B, BEFORE, A); `count` (B,) of the frames; `known` int32
+    (B, H, W), what is remembered of the last frame's place, which `store` writes; the `mosaic`.
     """
 
     corner: Tensor
@@ -62,11 +62,14 @@ class ScrollState:
 
 
 class ScrollStep(NamedTuple):
-    """How far the screen goes (B, 2), down and right, in pixels, and what is remembered there, uint8 (B, H, W, 4) as
-    the mosaic is read."""
+    """How far the screen goes (B, 2), down and right, in pixels, and what is seen there before the frame is drawn:
+    `known` int32 (B, H, W), as the mosaic is read; `last` int32 (B, H, W), the last picture and, as the fourth byte,
+    the evidence that a pixel stands still; and where that reaches, `inside` bool (B, H, W)."""
 
     motion: Tensor
     known: Tensor
+    last: Tensor
+    inside: Tensor
 
 
 class ScrollMemory(Memory):
@@ -106,8 +109,8 @@ class ScrollMemory(Memory):
         state = self._state(pictures_BPHWC[:, 0], prompt, 0)
         for t, picture in enumerate(pictures_BPHWC[:, 1:].unbind(1)):
             around = state.mosaic.read(pixel(state.corner + steps[:, t]) - 1, (height + 2, width + 2))
-            right = put_right(around, picture, self.fixed)
-            step = ScrollStep(steps[:, t] + right, shifted(around, right + 1)[0][:, :height, :width])
+            right = put_right(unpacked(around), picture, self.fixed)
+            step = self._step(state, steps[:, t] + right, shifted(around, right + 1)[0][:, :height, :width])
             yield state, step
             self.commit(state, step, Frame(prompt.latents[:, t + 1], picture, prompt.actions[:, t]))
             self.store(state)
@@ -137,7 +140,7 @@ class ScrollMemory(Memory):
         still, count = torch.zeros_like(picture_BHWC[..., 0]), torch.full((players,), at + 1, device=device)
         mosaic = Mosaic.start(players, self.config.slots, self.size, device)
         picture, latent = picture_BHWC.clone(), _rows(prompt.latents[:, at])
-        known = mosaic.pixels.new_zeros(*picture.shape[:3], 4)
+        known = mosaic.pixels.new_zeros(picture.shape[:3])
         return ScrollState(none[:, 0].clone(), picture, latent, still, none, actions, count, known, mosaic)
 
     # --- a frame ---
@@ -149,69 +152,67 @@ class ScrollMemory(Memory):
 
     def step_to(self, state: ScrollState, motion_B2: Tensor) -> ScrollStep:
         """The step of this motion."""
-        return ScrollStep(motion_B2, state.mosaic.read(pixel(state.corner + motion_B2), self.size))
+        return self._step(state, motion_B2, state.mosaic.read(pixel(state.corner + motion_B2), self.size))
+
+    def _step(self, state: ScrollState, motion_B2: Tensor, known_BHW: Tensor) -> ScrollStep:
+        """The screen's own parts are those of the last picture."""
+        seen = packed(torch.cat((state.picture, state.still[..., None]), 3))
+        last, inside = shifted(seen, pixel(state.corner + motion_B2) - pixel(state.corner))
+        return ScrollStep(motion_B2, known_BHW, torch.where(self.fixed, seen, last), inside | self.fixed)
 
     def views(self, state: ScrollState, step: ScrollStep, tokenizer: Tokenizer) -> Tensor:
-        picture, known = self.shown(state, step)
+        picture, known = self.shown(step)
         return as_latents(tokenizer, [(tokenizer.to_unit(picture), known)])
 
-    def shown(self, state: ScrollState, step: ScrollStep) -> tuple[Tensor, Tensor]:
+    def shown(self, step: ScrollStep) -> tuple[Tensor, Tensor]:
         """What stands still where the step leads: the mosaic over the last picture, uint8 (B, H, W, 3), and where one
-        of them reaches (B, H, W). The screen's own parts are those of the last picture."""
-        last, inside = shifted(state.picture, pixel(state.corner + step.motion) - pixel(state.corner))
-        known = step.known[..., 3] > 0
-        last = torch.where(self.fixed[..., None], state.picture, last)
-        return torch.where(known[..., None], step.known[..., :3], last), known | inside | self.fixed
+        of them reaches (B, H, W)."""
+        known = step.known != 0
+        return unpacked(torch.where(known, step.known, step.last))[..., :3], known | step.inside
 
     def restore(
         self, state: ScrollState, step: ScrollStep, views_BMhw: Tensor | None, latent_BChw: Tensor, picture_BHWC: Tensor
     ) -> Tensor:
         assert views_BMhw is not None, "this memory always has a view"
         view, cover = views_BMhw.split((latent_BChw.shape[1], COVER), 1)
-        alike = (latent_BChw - view).square().mean(1) < ALIKE
-        alike = (alike & (cover.amin(1) >= 1)).unflatten(0, (len(alike), 1)).float()
-        alike = F.interpolate(alike, size=self.size)[:, 0, ..., None] > 0
-        return torch.where(alike, self.shown(state, step)[0], picture_BHWC)
+        same = ((latent_BChw - view).square().mean(1) < ALIKE) & (cover.amin(1) >= 1)
+        cell = self.size[0] // same.shape[1], self.size[1] // same.shape[2]
+        same = same.repeat_interleave(cell[0], 1).repeat_interleave(cell[1], 2)[..., None]
+        return torch.where(same, self.shown(step)[0], picture_BHWC)
 
     def settle(self, state: ScrollState, step: ScrollStep, latent_BChw: Tensor) -> Tensor:
         return keep_still(latent_BChw, state.latent, step.motion)
 
     def commit(self, state: ScrollState, step: ScrollStep, frame: Frame) -> None:
         corner = state.corner + step.motion
-        moved = pixel(corner) - pixel(state.corner)
-        seen, inside = shifted(torch.cat((state.picture, state.still[..., None]), 3), moved)
-        off = (seen[..., :3].short() - frame.picture.short()).abs().amax(3)
-        stands = inside & (off <= TOLERANCE) & ~self.fixed
-        evidence = torch.where((moved != 0).any(1), MOVED, STOOD)[:, None, None]
-        state.still = torch.where(stands, (seen[..., 3].short() + evidence).clamp_max(255), 0).byte()
+        last, known = unpacked(step.last), step.known != 0
+        stood = (pixel(corner) == pixel(state.corner)).all(1)[:, None, None]
+        gained = torch.where(stood, STOOD, MOVED).byte()
+        stands = alike(last, frame.picture) & step.inside & ~self.fixed
+        state.still = (last[..., 3].clamp_max(255 - MOVED) + gained) * stands
+        enough = state.still >= torch.where(known, CHANGED, NEW)
+        written = enough & ~(known & alike(unpacked(step.known), frame.picture))
+        state.known = torch.where(written, packed(F.pad(frame.picture, (0, 1), value=1)), step.known)
         state.corner, state.picture, state.latent = corner, frame.picture.clone(), _rows(frame.latent)
-        state.known = step.known
         state.steps = torch.cat((state.steps[:, 1:], step.motion[:, None]), 1)
         state.actions = torch.cat((state.actions[:, 1:], frame.action[:, None].to(state.actions)), 1)
         state.count = state.count + 1
 
     def store(self, state: ScrollState) -> None:
-        pixels, times = state.known[..., :3], state.known[..., 3:]
-        off = (pixels.short() - state.picture.short()).abs().amax(3, keepdim=True)
-        alike = (times > 0) & (off <= TOLERANCE)
-        still = state.still[..., None]
-        written = ~alike & (still >= torch.where(times > 0, CHANGED, NEW))
-        pixels = torch.where(written, state.picture, pixels)
-        times = torch.where(written, 1, times + (alike & (still > 0) & (times < 255)))
-        state.mosaic.write(pixel(state.corner), torch.cat((pixels, times.byte()), 3), state.count - 1)
+        state.mosaic.write(pixel(state.corner), state.known, state.count - 1)
 
     def inspect(self, state: ScrollState, action_BA: Tensor, tokenizer: Tokenizer, player: int = 0) -> Recalled | None:
         if state.mosaic is None:
             return None
         step, size = self.foresee(state, action_BA), self.size
-        picture, known = self.shown(state, step)
+        picture, known = self.shown(step)
         view = picture[player]
         screens = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
         away = torch.tensor(screens, device=view.device) * torch.tensor(size, device=view.device)
         corners = pixel(state.corner + step.motion)[player] + away
         mosaic = Mosaic(*(x[player : player + 1].expand(len(away), *x.shape[1:]) for x in vars(state.mosaic).values()))
         seen = mosaic.last_visit(corners, size)
-        pictures, trail = mosaic.read(corners, size)[..., :3], away.flip(1) * torch.tensor((1, -1)) / size[1]
+        pictures, trail = unpacked(mosaic.read(corners, size))[..., :3], away.flip(1) * torch.tensor((1, -1)) / size[1]
         there = seen >= 0
         return Recalled(pictures[there], state.count[player] - seen[there], view, known[player], trail[there])
 
