@@ -43,7 +43,7 @@ from game_wm.memory.first_person.camera import Sources
 from game_wm.memory.first_person.episodic import YOUNG
 from game_wm.memory.first_person.recent import KEPT, RecentFrames
 from game_wm.memory.first_person.system import FirstPersonMemory
-from game_wm.memory.protocol import Memory, Prompt
+from game_wm.memory.protocol import Frame, Memory, Prompt
 from game_wm.memory.scroll.system import ScrollMemory
 from game_wm.memory.views import as_latents
 from game_wm.model.tokenizer import Tokenizer
@@ -159,9 +159,24 @@ def worker(latents: str, memory: Memory, tokenizer: Tokenizer) -> Callable[[int]
 
 
 @singledispatch
+@torch.no_grad()
 def draw_episodes(memory: Memory, store: LatentStore, numbers: list[int], tokenizer: Tokenizer) -> list[np.ndarray]:
-    """The views (F, V * (C + COVER), h, w), float16, of each of these episodes; zero for its first frame."""
-    raise NotImplementedError(f"no way to draw the views of {type(memory).__name__}")
+    """The views (F, V * (C + COVER), h, w), float16, of each of these episodes; zero for its first frame. Any memory
+    goes frame by frame, as in play; those below have ways of their own."""
+    device, drawn = next(tokenizer.parameters()).device, []
+    for number in numbers:
+        prompt = read_episodes(store, [number], device, memory.placed)
+        (state, recorded), views = memory.start_window(prompt, 1, tokenizer), list[Tensor]()
+        for t in range(1, prompt.latents.shape[1]):
+            latent, action = prompt.latents[:, t], prompt.actions[:, t - 1]
+            step = memory.foresee(state, action) if recorded is None else recorded[t - 1]
+            found = memory.views(state, step, tokenizer)
+            assert found is not None, "a memory without views has nothing to draw"
+            views.append(found)
+            memory.commit(state, step, Frame(latent, tokenizer.decode(latent), action))
+            memory.store(state)
+        drawn.append(F.pad(torch.cat(views), (0, 0, 0, 0, 0, 0, 1, 0)).half().cpu().numpy())
+    return drawn
 
 
 @draw_episodes.register
