@@ -64,12 +64,14 @@ class ScrollState:
 class ScrollStep(NamedTuple):
     """How far the screen goes (B, 2), down and right, in pixels, and what is seen there before the frame is drawn:
     `known` int32 (B, H, W), as the mosaic is read; `last` int32 (B, H, W), the last picture and, as the fourth byte,
-    the evidence that a pixel stands still; and where that reaches, `inside` bool (B, H, W)."""
+    the evidence that a pixel stands still; where that reaches, `inside` bool (B, H, W); and where the mosaic is shown,
+    `recalled` bool (B, H, W): not where the screen stands still, since the last picture has the sprites too."""
 
     motion: Tensor
     known: Tensor
     last: Tensor
     inside: Tensor
+    recalled: Tensor
 
 
 class ScrollMemory(Memory):
@@ -112,7 +114,7 @@ class ScrollMemory(Memory):
             right = put_right(unpacked(around), picture, self.fixed)
             step = self._step(state, steps[:, t] + right, shifted(around, right + 1)[0][:, :height, :width])
             yield state, step
-            self.commit(state, step, Frame(prompt.latents[:, t + 1], picture, prompt.actions[:, t]))
+            self._take(state, step, Frame(prompt.latents[:, t + 1], picture, prompt.actions[:, t]), renews=True)
             self.store(state)
 
     def pictures(self, prompt: Prompt, tokenizer: Tokenizer) -> Tensor:
@@ -157,8 +159,10 @@ class ScrollMemory(Memory):
     def _step(self, state: ScrollState, motion_B2: Tensor, known_BHW: Tensor) -> ScrollStep:
         """The screen's own parts are those of the last picture."""
         seen = packed(torch.cat((state.picture, state.still[..., None]), 3))
-        last, inside = shifted(seen, pixel(state.corner + motion_B2) - pixel(state.corner))
-        return ScrollStep(motion_B2, known_BHW, torch.where(self.fixed, seen, last), inside | self.fixed)
+        moved = pixel(state.corner + motion_B2) - pixel(state.corner)
+        last, inside = shifted(seen, moved)
+        recalled = (known_BHW != 0) & ~self.fixed & (moved != 0).any(1)[:, None, None]
+        return ScrollStep(motion_B2, known_BHW, torch.where(self.fixed, seen, last), inside | self.fixed, recalled)
 
     def views(self, state: ScrollState, step: ScrollStep, tokenizer: Tokenizer) -> Tensor:
         picture, known = self.shown(step)
@@ -167,8 +171,7 @@ class ScrollMemory(Memory):
     def shown(self, step: ScrollStep) -> tuple[Tensor, Tensor]:
         """What stands still where the step leads: the mosaic over the last picture, uint8 (B, H, W, 3), and where one
         of them reaches (B, H, W)."""
-        known = step.known != 0
-        return unpacked(torch.where(known, step.known, step.last))[..., :3], known | step.inside
+        return unpacked(torch.where(step.recalled, step.known, step.last))[..., :3], step.recalled | step.inside
 
     def restore(
         self, state: ScrollState, step: ScrollStep, views_BMhw: Tensor | None, latent_BChw: Tensor, picture_BHWC: Tensor
@@ -184,6 +187,11 @@ class ScrollMemory(Memory):
         return keep_still(latent_BChw, state.latent, step.motion)
 
     def commit(self, state: ScrollState, step: ScrollStep, frame: Frame) -> None:
+        self._take(state, step, frame, renews=False)
+
+    def _take(self, state: ScrollState, step: ScrollStep, frame: Frame, renews: bool) -> None:
+        """`renews`: what looks as it was remembered is written, too, since a recorded picture is the truth and its
+        light may change. A dream's is a copy."""
         corner = state.corner + step.motion
         last, known = unpacked(step.last), step.known != 0
         stood = (pixel(corner) == pixel(state.corner)).all(1)[:, None, None]
@@ -191,7 +199,8 @@ class ScrollMemory(Memory):
         stands = alike(last, frame.picture) & step.inside & ~self.fixed
         state.still = (last[..., 3].clamp_max(255 - MOVED) + gained) * stands
         enough = state.still >= torch.where(known, CHANGED, NEW)
-        written = enough & ~(known & alike(unpacked(step.known), frame.picture))
+        again = known & alike(unpacked(step.known), frame.picture)
+        written = ((state.still > 0) & again) | (enough & ~again) if renews else enough & ~again
         state.known = torch.where(written, packed(F.pad(frame.picture, (0, 1), value=1)), step.known)
         state.corner, state.picture, state.latent = corner, frame.picture.clone(), _rows(frame.latent)
         state.steps = torch.cat((state.steps[:, 1:], step.motion[:, None]), 1)
