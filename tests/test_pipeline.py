@@ -118,6 +118,8 @@ def test_a_game_that_scrolls_gets_its_memory(tmp_path: Path, monkeypatch: pytest
     state = playable.model.start(playable.contexts_frames, playable.contexts_actions, torch.tensor([1, 2]))
     outcome, state = playable.model.step(state, torch.zeros(2, 4))
     assert outcome.frames.shape == (2, 64, 64, 3) and state.memory.mosaic.pixels.any()
+    assert main(["export", "--run", str(tmp_path / "tiny"), "--name", "again", "--out", str(tmp_path)]) == 0
+    assert isinstance(load(tmp_path / "again.safetensors").model.memory, ScrollMemory)
 
 
 def diagnosed(run: Path, told: list[str]) -> None:

@@ -222,6 +222,28 @@ def test_the_view_is_the_mosaic_over_the_last_frame_and_the_screen_keeps_its_own
     assert torch.equal(picture[0][game.fixed], game.frame()[game.fixed]) and not known[0, -1, -2:].any()
 
 
+def test_the_score_is_not_covered_by_the_world_that_was_seen_there() -> None:
+    game = Game()
+    memory = remembering(game)
+    state = watch(memory, game, [UP] * 8 + [DOWN] * 8)
+    picture, _ = memory.shown(memory.step_to(state, torch.tensor([[-2.0, 0.0]])))
+    last = state.picture[0]
+    assert shown(memory, state, UP)[1][:4].all() and torch.equal(picture[0][game.fixed], last[game.fixed])
+    picture, _ = memory.shown(memory.step_to(state, torch.tensor([[0.0, 0.0]])))
+    assert torch.equal(picture[0], last)  # with the sprites
+
+
+def test_a_recording_renews_what_is_remembered_and_a_dream_does_not() -> None:
+    game = Game(sprites=False)
+    memory, frames = remembering(game), [game.frame(), *(game.move(RIGHT) for _ in range(8))]
+    darker = [(frame.float() * (1 - 0.02 * i)).byte() for i, frame in enumerate(frames)]
+    state = memory.start(prompt(darker), None)  # type: ignore[arg-type]
+    picture, known = shown(memory, state)
+    assert torch.equal(picture[known], darker[-1][known])
+    dream(memory, state, (darker[-1].float() * 0.98).byte(), STAND)
+    assert torch.equal(shown(memory, state)[0][known], darker[-1][known])
+
+
 def test_a_picture_has_the_pixels_that_are_remembered_where_its_latent_is_the_views() -> None:
     world, game = tiny_world(scroll=True), Game(sprites=False)
     frames = torch.stack([game.frame(), *(game.move(step) for step in [RIGHT] * 8 + [LEFT] * 3)])[None]

@@ -88,7 +88,8 @@ class Source:
     def at(self, stage: str) -> Path:
         """The checkpoint that a stage's weights are in."""
         given = {"tokenizer": self.tokenizer_at, "geometry": self.geometry_at}.get(stage)
-        path = self.run / stage / "last.ckpt"
+        scrolls = stage == "geometry" and (self.run / "scroll").exists()  # a model has one memory
+        path = self.run / ("scroll" if scrolls else stage) / "last.ckpt"
         return given or (self.base if self.base and not path.exists() else path)
 
     @property
