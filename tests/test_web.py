@@ -128,7 +128,7 @@ def test_axes_go_part_of_the_way(web_path: Path) -> None:
             await page.until(lambda status: status["frame"] >= 1)
             await page.say(key="left", level=0.25, at=1)
             await page.until(lambda status: status["answers"] == 1)
-            (player,) = table.server.seats.players.values()
+            (player,) = table.room.seats.players.values()
             seen.append(player.keyboard.act(np.zeros(0), {}))
 
     run(play())
@@ -186,7 +186,7 @@ def test_time_runs_back_from_the_end_of_an_episode(web_path: Path, monkeypatch: 
             await page.until(lambda status: status["ended"])
             await page.say(rewind=True)
             await page.until(lambda status: status["frame"] == 0)
-            player = table.server.seats.players[0]
+            player = table.room.seats.players[0]
             await asyncio.sleep(0.6)
             assert player.place.context == 0 and player.next_place is None
             await page.say(rewind=False)

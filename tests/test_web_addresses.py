@@ -120,10 +120,10 @@ def test_bad_options(web_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_a_memory_that_grows_is_for_one(tmp_path: Path) -> None:
     loaded = load(tiny_checkpoint(tmp_path / "recall.safetensors", side=16, recall=True))
-    web.Server(loaded, players=2)
+    web.Room(loaded, players=2)
     loaded.model.memory.grows = True
     with pytest.raises(UserError, match="--players 1"):
-        web.Server(loaded, players=2)
+        web.Room(loaded, players=2)
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,7 @@ def test_lines_that_break_at_any_moment(loaded: Checkpoint, capfd: pytest.Captur
                     line.sendall(words)
                     line.close()
                     await asyncio.sleep(0)
-            await table.until(lambda: len(table.server.seats.players) == 1)
+            await table.until(lambda: len(table.room.seats.players) == 1)
 
     run(play())
 

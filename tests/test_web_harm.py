@@ -14,7 +14,7 @@ from web_raw import HANDSHAKE, beside, frame, lost  # noqa: E402
 from web_table import SOON, run, served  # noqa: E402
 
 from game_wm.checkpoint import Checkpoint  # noqa: E402
-from game_wm.play.web import dreams, lines, server  # noqa: E402
+from game_wm.play.web import dreams, lines, rooms, server  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -56,8 +56,8 @@ def test_who_is_sent_away_hears_why_though_he_is_slow(loaded: Checkpoint, capfd:
             reader, writer = await asyncio.open_connection("127.0.0.1", table.port)
             writer.write(HANDSHAKE)
             await table.seats(2)
-            await table.until(lambda: table.server.seats.players[1].moment is not None)
-            ticket = table.server.seats.players[1].ticket
+            await table.until(lambda: table.room.seats.players[1].moment is not None)
+            ticket = table.room.seats.players[1].ticket
             taking = asyncio.create_task(table.sit(ticket))
             for _ in range(20):  # what it says while it has not read the farewell
                 writer.write(frame(1, b'{"seen": 1}'))
@@ -93,7 +93,7 @@ def test_who_does_not_read_loses_his_seat(
     loaded: Checkpoint, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """He says that he has seen all pictures and reads none, or sends pings whose answers he does not read."""
-    monkeypatch.setattr(server, "OWES", 0.5)
+    monkeypatch.setattr(rooms, "OWES", 0.5)
 
     async def play() -> None:
         async with served(loaded, heartbeat=60) as table, beside(table, capfd):
@@ -149,7 +149,7 @@ def test_a_flood_of_wishes_moves_the_batch_rarely(
             started, before = time.monotonic(), sum(calls.values())
             del began[:]
             tasks = [asyncio.create_task(spam()), asyncio.create_task(look())]
-            ann = table.server.seats.players[0]
+            ann = table.room.seats.players[0]
             reached = ann.moment.frames if ann.moment else 0
             await table.until(lambda: ann.moment is not None and ann.moment.frames > reached + 60)
             for task in tasks:
@@ -168,7 +168,7 @@ def test_a_flood_of_wishes_moves_the_batch_rarely(
 def test_who_comes_and_goes_all_the_time_waits(loaded: Checkpoint, capfd: pytest.CaptureFixture[str]) -> None:
     async def play() -> None:
         async with served(loaded) as table, beside(table, capfd):
-            started, came = time.monotonic(), table.server.seats.came
+            started, came = time.monotonic(), table.room.seats.came
 
             async def hurry() -> None:
                 while True:
@@ -179,12 +179,12 @@ def test_who_comes_and_goes_all_the_time_waits(loaded: Checkpoint, capfd: pytest
                         await bob.line.close()
 
             task = asyncio.create_task(hurry())
-            ann = table.server.seats.players[0]
+            ann = table.room.seats.players[0]
             reached = ann.moment.frames if ann.moment else 0
             await table.until(lambda: ann.moment is not None and ann.moment.frames > reached + 60)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             rate, burst = server.ARRIVALS
-            assert table.server.seats.came - came <= burst + rate * (time.monotonic() - started) + 1
+            assert table.room.seats.came - came <= burst + rate * (time.monotonic() - started) + 1
 
     run(play())

@@ -22,7 +22,7 @@ from game_wm.checkpoint import Checkpoint  # noqa: E402
 from game_wm.dream import saved  # noqa: E402
 from game_wm.play import headless, keymap  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
-from game_wm.play.web import dreams, server  # noqa: E402
+from game_wm.play.web import dreams, rooms, server  # noqa: E402
 from game_wm.play.web.page import PAGE_COMMANDS  # noqa: E402
 
 pytestmark = [pytest.mark.slow, needs_chromium]
@@ -50,7 +50,7 @@ def test_a_player(loaded: Checkpoint, tmp_path: Path) -> None:
             assert words["-0.04"].endswith("score 0.0") and words["-0.06"].endswith("score -0.1")
             assert words["-10"].endswith("score -10.0")
 
-            player = table.server.seats.players[0]
+            player = table.room.seats.players[0]
             await ann.key("keyDown", "ArrowUp")
             await ann.until("latencies.length > 0")
             assert player.keyboard.held == ("up",)
@@ -83,7 +83,7 @@ def test_loading_the_page_anew_in_a_full_game(
             reached = 3
             for _ in range(3):
                 await ann.until(f"+document.body?.dataset.frame > {reached}")
-                assert table.server.seats.players.keys() == {0}  # the dream that it had
+                assert table.room.seats.players.keys() == {0}  # the dream that it had
                 reached = await ann.value("+document.body.dataset.frame")
                 await ann.call("Page.reload")
 
@@ -100,7 +100,7 @@ def test_dragging_on_the_picture(web_path: Path, tmp_path: Path) -> None:
             await ann.call("Input.dispatchMouseEvent", type="mousePressed", clickCount=1, **middle)
             away = middle | {"x": middle["x"] + 0.15 * width, "y": middle["y"] - 0.45 * height}
             await ann.call("Input.dispatchMouseEvent", type="mouseMoved", buttons=1, **away)
-            keyboard = table.server.seats.players[0].keyboard
+            keyboard = table.room.seats.players[0].keyboard
             await table.until(lambda: set(keyboard.held) == {"right", "up"})
             steer, gas, brake, horn = keyboard.act(np.zeros(0), {}).tolist()
             assert 0.45 < steer < 0.55 and (gas, brake, horn) == (1, 0, 0)
@@ -136,17 +136,17 @@ def test_the_page_waits_and_comes_back_by_itself(
             await ann.until("$('badge').hidden")
 
             reached = await ann.value(frame)
-            table.server.lines[0].connection.cut()  # as a train in a tunnel
+            table.room.lines[0].connection.cut()  # as a train in a tunnel
             await ann.until("said.includes('reconnecting …')")
             await ann.until(f"$('badge').hidden && {frame} > {reached}")
-            assert table.server.seats.players.keys() == {0}  # in the same dream
+            assert table.room.seats.players.keys() == {0}  # in the same dream
 
             other = await browser.open("about:blank")  # a tab that was duplicated has the same ticket
             ticket = await ann.value("sessionStorage.getItem('ticket')")
             await other.before(f"sessionStorage.ticket = '{ticket}'", table.http)
             await other.until(f"{frame} > {reached}")
             await ann.until("$('notice').innerText.startsWith('This dream goes on in another tab.')")
-            assert table.server.seats.players.keys() == {0}
+            assert table.room.seats.players.keys() == {0}
             await ann.key("keyDown", " ", "Space")
             await ann.until(f"$('notice').hidden && {frame} > {reached}")
             await other.until("!$('notice').hidden")
@@ -170,13 +170,13 @@ def test_the_page_waits_and_comes_back_by_itself(
 def test_a_hidden_page_pauses_and_gives_up_its_seat(
     loaded: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "AWAY", 0.5)
+    monkeypatch.setattr(rooms, "AWAY", 0.5)
 
     async def play() -> None:
         async with served(loaded) as table, chromium(table.session, tmp_path / "profile") as browser:
             ann = await browser.open(table.http)
             await ann.until("+document.body?.dataset.frame > 3")
-            player = table.server.seats.players[0]
+            player = table.room.seats.players[0]
             await ann.key("keyDown", "ArrowUp")
             await held(table, "up")
             await ann.hide(True)
@@ -185,9 +185,7 @@ def test_a_hidden_page_pauses_and_gives_up_its_seat(
             reached = player.moment.frames
             await ann.until("$('notice').innerText.startsWith('Your seat was given up')")
             await ann.hide(False)
-            await table.until(
-                lambda: table.server.seats.players.get(0) is player and player.moment.frames > reached + 3
-            )
+            await table.until(lambda: table.room.seats.players.get(0) is player and player.moment.frames > reached + 3)
             await ann.until("$('notice').hidden")
 
     run(play())
@@ -245,7 +243,7 @@ def test_time_runs_back_and_a_gamepad_plays(loaded: Checkpoint, tmp_path: Path) 
         async with served(loaded) as table, chromium(table.session, tmp_path / "profile") as browser:
             ann = await browser.open(table.http)
             await ann.until("+document.body?.dataset.frame > 20")
-            player = table.server.seats.players[0]
+            player = table.room.seats.players[0]
             await ann.key("keyDown", "Backspace")
             await table.until(lambda: player.moment.frames < 10)
             assert await ann.value("$('badge').textContent") == "◀◀ going back"
@@ -293,7 +291,7 @@ def test_what_the_page_saves(loaded: Checkpoint, tmp_path: Path) -> None:
             await ann.value("document.querySelector('[data-command=screenshot]').click()")
             shot = np.asarray(Image.open(await file("tiny-place*-frame*.png")).convert("RGB"))
             factor = shot.shape[0] // 16
-            assert factor > 1 and np.array_equal(shot[::factor, ::factor], table.server.seats.players[0].moment.picture)
+            assert factor > 1 and np.array_equal(shot[::factor, ::factor], table.room.seats.players[0].moment.picture)
 
     run(play())
 

@@ -30,7 +30,7 @@ def test_one_thumb_walks_while_the_other_turns(loaded: Checkpoint, tmp_path: Pat
     async def play() -> None:
         sideways = replace(loaded, schema=schema)
         async with served(sideways) as table, chromium(table.session, tmp_path / "profile") as browser:
-            table.server.about["keys"] = [{"keys": k, "text": t} for k, t in keymap.game_keys(loaded.schema)] + steps
+            table.room.about["keys"] = [{"keys": k, "text": t} for k, t in keymap.game_keys(loaded.schema)] + steps
             ann = await browser.open("about:blank")
             await ann.before(f"let locks = 0; {locks}", table.http)
             await ann.until("+document.body?.dataset.frame > 3")

@@ -12,7 +12,7 @@ aiohttp = pytest.importorskip("aiohttp")
 from web_table import SOON, Page, run, served  # noqa: E402
 
 from game_wm.checkpoint import Checkpoint  # noqa: E402
-from game_wm.play.web import dreams, lines, seats, server  # noqa: E402
+from game_wm.play.web import dreams, lines, rooms, seats  # noqa: E402
 from game_wm.play.web.player import MOST_UNSEEN  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ def test_two_play_at_once_and_the_third_is_told(loaded: Checkpoint) -> None:
             await bob.about()
             for page in (ann, bob):
                 await page.until(lambda status: status["frame"] >= 3 and status["players"] == 2)
-            assert table.server.seats.players.keys() == {0, 1}
+            assert table.room.seats.players.keys() == {0, 1}
             assert [page.pictures[0][0]["place"] for page in (ann, bob)] == [0, 1]
             async with table.session.get(table.http) as answer:
                 assert answer.status == 503 and "tiny is played by 2 already" in await answer.text()
@@ -55,7 +55,7 @@ def test_a_page_that_comes_before_its_old_line_goes_gets_the_place(loaded: Check
             await old.about()
             new = await table.sit()
             await asyncio.sleep(0.1)
-            assert table.server.seats.players.keys() == {0}
+            assert table.room.seats.players.keys() == {0}
             await old.line.close()
             assert (await new.about())["name"] == "tiny"
             await new.until(lambda status: status["frame"] >= 2 and status["players"] == 1)
@@ -74,7 +74,7 @@ def test_one_who_rests_does_not_hold_up_the_other(loaded: Checkpoint) -> None:
             await ann.say(command="pause")
             stopped = (await ann.until(lambda status: status["paused"]))["frame"]
             await bob.until(lambda status: status["frame"] > stopped + 20)
-            assert table.server.seats.players[0].moment.frames <= stopped + 1
+            assert table.room.seats.players[0].moment.frames <= stopped + 1
             await ann.say(command="pause")
             await ann.until(lambda status: status["frame"] == stopped + 3)
 
@@ -116,7 +116,7 @@ def test_a_slow_page_gets_the_newest_pictures(loaded: Checkpoint) -> None:
             page = await table.sit()
             await page.about()
             first = [await page.look(seen=False) for _ in range(MOST_UNSEEN)]
-            (player,) = table.server.seats.players.values()
+            (player,) = table.room.seats.players.values()
             async with asyncio.timeout(SOON):
                 while player.moment.frames < 40:
                     await asyncio.sleep(0.01)
@@ -169,7 +169,7 @@ def test_a_line_that_breaks_is_gone_on_with(loaded: Checkpoint) -> None:
             await ann.until(lambda status: status["place"] == 1 and status["frame"] >= 5)
             await ann.line.close()
             await table.seats(0)
-            left = table.server.seats.left[0][0].moment.frames
+            left = table.room.seats.left[0][0].moment.frames
             other = await table.sit(ticket="not hers")
             assert (await other.about())["ticket"] != ticket
             assert (await other.until(lambda status: status["frame"] >= 2))["place"] == 1  # of seed 1
@@ -179,7 +179,7 @@ def test_a_line_that_breaks_is_gone_on_with(loaded: Checkpoint) -> None:
             assert (await again.about())["ticket"] == ticket
             assert await again.look() | {"answers": None} == ann.pictures[-1][0] | {"frame": left, "answers": None}
             await again.until(lambda status: status["frame"] >= left + 3)
-            assert table.server.seats.players.keys() == {0}
+            assert table.room.seats.players.keys() == {0}
 
     run(play())
 
@@ -193,7 +193,7 @@ def test_the_same_dream_in_another_tab_goes_on_there(loaded: Checkpoint) -> None
             new = await table.sit(ticket)
             assert await closed(old) == lines.PLAYED_ELSEWHERE
             await new.about()
-            assert (await new.look())["frame"] >= 3 and table.server.seats.players.keys() == {0}
+            assert (await new.look())["frame"] >= 3 and table.room.seats.players.keys() == {0}
 
     run(play())
 
@@ -213,7 +213,7 @@ def test_who_comes_and_goes_takes_nobody_elses_dream(loaded: Checkpoint) -> None
                 await bob.look()
                 await bob.line.close()
                 await table.seats(0)
-            assert table.server.seats.left.keys() == {0, 4}
+            assert table.room.seats.left.keys() == {0, 4}
             again = Page(await session.ws_connect(f"{table.http}/play?ticket={ticket}"))
             await again.about()
             assert (await again.look())["frame"] >= 3
@@ -223,7 +223,7 @@ def test_who_comes_and_goes_takes_nobody_elses_dream(loaded: Checkpoint) -> None
 
 @pytest.mark.parametrize("limit", ["AWAY", "PAUSED", "OWES"])
 def test_a_seat_is_given_up(loaded: Checkpoint, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, limit, 0.4)
+    monkeypatch.setattr(rooms, limit, 0.4)
     word = {"AWAY": {"hidden": True}, "PAUSED": {"command": "pause"}, "OWES": None}[limit]
 
     async def play() -> None:
@@ -235,10 +235,10 @@ def test_a_seat_is_given_up(loaded: Checkpoint, limit: str, monkeypatch: pytest.
             bob_plays = asyncio.create_task(bob.until(lambda status: status["players"] == 1))
             if word is not None:
                 await ann.say(**word)
-                await table.until(lambda: table.server.seats.players[0].waits)
+                await table.until(lambda: table.room.seats.players[0].waits)
             assert await closed(ann) == lines.GONE
             await bob_plays
-            assert table.server.seats.players.keys() == {1} and table.server.seats.left.keys() == {0}
+            assert table.room.seats.players.keys() == {1} and table.room.seats.left.keys() == {0}
 
     run(play())
 
@@ -252,9 +252,9 @@ def test_a_hidden_page_costs_nothing(loaded: Checkpoint) -> None:
             await ann.until(lambda status: status["frame"] >= 2)
             await ann.say(hidden=True)
             await bob.until(lambda status: status["frame"] > 20)
-            stopped = table.server.seats.players[0].moment.frames
+            stopped = table.room.seats.players[0].moment.frames
             await bob.until(lambda status: status["frame"] > 40)
-            assert table.server.seats.players[0].moment.frames == stopped
+            assert table.room.seats.players[0].moment.frames == stopped
             await ann.say(hidden=False)
             await ann.until(lambda status: status["frame"] >= stopped + 3)
 

@@ -37,12 +37,18 @@ class Table:
         self.server, self.session, self.port = server, session, port
         self.http = f"http://127.0.0.1:{port}"
 
+    @property
+    def room(self) -> web.Room:
+        """The only one that is there."""
+        (room,) = self.server.rooms
+        return room
+
     async def sit(self, ticket: str = "", **options: Any) -> Page:
         return Page(await self.session.ws_connect(f"{self.http}/play?ticket={ticket}", **options))
 
     async def seats(self, taken: int) -> None:
         """Wait until so many play."""
-        await self.until(lambda: len(self.server.seats.players) == taken)
+        await self.until(lambda: len(self.room.seats.players) == taken)
 
     async def until(self, true: Callable[[], bool]) -> None:
         async with asyncio.timeout(SOON):
@@ -94,13 +100,21 @@ class Page:
 
 @asynccontextmanager
 async def served(
-    loaded: Checkpoint, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None, **options: Any
+    loaded: Checkpoint | web.Gallery,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    tls: ssl.SSLContext | None = None,
+    **options: Any,
 ) -> AsyncIterator[Table]:
-    """`options`: those of `Server`, at 50 frames a second unless they say otherwise. Nothing is logged meanwhile."""
+    """`options`: those of `Server` and `Room`, at 50 frames a second unless they say otherwise. Nothing is logged
+    meanwhile."""
     said = Heard()
     logging.getLogger().addHandler(said)
     listening, ready = web.listen(host, port), asyncio.Event()
-    server = web.Server(loaded, **{"fps": 50.0, **options})
+    own = {name: options.pop(name) for name in ("token", "heartbeat") if name in options}
+    players = options.get("players", 2)
+    room = loaded if isinstance(loaded, web.Gallery) else web.Room(loaded, **{"fps": 50.0, **options})
+    server = web.Server(room, players=players, **own)
     task = asyncio.create_task(web.serve(server, listening, ready.set, tls))
     try:
         async with asyncio.timeout(SOON):
@@ -133,4 +147,4 @@ def car(path: Path) -> Checkpoint:
 
 async def held(table: Table, *keys: str) -> None:
     """Wait until these keys of the first player are down, and no others."""
-    await table.until(lambda: set(table.server.seats.players[0].keyboard.held) == set(keys))
+    await table.until(lambda: set(table.room.seats.players[0].keyboard.held) == set(keys))

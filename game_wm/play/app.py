@@ -154,16 +154,24 @@ def _web(options: argparse.Namespace) -> int:
     tls = web.certificate(options.certificate, options.key) if options.certificate else None
     host = options.host or HOST
     listening = web.listen(host, PORT if options.port is None else options.port)  # before a model is loaded in vain
-    with listening:
-        loaded, commands = load_checkpoint(options, lambda stage, fraction: None)
-        quality = prepare(options, loaded)
-        token = None if web.is_loopback(host) else secrets.token_urlsafe(16)
-        players = options.players or PLAYERS
-        server = web.Server(
+    players, token = options.players or PLAYERS, None if web.is_loopback(host) else secrets.token_urlsafe(16)
+
+    def room(path: Path | None, report: Callable[[str, float], None]) -> web.Room:
+        chosen = argparse.Namespace(**{**vars(options), "checkpoint": path, "other": path is not options.checkpoint})
+        loaded, commands = load_checkpoint(chosen, report)
+        quality = prepare(chosen, loaded)
+        return web.Room(
             loaded, players=players, seed=options.seed, context=options.context, steps=options.steps, fps=options.fps,
-            commands=commands, token=token, quality=quality,
+            commands=commands, quality=quality,
         )  # fmt: skip
-        print(f"{loaded.name}, {players} player{'s' if players > 1 else ''} at most; Ctrl-C ends it", file=sys.stderr)
+
+    with listening:
+        if chooses(options):
+            server, what = web.Server(web.Gallery([SHIPPED], room), players=players, token=token), "a gallery"
+        else:
+            only = room(options.checkpoint, lambda stage, fraction: None)
+            server, what = web.Server(only, players=players, token=token), only.checkpoint.name
+        print(f"{what}, {players} player{'s' if players > 1 else ''} at most; Ctrl-C ends it", file=sys.stderr)
         where = web.address(listening, host, token, secure=tls is not None)
 
         def ready() -> None:

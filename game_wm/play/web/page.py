@@ -18,9 +18,11 @@ from game_wm.play import keymap
 if TYPE_CHECKING:
     from game_wm.checkpoint import Checkpoint
 
-PAGE_COMMANDS = ("previous", "restart", "next", "pause", "rewind", "save", "hud", "full_screen")  # of the window's
+# Of the window's commands.
+PAGE_COMMANDS = ("previous", "restart", "next", "pause", "rewind", "save", "hud", "full_screen", "quit")
 FULL_MARK = "<!-- full -->"  # where page.html has room for the words of a full game
-STYLE, SCRIPTS = "page.css", ("page.js", "line.js", "keys.js", "touch.js", "gamepad.js", "files.js", "screen.js")
+STYLE = "page.css"
+SCRIPTS = tuple(f"{name}.js" for name in ("page", "line", "keys", "touch", "gamepad", "files", "gallery", "screen"))
 COMMON = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",  # the address holds the token
@@ -49,6 +51,11 @@ def page() -> tuple[str, dict[str, str]]:
 def full_page(words: str) -> str:
     """The same for a page without a place, with words for browsers without scripts."""
     return page()[0].replace(FULL_MARK, html.escape(words))
+
+
+def gallery_page() -> str:
+    """The same, which begins with what there is to choose from."""
+    return page()[0].replace("<body>", '<body class="gallery choosing">')
 
 
 def about(checkpoint: Checkpoint, commands: tuple[keymap.Command, ...]) -> dict[str, Any]:

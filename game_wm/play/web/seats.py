@@ -33,7 +33,6 @@ class Seats:
         self.players: dict[int, Player] = {}
         self.left: dict[int, tuple[Player, asyncio.TimerHandle]] = {}  # who may come back, and until when
         self.came = 0
-        self.free = asyncio.Semaphore(limit)
         self.changed = asyncio.Event()  # a player has come, gone, or wants something else
         self._seed, self._context = seed, context
 

@@ -1,42 +1,34 @@
-"""The server: one dream for each player, a line to each page, and the page that they play on.
+"""The server: the page, a line to each player, and the rooms in which they play.
 
-    server = Server(checkpoint.load("checkpoints/maze.safetensors"), players=2)
+    server = Server(Room(checkpoint.load("checkpoints/maze.safetensors")), players=2)
     asyncio.run(serve(server, listen("127.0.0.1", 8080)))
 
-One thread has the model and dreams a frame for everybody who plays, at the game's pace; the event loop only passes
-pictures and keys on. `seats.py` has the players, `lines.py` what goes to and comes from a page.
+The event loop only passes pictures and keys on. `rooms.py` dreams, `seats.py` has the players, `lines.py` what goes to
+and comes from a page.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import WSCloseCode, web
 
 from data_collect.errors import UserError
-from game_wm.play import keymap
-from game_wm.play.session import check
-from game_wm.play.timing import Pacer
 from game_wm.play.web import answers
-from game_wm.play.web.door import Connection, Door
-from game_wm.play.web.dreams import Dreams
+from game_wm.play.web.door import Door
 from game_wm.play.web.limits import Bucket, Buckets
-from game_wm.play.web.lines import FAREWELL, GONE, PLAYED_ELSEWHERE, Line
-from game_wm.play.web.page import about, full_page, page
+from game_wm.play.web.lines import FAREWELL, PLAYED_ELSEWHERE
+from game_wm.play.web.page import full_page, gallery_page, page
 from game_wm.play.web.quiet import quiet
-from game_wm.play.web.seats import Seats
+from game_wm.play.web.rooms import Gallery, Room
 
 if TYPE_CHECKING:
     import socket
-
-    from game_wm.acceleration.quality import Quality
-    from game_wm.checkpoint import Checkpoint
-    from game_wm.play.web.player import Player
 
 HEARTBEAT = 5.0  # seconds between two questions whether a page is still there; it has half of that to answer
 GRACE = 1.5  # seconds that a line waits for a place: a page that is loaded anew opens one before its old one is gone
@@ -44,103 +36,91 @@ RETRY = 5  # seconds until a page that found no place asks for one again
 MESSAGE_BYTES = 4096  # bytes of a page's message
 ARRIVALS = 1.0, 4.0  # of players from one address, a second and at once
 SAVES = 0.1, 2.0  # of dreams by one player, a second and at once
-OWES = 30.0  # seconds that a page may leave a picture unseen
-AWAY = 120.0  # seconds that a hidden page keeps its seat
-PAUSED = 600.0  # seconds that a page which pauses keeps it
+TOLD = 0.2  # seconds between two words on how far a room is
 
 
 class Server:
-    """The page, and up to `players` who play on it.
+    """The page, and up to `players` who play on it: in one room, or in those of a gallery.
 
-    `seed`, `context`, `steps`, `fps` and `quality` are those of `Session`; the n-th player to come has the noise, and
-    without `context` the place, of seed + n. With a `token`, only addresses that hold it are answered; without one,
-    only those of this machine. `UserError` for what the checkpoint cannot play.
+    With a `token`, only addresses that hold it are answered; without one, only those of this machine.
     """
 
     door: Door
 
     def __init__(
-        self,
-        checkpoint: Checkpoint,
-        *,
-        players: int = 2,
-        seed: int = 0,
-        context: int | None = None,
-        steps: int | None = None,
-        fps: float | None = None,
-        commands: tuple[keymap.Command, ...] = keymap.COMMANDS,
-        token: str | None = None,
-        quality: Quality | None = None,
-        heartbeat: float = HEARTBEAT,
+        self, room: Room | Gallery, *, players: int = 2, token: str | None = None, heartbeat: float = HEARTBEAT
     ) -> None:
-        check(checkpoint, steps, context)
-        if checkpoint.model.memory.grows and players > 1:
-            raise UserError(f"{checkpoint.name} has a memory that grows, which cannot be shared: give --players 1")
-        contexts = len(checkpoint.contexts_frames)
-        self.checkpoint, self.token, self.heartbeat = checkpoint, token, heartbeat
-        self.fps = checkpoint.schema.fps if fps is None else fps
-        self.seats = Seats(checkpoint.schema, players, seed, context, contexts)
-        self.lines: dict[int, Line] = {}  # by the player's number
-        self.about = about(checkpoint, commands) | {"limit": players, "places": contexts}
-        self._quality = quality
-        self._dreams = Dreams(checkpoint, steps, quality)
+        self.room = room if isinstance(room, Room) else None
+        self.gallery = room if isinstance(room, Gallery) else None
+        self.players, self.token, self.heartbeat = players, token, heartbeat
+        self._free = asyncio.Semaphore(players)
         self._model = ThreadPoolExecutor(1, "model")
         self._arrivals = Buckets(*ARRIVALS)
-        self._saves: dict[int, Bucket] = {}
+        self._saves: dict[str, Bucket] = {}  # by ticket
+
+    @property
+    def rooms(self) -> list[Room]:
+        return [self.room] if self.room else list(self.gallery.rooms.values()) if self.gallery else []
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[answers.guard(self.token)])
-        app.add_routes([web.get("/", self._page), web.get("/play", self._play), web.get("/dream", self._save)])
+        routes = {"/": self._page, "/gallery": self._tiles, "/play": self._play, "/dream": self._save}
+        app.add_routes([web.get(path, answer) for path, answer in routes.items()])
         app.on_shutdown.append(self._dismiss)
         return app
 
     async def dream(self) -> None:
-        """Dream for all players, for ever; while there are none, prompts are read ahead, then it sleeps."""
-        pacer, loop, seats = Pacer(self.fps), asyncio.get_running_loop(), self.seats
-        known: set[int] = set()
+        """Dream in all rooms until one of them fails, or this is cancelled."""
+        broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def failed(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) and not broken.done():
+                broken.set_exception(error)
+
+        def start(room: Room) -> None:
+            room.start(self._model, failed, lambda: all(each.waits for each in self.rooms))
+
+        if self.gallery:
+            self.gallery.start = start
+        elif self.room:
+            start(self.room)
         try:
-            while True:
-                seats.changed.clear()
-                there = seats.players.keys() | seats.left.keys()
-                if known <= there and all(player.waits for player in seats.players.values()):
-                    if not await loop.run_in_executor(self._model, self._dreams.read_ahead):
-                        await seats.changed.wait()
-                    continue
-                await asyncio.sleep(pacer.wait(loop.time()))
-                pacer.advance(loop.time())
-                wishes = {number: player.wish() for number, player in seats.players.items()}
-                wishes |= dict.fromkeys(seats.left)
-                known = set(wishes)
-                shown = await loop.run_in_executor(self._model, self._dreams.turn, wishes)
-                for number, what in shown.items():
-                    seats.show(number, what)
+            await broken
         finally:
+            for room in self.rooms:
+                await room.stop()
             self._model.shutdown(wait=False, cancel_futures=True)
 
-    async def watch(self) -> None:
-        """Free the seats of pages that do not answer, or rest for too long; for ever."""
-        while True:
-            await asyncio.sleep(min(1.0, OWES / 4, AWAY / 4))
-            now = time.monotonic()
-            for number, player in list(self.seats.players.items()):
-                rests, owes = player.rests_since, player.owes_since
-                longest = AWAY if player.hidden else PAUSED
-                if (owes is not None and now - owes > OWES) or (rests is not None and now - rests > longest):
-                    await self.lines[number].close(GONE, "away for too long")
+    def _playing(self) -> int:
+        return sum(len(room.seats.players) for room in self.rooms)
 
     async def _page(self, request: web.Request) -> web.Response:
         """The page; in a full game it is the same one, since a place may be free by the time it asks for it."""
         text, headers = page()
-        if len(self.seats.players) < self.seats.limit:
+        if self.gallery:
+            return web.Response(text=gallery_page(), content_type="text/html", headers=headers)
+        if self._playing() < self.players:
             return web.Response(text=text, content_type="text/html", headers=headers)
         headers = {**headers, "Retry-After": str(RETRY)}
         return web.Response(status=503, text=full_page(self._full()), content_type="text/html", headers=headers)
 
     def _full(self) -> str:
+        if self.room is None:
+            return f"Full: {self.players} play already, as many as can. Choose again in a while."
         return (
-            f"Full\n{self.checkpoint.name} is played by {self.seats.limit} already, as many as can.\n"
+            f"Full\n{self.room.checkpoint.name} is played by {self.players} already, as many as can.\n"
             f"This page looks again every {RETRY} seconds."
         )
+
+    async def _tiles(self, request: web.Request) -> web.Response:
+        if self.gallery is None:
+            return answers.refusal(404, "one dream is served here, and no gallery")
+        connection = self.door.of(request)
+        connection.keep()  # for as long as it takes to read all files
+        try:
+            return web.json_response(await asyncio.to_thread(self.gallery.tiles), headers=answers.HEADERS)
+        finally:
+            connection.release()
 
     async def _play(self, request: web.Request) -> web.WebSocketResponse:
         """One player, from the connection until it is closed or lost."""
@@ -154,12 +134,12 @@ class Server:
         async with arrivals.queue:
             while not connection.lost and not arrivals.take():
                 await asyncio.sleep(arrivals.wait())
-        ticket = request.query.get("ticket")
-        if (number := self.seats.number_of(ticket)) is not None:
-            await self.lines[number].close(PLAYED_ELSEWHERE, "played elsewhere")
+        if found := self._seat_of(request):
+            room, number = found
+            await room.lines[number].close(PLAYED_ELSEWHERE, "played elsewhere")
         try:
             async with asyncio.timeout(GRACE):
-                await self.seats.free.acquire()
+                await self._free.acquire()
         except TimeoutError:
             await line.send_json({"full": self._full(), "again": RETRY})
             await line.close(code=WSCloseCode.TRY_AGAIN_LATER, message=b"full")
@@ -167,55 +147,60 @@ class Server:
         farewell = None
         try:
             connection.keep()
-            if not connection.lost:
-                farewell = await self._seat(line, connection, *self.seats.give(ticket))
+            if not connection.lost and (chosen := await self._enter(line, request.query.get("dream", ""))):
+                try:
+                    farewell = await chosen.seat(line, connection, request.query.get("ticket"), self._status(chosen))
+                finally:
+                    chosen.guests -= 1
         finally:
-            self.seats.free.release()
+            self._free.release()
             connection.release()
         if farewell is not None:
             await farewell  # with the handler ends the connection, and what the page has not read yet is lost
         return line
 
-    async def _seat(
-        self, socket: web.WebSocketResponse, connection: Connection, number: int, player: Player
-    ) -> asyncio.Task[None] | None:
-        """Let the page at the other end play, until its line is closed or lost; its farewell, if any."""
-
-        def heard() -> None:
-            self.seats.plan(player)
-            self.seats.changed.set()
-
-        line = Line(socket, connection, player, heard)
-        self.seats.players[number], self.lines[number] = player, line
-        player.connect(connection.address)
-        self.seats.changed.set()
+    async def _enter(self, line: web.WebSocketResponse, key: str) -> Room | None:
+        """The room that a page has chosen, which is told how far it is meanwhile, or why there is none."""
+        if self.room:
+            self.room.guests += 1
+            return self.room
+        assert self.gallery is not None
+        entering = asyncio.create_task(self.gallery.enter(key))
+        while not (await asyncio.wait([entering], timeout=TOLD))[0]:
+            stage, done = self.gallery.stage
+            with suppress(ConnectionError):
+                await line.send_json({"loading": stage, "done": done})
         try:
-            await line.carry(self.about, self._status, self.fps)
-        finally:
-            del self.lines[number]
-            self.seats.leave(number)
-        return line.farewell
+            return entering.result()
+        except UserError as error:
+            await line.send_json({"failed": str(error)})
+            await line.close(message=b"it cannot be played")
+            return None
 
-    def _status(self) -> dict[str, Any]:
-        quality = None if self._quality is None else self._quality.label
-        return {"players": len(self.seats.players), "quality": quality}
+    def _status(self, room: Room) -> Callable[[], dict[str, Any]]:
+        quality = room.quality
+        return lambda: {"players": self._playing(), "quality": None if quality is None else quality.label}
+
+    def _seat_of(self, request: web.Request) -> tuple[Room, int] | None:
+        """Where the player with the ticket of a request sits."""
+        ticket = request.query.get("ticket")
+        seats = ((room, room.seats.number_of(ticket)) for room in self.rooms)
+        return next(((room, number) for room, number in seats if number is not None), None)
 
     async def _save(self, request: web.Request) -> web.StreamResponse:
-        connection, number = self.door.of(request), self.seats.number_of(request.query.get("ticket"))
-        if number is None or self.seats.players[number].moment is None:
+        connection, found = self.door.of(request), self._seat_of(request)
+        if found is None or found[0].seats.players[found[1]].moment is None:
             return answers.refusal(404, "there is no such dream")
+        room, number = found
         self._saves = {known: bucket for known, bucket in self._saves.items() if not bucket.full}
-        if not self._saves.setdefault(number, Bucket(*SAVES)).take():
+        if not self._saves.setdefault(room.seats.players[number].ticket, Bucket(*SAVES)).take():
             return answers.refusal(429, f"a dream can be saved every {1 / SAVES[0]:.0f} seconds")
-        loop = asyncio.get_running_loop()
-        return await answers.download(
-            request, connection, self.checkpoint.name,
-            lambda: loop.run_in_executor(self._model, self._dreams.copy, number),
-        )  # fmt: skip
+        return await answers.download(request, connection, room.checkpoint.name, lambda: room.copy(number))
 
     async def _dismiss(self, app: web.Application) -> None:
-        for line in list(self.lines.values()):
-            await line.close(WSCloseCode.GOING_AWAY, "play.py has ended")
+        for room in self.rooms:
+            for line in list(room.lines.values()):
+                await line.close(WSCloseCode.GOING_AWAY, "play.py has ended")
 
 
 async def serve(
@@ -230,16 +215,15 @@ async def serve(
         await runner.setup()
         assert runner.server is not None
         server.door = Door(listening, runner.server, tls)
-        tasks = [asyncio.create_task(each()) for each in (server.dream, server.watch)]
+        dream = asyncio.create_task(server.dream())
         door = asyncio.create_task(server.door.open())
         try:
             ready()
-            done, _ = await asyncio.wait((*tasks, door), return_when=asyncio.FIRST_EXCEPTION)
+            done, _ = await asyncio.wait((dream, door), return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
                 task.result()
         finally:
-            for task in tasks:
-                task.cancel()
+            dream.cancel()
             await runner.cleanup()
             door.cancel()
-            await asyncio.gather(*tasks, door, return_exceptions=True)
+            await asyncio.gather(dream, door, return_exceptions=True)

@@ -16,11 +16,9 @@ function tell(words) {
 }
 
 async function save() {
-  const query = new URLSearchParams(location.search);
-  query.set("ticket", sessionStorage.getItem("ticket"));
   tell("saving …");
   try {
-    const answer = await fetch(`/dream?${query}`, {cache: "no-store"});
+    const answer = await fetch(address("/dream", {ticket: sessionStorage.getItem(ticketName())}), {cache: "no-store"});
     if (!answer.ok) return tell((await answer.text()).replace(/^\d+: /, ""));
     const filename = decodeURIComponent(answer.headers.get("Content-Disposition").split("''")[1]);
     give(await answer.blob(), filename);

@@ -1,6 +1,6 @@
 // A gamepad as keys, as in the window: stick and directional pad are the arrows, buttons the game's other keys in order;
 // of those left, the fifth (a shoulder) runs time backwards, and start pauses.
-const SHOULDER = 4, START = 9;  // of the standard layout
+const SHOULDER = 4, BACK = 8, START = 9;  // of the standard layout
 const CROSS = {up: 12, down: 13, left: 14, right: 15};
 let polling = false, started = new Set();  // pads whose start button is down
 
@@ -10,7 +10,8 @@ function pads() {
 
 function poll() {
   const found = pads();
-  if (!lost && about) for (const pad of found) {
+  if (choosing()) found.forEach(choosePad);
+  else if (!lost && about) for (const pad of found) {
     const down = i => pad.buttons[i] ? pad.buttons[i].value : 0, who = `pad ${pad.index}`, at = performance.now();
     const [x, y] = pad.axes;
     for (const [arrow, way] of [["left", -x], ["right", x], ["up", -y], ["down", y]]) {
@@ -25,6 +26,7 @@ function poll() {
     const start = down(START) > 0.5;
     if (start && !started.has(pad.index)) obey("pause");
     if (start) started.add(pad.index); else started.delete(pad.index);
+    if (down(BACK) > 0.5 && buttons.length <= BACK) obey("quit");
   }
   polling = found.length > 0;
   if (polling) requestAnimationFrame(poll);

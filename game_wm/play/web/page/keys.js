@@ -45,6 +45,7 @@ function name(event) {  // as the key map spells it
 }
 
 addEventListener("keydown", event => {
+  if (choosing()) return;
   if (lost) {
     if (!event.repeat && resume && !event.ctrlKey && !event.metaKey && !event.altKey) resume();
     return;
@@ -76,6 +77,7 @@ function obey(command) {
   else if (command === "full_screen") fullScreen();
   else if (command === "save") save();
   else if (command === "screenshot") screenshot();
+  else if (command === "quit") leaveDream();
   else {
     latencies = [];
     send({command});

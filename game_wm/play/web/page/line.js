@@ -10,10 +10,9 @@ const send = message => { if (line && line.readyState === WebSocket.OPEN) line.s
 
 function connect() {
   clearTimeout(retry);
-  const query = new URLSearchParams(location.search), ticket = sessionStorage.getItem("ticket");
-  if (ticket) query.set("ticket", ticket);
-  const own = line = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/play?${query}`);
-  let full = null;
+  const play = address("/play", {ticket: sessionStorage.getItem(ticketName())});
+  const own = line = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${play}`);
+  let full = null, failed = "";
   own.binaryType = "arraybuffer";
   own.onmessage = event => {
     if (own !== line) return;
@@ -22,13 +21,20 @@ function connect() {
       return;
     }
     const what = JSON.parse(event.data);
+    if (what.loading !== undefined) return loaded(what.loading, what.done);
+    if (what.failed || (what.full && offered())) {
+      failed = what.failed || what.full;
+      return;
+    }
     if (what.full) {
       full = what;
       document.title = "full – game_wm";
       notice(what.full);
       return;
     }
-    sessionStorage.setItem("ticket", what.ticket);
+    sessionStorage.setItem(ticketName(), what.ticket);
+    loaded("");
+    document.body.classList.remove("choosing");
     lost = still = false;
     tries = 0;
     last = performance.now();
@@ -38,7 +44,10 @@ function connect() {
   };
   own.onclose = event => {
     if (own !== line) return;
-    if (full) later(full.again); else closed(event.code);
+    if (failed) unplayable(failed);
+    else if (choosing()) unplayable("The connection is lost: choose again.");
+    else if (full) later(full.again);
+    else closed(event.code);
   };
 }
 

@@ -25,4 +25,8 @@ function fullScreen() {
 
 document.querySelector("[data-command=full_screen]").hidden = !document.fullscreenEnabled;  // iPhones have none
 new ResizeObserver(fit).observe(document.querySelector("main"));
-connect();
+if (!offered()) connect();
+else {
+  addEventListener("hashchange", route);
+  showGallery().then(() => location.hash && route());
+}
