@@ -185,6 +185,9 @@ def test_fingers_gamepads_and_screen_readers_choose(offered: web.Gallery, tmp_pa
             boxes = [await ann.box(f"document.querySelectorAll('.tile')[{i}]") for i in range(4)]
             assert all(left >= 0 and left + width <= 390 and height > 200 for left, _, width, height in boxes)
             assert all(above[1] + above[3] < below[1] for above, below in pairwise(boxes))
+            await ann.phone(844, 390)
+            assert (await ann.box("$('gallery')"))[2:] == (844, 390)
+            await ann.phone(390, 844)
             whole = (await ann.call("Accessibility.getFullAXTree"))["nodes"]
             told = [(node["role"]["value"], node["name"]["value"]) for node in whole if node.get("name")]
             assert ("heading", "Your own") in told and ("list", "") in told

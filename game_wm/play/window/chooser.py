@@ -25,7 +25,7 @@ KEYS = {"return": "play", "enter": "play", "space": "play", "escape": "leave"}
 BUTTONS = {0: "play", 6: "leave"}  # of a gamepad: the first, and back
 STICK = 0.6  # of a stick's way is a step
 LARGEST = 40  # pixels of text, in a large window
-WORDS = 8.4  # height of a tile below its picture, in letters
+WORDS = 5.6  # height of a name and a line of two rows, in letters: a tile has them below its picture, then figures
 
 
 class Chooser:
@@ -104,11 +104,12 @@ class Chooser:
 
     def _lay(self, board: paint.Board, s: int, room: pygame.Rect, now: float) -> None:
         """As many whole rows as there is room for, the chosen tile among them."""
-        gap, heading, words = round(s * 1.2), round(s * 2.2), round(s * WORDS)
+        gap, heading = round(s * 1.2), round(s * 2.2)
         room = pygame.Rect(room.x, room.y + round(s * 4.6), room.width, room.height - round(s * 4.6))
         groups = [[i for i, _ in group] for _, group in groupby(enumerate(self.tiles), lambda at: at[1].group)]
         columns = max(1, min((room.width + gap) // (round(s * 18) + gap), max(2, *map(len, groups))))
         side = (room.width + gap) // columns - gap
+        words = round(s * WORDS) + max(_figures(tile, s, side - 2 * round(s * 0.8)).get_height() for tile in self.tiles)
         heads = {group[0]: self.tiles[group[0]].group for group in groups}
         self._rows = [group[i : i + columns] for group in groups for i in range(0, len(group), columns)]
         fitting = max(1, round((room.height - heading) / (words + side * 0.7 + gap)))
@@ -132,7 +133,7 @@ class Chooser:
                 self.boxes[number] = box
                 sheet = self._stills.get((number, box.size, self.tiles[number].problem))
                 if sheet is None or number == self.chosen:
-                    sheet = self._tile(number, box.size, s, now)
+                    sheet = self._tile(number, box.size, tall - words, s, now)
                 if number != self.chosen:
                     self._stills[number, box.size, self.tiles[number].problem] = sheet
                 board.put(sheet, box.topleft)
@@ -143,10 +144,10 @@ class Chooser:
             which = f"{min(self.boxes) + 1} to {max(self.boxes) + 1} of {len(self.tiles)}"
             board.put(text(which, s, MUTED), (room.right, room.top - s * 4), "topright")
 
-    def _tile(self, number: int, size: tuple[int, int], s: int, now: float) -> pygame.Surface:
+    def _tile(self, number: int, size: tuple[int, int], pictured: int, s: int, now: float) -> pygame.Surface:
         tile, (width, height) = self.tiles[number], size
         sheet = paint.panel(width, height, s // 2, 255)
-        pictured, pad = height - round(s * WORDS), round(s * 0.8)
+        pad = round(s * 0.8)
         room = width - 2 * pad
         if len(tile.frames):
             picture = paint.framed(tile.frames[self._frame(number, now)], (width, pictured), s // 2)
@@ -184,7 +185,7 @@ class Chooser:
 
 
 def _figures(tile: Tile, s: int, room: int) -> pygame.Surface:
-    """Figures side by side, in at most two rows: what has no room there is left out."""
+    """Figures side by side, in at most three rows: what has no room there is left out."""
     rows: list[list[pygame.Surface]] = [[]]
     gap = round(s * 0.9)
     for value, what in tile.figures:
@@ -193,5 +194,5 @@ def _figures(tile: Tile, s: int, room: int) -> pygame.Surface:
             rows.append([])
         if figure.get_width() <= room:
             rows[-1].append(figure)
-    rows = [row for row in rows if row][:2] or [[text(" ", s)]]
+    rows = [row for row in rows if row][:3] or [[text(" ", s)]]
     return paint.stacked([paint.beside(row, gap) for row in rows], round(s * 0.2))
