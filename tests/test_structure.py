@@ -20,7 +20,7 @@ PACKAGES = ("data_collect", "game_wm", "train")
 FLOORS = 10
 STOREYS = (
     ("game_wm.model", "game_wm.memory", "game_wm.objectives"),
-    ("train.stages", "train.data", "train.first_person", "train.report"),
+    ("train.stages", "train.data", "train.first_person", "train.scroll", "train.camera", "train.report"),
 )
 FUNCTION_LINES, CLASS_LINES, FILE_LINES = 60, 250, 350
 FILES_AT_TOP_OF_TRAIN, FILES_OF_A_FOLDER = 8, 12

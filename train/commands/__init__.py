@@ -33,6 +33,8 @@ PROGRAM = Program(
         command("motion", GEOMETRY, "motion with inertia, on all steps at once", "train.first_person.part:motion"),
         command("atlas", GEOMETRY, "what is known of a level before play", "train.first_person.part:atlas"),
         command("obstacles", GEOMETRY, "what is in the way of players", "train.first_person.part:obstacles"),
+        command("camera", MEASURE, "which camera a recording was taken with, and so which memory fits",
+                "train.camera.evidence:main"),
         command("odometry", MEASURE, "how far reckoned places drift from recorded ones",
                 "train.first_person.odometry:main"),
         command("trial", MEASURE, "candidates side by side, after equal minutes", "train.lab.trial:main"),

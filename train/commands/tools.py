@@ -35,6 +35,10 @@ views = partial(
     LATENTS, GEOMETRY, TOKENIZER, flag("--aligned", "from where steps led, not from where they were foreseen to"),
     DEVICE,
 )  # fmt: skip
+camera = partial(
+    page, "camera", "Which camera a recording was taken with: static, scrolls, rotates, first person or none of these.",
+    ["python -m train camera --data runs/mine/data"], DATA,
+)  # fmt: skip
 export = partial(
     page, "export", "A finished run as one playable file.",
     ["python -m train export --run runs/maze --name maze --out checkpoints",
