@@ -182,12 +182,14 @@ def test_a_game_without_poses_is_trained_on_drawn_and_played(tmp_path: Path, mon
     flags += ["--model.geometry.hidden", "16", "--model.geometry.slots", "64", "--data.batch_size", "4"]
     flags += ["--data.length", "16", "--data.validation_windows", "4", "--steps", "4"]
     with pytest.raises(UserError, match=r"--model\.poses false"):
-        run_stage("geometry", [*flags, "--name", "told", "--model.poses", "true"])
+        run_stage("geometry", [*flags, "--name", "told", "--model.poses", "true", "--model.any_camera", "true"])
     with pytest.raises(UserError, match=r"--model\.geometry\.trail"):
         run_stage("geometry", [*flags, "--name", "no-trail", "--model.geometry.trail", "0"])
     with pytest.raises(UserError, match=r"--data\.length"):
         run_stage("geometry", [*flags, "--name", "short", "--data.length", "2"])
-    assert run_stage("geometry", [*flags, "--name", "mine"]) == 0
+    with pytest.raises(UserError, match=r"\(static: no camera .* train it all the same with --model\.any_camera true"):
+        run_stage("geometry", [*flags, "--name", "mine"])
+    assert run_stage("geometry", [*flags, "--name", "mine", "--model.any_camera", "true"]) == 0
     memory = load_memory(tmp_path / "runs" / "mine" / "geometry" / "last.ckpt")
     assert draw_views(store.directory, memory, world.tokenizer)
     assert store.open_views() and store.read("views", Span(0, 20, 1))[:, 4:8].any()  # memory has drawn something

@@ -19,12 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from data_collect.errors import UserError
 from game_wm.memory.scroll.registration import observe_steps
 from game_wm.pictures import median_picture, moving
 from train.camera.fields import BLOCK, FOCALS, HORIZONS, Field
 from train.camera.pairs import Pairs, pairs_of, stretches
 from train.commands import tools
-from train.data.frames import open_recordings
+from train.data.frames import Recording, open_recordings
 from train.report.console import say
 from train.report.machine import use_all_cores
 from train.scroll.fixed import fixed_pixels
@@ -97,6 +98,15 @@ def large_change(pairs: Pairs) -> Tensor:
     """By how many grey levels (N,) the means of blocks change: noise and sprites hardly matter."""
     change = (pairs.now.float() - pairs.before.float()).movedim(3, 1)
     return F.avg_pool2d(change, BLOCK).abs().mean((1, 2, 3))
+
+
+def refuse_others(recordings: Sequence[Recording]) -> None:
+    """`UserError` where recordings show that their camera is no first-person one."""
+    found = evidence(*stretches(list(recordings)))
+    if found.kind in (STATIC, SCROLLS, ROTATES):
+        folders = ", ".join(str(recording.dataset.folder) for recording in recordings)
+        raise UserError(f"{folders}: the camera is no first-person one ({found.kind}: {found}), so a first-person "
+                        "memory has nothing to learn; train it all the same with --model.any_camera true")  # fmt: skip
 
 
 def share_of(cost_N: Tensor, repeated_N: Tensor) -> float:

@@ -133,6 +133,7 @@ pipeline = partial(
     flag("--record.player PLAYER", "explorer, wanderer, random, human or policy:MODULE:FUNCTION"),
     flag("--record.frames N", "frames that the recording shall hold (default: 40000)"),
     flag("--record.workers N", "processes that record (default: 2)"),
+    flag("--memory KIND", "scroll, first_person, none, or auto: what fits the recording's camera"),
     "how long",
     flag("--minutes NUMBER", "of all of it, recording and export too; the stages share them"),
     *(flag(f"--{stage}.minutes NUMBER", f"of training, stage {stage}") for stage in STAGES),

@@ -129,6 +129,14 @@ def recordings_of(store: LatentStore) -> list[Recording]:
     return [_recording_of(store, place, key, games[i]) for i, (place, key) in enumerate(known)]
 
 
+def known_recordings(store: LatentStore) -> list[Recording]:
+    """The same; none where one is not there."""
+    try:
+        return recordings_of(store)
+    except UserError:
+        return []
+
+
 def _recording_of(store: LatentStore, place: str | dict[str, str], key: str, game: str) -> Recording:
     """One of them. `place`: its relative and its absolute path; older latents have one, relative to an unknown
     folder."""

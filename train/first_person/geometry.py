@@ -23,7 +23,9 @@ from data_collect.errors import UserError
 from game_wm.memory.first_person.geometry import Geometry, MemoryConfig
 from game_wm.memory.first_person.pose import relative
 from game_wm.model.tokenizer import Tokenizer
+from train.camera.evidence import refuse_others
 from train.checkpoints import load_tokenizer
+from train.data.frames import known_recordings
 from train.first_person.calibration import focal_length
 from train.first_person.photometric import depth_losses
 from train.first_person.steps import READ_ERROR, fit, read_off, recorded_steps, usual_loss
@@ -50,6 +52,7 @@ class GeometryModule(StageModule):
         distant: source frames from anywhere in the window for each target.
         steps: pairs of a window that motion is trained on, whatever the window's length.
         poses: learn motion from recorded poses; `false`: from the pictures alone, together with depth.
+        any_camera: train on recordings whose camera is no first-person one, too.
         depth: learn depth; `false` keeps that of `--init` and gives all of the time to motion.
     """
 
@@ -59,12 +62,14 @@ class GeometryModule(StageModule):
         geometry: MemoryConfig = MemoryConfig(),
         lr: float = 2e-3, weight_decay: float = 0.01, optimizer: Kind = "adamw",
         smooth: float = 0.002, distant: int = 2, steps: int = 15, poses: bool = True, depth: bool = True,
+        any_camera: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(lr, weight_decay, optimizer)
         channels, height, width = latent_shape
         self.config = replace(geometry, channels=channels, height=height, width=width, actions=actions)
         self.geometry = Geometry(self.config)
         self.smooth, self.distant, self.steps, self.poses = smooth, distant, steps, poses
+        self.any_camera = any_camera
         self.learns_depth = depth
         self.geometry.depth.requires_grad_(depth)
         if not (poses or depth):
@@ -118,9 +123,11 @@ class GeometryModule(StageModule):
         return None if self.poses else "geometry without poses changes its step on the way"
 
     def prepare(self, data: Any) -> None:
-        """Find the focal length and, with inertia, the free step, once."""
+        """Find the focal length and, with inertia, the free step, once. `UserError` where there is nothing to learn."""
         if data.length < 3:
             raise UserError(f"motion is learnt from windows of 3 frames at least: raise --data.length {data.length}")
+        if not self.any_camera and (recordings := known_recordings(data.store)):
+            refuse_others(recordings)
         if not self.poses:
             return
         if not data.store.index["pose"]:

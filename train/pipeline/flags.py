@@ -21,6 +21,7 @@ from data_collect.commandline import explained, unknown
 from data_collect.errors import UserError
 from train import locate
 from train.commands.stages import RUN_FLAGS
+from train.pipeline.memory import with_memory
 from train.pipeline.plan import KINDS, Pipeline, Record, Training
 
 # Flags of a stage that the pipeline sets itself.
@@ -58,6 +59,8 @@ def parse(arguments: Sequence[str]) -> Pipeline:
     plan.init = None if plan.init in (None, "none") else locate(plan.init)
     if plan.scroll and plan.geometry.config:
         raise UserError("a model has one memory: leave out --scroll or --geometry.config")
+    if not (plan.scroll or plan.geometry.config or plan.memory == "auto"):
+        plan = with_memory(plan, plan.memory)
     for name in KINDS:
         training = plan.training(name)
         words = grouped(training.flags)
@@ -106,3 +109,13 @@ def again(arguments: Sequence[str], flag: str, value: str) -> str:
     """The command line of a pipeline with another value of a flag, ready to be typed."""
     kept = [word for name, values in grouped(arguments) if name != flag for word in ([name] if name else []) + values]
     return shlex.join(["python", "-m", "train", "pipeline", *kept, flag, value])
+
+
+def longer_command(plan: Pipeline, arguments: Sequence[str], stage: str) -> str:
+    """The command line that gives a stage twice the time."""
+    wanted = plan.training(stage)
+    if plan.minutes and (wanted.minutes or not wanted.steps):
+        return again(arguments, "--minutes", f"{2 * plan.minutes:g}")
+    if wanted.minutes:
+        return again(arguments, f"--{stage}.minutes", f"{2 * wanted.minutes:g}")
+    return again(arguments, f"--{stage}.steps", f"{2 * (wanted.steps or 1)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from data_collect.errors import UserError
 
@@ -79,7 +79,9 @@ class Pipeline:
         takes: minutes that everything takes as configured. With fewer `minutes` than that, frames, steps of stages
             without minutes and episodes of the evaluation become fewer in proportion; with 0 they never do.
         init: a checkpoint (.safetensors) that tokenizer and dynamics begin with, of this game or others; none: nothing.
-        geometry: of episodic memory; without a configuration the model has none.
+        memory: auto: the one that fits the camera of the recording; scroll, first_person or none. What `scroll` or a
+            `geometry` says goes first.
+        geometry: of episodic memory; without a configuration the model has none, unless `memory` gives it one.
         geometry_motion: the geometry trained on, its motion alone.
         motion: steps of training motion on all recorded steps, for a player with inertia; 0: none.
         depth: steps of training depth on what the game knows of it; 0: none.
@@ -98,6 +100,7 @@ class Pipeline:
     tokenizer: Training
     dynamics: Training
     distill: Training = field(default_factory=Training)
+    memory: Literal["auto", "none", "scroll", "first_person"] = "none"
     geometry: Training = field(default_factory=Training)
     geometry_motion: Training = field(default_factory=Training)
     motion: int = 0

@@ -19,17 +19,20 @@ from data_collect.errors import UserError
 from data_collect.shards.writer import write_atomic
 from game_wm.device import usable
 from game_wm.evaluation.options import SUITES
+from train.camera.evidence import refuse_others
+from train.data.frames import open_recordings
 from train.pipeline.clock import LEAST, Clock
 from train.pipeline.encoding import Encoding
-from train.pipeline.flags import again, in_own_words
+from train.pipeline.flags import in_own_words, longer_command
+from train.pipeline.memory import choose, with_memory
 from train.pipeline.outlook import Judged, judged
 from train.pipeline.plan import KINDS, Pipeline, Record, Training
 from train.pipeline.recording import record_apart
 from train.pipeline.shares import Shares, goes_on
 from train.pipeline.stage import Budget, Stage
-from train.pipeline.stages import checkpoint_of, config_of, stages_of, values_of
+from train.pipeline.stages import check_training, checkpoint_of, config_of, geometries, stages_of, values_of
 from train.report.console import say
-from train.stages.configuration import check_name, read_yaml
+from train.stages.configuration import check_name
 
 EPISODES = 2  # of a recording, however few minutes there are: one is held out
 
@@ -75,14 +78,7 @@ class Runner:
         if plan.minutes is not None and not plan.minutes > 0:
             raise UserError("--minutes must be more than 0")
         for name in plan.trained:
-            wanted = plan.training(name)
-            if not (config := config_of(wanted)).is_file():
-                raise UserError(f"{config}: no such configuration for {name}; name one with --{name}.config")
-            if not wanted.minutes and not wanted.steps and not plan.minutes:
-                raise UserError(f"how long? give --minutes, or --{name}.minutes or --{name}.steps")
-            if min(1 if wanted.minutes is None else wanted.minutes, 1 if wanted.steps is None else wanted.steps) <= 0:
-                raise UserError(f"--{name}.minutes and --{name}.steps must be more than 0")
-            read_yaml(str(config))
+            check_training(self.plan, name)
         if plan.init and not Path(plan.init).is_file():
             raise UserError(f"{plan.init}: no such checkpoint; name another (.safetensors) with --init, or --init none")
         if wrong := set(plan.evaluate.suites) - set(SUITES):
@@ -127,8 +123,8 @@ class Runner:
             if most < frames:
                 told, frames = f"{most} of {told}, since more would take too long to encode", most
         say(f"record: {told}")
-        values = {"out": str(folder), "game": wanted.game, "player": wanted.player, "frames": frames}
-        values |= {"workers": wanted.workers, "seed": wanted.seed, "episode_frames": wanted.episode_frames}
+        values = {name: getattr(wanted, name) for name in ("game", "player", "workers", "seed", "episode_frames")}
+        values |= {"out": str(folder), "frames": frames}
         if self.plan.minutes and wanted.player != "human":
             values["minutes"] = round(self.clock.recording(), 2)
         began = time.monotonic()
@@ -146,7 +142,20 @@ class Runner:
 
         for line in outlook(self.data, self.settings, made=not self.plan.data):
             say(line)
+        self.choose_memory()
         self.encoding.keep_back(self.encoding.seconds)
+
+    def choose_memory(self) -> None:
+        """Take the memory that fits the camera, if that is open. `UserError`: a first-person one is wanted in vain."""
+        if self.plan.memory == "auto" and not geometries(self.plan):
+            found = choose(self.data, self.notes.get("memory", {}))
+            say(found["told"])
+            self.note("memory", found)
+            self.change(with_memory(self.plan, found["memory"]))
+            self.clock.divide([stage.name for stage in self.stages])
+        elif "geometry" in self.settings and not self.settings["geometry"].model.any_camera:
+            with self.own_words("geometry"):
+                refuse_others(open_recordings(self.data))
 
     # --- stages -------------------------------------------------------------------------------------------------------
 
@@ -157,8 +166,7 @@ class Runner:
         key, shared = stage.key(), stage.budget.shared
         found = self.notes.get(stage.name, {})
         budget = [stage.budget.minutes, stage.budget.steps, *([self.plan.minutes] if shared else [])]
-        state = {"key": key, "budget": budget, "complete": True}
-        begun = found.get("key") == key
+        state, begun = {"key": key, "budget": budget, "complete": True}, found.get("key") == key
         there = begun and stage.output.exists()
         room = self.room(stage) if shared and there and found["complete"] else None
         if there and (found == state or (room is not None and (room <= LEAST or self.good_enough(stage)))):
@@ -173,7 +181,7 @@ class Runner:
         if stage.folder.exists() and not begun and stage.folder != self.folder:
             self.put_aside(stage)
         stage.folder.mkdir(parents=True, exist_ok=True)
-        self.note(stage, {**state, "complete": False})
+        self.note(stage.name, {**state, "complete": False})
         self.clock.keep()
         if shared:
             status = self.shares.train(stage, self.later(stage), room)
@@ -182,12 +190,13 @@ class Runner:
         else:
             status = self.work(stage, stage.budget)
         if status == 0:
-            self.note(stage, state)
+            self.note(stage.name, state)
         return status
 
-    def note(self, stage: Stage, state: dict[str, Any]) -> None:
+    def note(self, name: str, state: dict[str, Any]) -> None:
         """Write down how far a stage is."""
-        self.notes[stage.name] = state
+        self.notes[name] = state
+        self.folder.mkdir(parents=True, exist_ok=True)
         write_atomic(self.notes_at, json.dumps(self.notes, indent=1))
 
     def put_aside(self, stage: Stage) -> None:
@@ -223,8 +232,7 @@ class Runner:
         return self.stages[self.stages.index(stage) + 1 :]
 
     def room(self, stage: Stage) -> float:
-        """Minutes by which a complete stage can be trained further: those left, less what the later stages have had,
-        since these then start anew and need as much again."""
+        """Minutes that a complete stage can go on: those left, less what the later ones, which start anew, have had."""
         return self.clock.left - sum(each.had() for each in self.later(stage))
 
     def good_enough(self, stage: Stage) -> bool:
@@ -250,10 +258,17 @@ class Runner:
 
     def leave_out(self) -> None:
         """Go on without distillation; the dynamics plays by itself."""
-        self.plan = self.shares.plan = replace(self.plan, distill=Training())
         if (old := self.stage("distill")).folder.exists():
             self.put_aside(old)
-        self.stages = stages_of(self.plan, self.device)
+        self.change(replace(self.plan, distill=Training()))
+
+    def change(self, plan: Pipeline) -> None:
+        """Go on with another plan."""
+        self.plan = self.shares.plan = self.encoding.plan = plan
+        for name in set(plan.trained) - set(self.settings):
+            check_training(self.plan, name)
+            self.settings[name] = self.read(name)
+        self.stages = stages_of(plan, self.device)
 
     # --- the result ---------------------------------------------------------------------------------------------------
 
@@ -268,16 +283,7 @@ class Runner:
         say(f"play it: python -m game_wm play {shlex.quote(str(path))}")
         for line in summary(figures):
             say(line)
-        longer = self.longer(figures.limit)
+        longer = longer_command(self.plan, self.arguments, figures.limit)
         say(f"train the {figures.limit} longer: {longer}")
         report |= {"gain": round(figures.gain, 2), "limit": figures.limit, "longer": longer}
         write_atomic(place, json.dumps(report, indent=1))
-
-    def longer(self, stage: str) -> str:
-        """The command that gives a stage twice the time."""
-        wanted = self.plan.training(stage)
-        if self.plan.minutes and (wanted.minutes or not wanted.steps):
-            return again(self.arguments, "--minutes", f"{2 * self.plan.minutes:g}")
-        if wanted.minutes:
-            return again(self.arguments, f"--{stage}.minutes", f"{2 * wanted.minutes:g}")
-        return again(self.arguments, f"--{stage}.steps", f"{2 * (wanted.steps or 1)}")

@@ -14,6 +14,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from data_collect.errors import UserError
 from data_collect.shards.writer import write_atomic
 from train import locate
 from train.pipeline.plan import GEOMETRY_PARTS, KINDS, Pipeline, Training
@@ -96,6 +97,18 @@ def begins_with_init(path: str, name: str) -> bool:
 
 def config_of(training: Training) -> Path:
     return Path(locate(training.config))
+
+
+def check_training(plan: Pipeline, name: str) -> None:
+    """`UserError` where a stage that trains is known to fail."""
+    wanted = plan.training(name)
+    if not (config := config_of(wanted)).is_file():
+        raise UserError(f"{config}: no such configuration for {name}; name one with --{name}.config")
+    if not wanted.minutes and not wanted.steps and not plan.minutes:
+        raise UserError(f"how long? give --minutes, or --{name}.minutes or --{name}.steps")
+    if min(1 if wanted.minutes is None else wanted.minutes, 1 if wanted.steps is None else wanted.steps) <= 0:
+        raise UserError(f"--{name}.minutes and --{name}.steps must be more than 0")
+    read_yaml(str(config))
 
 
 def trained_stage(plan: Pipeline, name: str) -> Stage:
