@@ -87,3 +87,20 @@ def test_commands_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0 and "evaluate" in capsys.readouterr().out
     with pytest.raises(UserError, match="'dance'"):
         main(["dance"])
+
+
+def test_a_saved_dream_finds_its_model(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from game_wm.checkpoint import load
+    from game_wm.dream import saved as dreams
+    from game_wm.play.session import Session
+
+    session = Session(load(saved))
+    session.tick()
+    dreams.save(tmp_path / "walk.dream", session.snapshot())
+    monkeypatch.chdir(tmp_path)
+    assert "dreamt by tiny, which is not here" in sentence(capsys, "--replay", "walk.dream", "--headless")
+    (tmp_path / "runs" / "tiny").mkdir(parents=True)
+    (tmp_path / "runs" / "tiny" / "tiny.safetensors").write_bytes(saved.read_bytes())
+    assert app.main(["--replay", "walk.dream", "--headless"]) == 0 and "1 frames" in capsys.readouterr().out

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_collect.errors import UserError
 from game_wm.library import SHIPPED
+from game_wm.play.files import folder
 from game_wm.play.flags import (
     HEADLESS_FRAMES,
     HOST,
@@ -40,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     """Play a checkpoint; returns the exit status. `UserError` for everything that the user can mend."""
     options = parser().parse_args(argv)
     check_flags(options)
+    if options.checkpoint is None and (dream := options.load or options.replay):
+        options.checkpoint = folder.checkpoint_of(dream, [SHIPPED])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that a film in hand is finished
     if options.web:
         return _web(options)
