@@ -86,7 +86,7 @@ def test_steps_are_read_off_pictures_with_sprites_and_a_score() -> None:
     steps[10], steps[20] = torch.tensor([13, 0]), torch.tensor([-3, -20])  # farther than all steps that are tried
     frames = torch.stack([game.frame(), *(game.move(tuple(step)) for step in steps.tolist())])
     found = observe_steps(frames[:-1], frames[1:], game.fixed)
-    assert torch.equal(found.steps, steps) and found.there.all()
+    assert torch.equal(found.steps, steps) and (found.agreement > 0.5).all()
     larger = frames.repeat_interleave(4, 1).repeat_interleave(4, 2)  # of which not all pixels are compared
     found = observe_steps(larger[:8], larger[1:9], game.fixed.repeat_interleave(4, 0).repeat_interleave(4, 1))
     assert torch.equal(found.steps, 4 * steps[:8])

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_scroll_memory import SIZE, Game
+from test_scroll_memory import SIZE, Game, prompt
 from tiny import tiny_checkpoint
 
 from data_collect.errors import UserError
 from data_collect.recording.record import record
 from game_wm import checkpoint
+from game_wm.memory.protocol import Frame
 from game_wm.memory.scroll.motion import Motion, ScrollConfig
 from game_wm.memory.scroll.system import ScrollMemory
 from game_wm.world import WorldConfig, WorldModel
@@ -23,6 +24,7 @@ from train.data.encode import encode
 from train.data.windows import LatentStore, Span
 from train.scroll.fixed import fixed_pixels
 from train.scroll.motion import candidate_steps, learn_motion, recorded_steps, share_right
+from train.scroll.poses import fit_axes
 
 pytestmark = pytest.mark.slow
 
@@ -61,6 +63,58 @@ def test_a_step_is_learnt_that_a_wall_stops() -> None:
     assert mean[0] == 0 and 1 < mean[1] < 1.5 and mean[1] * 16 % 1 == 0  # now one pixel, now two
     rare = torch.cat((steps, torch.tensor([[7, 7]])))  # seen once: no candidate
     assert {tuple(step) for step in candidate_steps(rare, 8).tolist()} == {(0, -4), (0, 4), (0, 0)}
+
+
+def test_that_a_screen_flips_is_learnt() -> None:
+    """A step of a whole screen, where the player is at its edge and goes on; back again it is the same pixels."""
+    random = torch.Generator().manual_seed(0)
+    rooms = torch.randint(0, 200, (2, *SIZE, 3), generator=random).byte()
+    places, which = torch.randint(0, 44, (400,), generator=random), torch.randint(0, 2, (400,), generator=random)
+    places[::2] = torch.where(which[::2] == 0, 44, 0)
+    pictures = rooms[which]
+    for picture, at in zip(pictures, places.tolist(), strict=True):
+        picture[14:18, at : at + 4] = 255
+    right = torch.rand(400, generator=random) < 0.5
+    actions = torch.nn.functional.one_hot(right.long(), 4).float()
+    steps = torch.zeros(400, 2)
+    steps[(places == 44) & right & (which == 0)] = torch.tensor([0.0, SIZE[1]])
+    steps[(places == 0) & ~right & (which == 1)] = torch.tensor([0.0, -SIZE[1]])
+    memory = ScrollMemory(ScrollConfig(*SIZE, slots=512, candidates=8, hidden=16))
+    learn_motion(memory.motion, recorded_steps(pictures, actions, steps), 200)
+    across = [*range(0, 48, 4)]
+    way = [*((0, at) for at in across + across[::-1] + across), *((1, at) for at in 2 * (across + across[::-1]))]
+    frames = [rooms[room].clone() for room, _ in [*way, (0, 44), (0, 40)]]
+    for frame, (_, at) in zip(frames, [*way, (0, 44), (0, 40)], strict=True):
+        frame[14:18, at : at + 4] = 255
+    state = memory.requires_grad_(False).start(prompt(frames), None)  # type: ignore[arg-type]
+    assert not state.corner.any()
+    corners = list[float]()
+    for room, at, action in ((0, 20, 1), (0, 44, 1), (1, 0, 0), (0, 44, 1), (1, 20, 1)):
+        state.picture[0] = rooms[room]
+        state.picture[0, 14:18, at : at + 4] = 255
+        done = torch.nn.functional.one_hot(torch.tensor([action]), 4).float()
+        step = memory.foresee(state, done)
+        corners.append(float(step.motion[0, 1]))
+        seen = memory.shown(step)[0]
+        memory.commit(state, step, Frame(torch.zeros(1, 4, 4, 6), seen, done))
+        memory.store(state)
+        assert torch.equal(seen[0], rooms[int(state.corner[0, 1] > 0)])
+    assert corners == [0, SIZE[1], -SIZE[1], SIZE[1], 0]
+
+
+def test_poses_are_used_where_they_explain_the_steps() -> None:
+    """Whatever their unit and axes; not where the screen goes its own way."""
+    random = torch.Generator().manual_seed(0)
+    poses = torch.cat((torch.randn(200, 2, generator=random).cumsum(0), torch.zeros(200, 1)), 1)
+    places = torch.stack((8 * poses[:, 1], -16 * poses[:, 0]), 1).round().long()
+    steps = places.diff(dim=0)
+    steps[::100] += 5  # read off wrongly
+    axes, share = fit_axes([poses, poses], [steps, steps])
+    assert axes == (0, 8, -16, 0) and share > 0.9
+    stopped = torch.where(places.diff(dim=0) > 0, places.diff(dim=0), 0)
+    axes, share = fit_axes([poses], [stopped])
+    assert not axes and share < 0.9
+    assert fit_axes([poses[:9]], [steps[:8]]) == ((), 0)
 
 
 def test_a_recording_becomes_a_memory_that_draws_views_and_plays(

@@ -185,7 +185,8 @@ def scroll(memory: ScrollMemory, store: LatentStore, numbers: list[int], tokeniz
     """Drawn from the recorded pictures, which play begins with, too."""
     device, drawn = next(tokenizer.parameters()).device, []
     for number in numbers:
-        prompt, pictures = read_episodes(store, [number], device), recorded_pictures(store, number).to(device)
+        prompt = read_episodes(store, [number], device, memory.placed)
+        pictures = recorded_pictures(store, number).to(device)
         shown = [memory.shown(step) for _, step in memory.walk(prompt, pictures[None])]
         views = []
         for picture, known in zip(*(torch.cat(x).split(BATCH) for x in zip(*shown, strict=True)), strict=True):

@@ -3,13 +3,15 @@
     python -m train scroll --latents DIR --tokenizer CKPT --out FILE
 
 Finds the screen's own parts (`fixed.py`) and trains where an action leads (`motion.py`). The pictures are what the
-latents decode to, as in play, so the recording itself need not be there. What it writes is a checkpoint that
+latents decode to, as in play, so the recording itself need not be there. The game's own poses tell where the screen is,
+where they explain the pictures (`poses.py`). What it writes is a checkpoint that
 `python -m train views`, `--model.geometry` and export take.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from game_wm.deadline import NEVER, Deadline, left_out
 from game_wm.memory.protocol import Prompt
 from game_wm.memory.registry import to_entries
 from game_wm.memory.scroll.motion import CELL, ScrollConfig
-from game_wm.memory.scroll.system import FAR, ScrollMemory
+from game_wm.memory.scroll.path import FAR
+from game_wm.memory.scroll.system import ScrollMemory
 from game_wm.model.tokenizer import Tokenizer
 from train.checkpoints import load_tokenizer
 from train.commands import tools
@@ -32,6 +35,7 @@ from train.report.console import say
 from train.report.machine import use_all_cores
 from train.scroll.fixed import fixed_pixels
 from train.scroll.motion import Recorded, learn_motion, recorded_steps, share_right
+from train.scroll.poses import fit_axes
 
 FRAMES = 16_384  # that are read, at most, of the episodes to train on
 READING = 0.4  # of the time that there is, for the pictures
@@ -62,6 +66,9 @@ def make_memory(
     for _ in range(2):  # what is fixed is found by the steps, and does not vote for them then
         found = [steps_of(memory, each) for each in pictures]
         memory.fixed.copy_(fixed_pixels(pictures, [corners(each) for each in found]))
+    if store.index["pose"]:
+        memory = placed(memory, [store.tensors(span, "pose")[0] for span in spans], found)
+        found = [steps_of(memory, each, poses_of(store, span)) for each, span in zip(pictures, spans, strict=True)]
     recorded = of_episodes(store, spans, pictures, found)
     moved = float((recorded.steps != 0).any(1).float().mean())
     share = float(memory.fixed.float().mean())
@@ -69,10 +76,22 @@ def make_memory(
     learn_motion(memory.motion, recorded, steps, deadline)
     if judged := within(store.split(held_out, True), FRAMES // 8):
         pictures = [pictures_of(memory, store, span, tokenizer) for span in judged]
-        found = [steps_of(memory, each) for each in pictures]
+        found = [steps_of(memory, each, poses_of(store, span)) for each, span in zip(pictures, judged, strict=True)]
         say(f"{share_right(memory.motion, of_episodes(store, judged, pictures, found)):.1%} of held-out steps are "
             "predicted to the pixel")  # fmt: skip
     return memory.eval().requires_grad_(False)
+
+
+def placed(memory: ScrollMemory, poses: list[Tensor], steps: list[Tensor]) -> ScrollMemory:
+    """The memory, with the axes of the game's poses where these tell where the screen is."""
+    axes, share = fit_axes(poses, steps)
+    if not axes:
+        say(f"the game's poses are ignored: they explain {share:.0%} of the steps of the screen")
+        return memory
+    say(f"the game's poses tell where the screen is: they explain {share:.0%} of its steps")
+    other = ScrollMemory(replace(memory.config, axes=axes))
+    other.fixed.copy_(memory.fixed)
+    return other
 
 
 def within(spans: list[Span], frames: int) -> list[Span]:
@@ -90,11 +109,17 @@ def pictures_of(memory: ScrollMemory, store: LatentStore, span: Span, tokenizer:
     return memory.pictures(Prompt(latents[None], actions[None]), tokenizer)[0]
 
 
-def steps_of(memory: ScrollMemory, pictures_THWC: Tensor) -> Tensor:
+def poses_of(store: LatentStore, span: Span) -> Tensor | None:
+    """(T, 3); None where the recording holds none."""
+    return store.tensors(span, "pose")[0] if store.index["pose"] else None
+
+
+def steps_of(memory: ScrollMemory, pictures_THWC: Tensor, poses_T3: Tensor | None = None) -> Tensor:
     """The steps (T - 1, 2) between the pictures of an episode."""
     latents = torch.zeros(1, len(pictures_THWC), 1, 1, 1)
     actions = torch.zeros(1, len(pictures_THWC) - 1, memory.config.actions)
-    return torch.stack([step.motion[0] for _, step in memory.walk(Prompt(latents, actions), pictures_THWC[None])])
+    prompt = Prompt(latents, actions, None, None if poses_T3 is None else poses_T3[None])
+    return torch.stack([step.motion[0] for _, step in memory.walk(prompt, pictures_THWC[None])])
 
 
 def corners(steps_T2: Tensor) -> Tensor:

@@ -27,7 +27,8 @@ CELL = 4  # pixels along the side of what the network reads as one place
 @dataclass(frozen=True)
 class ScrollConfig:
     """Sizes of the memory: `height`, `width` of the screen, `actions` (length of an encoded one), `slots` for tiles,
-    `candidates` for a step, and the `hidden` width of the network that chooses one."""
+    `candidates` for a step, and the `hidden` width of the network that chooses one. `axes`, where poses tell where the
+    screen is: by how many pixels it goes down for each unit of x and of y, and by how many to the right."""
 
     height: int = 64
     width: int = 64
@@ -35,6 +36,7 @@ class ScrollConfig:
     slots: int = 4096
     candidates: int = 64
     hidden: int = 32
+    axes: tuple[float, ...] = ()
 
 
 class Motion(nn.Module):

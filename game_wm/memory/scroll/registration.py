@@ -25,13 +25,14 @@ SHORTER = 0.02  # grey levels for a pixel of the step: of a repeated pattern the
 LEAST_SHARED = 0.3  # of the pixels, which two pictures must share
 TOLERANCE = 24  # grey levels within which two pixels agree, in every colour
 CUT = 0.25  # of the pixels: where fewer agree after any step, the picture is of another place
+FEWER = 0.08  # of the pixels, than usual: where so many fewer agree, the screen may have flipped
 
 
 class Observed(NamedTuple):
-    """Steps int64 (N, 2), down and right, and whether (N,) one explains the picture."""
+    """Steps int64 (N, 2), down and right, and the share (N,) of the pixels that agree after them."""
 
     steps: Tensor
-    there: Tensor
+    agreement: Tensor
 
 
 def observe_steps(before_NHWC: Tensor, now_NHWC: Tensor, fixed_HW: Tensor) -> Observed:
@@ -39,8 +40,8 @@ def observe_steps(before_NHWC: Tensor, now_NHWC: Tensor, fixed_HW: Tensor) -> Ob
     near = torch.tensor(list(product(range(-REACH, REACH + 1), repeat=2)), device=now_NHWC.device)
     then, now = (x.short().permute(0, 3, 1, 2).contiguous() for x in (before_NHWC, now_NHWC))
     cost = [_cost(then, now, ~fixed_HW, *step) for step in near.tolist()]
-    far = _peaks(then, now, fixed_HW)
-    shown, counts = _seen_from(before_NHWC, fixed_HW, far)
+    far = peaks(before_NHWC, now_NHWC, fixed_HW)
+    shown, counts = seen_from(before_NHWC, fixed_HW, far)
     off = apart(shown, now_NHWC[:, None]).clamp_max(CAPPED) * counts
     cost.extend((off.sum((-1, -2)) / counts.sum((-1, -2)).clamp_min(1)).unbind(1))
     steps = torch.cat((near.expand(len(now), -1, -1), far), 1)
@@ -49,9 +50,9 @@ def observe_steps(before_NHWC: Tensor, now_NHWC: Tensor, fixed_HW: Tensor) -> Ob
     total = torch.stack(cost, 1) + SHORTER * steps.abs().sum(-1)
     best = total.masked_fill(shared < LEAST_SHARED, torch.inf).argmin(1, keepdim=True)
     taken = steps.gather(1, best[..., None].expand(-1, -1, 2))
-    shown, counts = _seen_from(before_NHWC, fixed_HW, taken)
+    shown, counts = seen_from(before_NHWC, fixed_HW, taken)
     agreement = ((alike(shown, now_NHWC[:, None]) & counts).sum((-1, -2)) / counts.sum((-1, -2)).clamp_min(1))[:, 0]
-    return Observed(taken[:, 0], agreement >= CUT)
+    return Observed(taken[:, 0], agreement)
 
 
 def put_right(around_BHW4: Tensor, now_BHWC: Tensor, fixed_HW: Tensor) -> Tensor:
@@ -92,12 +93,12 @@ def _cost(then_N3HW: Tensor, now_N3HW: Tensor, votes_HW: Tensor, down: int, righ
     return (off.clamp_max_(CAPPED) * votes).sum((1, 2)) / votes.sum().clamp_min(1)
 
 
-def _peaks(then_N3HW: Tensor, now_N3HW: Tensor, fixed_HW: Tensor) -> Tensor:
+def peaks(before_NHWC: Tensor, now_NHWC: Tensor, fixed_HW: Tensor) -> Tensor:
     """Int64 (N, K, 2): the steps at the highest peaks of the phase correlation."""
     height, width = fixed_HW.shape
     spectra = []
-    for picture in (then_N3HW, now_N3HW):
-        grey = picture.float().mean(1)
+    for picture in (before_NHWC, now_NHWC):
+        grey = picture.float().mean(3)
         spectra.append(torch.fft.rfft2((grey - grey.mean((1, 2), keepdim=True)) * ~fixed_HW))
     cross = spectra[0] * spectra[1].conj()
     found = torch.fft.irfft2(cross / cross.abs().clamp_min(1e-3), s=(height, width)).flatten(1).topk(PEAKS).indices
@@ -105,7 +106,7 @@ def _peaks(then_N3HW: Tensor, now_N3HW: Tensor, fixed_HW: Tensor) -> Tensor:
     return torch.stack((down - height * (down > height // 2), right - width * (right > width // 2)), -1)
 
 
-def _seen_from(before_NHWC: Tensor, fixed_HW: Tensor, steps_NK2: Tensor) -> tuple[Tensor, Tensor]:
+def seen_from(before_NHWC: Tensor, fixed_HW: Tensor, steps_NK2: Tensor) -> tuple[Tensor, Tensor]:
     """Pictures (N, K, H, W, 3) after these steps, and where (N, K, H, W) they show the world."""
     shown, inside = shifted(before_NHWC, steps_NK2)
     covered, _ = shifted(fixed_HW.expand(len(steps_NK2), -1, -1), steps_NK2)

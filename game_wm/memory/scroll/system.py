@@ -2,7 +2,7 @@
 
 The step is predicted before a frame is drawn, and is then the step that is taken: the frame shows the world from
 there. So a dream does not drift, and going back shows the same pixels again. In a prompt steps are read off the
-pictures.
+pictures, or off the poses where the game's own explain the pictures.
 
 A pixel is written when it has stood still in the world while the screen moved: what moves by itself leaves no ghosts.
 One that looks as it was remembered keeps its first value, so that a dream makes no copies of copies. Where the latent
@@ -14,7 +14,7 @@ Legend: B players, P prompt frames, H, W screen, C channels, h, w latent grid, M
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,19 +25,21 @@ from torch import Tensor
 from data_collect.errors import UserError
 from game_wm.memory.protocol import Frame, Memory, NoMemory, Prompt, Recalled
 from game_wm.memory.scroll.mosaic import Mosaic, packed, unpacked
-from game_wm.memory.scroll.motion import BEFORE, Motion, ScrollConfig
-from game_wm.memory.scroll.registration import alike, observe_steps, put_right, shifted
+from game_wm.memory.scroll.motion import BEFORE, FINEST, Motion, ScrollConfig
+from game_wm.memory.scroll.path import Path, observe_path
+from game_wm.memory.scroll.recognition import EVERY, Landmarks, arrived, recognise
+from game_wm.memory.scroll.registration import alike, put_right, shifted
 from game_wm.memory.views import as_latents, keep_still
 from game_wm.model.config import COVER, DynamicsConfig
 from game_wm.model.tokenizer import Tokenizer
 
-PART = 64  # pictures that are decoded or compared at once
+PART = 64  # pictures that are decoded at once
 MOVED, STOOD = 8, 1  # evidence that a pixel belongs to the world: it looks the same after a step, or after none
 NEW, CHANGED = 8, 32  # evidence that it takes to write an unknown pixel, and to write over another one
 ALIKE = (
     0.09  # mean square difference of a cell's latent (their variance is one) to the view's, below which it is the view
 )
-FAR = 2**13  # pixels from a place to another one that is not known to be connected with it
+FARTHEST = 2.0**18  # pixels: a corner's multiples of `FINEST` are exact up to there
 
 
 @dataclass
@@ -47,7 +49,8 @@ class ScrollState:
     `corner` (B, 2): row and column, in the world, of the screen's first pixel; the last `picture` uint8
     (B, H, W, 3) and its `latent` (B, C, h, w); `still` uint8 (B, H, W), the evidence that each pixel stands still; the
     last `steps` (B, BEFORE, 2) and their `actions` (B, BEFORE, A); `count` (B,) of the frames; `known` int32
-    (B, H, W), what is remembered of the last frame's place, which `store` writes; the `mosaic`.
+    (B, H, W), what is remembered of the last frame's place, which `store` writes; `circle` (B, 2, 2), where the world
+    begins anew, as `recognition.arrived` takes it; the `mosaic`.
     """
 
     corner: Tensor
@@ -58,16 +61,19 @@ class ScrollState:
     actions: Tensor
     count: Tensor
     known: Tensor
+    circle: Tensor
     mosaic: Mosaic
 
 
 class ScrollStep(NamedTuple):
-    """How far the screen goes (B, 2), down and right, in pixels, and what is seen there before the frame is drawn:
+    """How far the screen goes (B, 2), down and right, in pixels: the `motion`, and by how many whole pixels its first
+    one is `moved` then, int64. And what is seen there before the frame is drawn:
     `known` int32 (B, H, W), as the mosaic is read; `last` int32 (B, H, W), the last picture and, as the fourth byte,
     the evidence that a pixel stands still; where that reaches, `inside` bool (B, H, W); and where the mosaic is shown,
     `recalled` bool (B, H, W): not where the screen stands still, since the last picture has the sprites too."""
 
     motion: Tensor
+    moved: Tensor
     known: Tensor
     last: Tensor
     inside: Tensor
@@ -83,7 +89,7 @@ class ScrollMemory(Memory):
 
     def __init__(self, config: ScrollConfig) -> None:
         super().__init__()
-        self.config, self.motion = config, Motion(config)
+        self.config, self.motion, self.placed = config, Motion(config), bool(config.axes)
         self.register_buffer("fixed", torch.zeros(config.height, config.width, dtype=torch.bool))
 
     @classmethod
@@ -107,15 +113,45 @@ class ScrollMemory(Memory):
         """The state before each frame of a prompt but the first, and the step that leads to it: between successive
         pictures, put right by what is remembered, so that fractions of pixels do not add up. The state is one, and has
         taken in the whole prompt at the end."""
-        steps, (height, width) = self.observe(pictures_BPHWC), self.size
+        height, width = self.size
+        poses = prompt.poses if self.placed else None
+        path = observe_path(pictures_BPHWC, self.fixed) if poses is None else self.path_of(poses)
+        landmarks = [Landmarks(self.fixed) for _ in pictures_BPHWC]
         state = self._state(pictures_BPHWC[:, 0], prompt, 0)
         for t, picture in enumerate(pictures_BPHWC[:, 1:].unbind(1)):
-            around = state.mosaic.read(pixel(state.corner + steps[:, t]) - 1, (height + 2, width + 2))
-            right = put_right(unpacked(around), picture, self.fixed)
-            step = self._step(state, steps[:, t] + right, shifted(around, right + 1)[0][:, :height, :width])
+            if poses is None:
+                self._recognise(state, landmarks, path, t, picture)
+            around = state.mosaic.read(pixel(self._arrived(state, path.steps[:, t])) - 1, (height + 2, width + 2))
+            right = put_right(unpacked(around), picture, self.fixed) * (poses is None)
+            known = shifted(around, right + 1)[0][:, :height, :width]
+            step = self._step(state, path.steps[:, t] + right, known)
             yield state, step
             self._take(state, step, Frame(prompt.latents[:, t + 1], picture, prompt.actions[:, t]), renews=True)
             self.store(state)
+
+    def _recognise(
+        self, state: ScrollState, landmarks: Sequence[Landmarks], path: Path, t: int, now_BHWC: Tensor
+    ) -> None:
+        """Put the corners right, in place, of players who come back to a place by another way than they left it."""
+        looks = t % EVERY == 0
+        for player, marks in enumerate(landmarks):
+            if looks:
+                marks.keep(state.picture[player], state.corner[player])
+            doubtful, step = bool(path.doubtful[player, t]), path.steps[player, t]
+            if looks or doubtful:
+                there = state.corner[player] + step
+                flipped = bool((step.abs() >= marks.size).any()) if doubtful else None
+                off, circle = recognise(marks, now_BHWC[player], there, state.circle[player], flipped)
+                state.corner[player], state.circle[player] = state.corner[player] + off, circle
+                if doubtful:
+                    marks.keep(now_BHWC[player], there + off)
+
+    def path_of(self, poses_BP3: Tensor) -> Path:
+        """The steps that the game's own poses tell."""
+        axes = torch.tensor(self.config.axes, dtype=torch.float64, device=poses_BP3.device).view(2, 2)
+        places = poses_BP3[..., :2].double() @ axes.T
+        steps = ((places - places[:, :1]) / FINEST).round().diff(dim=1) * FINEST
+        return Path(steps.float(), torch.zeros_like(steps[..., 0], dtype=torch.bool))
 
     def pictures(self, prompt: Prompt, tokenizer: Tokenizer) -> Tensor:
         """Uint8 (B, P, H, W, 3): those of the prompt, or what its latents decode to."""
@@ -123,16 +159,6 @@ class ScrollMemory(Memory):
             return prompt.frames
         parts = prompt.latents.flatten(0, 1).split(PART)
         return torch.cat([tokenizer.decode(part) for part in parts]).unflatten(0, prompt.latents.shape[:2])
-
-    def observe(self, pictures_BPHWC: Tensor) -> Tensor:
-        """The steps (B, P - 1, 2) between successive pictures, read off them: whole pixels."""
-        players, frames = pictures_BPHWC.shape[:2]
-        steps = torch.zeros(players * (frames - 1), 2, device=pictures_BPHWC.device)
-        before, now = pictures_BPHWC[:, :-1].flatten(0, 1), pictures_BPHWC[:, 1:].flatten(0, 1)
-        for part in (slice(i, i + PART) for i in range(0, len(steps), PART)):
-            found = observe_steps(before[part], now[part], self.fixed)
-            steps[part] = torch.where(found.there[:, None], found.steps, FAR).float()
-        return steps.view(players, frames - 1, 2)
 
     def _state(self, picture_BHWC: Tensor, prompt: Prompt, at: int) -> ScrollState:
         """Of players who have seen frame `at` of a prompt and remember nothing else."""
@@ -143,7 +169,8 @@ class ScrollMemory(Memory):
         mosaic = Mosaic.start(players, self.config.slots, self.size, device)
         picture, latent = picture_BHWC.clone(), _rows(prompt.latents[:, at])
         known = mosaic.pixels.new_zeros(picture.shape[:3])
-        return ScrollState(none[:, 0].clone(), picture, latent, still, none, actions, count, known, mosaic)
+        circle = torch.tensor([[-FARTHEST] * 2, [2 * FARTHEST] * 2], device=device).expand(players, -1, -1).clone()
+        return ScrollState(none[:, 0].clone(), picture, latent, still, none, actions, count, known, circle, mosaic)
 
     # --- a frame ---
 
@@ -154,7 +181,10 @@ class ScrollMemory(Memory):
 
     def step_to(self, state: ScrollState, motion_B2: Tensor) -> ScrollStep:
         """The step of this motion."""
-        return self._step(state, motion_B2, state.mosaic.read(pixel(state.corner + motion_B2), self.size))
+        return self._step(state, motion_B2, state.mosaic.read(pixel(self._arrived(state, motion_B2)), self.size))
+
+    def _arrived(self, state: ScrollState, motion_B2: Tensor) -> Tensor:
+        return arrived(state.corner + motion_B2, state.circle)
 
     def _step(self, state: ScrollState, motion_B2: Tensor, known_BHW: Tensor) -> ScrollStep:
         """The screen's own parts are those of the last picture."""
@@ -162,7 +192,8 @@ class ScrollMemory(Memory):
         moved = pixel(state.corner + motion_B2) - pixel(state.corner)
         last, inside = shifted(seen, moved)
         recalled = (known_BHW != 0) & ~self.fixed & (moved != 0).any(1)[:, None, None]
-        return ScrollStep(motion_B2, known_BHW, torch.where(self.fixed, seen, last), inside | self.fixed, recalled)
+        last = torch.where(self.fixed, seen, last)
+        return ScrollStep(motion_B2, moved, known_BHW, last, inside | self.fixed, recalled)
 
     def views(self, state: ScrollState, step: ScrollStep, tokenizer: Tokenizer) -> Tensor:
         picture, known = self.shown(step)
@@ -192,9 +223,8 @@ class ScrollMemory(Memory):
     def _take(self, state: ScrollState, step: ScrollStep, frame: Frame, renews: bool) -> None:
         """`renews`: what looks as it was remembered is written, too, since a recorded picture is the truth and its
         light may change. A dream's is a copy."""
-        corner = state.corner + step.motion
         last, known = unpacked(step.last), step.known != 0
-        stood = (pixel(corner) == pixel(state.corner)).all(1)[:, None, None]
+        stood = (step.moved == 0).all(1)[:, None, None]
         gained = torch.where(stood, STOOD, MOVED).byte()
         stands = alike(last, frame.picture) & step.inside & ~self.fixed
         state.still = (last[..., 3].clamp_max(255 - MOVED) + gained) * stands
@@ -202,7 +232,8 @@ class ScrollMemory(Memory):
         again = known & alike(unpacked(step.known), frame.picture)
         written = ((state.still > 0) & again) | (enough & ~again) if renews else enough & ~again
         state.known = torch.where(written, packed(F.pad(frame.picture, (0, 1), value=1)), step.known)
-        state.corner, state.picture, state.latent = corner, frame.picture.clone(), _rows(frame.latent)
+        state.corner = self._arrived(state, step.motion)
+        state.picture, state.latent = frame.picture.clone(), _rows(frame.latent)
         state.steps = torch.cat((state.steps[:, 1:], step.motion[:, None]), 1)
         state.actions = torch.cat((state.actions[:, 1:], frame.action[:, None].to(state.actions)), 1)
         state.count = state.count + 1
@@ -239,8 +270,8 @@ class ScrollMemory(Memory):
     # --- what the rest of the program asks ---
 
     def weights(self) -> list[Tensor]:
-        """The choice of a step is no part of them: recorded frames are drawn from where the pictures say."""
-        return [self.fixed]
+        """The choice of a step is no part of them: recorded frames are drawn from where pictures or poses say."""
+        return [self.fixed, *([torch.tensor(self.config.axes)] if self.placed else [])]
 
 
 def pixel(corner_B2: Tensor) -> Tensor:
