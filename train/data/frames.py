@@ -17,6 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,7 @@ FACTS: dict[str, Callable[[Recording], Any]] = {
 }
 
 
+@cache
 def recordings_of(store: LatentStore) -> list[Recording]:
     """The recordings that latents were encoded from, recognised by their hashes, wherever both were moved together.
     `UserError` where one is gone, replaced, or was recorded on."""
@@ -135,6 +137,13 @@ def known_recordings(store: LatentStore) -> list[Recording]:
         return recordings_of(store)
     except UserError:
         return []
+
+
+def recorded_pictures(store: LatentStore, number: int) -> np.ndarray:
+    """The frames of an episode, uint8 (F, H, W, 3), from the recording that it was encoded from."""
+    episode = store.episodes[number]
+    dataset = recordings_of(store)[episode["recording"]].dataset
+    return np.concatenate([dataset.read(ref).frames for ref in dataset.by_episode[episode["episode"]]])
 
 
 def _recording_of(store: LatentStore, place: str | dict[str, str], key: str, game: str) -> Recording:

@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import cache, singledispatch
+from functools import singledispatch
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,7 @@ from game_wm.model.tokenizer import Tokenizer
 from train.checkpoints import load_memory, load_tokenizer
 from train.commands import tools
 from train.data.encode import LEAST, LONGER, tokenizer_hash
-from train.data.frames import Recording, recordings_of
+from train.data.frames import recorded_pictures
 from train.data.windows import LatentStore, Span, shard_path, spread_out
 from train.report.console import Task, say
 from train.report.machine import use_all_cores
@@ -186,27 +186,13 @@ def scroll(memory: ScrollMemory, store: LatentStore, numbers: list[int], tokeniz
     device, drawn = next(tokenizer.parameters()).device, []
     for number in numbers:
         prompt = read_episodes(store, [number], device, memory.placed)
-        pictures = recorded_pictures(store, number).to(device)
+        pictures = torch.from_numpy(recorded_pictures(store, number)).to(device)
         shown = [memory.shown(step) for _, step in memory.walk(prompt, pictures[None])]
         views = []
         for picture, known in zip(*(torch.cat(x).split(BATCH) for x in zip(*shown, strict=True)), strict=True):
             views.append(as_latents(tokenizer, [(tokenizer.to_unit(picture), known)]))
         drawn.append(F.pad(torch.cat(views), (0, 0, 0, 0, 0, 0, 1, 0)).half().cpu().numpy())
     return drawn
-
-
-@cache
-def _recordings(store: LatentStore) -> list[Recording]:
-    return recordings_of(store)
-
-
-def recorded_pictures(store: LatentStore, number: int) -> Tensor:
-    """The frames of an episode, uint8 (F, H, W, 3), from the recording that it was encoded from."""
-    episode = store.episodes[number]
-    dataset = _recordings(store)[episode["recording"]].dataset
-    return torch.from_numpy(
-        np.concatenate([dataset.read(ref).frames for ref in dataset.by_episode[episode["episode"]]])
-    )
 
 
 @draw_episodes.register

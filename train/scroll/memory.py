@@ -2,10 +2,10 @@
 
     python -m train scroll --latents DIR --tokenizer CKPT --out FILE
 
-Finds the screen's own parts (`fixed.py`) and trains where an action leads (`motion.py`). The pictures are what the
-latents decode to, as in play, so the recording itself need not be there. The game's own poses tell where the screen is,
-where they explain the pictures (`poses.py`). What it writes is a checkpoint that
-`python -m train views`, `--model.geometry` and export take.
+Finds the screen's own parts (`fixed.py`) and trains where an action leads (`motion.py`), from the recorded pictures: a
+dream shows what it remembers as sharp as they are. The game's own poses tell where the screen is, where they explain
+the pictures (`poses.py`). What it writes is a checkpoint that `python -m train views`, `--model.geometry` and export
+take.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from game_wm.model.tokenizer import Tokenizer
 from train.checkpoints import load_tokenizer
 from train.commands import tools
 from train.data.encode import tokenizer_hash
+from train.data.frames import recorded_pictures
 from train.data.windows import LatentStore, Span
 from train.report.console import say
 from train.report.machine import use_all_cores
@@ -37,7 +38,8 @@ from train.scroll.fixed import fixed_pixels
 from train.scroll.motion import Recorded, learn_motion, recorded_steps, share_right
 from train.scroll.poses import fit_axes
 
-FRAMES = 16_384  # that are read, at most, of the episodes to train on
+BYTES = 2**29  # of pictures, at most, that are read of the episodes to train on: 43,690 of 64x64 pixels
+FEW = 8192  # of them, in which the screen's own parts are found
 READING = 0.4  # of the time that there is, for the pictures
 
 
@@ -55,17 +57,16 @@ def make_memory(
                         f"{4 * CELL} pixels, of a tokenizer that is not temporal: record with such a size")  # fmt: skip
     sizes = ScrollConfig(config.height, config.width, store.schema.size)
     memory = ScrollMemory(sizes)
-    spans = within(store.split(held_out, False), FRAMES)
-    kept = deadline.part(READING).fits(
-        len(spans), lambda: steps_of(memory, pictures_of(memory, store, spans[0], tokenizer))
-    )
+    spans = within(store.split(held_out, False), BYTES // (3 * config.height * config.width))
+    kept = deadline.part(READING).fits(len(spans), lambda: steps_of(memory, pictures_of(store, spans[0])))
     if kept < len(spans):
         say(left_out("scroll", kept, len(spans), "episodes"))
         spans = spans[:kept]
-    pictures = [pictures_of(memory, store, span, tokenizer) for span in spans]
+    pictures = [pictures_of(store, span) for span in spans]
+    some = pictures[: max(1, FEW * len(pictures) // sum(map(len, pictures)))]
     for _ in range(2):  # what is fixed is found by the steps, and does not vote for them then
-        found = [steps_of(memory, each) for each in pictures]
-        memory.fixed.copy_(fixed_pixels(pictures, [corners(each) for each in found]))
+        memory.fixed.copy_(fixed_pixels(some, [corners(steps_of(memory, each)) for each in some]))
+    found = [steps_of(memory, each) for each in pictures]
     if store.index["pose"]:
         memory = placed(memory, [store.tensors(span, "pose")[0] for span in spans], found)
         found = [steps_of(memory, each, poses_of(store, span)) for each, span in zip(pictures, spans, strict=True)]
@@ -74,8 +75,8 @@ def make_memory(
     share = float(memory.fixed.float().mean())
     say(f"{len(recorded.steps)} steps, {moved:.0%} of which move the screen; {share:.0%} of the screen are its own")
     learn_motion(memory.motion, recorded, steps, deadline)
-    if judged := within(store.split(held_out, True), FRAMES // 8):
-        pictures = [pictures_of(memory, store, span, tokenizer) for span in judged]
+    if judged := within(store.split(held_out, True), FEW // 4):
+        pictures = [pictures_of(store, span) for span in judged]
         found = [steps_of(memory, each, poses_of(store, span)) for each, span in zip(pictures, judged, strict=True)]
         say(f"{share_right(memory.motion, of_episodes(store, judged, pictures, found)):.1%} of held-out steps are "
             "predicted to the pixel")  # fmt: skip
@@ -95,18 +96,19 @@ def placed(memory: ScrollMemory, poses: list[Tensor], steps: list[Tensor]) -> Sc
 
 
 def within(spans: list[Span], frames: int) -> list[Span]:
-    """The first of these spans with so many frames together, each long enough to have steps."""
-    kept = list[Span]()
-    for span in spans:
-        span = span._replace(frames=min(span.frames, frames - sum(each.frames for each in kept)))
-        kept += [span] if span.frames > 4 else []
+    """The beginnings of these spans with so many frames together, of all of them alike, since worlds differ; each is
+    long enough to have steps."""
+    left, kept = frames, list[Span]()
+    spans = sorted((span for span in spans if span.frames > 4), key=lambda span: span.frames)
+    for i, span in enumerate(spans):
+        kept.append(span._replace(frames=min(span.frames, max(5, left // (len(spans) - i)))))
+        left -= kept[-1].frames
     return kept
 
 
-def pictures_of(memory: ScrollMemory, store: LatentStore, span: Span, tokenizer: Tokenizer) -> Tensor:
+def pictures_of(store: LatentStore, span: Span) -> Tensor:
     """Uint8 (T, H, W, 3)."""
-    latents, actions = store.tensors(span, "latents", "actions")
-    return memory.pictures(Prompt(latents[None], actions[None]), tokenizer)[0]
+    return torch.from_numpy(recorded_pictures(store, span.episode)[span.start :][: span.frames].copy())
 
 
 def poses_of(store: LatentStore, span: Span) -> Tensor | None:

@@ -35,7 +35,7 @@ class ScrollConfig:
     actions: int = 4
     slots: int = 4096
     candidates: int = 64
-    hidden: int = 32
+    hidden: int = 64
     axes: tuple[float, ...] = ()
 
 
