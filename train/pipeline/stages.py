@@ -33,7 +33,7 @@ def stages_of(plan: Pipeline, device: str) -> list[Stage]:
     if geometries(plan):
         while trained and KINDS[trained[0].name] == "geometry":
             found.append(trained.pop(0))
-        if plan.used_for("level"):
+        if (plan.atlas or plan.obstacles) and plan.used_for("level"):
             found.append(encoding(plan, device, "level", ["latents", "level"]))
         found += [geometry_part(plan, name) for name in GEOMETRY_PARTS if getattr(plan, name)]
         found += [scrolling(plan)] if plan.scroll else []

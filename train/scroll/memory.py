@@ -38,7 +38,7 @@ from train.scroll.fixed import fixed_pixels
 from train.scroll.motion import Recorded, learn_motion, recorded_steps, share_right
 from train.scroll.poses import fit_axes
 
-BYTES = 2**29  # of pictures, at most, that are read of the episodes to train on: 43,690 of 64x64 pixels
+BYTES = 2**30  # of pictures, at most, that are read of the episodes to train on: 87,381 of 64x64 pixels
 FEW = 8192  # of them, in which the screen's own parts are found
 READING = 0.4  # of the time that there is, for the pictures
 
@@ -65,12 +65,13 @@ def make_memory(
     pictures = [pictures_of(store, span) for span in spans]
     some = pictures[: max(1, FEW * len(pictures) // sum(map(len, pictures)))]
     for _ in range(2):  # what is fixed is found by the steps, and does not vote for them then
-        memory.fixed.copy_(fixed_pixels(some, [corners(steps_of(memory, each)) for each in some]))
-    found = [steps_of(memory, each) for each in pictures]
+        found = [steps_of(memory, each) for each in some]
+        memory.fixed.copy_(fixed_pixels(some, [corners(each) for each in found]))
     if store.index["pose"]:
-        memory = placed(memory, [store.tensors(span, "pose")[0] for span in spans], found)
-        found = [steps_of(memory, each, poses_of(store, span)) for each, span in zip(pictures, spans, strict=True)]
+        memory = placed(memory, [store.tensors(span, "pose")[0] for span in spans[: len(some)]], found)
+    found = [steps_of(memory, each, poses_of(store, span)) for each, span in zip(pictures, spans, strict=True)]
     recorded = of_episodes(store, spans, pictures, found)
+    del pictures, some
     moved = float((recorded.steps != 0).any(1).float().mean())
     share = float(memory.fixed.float().mean())
     say(f"{len(recorded.steps)} steps, {moved:.0%} of which move the screen; {share:.0%} of the screen are its own")
@@ -118,10 +119,11 @@ def poses_of(store: LatentStore, span: Span) -> Tensor | None:
 
 def steps_of(memory: ScrollMemory, pictures_THWC: Tensor, poses_T3: Tensor | None = None) -> Tensor:
     """The steps (T - 1, 2) between the pictures of an episode."""
+    if memory.placed and poses_T3 is not None:
+        return memory.path_of(poses_T3[None]).steps[0]
     latents = torch.zeros(1, len(pictures_THWC), 1, 1, 1)
     actions = torch.zeros(1, len(pictures_THWC) - 1, memory.config.actions)
-    prompt = Prompt(latents, actions, None, None if poses_T3 is None else poses_T3[None])
-    return torch.stack([step.motion[0] for _, step in memory.walk(prompt, pictures_THWC[None])])
+    return torch.stack([step.motion[0] for _, step in memory.walk(Prompt(latents, actions), pictures_THWC[None])])
 
 
 def corners(steps_T2: Tensor) -> Tensor:
