@@ -40,7 +40,7 @@ from train.scroll.poses import fit_axes
 
 BYTES = 2**30  # of pictures, at most, that are read of the episodes to train on: 87,381 of 64x64 pixels
 FEW = 8192  # of them, in which the screen's own parts are found
-READING = 0.4  # of the time that there is, for the pictures
+READING = 0.25  # of the time that there is, for reading the pictures; some of them are read three times
 
 
 @torch.no_grad()
@@ -58,7 +58,10 @@ def make_memory(
     sizes = ScrollConfig(config.height, config.width, store.schema.size)
     memory = ScrollMemory(sizes)
     spans = within(store.split(held_out, False), BYTES // (3 * config.height * config.width))
-    kept = deadline.part(READING).fits(len(spans), lambda: steps_of(memory, pictures_of(store, spans[0])))
+    if not spans:
+        raise UserError(f"{store.directory}: its episodes are shorter than five frames: record longer ones")
+    longest = max(spans, key=lambda span: span.frames)
+    kept = deadline.part(READING).fits(len(spans), lambda: steps_of(memory, pictures_of(store, longest)))
     if kept < len(spans):
         say(left_out("scroll", kept, len(spans), "episodes"))
         spans = spans[:kept]
@@ -99,12 +102,12 @@ def placed(memory: ScrollMemory, poses: list[Tensor], steps: list[Tensor]) -> Sc
 def within(spans: list[Span], frames: int) -> list[Span]:
     """The beginnings of these spans with so many frames together, of all of them alike, since worlds differ; each is
     long enough to have steps."""
-    left, kept = frames, list[Span]()
-    spans = sorted((span for span in spans if span.frames > 4), key=lambda span: span.frames)
-    for i, span in enumerate(spans):
-        kept.append(span._replace(frames=min(span.frames, max(5, left // (len(spans) - i)))))
-        left -= kept[-1].frames
-    return kept
+    left, kept = frames, dict[int, Span]()
+    order = sorted((i for i, span in enumerate(spans) if span.frames > 4), key=lambda i: spans[i].frames)
+    for behind, i in enumerate(order):
+        kept[i] = spans[i]._replace(frames=min(spans[i].frames, max(5, left // (len(order) - behind))))
+        left -= kept[i].frames
+    return [kept[i] for i in sorted(kept)]
 
 
 def pictures_of(store: LatentStore, span: Span) -> Tensor:
