@@ -126,6 +126,11 @@ class Pipeline:
         return [name for name in KINDS if name in ("tokenizer", "dynamics") or self.training(name).config]
 
     @property
+    def level(self) -> list[str]:
+        """Folders of the recordings that the atlas and the obstacles read; none where neither is made."""
+        return self.used_for("level") * bool(self.atlas or self.obstacles)
+
+    @property
     def folder(self) -> Path:
         return Path(self.runs, self.name)
 

@@ -33,7 +33,7 @@ def stages_of(plan: Pipeline, device: str) -> list[Stage]:
     if geometries(plan):
         while trained and KINDS[trained[0].name] == "geometry":
             found.append(trained.pop(0))
-        if (plan.atlas or plan.obstacles) and plan.used_for("level"):
+        if plan.level:
             found.append(encoding(plan, device, "level", ["latents", "level"]))
         found += [geometry_part(plan, name) for name in GEOMETRY_PARTS if getattr(plan, name)]
         found += [scrolling(plan)] if plan.scroll else []
@@ -180,7 +180,7 @@ def encoding(plan: Pipeline, device: str, name: str, uses: list[str]) -> Stage:
 def geometry_part(plan: Pipeline, name: str) -> Stage:
     """A part of the geometry, made by the command of its name."""
     made = geometries(plan)
-    latents = plan.folder / ("level" if name in ("atlas", "obstacles") and plan.used_for("level") else "latents")
+    latents = plan.folder / ("level" if name in ("atlas", "obstacles") and plan.level else "latents")
     geometry, out = checkpoint_of(plan, made[made.index(name) - 1]), checkpoint_of(plan, name)
 
     def run(budget: Budget) -> int:

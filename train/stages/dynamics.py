@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data_collect.errors import UserError
-from game_wm.memory.protocol import Memory, NoMemory, Prompt
+from game_wm.memory.protocol import Memory, Prompt
 from game_wm.model.config import COVER, DynamicsConfig
 from game_wm.model.context import two_hot
 from game_wm.model.dynamics import Dynamics, Reading
@@ -148,7 +148,7 @@ class DynamicsModule(StageModule):
             noise = noise * 0.25
         targets = first + self.sample_targets(time - first)
         views = None if views is None else views[:, targets]
-        if self.config.warp and views is not None and not own and not isinstance(self.memory, NoMemory):
+        if self.config.warp and views is not None and not own and self.memory.needs_pictures:
             # In play they are drawn from generated frames, which are not as clean as recorded ones.
             picture = slice(-self.config.channels - COVER, -COVER)
             views[:, :, picture] += noise[:, None, None, None, None] * torch.randn_like(views[:, :, picture])
