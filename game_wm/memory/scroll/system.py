@@ -36,9 +36,7 @@ from game_wm.model.tokenizer import Tokenizer
 PART = 64  # pictures that are decoded at once
 MOVED, STOOD = 8, 1  # evidence that a pixel belongs to the world: it looks the same after a step, or after none
 NEW, CHANGED = 8, 32  # evidence that it takes to write an unknown pixel, and to write over another one
-ALIKE = (
-    0.09  # mean square difference of a cell's latent (their variance is one) to the view's, below which it is the view
-)
+ALIKE = 0.09  # mean square difference of a cell's latent, of variance one, below which it is the view's
 FARTHEST = 2.0**18  # pixels: a corner's multiples of `FINEST` are exact up to there
 
 
