@@ -132,6 +132,16 @@ def allow_many_files() -> None:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def file_limit() -> int:
+    """How many files this process may have open at once; on Windows, of those that C's library opens."""
+    if sys.platform == "win32":
+        return 512
+    import resource
+
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return soft if soft != resource.RLIM_INFINITY else 2**20
+
+
 def kill_group(process: subprocess.Popen) -> None:
     """Kill a process that was started with `start_new_session`, and, but for Windows, what it has started itself."""
     if sys.platform == "win32":

@@ -24,7 +24,7 @@ from game_wm.memory.first_person.episodic import EpisodicMemory, Places
 from game_wm.memory.protocol import NEVER
 from game_wm.world import WorldModel
 from train.__main__ import main as train
-from train.data.windows import Span
+from train.data.spans import Span
 from train.first_person.atlas import candidates, check_level, chosen, most_shown, stops, thinned
 
 PLACES = Places(side=2.0, headings=8)

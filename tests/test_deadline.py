@@ -10,7 +10,7 @@ import pytest
 
 from game_wm.deadline import NEVER, Deadline, OutOfTime
 from game_wm.evaluation.report.progress import progress
-from train.data.windows import spread_out
+from train.data.spans import spread_out
 from train.pipeline.clock import Clock
 from train.stages.callbacks import Budget
 

@@ -18,8 +18,9 @@ from game_wm.model.dynamics import Dynamics
 from game_wm.objectives.flow import FlowMatching
 from train.checkpoints import grown
 from train.data import encode
+from train.data.latents import LatentStore
 from train.data.modules import LatentDataModule
-from train.data.windows import LatentStore, Span
+from train.data.spans import Span
 from train.first_person import draw_views as drawing
 from train.stages.dynamics import DynamicsModule
 

@@ -24,7 +24,8 @@ from game_wm.state import WorldState, from_first_format
 from game_wm.world import WorldConfig, WorldModel
 from train.checkpoints import load_dynamics, load_memory
 from train.data.encode import encode
-from train.data.windows import LatentStore, Span
+from train.data.latents import LatentStore
+from train.data.spans import Span
 from train.first_person.draw_views import draw_views
 from train.stages.cli import run_stage
 

@@ -15,7 +15,8 @@ from data_collect.errors import UserError
 from train.__main__ import main
 from train.data.encode import encode
 from train.data.frames import CachedFrames, PooledFrames, Recording
-from train.data.windows import SequenceDataset, Span
+from train.data.spans import Span
+from train.data.windows import SequenceDataset
 from train.report.figures import read_figures
 from train.stages.moving import cell_weights, pixel_weights, weighed
 

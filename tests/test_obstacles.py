@@ -32,7 +32,7 @@ from game_wm.memory.first_person.recent import steady
 from game_wm.memory.first_person.system import FirstPersonMemory
 from game_wm.world import WorldModel
 from train.__main__ import main as train
-from train.data.windows import Span
+from train.data.spans import Span
 from train.first_person.obstacles import Hindered, fit, hindered_steps, off_by, perturbed_end
 
 pytestmark = pytest.mark.slow

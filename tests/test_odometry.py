@@ -21,7 +21,8 @@ from game_wm.memory.first_person.pose import move, trace
 from game_wm.model.tokenizer import TokenizerConfig
 from train.checkpoints import load_memory
 from train.data import encode
-from train.data.windows import LatentStore, Span
+from train.data.latents import LatentStore
+from train.data.spans import Span
 from train.first_person import geometry as training
 from train.first_person.draw_views import draw_views
 from train.first_person.geometry import GeometryModule

@@ -21,7 +21,8 @@ from game_wm.world import WorldConfig, WorldModel
 from train.__main__ import main
 from train.checkpoints import load_geometry, load_memory
 from train.data.encode import encode
-from train.data.windows import LatentStore, Span
+from train.data.latents import LatentStore
+from train.data.spans import Span
 from train.scroll.fixed import fixed_pixels
 from train.scroll.motion import candidate_steps, learn_motion, recorded_steps, share_right
 from train.scroll.poses import fit_axes

@@ -16,15 +16,10 @@ from data_collect.errors import UserError
 from train.checkpoints import load_dynamics, read_checkpoint
 from train.data import encode
 from train.data.frames import open_frames
+from train.data.latents import LatentStore
 from train.data.modules import FrameDataModule, LatentDataModule
-from train.data.windows import (
-    LatentStore,
-    SequenceDataset,
-    fitting_length,
-    random_below,
-    split_episodes,
-    split_recordings,
-)
+from train.data.spans import fitting_length, split_episodes, split_recordings
+from train.data.windows import SequenceDataset, random_below
 from train.stages.cli import run_stage
 
 

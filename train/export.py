@@ -35,7 +35,7 @@ from train.checkpoints import load_dynamics, load_memory, load_tokenizer, read_c
 from train.commands import tools
 from train.data.corpus import CORPUS
 from train.data.encode import tokenizer_hash
-from train.data.windows import LatentStore
+from train.data.latents import LatentStore
 from train.diagnosis import FRAMES_BEFORE, Diagnosis, measure, summary
 from train.report.console import say
 from train.report.figures import last_figures

@@ -60,7 +60,7 @@ PAGE: dict[str, list[str | Flag]] = {
     "what, from what, to where": [
         flag("--config FILE", "configuration file (YAML); several lie on top of each other, and flags win"),
         flag("--data.data LIST", "recordings, as '[\"runs/maze/data\"]'"),
-        flag("--data.latents DIR", "folder that `python -m train encode` wrote"),
+        flag("--data.latents DIR", "folder that `python -m train encode` wrote, or a folder of such folders"),
         "--name", "--runs", "--init", "--resume",
     ],
     "how long": ["--minutes", "--steps", "--save_minutes"],

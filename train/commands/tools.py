@@ -23,10 +23,20 @@ MINUTES = flag("--minutes NUMBER", "of training for each (default: the protocol'
 AGAIN = flag("--again", "run them anew, even where they are finished")
 JSON = flag("--json", "print the table for programs")
 
+
+def share(words: str) -> tuple[int, int]:
+    """(3, 8) of "3/8"."""
+    number, _, count = words.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"must be like 3/8, the third of eight parts, not {words!r}")
+    return int(number), int(count)
+
+
 encode = partial(
     page, "encode", "Recordings to latents, once.", [ENCODE],
     DATA, TOKENIZER, flag("--out DIR", "folder for the latents", required=True),
-    flag("--mixed", "of different games, for a base; all of one size"), DEVICE,
+    flag("--mixed", "of different games, for a base; all of one size"),
+    flag("--part I/N", "every Nth episode, the Ith first: for N processes, an --out each", type=share), DEVICE,
 )  # fmt: skip
 views = partial(
     page, "views", "What memory would show of every frame, once, beside the latents.",

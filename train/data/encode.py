@@ -38,7 +38,8 @@ from train.checkpoints import load_tokenizer
 from train.commands import tools
 from train.data.corpus import CORPUS, laid, open_corpus, union
 from train.data.frames import Recording, open_recordings
-from train.data.windows import shard_path, spread_out
+from train.data.latents import PART, shard_path
+from train.data.spans import spread_out
 from train.report.console import Task, say
 from train.report.machine import use_all_cores
 
@@ -57,12 +58,13 @@ def tokenizer_hash(tokenizer: Tokenizer) -> str:
 
 def encode(
     data: list[str], tokenizer: Tokenizer, out: str | Path, device: str = "cpu", mixed: bool = False,
-    deadline: Deadline = NEVER,
+    deadline: Deadline = NEVER, part: tuple[int, int] = (1, 1),
 ) -> bool:  # fmt: skip
     """Encode recordings into `out`; returns False when that had been done. Raises `UserError` for unfit recordings.
 
     `mixed`: they may be of different games; their actions are laid side by side (`corpus.union`). Of what does not end
     before the `deadline`, as many episodes are left out of each recording; with a later one, work goes on.
+    `part` (i, n): every nth episode from the ith on, for n folders that are trained on together.
     """
     recordings, folder = open_corpus(data, one_size=True) if mixed else open_recordings(data), Path(out)
     for recording in recordings:
@@ -72,19 +74,22 @@ def encode(
             raise UserError(f"{recording.dataset.folder} has frames of {found}, the tokenizer takes {taken}")
     folder.mkdir(parents=True, exist_ok=True)
     with folder_lock(folder):
-        return _encode(recordings, tokenizer, folder, device, mixed, deadline)
+        return _encode(recordings, tokenizer, folder, device, mixed, deadline, part)
 
 
 def _encode(
-    recordings: list[Recording], tokenizer: Tokenizer, folder: Path, device: str, mixed: bool, deadline: Deadline
-) -> bool:
-    first, own = recordings[0], tokenizer_hash(tokenizer)
-    key = "-".join([own + "+mixed" * mixed, *(recording.key for recording in recordings)])
+    recordings: list[Recording], tokenizer: Tokenizer, folder: Path, device: str, mixed: bool, deadline: Deadline,
+    part: tuple[int, int],
+) -> bool:  # fmt: skip
+    first, own, (number, of) = recordings[0], tokenizer_hash(tokenizer), part
+    begins = own + "+mixed" * mixed + (f"{PART}{number}/{of}" if of > 1 else "")
+    key = "-".join([begins, *(recording.key for recording in recordings)])
     index = _begin(folder, key)
     every = {(i, number): frames for i, recording in enumerate(recordings)
              for number, frames in zip(recording.dataset.by_episode, recording.lengths)}  # fmt: skip
     there = {(episode["recording"], episode["episode"]) for episode in index["episodes"]}
-    missing = [place for place in every if place not in there]
+    wanted = list(every)[number - 1 :: of]
+    missing = [place for place in wanted if place not in there]
     if index.get("complete") and not (missing and deadline.seconds > LONGER * index["seconds"]):
         say(f"{folder} is up to date: {sum(index['shards'])} frames")
         return False
@@ -101,7 +106,7 @@ def _encode(
         spread = [(i, numbers[i][k]) for i, k in spread_out([len(each) for each in numbers])]
         missing = [place for place in spread if place in left]
     encoder, rows = Encoder(tokenizer, device), list[dict[str, np.ndarray]]()
-    with Task("encode", sum(every.values()), "frames") as task:
+    with Task("encode", sum(every[place] for place in wanted), "frames") as task:
         task.advance(sum(index["shards"]))
         for place in deadline.each(missing, LEAST * len(recordings), lambda place: every[place]):
             recording, offset = recordings[place[0]], sum(len(row["latents"]) for row in rows)
@@ -118,7 +123,7 @@ def _encode(
                 _add_shard(folder, index, rows)
         if rows:
             _add_shard(folder, index, rows)
-    _finish(folder, index, every, deadline)
+    _finish(folder, index, every, wanted, deadline)
     return True
 
 
@@ -130,16 +135,19 @@ def _add_shard(folder: Path, index: dict[str, Any], rows: list[dict[str, np.ndar
     rows.clear()
 
 
-def _finish(folder: Path, index: dict[str, Any], every: dict[tuple[int, int], int], deadline: Deadline) -> None:
+def _finish(
+    folder: Path, index: dict[str, Any], every: dict[tuple[int, int], int], wanted: list[tuple[int, int]],
+    deadline: Deadline,
+) -> None:  # fmt: skip
     """Complete the index: episodes as they were recorded, and of those that were left out, how long they are."""
     places, frames = {place: i for i, place in enumerate(every)}, sum(index["shards"])
     index["episodes"].sort(key=lambda episode: places[episode["recording"], episode["episode"]])
     index |= {"complete": True, "recorded": [(*place, length) for place, length in every.items()]}
     if len(index["episodes"]) == len(every):
         del index["recorded"]
-    else:
+    if len(index["episodes"]) < len(wanted):
         index["seconds"] = deadline.seconds
-        say(left_out("encode", frames, sum(every.values()), "frames"))
+        say(left_out("encode", frames, sum(every[place] for place in wanted), "frames"))
     write_atomic(folder / "index.json", json.dumps(index))
     say(f"{folder}: {frames} frames of {len(index['episodes'])} episodes")
 
@@ -271,5 +279,6 @@ def main(arguments: list[str]) -> int:
     options = tools.encode().parse_args(arguments)
     use_all_cores()
     device = usable(options.device)
-    encode(options.data, load_tokenizer(options.tokenizer, device), options.out, device, options.mixed)
+    tokenizer = load_tokenizer(options.tokenizer, device)
+    encode(options.data, tokenizer, options.out, device, options.mixed, part=options.part or (1, 1))
     return 0

@@ -28,7 +28,9 @@ from data_collect.errors import UserError
 from data_collect.shards.chunk import ChunkRef
 from data_collect.system import reserve
 from game_wm.pictures import MEDIAN_FRAMES, median_picture
-from train.data.windows import LatentStore, Span, random_below, split_recordings
+from train.data.latents import LatentStore
+from train.data.spans import Span, split_recordings
+from train.data.windows import random_below
 
 SPARE_DISK = 4 << 30  # bytes that the cache leaves free
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -27,7 +26,8 @@ from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 from train.data.corpus import CorpusFrames, augmented
 from train.data.frames import FrameSource, mixed, open_frames
-from train.data.windows import LatentStore, SequenceDataset
+from train.data.latents import LatentStore
+from train.data.windows import SequenceDataset
 
 Batch = Tensor | dict[str, Tensor]
 
@@ -136,7 +136,7 @@ class LatentDataModule(StreamDataModule):
     """Windows of encoded episodes for dynamics and distillation; a batch is a dict of tensors (B, T, ...).
 
     Args:
-        latents: folder that `python -m train encode` wrote.
+        latents: folder or folders that `python -m train encode` wrote; a folder of such folders stands for all of them.
         length: T, frames of a window.
         batch_size: B, windows of a batch.
         seed: of the choice of windows.
@@ -157,22 +157,24 @@ class LatentDataModule(StreamDataModule):
         super().__init__(batch_size, seed)
         if length < 2:
             raise UserError(f"--data.length must be at least 2 frames, got {length}")
-        self.latents, self.length, self.held_out = Path(latents), length, held_out
-        self.store = LatentStore(latents)
+        self.store, self.length, self.held_out = LatentStore(latents), length, held_out
+        self.latents = self.store.directory
         self.game, self.schema, self.latent_shape = self.store.game, self.store.schema, self.store.latent_shape
         self.levels = self.store.levels
         if views and not self.store.open_views(aligned):
             kind, flag = ("aligned views", " --aligned") if aligned else ("views", "")
-            run, given = Path(latents).parent, shlex.quote(latents)
+            folders = [folder for folder, _, _ in self.store.parts]
+            missing = next(folder for folder in folders if not LatentStore(folder).open_views(aligned))
+            run, given = missing.parent, shlex.quote(str(missing))
             geometry, tokenizer = (shlex.quote(str(run / stage / "last.ckpt")) for stage in ("geometry", "tokenizer"))
             raise UserError(
-                f"{latents} has no {kind}: run `python -m train views --latents {given} --geometry {geometry} "
+                f"{missing} has no {kind}: run `python -m train views --latents {given} --geometry {geometry} "
                 f"--tokenizer {tokenizer}{flag}` first"
             )
         self.dataset = SequenceDataset(self.store, length, seed, held_out, event_factor=event_factor)
         self.dataset.still = still
         self.validation_windows = validation_windows
-        check_game(self.game, game, latents)
+        check_game(self.game, game, str(self.latents))
 
     @property
     def actions(self) -> int:

@@ -31,7 +31,8 @@ from game_wm.memory.first_person.geometry import BEFORE, Geometry
 from game_wm.memory.first_person.obstacles import SIDES, STOPPED, turned
 from game_wm.memory.first_person.pose import relative
 from train.data.frames import PooledFrames, recordings_of
-from train.data.windows import LatentStore, Span
+from train.data.latents import LatentStore
+from train.data.spans import Span
 from train.first_person.depth import known_disparity
 from train.report.console import Task, say
 

@@ -23,7 +23,8 @@ from data_collect.guest.guest import Guest
 from game_wm.deadline import NEVER, Deadline
 from game_wm.memory.first_person.geometry import FARTHEST, FINER, NEAREST, Depth, Geometry
 from game_wm.training import affordable, descend
-from train.data.windows import LatentStore, Span
+from train.data.latents import LatentStore
+from train.data.spans import Span
 from train.report.console import say
 
 BATCH, RATE, DECAY = 64, 1e-3, 0.01  # frames a step, learning rate, weight decay

@@ -51,7 +51,8 @@ from train.checkpoints import load_memory, load_tokenizer
 from train.commands import tools
 from train.data.encode import LEAST, LONGER, tokenizer_hash
 from train.data.frames import recorded_pictures
-from train.data.windows import LatentStore, Span, shard_path, spread_out
+from train.data.latents import LatentStore, latent_folders, shard_path
+from train.data.spans import Span, spread_out
 from train.report.console import Task, say
 from train.report.machine import use_all_cores
 from train.spread import spread
@@ -84,7 +85,7 @@ def draw_views(
             done = 0  # there is time for more
     except (FileNotFoundError, ValueError, LookupError, TypeError):  # none, or damaged: they are drawn anew
         done = 0
-    if done == len(store.shards):
+    if done == len(store.files):
         say(f"{latents}: views are up to date")
         return False
     with folder_lock(store.directory):
@@ -306,5 +307,6 @@ def main(arguments: list[str]) -> int:
     use_all_cores()
     device = usable(options.device)
     networks = load_memory(options.geometry, device), load_tokenizer(options.tokenizer, device)
-    draw_views(options.latents, *networks, options.aligned)
+    for folder in latent_folders(Path(options.latents)):
+        draw_views(folder, *networks, options.aligned)
     return 0

@@ -21,7 +21,8 @@ from game_wm.deadline import NEVER, Deadline, left_out
 from game_wm.memory.first_person.geometry import BEFORE, Geometry, Motion
 from game_wm.training import affordable, descend
 from train.data.frames import mixed
-from train.data.windows import LatentStore, Span
+from train.data.latents import LatentStore
+from train.data.spans import Span
 from train.first_person.steps import READ_ERROR, Recorded, fit, long_enough, read_off, recorded_steps
 from train.report.console import say
 

@@ -31,7 +31,8 @@ from game_wm.memory.first_person.obstacles import DIRECTIONS, HEARD, UNIT, Obsta
 from game_wm.memory.first_person.pose import relative
 from game_wm.training import affordable, descend
 from train.data.frames import mixed
-from train.data.windows import LatentStore, Span
+from train.data.latents import LatentStore
+from train.data.spans import Span
 from train.report.console import Task, say
 from train.spread import spread
 

@@ -23,7 +23,8 @@ from game_wm.memory.first_person.pose import relative, trace, wrap
 from game_wm.memory.first_person.recent import features, steady
 from train.checkpoints import load_geometry
 from train.commands import tools
-from train.data.windows import LatentStore, Span
+from train.data.latents import LatentStore
+from train.data.spans import Span
 from train.report.machine import use_all_cores
 
 HORIZONS = (100, 300, 1000)  # steps after which drift is measured

@@ -18,7 +18,7 @@ from data_collect.commandline import load
 from game_wm.deadline import NEVER, Deadline
 from game_wm.memory.first_person.geometry import Geometry
 from train.checkpoints import load_geometry, read_checkpoint, save_part
-from train.data.windows import LatentStore
+from train.data.latents import LatentStore
 from train.first_person.atlas import make_atlas
 from train.first_person.depth import learn_depth
 from train.first_person.motion import learn_motion

@@ -18,7 +18,8 @@ from game_wm.deadline import NEVER, Deadline
 from game_wm.memory.first_person.geometry import BEFORE, Motion
 from game_wm.memory.first_person.pose import relative
 from game_wm.training import affordable, descend
-from train.data.windows import LatentStore, Span
+from train.data.latents import LatentStore
+from train.data.spans import Span
 
 STEPS, BATCH, RATE = 4000, 4096, 1e-2
 ALL = 0.25  # of the training: until then every step counts

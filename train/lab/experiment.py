@@ -25,7 +25,7 @@ from game_wm.evaluation.options import FIRST_HELD_OUT_SEED
 from game_wm.evaluation.truth import game as real_game
 from game_wm.evaluation.truth.game import RealGame
 from game_wm.evaluation.truth.plays import Truth, stack
-from train.data.windows import LatentStore
+from train.data.latents import LatentStore
 from train.lab.player_run import PlayerRun
 from train.lab.protocol import Protocol, Row
 from train.lab.runs import Run, TokenizerRun, digest

@@ -24,7 +24,7 @@ from game_wm.evaluation.rollout import round_trip
 from game_wm.model.tokenizer import Tokenizer
 from game_wm.pictures import moving
 from train.data.frames import PooledFrames, Recording, mixed, open_recordings
-from train.data.windows import fitting_length, split_recordings
+from train.data.spans import fitting_length, split_recordings
 from train.diagnosis import dB
 
 JUDGED = 256  # held-out frames

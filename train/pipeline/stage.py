@@ -82,7 +82,7 @@ def content(path: Path) -> str:
     """Hash of a recording, of latents, of a checkpoint's weights, or of a file."""
     from train.checkpoints import weights_hash
     from train.data.frames import open_recordings
-    from train.data.windows import LatentStore
+    from train.data.latents import LatentStore
 
     if path.suffix == ".ckpt":
         return weights_hash(path)

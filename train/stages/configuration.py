@@ -27,8 +27,9 @@ from game_wm.device import usable
 from game_wm.model.names import present_entries, present_entry
 from train.checkpoints import size_flags
 from train.commands.stages import RUN_FLAGS
+from train.data.latents import LatentStore
 from train.data.modules import FrameDataModule, LatentDataModule, StreamDataModule
-from train.data.windows import LatentStore, fitting_length
+from train.data.spans import fitting_length
 from train.first_person.geometry import GeometryModule
 from train.report.callbacks import Throughput
 from train.stages.callbacks import EMA, Budget, Clip, Schedule, StepSeed
