@@ -24,7 +24,7 @@ from train.data.encode import encode
 from train.data.latents import LatentStore
 from train.data.spans import Span
 from train.scroll.fixed import fixed_pixels
-from train.scroll.motion import candidate_steps, learn_motion, recorded_steps, share_right
+from train.scroll.motion import candidate_steps, goes_fractions, learn_motion, recorded_steps, share_right
 from train.scroll.poses import fit_axes
 
 pytestmark = pytest.mark.slow
@@ -62,6 +62,12 @@ def test_a_step_is_learnt_that_a_wall_stops() -> None:
     motion.choose[-1].bias.copy_(torch.tensor([2.0, 1.0] + [-9.0] * 6).log_softmax(0))  # type: ignore[union-attr]
     mean = motion.predict_step(*recorded.seen(torch.arange(1)))[0]
     assert mean[0] == 0 and 1 < mean[1] < 1.5 and mean[1] * 16 % 1 == 0  # now one pixel, now two
+    ones, count = torch.tensor([0, 1]), len(recorded.steps)
+    now_and_then = ones + ones * (torch.arange(count) % 4 == 0)[:, None]
+    assert goes_fractions(motion, recorded._replace(steps=now_and_then))
+    at_times = ones + ones * (torch.rand(count, 1, generator=random) < 0.02)  # 1 frame in 50: no fraction
+    assert not goes_fractions(motion, recorded._replace(steps=at_times))
+    assert motion.predict_step(*recorded.seen(torch.arange(1))).tolist() == [[0, 1]]
     rare = torch.cat((steps, torch.tensor([[7, 7]])))  # seen once: no candidate
     assert {tuple(step) for step in candidate_steps(rare, 8).tolist()} == {(0, -4), (0, 4), (0, 0)}
 
@@ -130,7 +136,7 @@ def test_a_recording_becomes_a_memory_that_draws_views_and_plays(
     assert main(["scroll", *latents, *tokenizer, "--out", out, "--steps", "5"]) == 0
     assert "held-out steps are predicted" in capfd.readouterr().out
     memory = load_memory(out)
-    assert isinstance(memory, ScrollMemory) and memory.config == ScrollConfig(64, 64, 4)
+    assert isinstance(memory, ScrollMemory) and replace(memory.config, fractions=True) == ScrollConfig(64, 64, 4)
     with pytest.raises(UserError, match="has no geometry"):
         load_geometry(out)
     assert main(["views", *latents, *tokenizer, "--geometry", out]) == 0

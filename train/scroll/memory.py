@@ -36,7 +36,7 @@ from train.data.spans import Span
 from train.report.console import say
 from train.report.machine import use_all_cores
 from train.scroll.fixed import fixed_pixels
-from train.scroll.motion import Recorded, learn_motion, recorded_steps, share_right
+from train.scroll.motion import Recorded, goes_fractions, learn_motion, recorded_steps, share_right
 from train.scroll.poses import fit_axes
 
 BYTES = 2**30  # of pictures, at most, that are read of the episodes to train on: 87,381 of 64x64 pixels
@@ -83,8 +83,10 @@ def make_memory(
     if judged := within(store.split(held_out, True), FEW // 4):
         pictures = [pictures_of(store, span) for span in judged]
         found = [steps_of(memory, each, poses_of(store, span)) for each, span in zip(pictures, judged, strict=True)]
-        say(f"{share_right(memory.motion, of_episodes(store, judged, pictures, found)):.1%} of held-out steps are "
-            "predicted to the pixel")  # fmt: skip
+        recorded = of_episodes(store, judged, pictures, found)
+    memory.config = replace(memory.config, fractions=goes_fractions(memory.motion, recorded))
+    if judged:
+        say(f"{share_right(memory.motion, recorded):.1%} of held-out steps are predicted to the pixel")
     return memory.eval().requires_grad_(False)
 
 

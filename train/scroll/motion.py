@@ -21,6 +21,7 @@ from game_wm.training import affordable, descend
 BATCH, RATE, DECAY = 128, 2e-3, 0.05
 NOISE = 12.0  # grey levels, of half of the pictures
 LEAST_SHARE = 1e-4  # of the steps, that a candidate is taken for
+WAY = 16  # steps, after which fractions of pixels have added up
 
 
 class Recorded(NamedTuple):
@@ -91,7 +92,23 @@ def nearest(candidates_K2: Tensor, steps_N2: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def errors(motion: Motion, recorded: Recorded) -> Tensor:
+    """By how much each predicted step is off (N, 2)."""
+    parts = [motion.predict_step(*recorded.seen(rows)) for rows in torch.arange(len(recorded.steps)).split(256)]
+    return torch.cat(parts) - recorded.steps
+
+
 def share_right(motion: Motion, recorded: Recorded) -> float:
     """Of the steps, how many are predicted exactly."""
-    parts = [motion.predict_step(*recorded.seen(rows)) for rows in torch.arange(len(recorded.steps)).split(256)]
-    return float((torch.cat(parts) == recorded.steps).all(1).float().mean())
+    return float((errors(motion, recorded) == 0).all(1).float().mean())
+
+
+def goes_fractions(motion: Motion, recorded: Recorded) -> bool:
+    """Whether the screen goes fractions of a pixel: after `WAY` steps, means of steps are more often in place than the
+    likeliest ones are. Sets it in the network."""
+    there = []
+    for motion.fractions in (False, True):
+        away = errors(motion, recorded)
+        there.append(int((away[: len(away) // WAY * WAY].view(-1, WAY, 2).sum(1).abs() <= 0.5).all(1).sum()))
+    motion.fractions = there[1] > there[0]
+    return motion.fractions

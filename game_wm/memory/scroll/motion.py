@@ -2,8 +2,8 @@
 the last picture shows around the player.
 
 A choice among steps is exact where a regression is not: the step there and the step back add up to nothing, and a wall
-stops the player or does not. Where the screen goes a fraction of a pixel a frame, pictures show now one step and now
-the next, and the mean of the two is taken. `train/scroll/` finds the steps and trains the choice, without labels.
+stops the player or does not. In a game whose screen goes a fraction of a pixel a frame, pictures show now one step and
+now the next, and the mean of the two is taken. `train/scroll/` finds the steps and trains the choice, without labels.
 
 Legend: B players, K candidate steps, A action vector, H, W pixels.
 """
@@ -28,7 +28,8 @@ CELL = 4  # pixels along the side of what the network reads as one place
 class ScrollConfig:
     """Sizes of the memory: `height`, `width` of the screen, `actions` (length of an encoded one), `slots` for tiles,
     `candidates` for a step, and the `hidden` width of the network that chooses one. `axes`, where poses tell where the
-    screen is: by how many pixels it goes down for each unit of x and of y, and by how many to the right."""
+    screen is: by how many pixels it goes down for each unit of x and of y, and by how many to the right. `fractions`:
+    whether the screen goes fractions of a pixel."""
 
     height: int = 64
     width: int = 64
@@ -37,6 +38,7 @@ class ScrollConfig:
     candidates: int = 64
     hidden: int = 64
     axes: tuple[float, ...] = ()
+    fractions: bool = True
 
 
 class Motion(nn.Module):
@@ -46,7 +48,7 @@ class Motion(nn.Module):
 
     def __init__(self, config: ScrollConfig) -> None:
         super().__init__()
-        width, features = config.hidden, 4 * config.hidden
+        width, features, self.fractions = config.hidden, 4 * config.hidden, config.fractions
         self.register_buffer("steps", torch.zeros(config.candidates, 2))
         self.look = nn.Sequential(
             nn.Conv2d(3 * CELL**2, width, 3, padding=1), nn.SiLU(),
@@ -68,10 +70,12 @@ class Motion(nn.Module):
         return self.choose(torch.cat((self.look(pixels), action_BA, *past), 1))
 
     def predict_step(self, *seen: Tensor) -> Tensor:
-        """The step (B, 2): the likeliest, or its mean with those a pixel beside it where these are likely too. It is a
-        multiple of `FINEST`, so that sums are exact. Arguments as those of `forward`."""
+        """The step (B, 2): the likeliest; where the screen goes fractions, its mean with those a pixel beside it where
+        these are likely too. It is a multiple of `FINEST`, so that sums are exact. Arguments as those of `forward`."""
         likely = self(*seen).softmax(1)
         best = self.steps[likely.argmax(1)]
+        if not self.fractions:
+            return best
         weights = likely * ((self.steps - best[:, None]).abs() <= 1).all(2)
         mean = (weights @ self.steps) / weights.sum(1, keepdim=True)
         return torch.where((mean - best).abs() < CERTAIN, best, (mean / FINEST).round() * FINEST)
