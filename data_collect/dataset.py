@@ -6,18 +6,16 @@
     chunk = dataset.read(dataset.index[7])          # one read of one file
 
 `frames[t]` is what the player saw, `actions[t]` what was done on seeing it; `frames[t+1]`, `rewards[t]`,
-`terminated[t]` and `truncated[t]` came of it. `index.json` saves a walk through the shards' headers and `dataset.json`
+`terminated[t]` and `truncated[t]` came of it. `index.jsonl` saves a walk through the shards' headers and `dataset.json`
 is the card; both can be made again from the shards.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,9 +24,10 @@ import numpy as np
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 from data_collect.shards.chunk import Chunk, ChunkRef, scan, unpack
+from data_collect.shards.index import INDEX, OLD_INDEX, ChunkIndex, ShardRow, read_index, row_of
 
 T = TypeVar("T")
-INDEX, CARD = "index.json", "dataset.json"
+CARD = "dataset.json"
 # What identifies a recording: every chunk carries it, and `record` continues a folder only with the same.
 SETTINGS = ("game", "player", "recording_seed", "episode_frames", "schema")
 FAULT: dict[str, type] = {"episode": int, "seed": int, "steps": int, "why": str}  # a row of the card's faults
@@ -96,7 +95,7 @@ class Dataset:
     """A folder of shards. Holds no open files, so that it may be sent to worker processes.
 
     `index` has a `ChunkRef` per chunk, sorted by episode and chunk; `schema` and `game` are the recording's.
-    With `rebuild`, `index.json` is not believed and the shards are walked through. Raises `UserError` when there is no
+    With `rebuild`, the index is not believed and the shards are walked through. Raises `UserError` when there is no
     recording, when a shard is missing or damaged, or when the folder mixes recordings.
     """
 
@@ -110,35 +109,33 @@ class Dataset:
         except UserError as error:
             raise UserError(f"{self.folder / CARD} is damaged ({error}): delete it, it is made again") from None
         known = {} if rebuild else self._read_index()
-        refs = [ref for path in self.shards for ref in known.get(path.name) or self._walk(path)]
-        self.index = sorted(refs, key=lambda ref: (ref.episode, ref.chunk))
-        for one, other in zip(self.index, self.index[1:]):
-            if one.key == other.key:
-                raise UserError(
-                    f"{self.folder} holds chunk {one.key} twice, in {one.shard} and {other.shard}: move one away"
-                )
+        rows = [known.get(path.name) or self._walk(path) for path in self.shards]
+        self.sizes = {row.name: row.bytes for row in rows}
+        self.index = ChunkIndex.of(rows)
+        if found := self.index.twice():
+            one, other = found
+            raise UserError(
+                f"{self.folder} holds chunk {one.key} twice, in {one.shard} and {other.shard}: move one away"
+            )
 
-    def _read_index(self) -> dict[str, list[ChunkRef]]:
-        """Rows by shard name; none when there is no index. A missing shard or one of another size is an error."""
-        path = self.folder / INDEX
-        if not path.exists():
+    def _read_index(self) -> dict[str, ShardRow]:
+        """Shards by name; none when there is no index. A missing shard or one of another size is an error."""
+        path = next((self.folder / name for name in (INDEX, OLD_INDEX) if (self.folder / name).exists()), None)
+        if path is None:
             return {}
         try:
-            shards = {
-                row["name"]: (row["bytes"], [ChunkRef.from_json(row["name"], chunk) for chunk in row["chunks"]])
-                for row in json.loads(path.read_text())["shards"]
-            }
-        except (ValueError, KeyError, TypeError) as error:
+            shards = read_index(path.name, path.read_text())
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise UserError(f"{path} is damaged ({error}): delete it, it is made again from the shards") from None
-        for name, (size, _) in shards.items():
+        for name, row in shards.items():
             shard = self.folder / name
             if not shard.exists():
                 raise UserError(f"{shard} is missing: restore it, or {ANEW}")
-            if shard.stat().st_size != size:
-                raise UserError(f"{shard} is damaged: {shard.stat().st_size} bytes instead of {size}; {REMEDY}")
-        return {name: refs for name, (_, refs) in shards.items()}
+            if shard.stat().st_size != row.bytes:
+                raise UserError(f"{shard} is damaged: {shard.stat().st_size} bytes instead of {row.bytes}; {REMEDY}")
+        return shards
 
-    def _walk(self, path: Path) -> list[ChunkRef]:
+    def _walk(self, path: Path) -> ShardRow:
         refs = []
         try:
             for ref, meta in scan(path):
@@ -150,7 +147,7 @@ class Dataset:
                 refs.append(ref)
         except ValueError as error:
             raise UserError(f"{path} is damaged ({error}); {REMEDY}") from None
-        return refs
+        return row_of(path, refs)
 
     def read(self, ref: ChunkRef, frames: bool = True) -> Chunk:
         """One chunk, checked against its hashes; without `frames` its pictures are not decoded (an array of none)."""
@@ -173,15 +170,14 @@ class Dataset:
             yield self.read(self.index[i])
 
     @cached_property
-    def by_episode(self) -> dict[int, list[ChunkRef]]:
-        """Rows of each episode, in order, up to the first chunk that is missing."""
-        whole = {}
-        for number, group in groupby(self.index, key=lambda ref: ref.episode):
-            refs = [ref for i, ref in enumerate(group) if ref.chunk == i]
-            # A chunk of one step whose result was never recorded makes no episode.
-            if refs and (refs[-1].last or sum(ref.steps for ref in refs) > 1):
-                whole[number] = refs
-        return whole
+    def whole(self) -> ChunkIndex:
+        """The rows of episodes, of each up to the first chunk that is missing."""
+        return self.index.unbroken()
+
+    @cached_property
+    def by_episode(self) -> dict[int, ChunkIndex]:
+        """The same, by the number of the episode."""
+        return self.whole.by_episode()
 
     def episode(self, number: int) -> Episode:
         """Episode `number`. One that was cut off ends at its last frame that was kept."""
@@ -210,11 +206,16 @@ class Dataset:
         height, width = self.read(self.index[0], frames=False).frames.shape[1:3]
         return width, height
 
+    def forget_index(self) -> None:
+        """Let go of the index; what is left reads chunks that it is told of."""
+        _ = self.frame_size
+        self.index, self.shards, self.sizes = ChunkIndex.of([]), [], {}
+
     @cached_property
     def faults(self) -> list[dict[str, Any]]:
         """Episodes that ended because the game failed: episode, seed, steps that are kept, and why. Those of which
         nothing is kept are known from the card alone."""
-        kept = {ref.episode for ref in self.index}
+        kept = set(self.index.rows["episode"].tolist())
         try:
             told = json.loads((self.folder / CARD).read_text()).get("faults", [])
             rows = [{key: kind(row[key]) for key, kind in FAULT.items()} for row in told if row["episode"] not in kept]
@@ -222,41 +223,27 @@ class Dataset:
             rows = []  # another reader complains of the card
         rows += [
             {"episode": ref.episode, "seed": ref.seed, "steps": ref.start + ref.steps, "why": ref.fault}
-            for ref in self.index if ref.fault
+            for ref in self.index.where(self.index.rows["fault"] != "")
         ]  # fmt: skip
         return sorted(rows, key=lambda row: row["episode"])
 
     @cached_property
     def card(self) -> dict[str, Any]:
         """What `dataset.json` says: settings and totals. `hours` are of game time, `actions` steps by action name."""
-        actions = Counter[str]()
-        for ref in self.index:
-            actions.update(ref.actions)
-        fps, (width, height) = self.schema.fps, self.frame_size or (0, 0)
-
-        def total(name: str) -> Any:
-            return sum(getattr(ref, name) for ref in self.index)
-
+        total, fps, (width, height) = self.index.total, self.schema.fps, self.frame_size or (0, 0)
         return {
             "game": self.game, "player": self.settings["player"],
-            "episodes": len({ref.episode for ref in self.index}), "frames": total("frames"), "steps": total("steps"),
+            "episodes": len(self.index.starts()), "frames": total("frames"), "steps": total("steps"),
             "shards": len(self.shards), "chunks": len(self.index),
             "hours": round(total("frames") / fps / 3600, 4), "fps": fps, "height": height, "width": width,
-            "actions": dict(actions), "reward": total("reward"), "terminated": total("terminated"),
+            "actions": self.index.taken(), "reward": total("reward"), "terminated": total("terminated"),
             "truncated": total("truncated"), "faults": self.faults,
-            "bytes": sum(path.stat().st_size for path in self.shards),
-            "frame_bytes": sum(ref.frame_bytes for ref in self.index),
+            "bytes": sum(self.sizes.values()),
+            "frame_bytes": total("frame_bytes"),
             "raw_bytes": total("frames") * height * width * 3, "recording_seed": self.settings["recording_seed"],
             "episode_frames": self.settings["episode_frames"], "schema": self.schema.to_json(),
         }  # fmt: skip
 
-    def index_json(self) -> dict[str, Any]:
-        """What `index.json` says: the shards, their sizes and their chunks."""
-        refs = sorted(self.index, key=lambda ref: (ref.shard, ref.offset))
-        chunks = {name: [ref.to_json() for ref in group] for name, group in groupby(refs, key=lambda ref: ref.shard)}
-        return {
-            "shards": [
-                {"name": path.name, "bytes": path.stat().st_size, "chunks": chunks.get(path.name, [])}
-                for path in self.shards
-            ]
-        }
+    def index_text(self) -> str:
+        """What `index.jsonl` says of all shards."""
+        return "".join(f"{row.line()}\n" for row in self.index.by_shard(self.sizes))

@@ -259,11 +259,11 @@ def test_a_gap_is_filled_only_by_the_same_play(tmp_path: Path, monkeypatch: pyte
 
 def test_an_index_that_was_edited_is_made_again(tmp_path: Path) -> None:
     make(tmp_path, frames=100)
-    index = tmp_path / "index.json"
+    index = tmp_path / "index.jsonl"
     whole = index.read_text()
-    rows = json.loads(whole)
-    rows["shards"][0]["chunks"][0]["steps"] += 1
-    index.write_text(json.dumps(rows))
+    row = json.loads(whole)
+    row["chunks"]["steps"][0] += 1
+    index.write_text(json.dumps(row) + "\n")
     make(tmp_path, frames=100)
     assert index.read_text() == whole
 
@@ -272,7 +272,7 @@ def test_what_a_worker_said_last_is_told(tmp_path: Path) -> None:
     """A worker that has ended cannot be sent anything; it may have said why before."""
     dataset = make(tmp_path, frames=50)
     for message, told in ((("user", "no such level"), "no such level"), (("frames", 3), "was killed")):
-        pool = Pool(dataset, Plan(99, 9), dataset.settings, 1, lambda _: None, lambda: None, print)
+        pool = Pool(dataset, Plan(99, 9), dataset.settings, 1, lambda _: None, lambda _: None, print)
         ours, theirs = multiprocessing.Pipe()
         pool.episodes[ours] = None
         theirs.send(message)

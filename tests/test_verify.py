@@ -37,7 +37,7 @@ def shift_actions(path: Path) -> None:
             chunk.actions = (chunk.actions + 1) % 3
             file.write(pack(chunk))
         file.write(bytes(1024))
-    (path.parent / "index.json").unlink()
+    (path.parent / "index.jsonl").unlink()
 
 
 def make_again(dataset: Dataset, number: int) -> Any:

@@ -14,7 +14,7 @@ done. No episode is ever recorded in vain.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 
 from data_collect.errors import UserError
 from data_collect.shards.chunk import ChunkRef
@@ -28,7 +28,7 @@ class Plan:
     more are handed out, once there is one."""
 
     def __init__(
-        self, frames: int, episode_frames: int, kept: dict[int, list[ChunkRef]] | None = None,
+        self, frames: int, episode_frames: int, kept: Mapping[int, Sequence[ChunkRef]] | None = None,
         minutes: float | None = None,
     ) -> None:  # fmt: skip
         self.frames, self.episode_frames = frames, episode_frames
@@ -107,11 +107,3 @@ class Plan:
         """Frames of all episodes before `number`, if those that run get as long as they may."""
         later = sum(self.done.get(other, self.episode_frames) for other in range(self.base, number))
         return self.base_frames + later
-
-
-def by_episode(refs: Iterable[ChunkRef]) -> dict[int, list[ChunkRef]]:
-    """Rows of an index, grouped by episode in order of chunk, holes and all."""
-    groups: dict[int, list[ChunkRef]] = {}
-    for ref in sorted(refs, key=lambda ref: (ref.episode, ref.chunk)):
-        groups.setdefault(ref.episode, []).append(ref)
-    return groups

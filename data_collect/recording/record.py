@@ -17,14 +17,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_collect import games, players
-from data_collect.dataset import CARD, INDEX, SETTINGS, Dataset, differing, read_settings
+from data_collect.dataset import CARD, SETTINGS, Dataset, differing, read_settings
 from data_collect.errors import UserError
 from data_collect.guest.guest import Guest
 from data_collect.lock import folder_lock
-from data_collect.recording.plan import Plan, by_episode
+from data_collect.recording.plan import Plan
 from data_collect.recording.recorder import EpisodeRecorder, seeds
 from data_collect.recording.workers import Pool
 from data_collect.shards.chunk import Chunk
+from data_collect.shards.index import INDEX, OLD_INDEX, append_index, row_of
 from data_collect.shards.writer import ShardWriter, salvage, write_atomic
 
 EPISODE_FRAMES = 2048
@@ -61,21 +62,21 @@ def record(
             salvage(folder)
             share()
             dataset = Dataset(folder, rebuild=True)
-            write_atomic(folder / INDEX, json.dumps(dataset.index_json()))  # the old one may say anything
-            plan = Plan(frames, settings["episode_frames"], by_episode(dataset.index), minutes)
+            _write_index(dataset)  # the old one may say anything
+            plan = Plan(frames, settings["episode_frames"], dataset.index.by_episode(), minutes)
             if player == "human":
                 # What a human did cannot be played again: unfinished episodes stay as they are.
                 for number, refs in plan.kept.items():
                     plan.finish(number, sum(ref.frames for ref in refs))
             try:
-                progress = Meter(sum(ref.frames for ref in dataset.index), frames)
+                progress = Meter(dataset.index.total("frames"), frames)
                 with progress.bar:
                     progress.say(_becomes(game, env))
                     if workers == 1 or player == "human":
                         _record_here(env, dataset, plan, settings, progress)
                     else:
                         env.close()
-                        on_shard = lambda: publish(folder, plan)  # noqa: E731
+                        on_shard = lambda name: append_index(folder, row_of(folder / name))  # noqa: E731
                         Pool(dataset, plan, settings, workers, progress.add, on_shard, progress.say).run()
             finally:
                 dataset = publish(folder, plan)
@@ -88,7 +89,9 @@ def _settings(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     if has:
         settings = read_settings(folder)
     else:
-        if next((path for path in folder.iterdir() if not path.name.startswith((".", "shard-", INDEX, CARD))), None):
+        if next(
+            (path for path in folder.iterdir() if not path.name.startswith((".", "shard-", OLD_INDEX, CARD))), None
+        ):
             raise UserError(f"{folder} holds other files and no recording: choose an empty folder for --out")
         settings = {"recording_seed": 0, "episode_frames": EPISODE_FRAMES}
         settings |= {name: value for name, value in wanted.items() if value is not None}
@@ -147,8 +150,8 @@ def _record_here(env: Any, dataset: Dataset, plan: Plan, settings: dict[str, Any
         def add(chunk: Chunk) -> None:
             shards = len(writer.closed)
             progress.add(writer.add(chunk).frames)
-            if len(writer.closed) > shards:
-                publish(dataset.folder, plan)
+            for name in writer.closed[shards:]:
+                append_index(dataset.folder, row_of(dataset.folder / name))
 
         recorder = EpisodeRecorder(env, settings, add, dataset.read)
         while (number := plan.take()) is not None:
@@ -160,6 +163,11 @@ def _record_here(env: Any, dataset: Dataset, plan: Plan, settings: dict[str, Any
             plan.finish(number, frames, fault)
 
 
+def _write_index(dataset: Dataset) -> None:
+    write_atomic(dataset.folder / INDEX, dataset.index_text())
+    (dataset.folder / OLD_INDEX).unlink(missing_ok=True)
+
+
 def publish(folder: Path, plan: Plan | None = None) -> Dataset:
     """Write index and card anew from the shards, reading only those that the index does not know, and from what the
     `plan` knows of episodes of which nothing is kept."""
@@ -168,13 +176,13 @@ def publish(folder: Path, plan: Plan | None = None) -> Dataset:
     except UserError:
         dataset = Dataset(folder, rebuild=True)
     if plan is not None:
-        known = {row["episode"] for row in dataset.faults} | {ref.episode for ref in dataset.index}
+        known = {row["episode"] for row in dataset.faults} | set(dataset.index.rows["episode"].tolist())
         for number, why in plan.faults.items():
             if number not in known:
                 seed = seeds(dataset.settings["recording_seed"], number)[0]
                 dataset.faults.append({"episode": number, "seed": seed, "steps": 0, "why": why})
         dataset.faults.sort(key=lambda row: row["episode"])
-    write_atomic(folder / INDEX, json.dumps(dataset.index_json()))
+    _write_index(dataset)
     write_atomic(folder / CARD, json.dumps(dataset.card, indent=1))
     return dataset
 

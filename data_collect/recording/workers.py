@@ -7,6 +7,7 @@ A worker that loses its parent ends at once; the lock on the folder keeps a new 
 
 from __future__ import annotations
 
+import copy
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -32,12 +33,12 @@ LEAVING = 20.0  # seconds that a worker has to finish its shard
 class Pool:
     """Runs a plan on worker processes. `run` returns when it is done, or raises what stopped a worker.
 
-    `on_frames(count)` is called for every chunk, `on_shard()` for every shard that is whole, `on_line(text)` to tell.
+    `on_frames(count)` is called for every chunk, `on_shard(name)` for every whole shard, `on_line(text)` to tell.
     """
 
     def __init__(
         self, dataset: Dataset, plan: Plan, settings: dict[str, Any], workers: int, on_frames: Callable[[int], None],
-        on_shard: Callable[[], Any], on_line: Callable[[str], None],
+        on_shard: Callable[[str], Any], on_line: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.dataset, self.plan, self.settings, self.workers = dataset, plan, settings, workers
         self.on_frames, self.on_shard, self.on_line = on_frames, on_shard, on_line
@@ -46,11 +47,13 @@ class Pool:
 
     def run(self) -> None:
         """Start the workers, hand out episodes, send the workers home."""
+        reader = copy.copy(self.dataset)
+        reader.forget_index()  # it may be large, and a worker is told what it needs of it
         workers = [Child("data_collect.recording.workers:work", ONE_THREAD) for _ in range(self.workers)]
         try:
             for worker in workers:
                 self.episodes[worker.pipe] = None
-                self._send(worker.pipe, (self.dataset, self.settings))
+                self._send(worker.pipe, (reader, self.settings))
             self.hand_out()
             while self.episodes:
                 for pipe in connection.wait(list(self.episodes)):
@@ -67,7 +70,7 @@ class Pool:
         for pipe, number in list(self.episodes.items()):
             if number is None and (number := self.plan.take()) is not None:
                 self.episodes[pipe] = number
-                self._send(pipe, (number, self.plan.kept.get(number, []), self.plan.limit(number)))
+                self._send(pipe, (number, list(self.plan.kept.get(number, ())), self.plan.limit(number)))
         for pipe, known in list(self.asking.items()):
             number = self.episodes[pipe]
             assert number is not None
@@ -96,7 +99,7 @@ class Pool:
         if what == "frames":
             self.on_frames(value)
         elif what == "shard":
-            self.on_shard()
+            self.on_shard(value)
         elif what == "limit":
             self.asking[pipe] = value
         elif what == "done":
@@ -133,8 +136,8 @@ def _serve(pipe: Connection, env: Guest, writer: ShardWriter, dataset: Dataset, 
     def add(chunk: Chunk) -> None:
         before = len(writer.closed)
         pipe.send(("frames", writer.add(chunk).frames))
-        if len(writer.closed) > before:
-            pipe.send(("shard", None))
+        for name in writer.closed[before:]:
+            pipe.send(("shard", name))
 
     def say(line: str) -> None:
         pipe.send(("line", line))

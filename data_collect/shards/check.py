@@ -20,6 +20,7 @@ from data_collect.dataset import Dataset, evenly
 from data_collect.keys import check_keys, is_idle
 from data_collect.schema import ActionSchema
 from data_collect.shards.chunk import Chunk, ChunkRef
+from data_collect.shards.index import ChunkIndex
 
 LOOKED_AT = 4_000  # frames
 SMALL_SIDE = 32  # pixels: a picture this small is rather a table of symbols
@@ -63,8 +64,10 @@ class Finding:
 def measure(dataset: Dataset, frames: int = LOOKED_AT) -> Figures:
     """Figures of a recording; about so many `frames` of it are decoded. `UserError` as in `Dataset.read`."""
     chunks = [dataset.read(ref) for ref in _sample(dataset.index, frames)]
-    lengths = np.array([sum(ref.steps for ref in refs) for refs in dataset.by_episode.values()], np.int64)
-    taken = {name for ref in dataset.index for name, count in ref.actions.items() if count}
+    lengths, taken = (
+        dataset.whole.per_episode("steps"),
+        {name for name, count in dataset.index.taken().items() if count},
+    )
     unused = tuple(name for name in _takeable(dataset.schema) if name not in taken)
     first = chunks[0].frames[0] if chunks else np.zeros((0, 0, 3), np.uint8)
     # Whether a frame is exactly the one before it.
@@ -134,9 +137,9 @@ def _list(names: Iterable[str], most: int = 6) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 
 
-def _sample(index: list[ChunkRef], frames: int) -> list[ChunkRef]:
+def _sample(index: ChunkIndex, frames: int) -> list[ChunkRef]:
     """Chunks with about so many frames together, taken evenly from all."""
-    total = sum(ref.frames for ref in index)
+    total = index.total("frames")
     count = min(len(index), -(-len(index) * frames // max(total, 1)))
     return evenly(index, count)
 

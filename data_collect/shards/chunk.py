@@ -17,7 +17,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -76,22 +76,6 @@ class ChunkRef:
     def key(self) -> str:
         """Name of the sample in its shard."""
         return f"{self.episode:06d}-{self.chunk:04d}"
-
-    def to_json(self) -> dict[str, Any]:
-        """The row without the shard, which the index names once."""
-        row = {name: value for name, value in asdict(self).items() if name != "shard" and (name, value) != NO_FAULT}
-        return {"key": self.key} | row
-
-    @classmethod
-    def from_json(cls, shard: str, row: dict[str, Any]) -> ChunkRef:
-        """Inverse of `to_json`; `TypeError` when a field is missing or of another type."""
-        ref = cls(shard=shard, **{name: value for name, value in row.items() if name != "key"})
-        for name, kind in KINDS.items():
-            if type(getattr(ref, name)) is not kind:
-                raise TypeError(f"{name} of {row.get('key')} is {getattr(ref, name)!r}")
-        if not all(type(count) is int for count in ref.actions.values()):
-            raise TypeError(f"actions of {row.get('key')} are no counts")
-        return ref
 
     @classmethod
     def of(cls, shard: str, offset: int, size: int, meta: dict[str, Any]) -> ChunkRef:

@@ -44,7 +44,7 @@ def print_card(dataset: Dataset, odd: list[Finding]) -> None:
     """The card as a table on standard output, and what is odd about the recording below it."""
     card, schema = dataset.card, dataset.schema
     pixels = f"{card['width']}x{card['height']}"
-    episodes = [sum(ref.steps for ref in refs) for refs in dataset.by_episode.values()] or [0]
+    episodes = dataset.whole.per_episode("steps").tolist() or [0]
     ratio, average = card["raw_bytes"] / max(card["frame_bytes"], 1), card["frame_bytes"] / max(card["frames"], 1)
     rows = {
         "game": f"{card['game']} ({pixels}, {card['fps']:g} frames/s)",

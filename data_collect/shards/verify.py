@@ -5,6 +5,7 @@ print(verify("data/maze", replay="3"))      # or "all"
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from data_collect.dataset import INDEX, REMEDY, Dataset, differing, evenly
+from data_collect.dataset import REMEDY, Dataset, differing, evenly
 from data_collect.errors import Fault, UserError
 from data_collect.guest.guest import Guest
 from data_collect.guest.match import Leg
-from data_collect.recording.plan import by_episode
 from data_collect.recording.recorder import seeds
 from data_collect.shards.chunk import ARRAYS, MAX_STEPS, VERSION, Chunk, ChunkRef
+from data_collect.shards.index import INDEX
 from data_collect.shards.writer import part_files
 
 
@@ -43,7 +44,7 @@ def verify(folder: str | Path, replay: str = "3") -> str:
             shape = shape or chunk.frames.shape[1:]
             if problem := _check(chunk, ref, dataset, shape):
                 problems.setdefault(ref.shard, f"chunk {ref.key}: {problem}; {REMEDY}")
-        for refs in by_episode(dataset.index).values():
+        for refs in dataset.index.by_episode().values():
             if problem := _gap(refs, dataset.settings["recording_seed"]):
                 problems.setdefault(
                     refs[0].shard, f"episode {refs[0].episode}: {problem}; restore its shard, or run `record` again"
@@ -69,7 +70,7 @@ def _summary(dataset: Dataset, replayed: str) -> str:
     )
     if faults := card["faults"]:
         text += f" {len(faults)} episodes end where the game failed."
-    cut = sum(not refs[-1].last for refs in by_episode(dataset.index).values())
+    cut = sum(not refs[-1].last for refs in dataset.index.by_episode().values())
     if cut:
         text += f" {cut} episodes are cut short."
     if parts := part_files(dataset.folder):
@@ -110,13 +111,13 @@ def _check(chunk: Chunk, ref: ChunkRef, dataset: Dataset, shape: tuple[int, ...]
     return None
 
 
-def _gap(refs: list[ChunkRef], recording_seed: int) -> str | None:
+def _gap(refs: Sequence[ChunkRef], recording_seed: int) -> str | None:
     """What is missing from an episode or out of place; None where nothing is."""
     start = 0
     for i, ref in enumerate(refs):
         if ref.chunk != i:
             return f"chunk {i} is missing"
-        if ref.start != start or (ref.last and ref is not refs[-1]):
+        if ref.start != start or (ref.last and i < len(refs) - 1):
             return f"chunk {ref.key} does not follow on the one before"
         if ref.seed != seeds(recording_seed, ref.episode)[0]:
             return f"chunk {ref.key} has the seed of another episode"

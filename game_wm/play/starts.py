@@ -61,7 +61,7 @@ def from_recording(checkpoint: Checkpoint, folder: str | Path) -> Checkpoint:
             f"{folder} was played with other actions ({', '.join(dataset.schema.names)}) than {checkpoint.name} knows "
             f"({', '.join(schema.names)}): name a recording of {checkpoint.game}"
         )
-    lengths = {number: sum(ref.frames for ref in refs) for number, refs in dataset.by_episode.items()}
+    lengths = dict(zip(dataset.by_episode, dataset.whole.per_episode("frames").tolist()))
     longest = max(lengths.values(), default=0)
     if longest < min(frames, SHORTEST):
         least = min(frames, SHORTEST)

@@ -15,6 +15,7 @@ import os
 import shutil
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_collect.dataset import CARD
 from data_collect.errors import UserError
 from data_collect.files import whole
 from data_collect.lock import folder_lock
@@ -154,6 +156,8 @@ def _finish(
 
 def _begin(folder: Path, key: str) -> dict[str, Any]:
     """The index to continue: of the same work or of a part of it; else an empty one, in an emptied folder."""
+    if (folder / CARD).exists():
+        raise UserError(f"{folder} holds a recording: choose another --out")
     try:
         index = json.loads((folder / "index.json").read_text())
         if index["key"] == key:
@@ -211,7 +215,9 @@ class Encoder:
         return coded
 
 
-def _encode_episode(recording: Recording, refs: list[ChunkRef], encoder: Encoder, task: Task) -> dict[str, np.ndarray]:
+def _encode_episode(
+    recording: Recording, refs: Sequence[ChunkRef], encoder: Encoder, task: Task
+) -> dict[str, np.ndarray]:
     """Arrays of one episode, one row a frame; action, reward and termination of its last frame are zero."""
     columns, last = defaultdict[str, list[np.ndarray]](list), None
     with ThreadPoolExecutor(1) as thread:

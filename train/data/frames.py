@@ -17,7 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from train.data.spans import Span, split_recordings
 from train.data.windows import random_below
 
 SPARE_DISK = 4 << 30  # bytes that the cache leaves free
+KEYED = 4096  # rows that are hashed at a time
 
 
 class Recording:
@@ -40,18 +41,23 @@ class Recording:
 
     def __init__(self, folder: str | Path) -> None:
         self.dataset = Dataset(folder)
-        self.refs = [ref for refs in self.dataset.by_episode.values() for ref in refs]
+        self.refs = self.dataset.whole
         if not self.refs:
             raise UserError(f"{folder} holds no whole episode: record again with the same command, it continues")
-        self.lengths = [sum(ref.frames for ref in refs) for refs in self.dataset.by_episode.values()]
+        self.lengths: list[int] = self.refs.per_episode("frames").tolist()
         self.frames = sum(self.lengths)
         self.height, self.width = self.dataset.read(self.refs[0], frames=False).frames.shape[1:3]
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Changes when the recording does."""
-        rows = [(ref.shard, ref.offset, ref.bytes, ref.frames, ref.seed) for ref in self.refs]
-        return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+        shards, digest = np.array(self.refs.shards, object)[self.refs.rows["shard"]], hashlib.sha256(b"[")
+        columns = [self.refs.rows[name] for name in ("offset", "bytes", "frames", "seed")]
+        for i in range(0, len(shards), KEYED):  # the words of one list of tuples
+            rows = zip(*(column[i : i + KEYED].tolist() for column in (shards, *columns)))
+            digest.update((", " * (i > 0) + ", ".join(map(repr, rows))).encode())
+        digest.update(b"]")
+        return digest.hexdigest()[:16]
 
     @property
     def decoded_bytes(self) -> int:
@@ -88,7 +94,7 @@ class Recording:
     def _decode_into(self, path: Path) -> None:
         frames = np.lib.format.open_memmap(path, "w+", np.uint8, (self.frames, self.height, self.width, 3))
         reserve(path)
-        starts = np.cumsum([0, *(ref.frames for ref in self.refs)])
+        starts = np.cumsum([0, *self.refs.rows["frames"]])
 
         def fill(job: tuple[int, ChunkRef]) -> None:
             frames[job[0] : job[0] + job[1].frames] = self.dataset.read(job[1]).frames

@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data_collect.dataset import INDEX
 from data_collect.errors import UserError
+from data_collect.shards.index import INDEX
 from data_collect.shards.writer import write_atomic
 from game_wm.device import usable
 from game_wm.evaluation.options import SUITES
