@@ -249,7 +249,7 @@ class WorldModel(nn.Module):
         if wanted:
             frames = self.memory.restore(state.memory, step, views, latent, frames)
         rewards, terminated = parts.commit(state, step, Frame(latent, frames, action_BA))
-        self.memory.store(state.memory)
+        self.memory.store(state.memory, step)
         return frames, latent, rewards, terminated
 
 

@@ -76,8 +76,8 @@ def shown(memory: ScrollMemory, state: ScrollState, step: tuple[int, int] = STAN
 
 def dream(memory: ScrollMemory, state: ScrollState, picture: Tensor, step: tuple[int, int]) -> None:
     frame = Frame(torch.zeros(1, 4, 4, 6), picture[None], torch.zeros(1, 4))
-    memory.commit(state, memory.step_to(state, torch.tensor([step]).float()), frame)
-    memory.store(state)
+    memory.commit(state, taken := memory.step_to(state, torch.tensor([step]).float()), frame)
+    memory.store(state, taken)
 
 
 def test_steps_are_read_off_pictures_with_sprites_and_a_score() -> None:
@@ -170,7 +170,7 @@ def test_the_mosaic_is_bounded_and_forgets_the_tiles_visited_longest_ago() -> No
     places = [torch.tensor([[7, 1000 * i], [-500 * i, 3]]) for i in range(6)]
     nbytes = mosaic.pixels.nbytes
     for i, (place, screen) in enumerate(zip(places, screens, strict=True)):
-        mosaic.write(place, screen, now + i)
+        mosaic.write(mosaic.find(place, size), screen, now + i)
         assert torch.equal(mosaic.read(place, size), screen)  # tiles of one screen never take each other's slots
     assert mosaic.pixels.nbytes == nbytes
     assert torch.equal(mosaic.read(places[5], size), screens[5]) and mosaic.last_visit(places[5], size).tolist() == [

@@ -104,7 +104,7 @@ def test_that_a_screen_flips_is_learnt() -> None:
         corners.append(float(step.motion[0, 1]))
         seen = memory.shown(step)[0]
         memory.commit(state, step, Frame(torch.zeros(1, 4, 4, 6), seen, done))
-        memory.store(state)
+        memory.store(state, step)
         assert not step.motion.any() or torch.equal(seen[0], rooms[int(state.corner[0, 1] > 0)])
     assert corners == [0, SIZE[1], -SIZE[1], SIZE[1], 0]
 

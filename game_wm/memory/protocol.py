@@ -6,7 +6,7 @@
     latent = memory.settle(state, step, latent)         # the generated frame, corrected by what is known of the step,
     picture = memory.restore(state, step, views, latent, picture)   # its picture, with what is remembered exactly,
     memory.commit(state, step, frame)                   # read back into the state, in place,
-    memory.store(state)                                 # and kept for good
+    memory.store(state, step)                           # and kept for good
 
 Play (`world.py`), own rollouts (`train/stages/rollout.py`) and the drawing of training views
 (`train/first_person/draw_views.py`) call the same object, so play shows a network what training showed it. A kind of
@@ -115,9 +115,9 @@ class Memory(ABC, nn.Module):
     def commit(self, state: Any, step: Any, frame: Frame) -> None:
         """Read a finished frame into the state, in place, except for what `store` does."""
 
-    def store(self, state: Any) -> None:
-        """Write the last frame into the long-term store, in place. It is not part of `commit`, because that may be
-        compiled, and compiled code would copy the whole store to change one entry."""
+    def store(self, state: Any, step: Any) -> None:
+        """Write the last frame, to which this step led, into the long-term store, in place. It is not part of `commit`,
+        because that may be compiled, and compiled code would copy the whole store to change one entry."""
 
     def settle(self, state: Any, step: Any, latent_BChw: Tensor) -> Tensor:
         """A generated latent, corrected by what is known of the step."""

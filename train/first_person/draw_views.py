@@ -175,7 +175,7 @@ def draw_episodes(memory: Memory, store: LatentStore, numbers: list[int], tokeni
             assert found is not None, "a memory without views has nothing to draw"
             views.append(found)
             memory.commit(state, step, Frame(latent, tokenizer.decode(latent), action))
-            memory.store(state)
+            memory.store(state, step)
         drawn.append(F.pad(torch.cat(views), (0, 0, 0, 0, 0, 0, 1, 0)).half().cpu().numpy())
     return drawn
 

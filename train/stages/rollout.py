@@ -56,6 +56,6 @@ def roll_out(player: Player, window: Prompt, frames: int, views: Tensor | None =
         dynamics.encode_context(state, latent, action)
         picture = player.tokenizer.decode(latent) if memory.needs_pictures else latent
         memory.commit(remembered, step, Frame(latent, picture, action))
-        memory.store(remembered)
+        memory.store(remembered, step)
         made.append(latent)
     return Rollout(torch.stack(made, 1), torch.stack(shown, 1) if shown else None)

@@ -218,7 +218,7 @@ class FirstPersonMemory(Memory):
             state.episodic.pose = move(state.episodic.pose, motion)
         state.latent, state.count = _rows(frame.latent), state.count + 1
 
-    def store(self, state: FirstPersonState) -> None:
+    def store(self, state: FirstPersonState, step: FirstPersonStep) -> None:
         if state.episodic is None:
             return
         blocked = state.recent.blocked_motion(self.geometry)[:, 1] if self.obstacles is not None else None

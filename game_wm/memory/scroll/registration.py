@@ -119,8 +119,9 @@ def shifted(picture_BHW: Tensor, steps_B2: Tensor) -> tuple[Tensor, Tensor]:
     height, width = picture_BHW.shape[1:3]
     rows = torch.arange(height, device=steps_B2.device) + steps_B2[..., :1]
     columns = torch.arange(width, device=steps_B2.device) + steps_B2[..., 1:]
-    within = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
-    inside = (within[0] == rows)[..., :, None] & (within[1] == columns)[..., None, :]
-    rows, columns = within[0][..., :, None], within[1][..., None, :]
-    players = torch.arange(len(steps_B2), device=steps_B2.device).view(-1, *[1] * steps_B2.dim())
-    return picture_BHW[players, rows, columns], inside
+    down, right = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    inside = (down == rows)[..., :, None] & (right == columns)[..., None, :]
+    first = torch.arange(0, len(steps_B2) * height, height, device=steps_B2.device)
+    down = down + first.view(-1, *[1] * (steps_B2.dim() - 1))
+    which = (down * width)[..., :, None] + right[..., None, :]
+    return picture_BHW.flatten(0, 2).index_select(0, which.flatten()).unflatten(0, which.shape), inside

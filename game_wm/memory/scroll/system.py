@@ -24,11 +24,11 @@ from torch import Tensor
 
 from data_collect.errors import UserError
 from game_wm.memory.protocol import Frame, Memory, NoMemory, Prompt, Recalled
-from game_wm.memory.scroll.mosaic import Mosaic, packed, unpacked
+from game_wm.memory.scroll.mosaic import Mosaic, Place, packed, same_colour, unpacked
 from game_wm.memory.scroll.motion import BEFORE, FINEST, Motion, ScrollConfig
 from game_wm.memory.scroll.path import Path, observe_path
 from game_wm.memory.scroll.recognition import EVERY, Landmarks, arrived, recognise
-from game_wm.memory.scroll.registration import alike, put_right, shifted
+from game_wm.memory.scroll.registration import TOLERANCE, put_right, shifted
 from game_wm.memory.views import as_latents, keep_still
 from game_wm.model.config import COVER, DynamicsConfig
 from game_wm.model.tokenizer import Tokenizer
@@ -67,15 +67,21 @@ class ScrollStep(NamedTuple):
     """How far the screen goes (B, 2), down and right, in pixels: the `motion`, and by how many whole pixels its first
     one is `moved` then, int64. And what is seen there before the frame is drawn:
     `known` int32 (B, H, W), as the mosaic is read; `last` int32 (B, H, W), the last picture and, as the fourth byte,
-    the evidence that a pixel stands still; where that reaches, `inside` bool (B, H, W); and where the mosaic is shown,
-    `recalled` bool (B, H, W): not where the screen stands still, since the last picture has the sprites too."""
+    the evidence that a pixel stands still; where that reaches, `inside` bool (B, H, W); the `view` int32 (B, H, W), the
+    mosaic over the last picture, but not where the screen stands still, since that picture has the sprites too; where
+    one of them reaches, `covered` bool (B, H, W). The others are the `Place` of the mosaic that `store` writes to."""
 
     motion: Tensor
     moved: Tensor
     known: Tensor
     last: Tensor
     inside: Tensor
-    recalled: Tensor
+    view: Tensor
+    covered: Tensor
+    keys: Tensor
+    slots: Tensor
+    tiles: Tensor
+    seen: Tensor
 
 
 class ScrollMemory(Memory):
@@ -119,13 +125,14 @@ class ScrollMemory(Memory):
         for t, picture in enumerate(pictures_BPHWC[:, 1:].unbind(1)):
             if poses is None:
                 self._recognise(state, landmarks, path, t, picture)
-            around = state.mosaic.read(pixel(self._arrived(state, path.steps[:, t])) - 1, (height + 2, width + 2))
-            right = put_right(unpacked(around), picture, self.fixed) * (poses is None)
-            known = shifted(around, right + 1)[0][:, :height, :width]
-            step = self._step(state, path.steps[:, t] + right, known)
+            motion = path.steps[:, t]
+            if poses is None:
+                around = state.mosaic.read(pixel(self._arrived(state, motion)) - 1, (height + 2, width + 2))
+                motion = motion + put_right(unpacked(around), picture, self.fixed)
+            step = self.step_to(state, motion)
             yield state, step
             self._take(state, step, Frame(prompt.latents[:, t + 1], picture, prompt.actions[:, t]), renews=True)
-            self.store(state)
+            self.store(state, step)
 
     def _recognise(
         self, state: ScrollState, landmarks: Sequence[Landmarks], path: Path, t: int, now_BHWC: Tensor
@@ -178,20 +185,18 @@ class ScrollMemory(Memory):
         return self.step_to(state, motion)
 
     def step_to(self, state: ScrollState, motion_B2: Tensor) -> ScrollStep:
-        """The step of this motion."""
-        return self._step(state, motion_B2, state.mosaic.read(pixel(self._arrived(state, motion_B2)), self.size))
-
-    def _arrived(self, state: ScrollState, motion_B2: Tensor) -> Tensor:
-        return arrived(state.corner + motion_B2, state.circle)
-
-    def _step(self, state: ScrollState, motion_B2: Tensor, known_BHW: Tensor) -> ScrollStep:
-        """The screen's own parts are those of the last picture."""
+        """The step of this motion. The screen's own parts are those of the last picture."""
+        place = state.mosaic.find(pixel(self._arrived(state, motion_B2)), self.size)
         seen = packed(torch.cat((state.picture, state.still[..., None]), 3))
         moved = pixel(state.corner + motion_B2) - pixel(state.corner)
         last, inside = shifted(seen, moved)
-        recalled = (known_BHW != 0) & ~self.fixed & (moved != 0).any(1)[:, None, None]
-        last = torch.where(self.fixed, seen, last)
-        return ScrollStep(motion_B2, moved, known_BHW, last, inside | self.fixed, recalled)
+        last, known = torch.where(self.fixed, seen, last), place.shown.view_as(seen)
+        recalled = (known != 0) & ~self.fixed & (moved != 0).any(1)[:, None, None]
+        view, covered = torch.where(recalled, known, last), recalled | inside | self.fixed
+        return ScrollStep(motion_B2, moved, known, last, inside | self.fixed, view, covered, *place)
+
+    def _arrived(self, state: ScrollState, motion_B2: Tensor) -> Tensor:
+        return arrived(state.corner + motion_B2, state.circle)
 
     def views(self, state: ScrollState, step: ScrollStep, tokenizer: Tokenizer) -> Tensor:
         picture, known = self.shown(step)
@@ -200,7 +205,7 @@ class ScrollMemory(Memory):
     def shown(self, step: ScrollStep) -> tuple[Tensor, Tensor]:
         """What stands still where the step leads: the mosaic over the last picture, uint8 (B, H, W, 3), and where one
         of them reaches (B, H, W)."""
-        return unpacked(torch.where(step.recalled, step.known, step.last))[..., :3], step.recalled | step.inside
+        return unpacked(step.view)[..., :3], step.covered
 
     def restore(
         self, state: ScrollState, step: ScrollStep, views_BMhw: Tensor | None, latent_BChw: Tensor, picture_BHWC: Tensor
@@ -221,23 +226,24 @@ class ScrollMemory(Memory):
     def _take(self, state: ScrollState, step: ScrollStep, frame: Frame, renews: bool) -> None:
         """`renews`: what looks as it was remembered is written, too, since a recorded picture is the truth and its
         light may change. A dream's is a copy."""
-        last, known = unpacked(step.last), step.known != 0
+        now, known = packed(F.pad(frame.picture, (0, 1), value=1)), step.known != 0
+        stands, again = same_colour(torch.stack((step.last, step.known)), now, TOLERANCE)
         stood = (step.moved == 0).all(1)[:, None, None]
         gained = torch.where(stood, STOOD, MOVED).byte()
-        stands = alike(last, frame.picture) & step.inside & ~self.fixed
-        state.still = (last[..., 3].clamp_max(255 - MOVED) + gained) * stands
-        enough = state.still >= torch.where(known, CHANGED, NEW)
-        again = known & alike(unpacked(step.known), frame.picture)
+        evidence = unpacked(step.last)[..., 3].clamp_max(255 - MOVED) + gained
+        state.still = evidence * (stands & step.inside & ~self.fixed)
+        enough, again = state.still >= torch.where(known, CHANGED, NEW), known & again
         written = ((state.still > 0) & again) | (enough & ~again) if renews else enough & ~again
-        state.known = torch.where(written, packed(F.pad(frame.picture, (0, 1), value=1)), step.known)
+        state.known = torch.where(written, now, step.known)
         state.corner = self._arrived(state, step.motion)
         state.picture, state.latent = frame.picture.clone(), _rows(frame.latent)
         state.steps = torch.cat((state.steps[:, 1:], step.motion[:, None]), 1)
         state.actions = torch.cat((state.actions[:, 1:], frame.action[:, None].to(state.actions)), 1)
         state.count = state.count + 1
 
-    def store(self, state: ScrollState) -> None:
-        state.mosaic.write(pixel(state.corner), state.known, state.count - 1)
+    def store(self, state: ScrollState, step: ScrollStep) -> None:
+        place = Place(step.keys, step.slots, step.tiles, step.seen)
+        state.mosaic.write(place, state.known, state.count - 1)
 
     def inspect(self, state: ScrollState, action_BA: Tensor, tokenizer: Tokenizer, player: int = 0) -> Recalled | None:
         if state.mosaic is None:
@@ -248,10 +254,10 @@ class ScrollMemory(Memory):
         screens = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
         away = torch.tensor(screens, device=view.device) * torch.tensor(size, device=view.device)
         corners = pixel(state.corner + step.motion)[player] + away
-        mosaic = Mosaic(*(x[player : player + 1].expand(len(away), *x.shape[1:]) for x in vars(state.mosaic).values()))
-        seen = mosaic.last_visit(corners, size)
-        pictures, trail = unpacked(mosaic.read(corners, size))[..., :3], away.flip(1) * torch.tensor((1, -1)) / size[1]
-        there = seen >= 0
+        mosaic = Mosaic(*(x[player : player + 1] for x in vars(state.mosaic).values()))
+        seen = torch.cat([mosaic.last_visit(corner, size) for corner in corners.split(1)])
+        pictures = unpacked(torch.cat([mosaic.read(corner, size) for corner in corners.split(1)]))[..., :3]
+        there, trail = seen >= 0, away.flip(1) * torch.tensor((1, -1)) / size[1]
         return Recalled(pictures[there], state.count[player] - seen[there], view, known[player], trail[there])
 
     # --- training ---
