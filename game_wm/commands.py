@@ -18,6 +18,8 @@ PROGRAM = Program(
                 "game_wm.evaluation.evaluate:main", "game_wm.evaluation.evaluate:parser"),
         Command("compare", "measure", "methods side by side, each trained for as long",
                 "train.lab.compare:main", "train.commands.tools:compare"),
+        Command("sizes", "measure", "a ladder of sizes: parameters, memory, frames/s on named GPUs",
+                "train.lab.sizes.command:main", "train.commands.tools:sizes"),
         Command("export", "make another of it", "its networks as ONNX files",
                 "game_wm.acceleration.export:main", "game_wm.commands:export"),
         Command("prune", "make another of it", "a smaller one, to be trained on",

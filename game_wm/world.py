@@ -49,6 +49,11 @@ class WorldConfig:
             raise ValueError(
                 "memory draws single frames, and a temporal tokenizer cannot encode a frame alone: leave one out"
             )
+        if any(self.tokenizer.padding) and self.memory is not None:
+            raise ValueError(
+                f"memory draws pictures that whole latents cover, and {self.tokenizer.factor} pixels do not divide "
+                f"{self.tokenizer.width}x{self.tokenizer.height}"
+            )
         if self.dynamics.trunk not in self.objective.trunks:
             raise ValueError(
                 f"{self.objective.kind} takes the trunk {' or '.join(self.objective.trunks)}, not {self.dynamics.trunk}"

@@ -178,7 +178,7 @@ def test_doom_dies_with_a_killed_recorder(tmp_path: Path) -> None:
         ("doom?scenario=e1m1", "there are basic"),
         ("doom?scenario=freedoom2&map=map99", "there are MAP01"),
         ("doom?buttons=forward,fly", "no button 'fly'"),
-        ("doom?width=100", "multiples of 16"),
+        ("doom?width=100", "multiples of 8"),
         ("doom?skip=0", "must be positive"),
         ("doom?width=2048&height=1600", "larger than 800x600"),
     ],

@@ -100,7 +100,7 @@ def test_parse() -> None:
         ("gym:NoSuchGame-v0", "unknown game 'gym:NoSuchGame-v0'"),
         ("gym:no_such_module:Game-v0", "cannot be imported"),
         ("gym:CartPole-v1?speed=2", "does not know an option"),
-        ("gym:CartPole-v1?width=100", "multiples of 16"),
+        ("gym:CartPole-v1?width=100", "multiples of 8"),
         ("gym:Toy-v0?picture=nothing", "gives no picture"),
         ("gym:Toy-v0?space=mixed", "action space"),
         ("gym:Toy-v0?space=text", "action space"),

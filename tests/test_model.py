@@ -11,13 +11,16 @@ from tiny import tiny_config
 from game_wm.checkpoint import load
 from game_wm.library import SHIPPED, playable
 from game_wm.memory.compressed import compress
+from game_wm.memory.first_person.geometry import MemoryConfig
 from game_wm.memory.recurrent import CHUNK, GatedDelta, scan
 from game_wm.model import context
 from game_wm.model.attention import attend, attend_in_window, rotate, window_mask
+from game_wm.model.config import DynamicsConfig
 from game_wm.model.context import expected_reward, two_hot
 from game_wm.model.dynamics import Dynamics
 from game_wm.model.tokenizer import Tokenizer, TokenizerConfig
 from game_wm.objectives.flow import FlowMatching, advance, mix
+from game_wm.world import WorldConfig
 
 KINDS: dict[str, dict[str, Any]] = {
     "window": {},
@@ -243,9 +246,21 @@ def test_tokenizer_shapes_and_statistics() -> None:
     assert (tokenizer.deviation - 3).abs().max() < 0.5
 
 
-def test_frames_of_an_odd_size_are_refused() -> None:
-    with pytest.raises(ValueError, match="no multiple"):
-        TokenizerConfig(60, 64)
+def test_frames_that_latents_do_not_divide_are_padded_inside() -> None:
+    sizes: Any = {"encoder_widths": (16, 16), "decoder_widths": (16, 16), "channels": 4, "decoder_blocks": 1}
+    config = TokenizerConfig(40, 56, patch=8, **sizes)
+    assert (config.factor, config.grid, config.padding) == (16, (3, 4), (8, 8))
+    tokenizer, frames = Tokenizer(config), torch.randint(0, 256, (2, 40, 56, 3), dtype=torch.uint8)
+    latents = tokenizer.encode(frames)
+    assert latents.shape == (2, 4, 3, 4) and tokenizer.decode(latents).shape == frames.shape
+    whole = Tokenizer(TokenizerConfig(48, 64, patch=8, **sizes))
+    whole.load_state_dict(tokenizer.state_dict())
+    edges = torch.nn.functional.pad(frames.movedim(-1, 1).float(), (0, 8, 0, 8), mode="replicate").to(torch.uint8)
+    assert torch.equal(whole.encode(edges.movedim(1, -1)), latents)
+    with pytest.raises(ValueError, match="whole latents"):
+        WorldConfig(config, DynamicsConfig(channels=4, height=3, width=4), memory=MemoryConfig())
+    with pytest.raises(ValueError, match="1 or more"):
+        TokenizerConfig(patch=0)
 
 
 @pytest.mark.slow

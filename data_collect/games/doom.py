@@ -49,7 +49,7 @@ KEYS = {
 
 
 class Doom(gymnasium.Env[np.ndarray, np.ndarray]):
-    """A ViZDoom scenario seen through frames of `height` x `width` (multiples of 16).
+    """A ViZDoom scenario seen through frames of `height` x `width` (multiples of 8).
 
     `map` picks another level than the first of a WAD; `turn` is in degrees a step; `timeout` in steps truncates an
     episode (0: never); `weapon` shows the weapon (by default where there is something to attack), `hud` the status

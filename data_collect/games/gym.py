@@ -62,7 +62,7 @@ OLD_SIGNS = r"values to unpack \(expected [25]\b|unexpected keyword argument '(s
 
 
 class Gym(gymnasium.Env[np.ndarray, Any]):
-    """The Gymnasium environment `env_id`, seen through frames of `height` x `width` (multiples of 16).
+    """The Gymnasium environment `env_id`, seen through frames of `height` x `width` (multiples of 8).
 
     Without a size, the short side has 64 pixels and the aspect is kept. `skip` repeats each action and adds up the
     rewards; by default so often that 15 to 20 steps make a second. `fps` is the environment's own rate where its

@@ -7,21 +7,23 @@ from PIL import Image
 
 from data_collect.errors import UserError
 
-MULTIPLE = 16  # the latent is 8 times smaller and halved once more inside the network
+MULTIPLE = 8  # pixels of most latents
+USUAL_MULTIPLE = 16  # latents are halved once more inside the network
 
 
 def check_size(width: int, height: int) -> None:
-    """Raise `UserError` unless both are positive multiples of 16."""
-    if width < MULTIPLE or height < MULTIPLE or width % MULTIPLE or height % MULTIPLE:
+    """Raise `UserError` unless both are multiples of 8, of 16 at least."""
+    if min(width, height) < USUAL_MULTIPLE or width % MULTIPLE or height % MULTIPLE:
         raise UserError(
-            f"a frame of {width}x{height} is not possible: width and height must be multiples of {MULTIPLE}"
+            f"a frame of {width}x{height} is not possible: width and height must be multiples of {MULTIPLE}, 16 or more"
         )
 
 
 def default_size(width: int, height: int, short: int = 64, long: int = 256) -> tuple[int, int]:
     """(width, height) in proportion to a picture of that size: the short side `short`, the long one at most `long`."""
     scale = min(short / min(width, height), long / max(width, height))
-    return tuple(max(MULTIPLE, MULTIPLE * round(side * scale / MULTIPLE)) for side in (width, height))  # type: ignore
+    step = USUAL_MULTIPLE
+    return tuple(max(step, step * round(side * scale / step)) for side in (width, height))  # type: ignore
 
 
 def resize(frame: np.ndarray, width: int, height: int, cut: bool = False) -> np.ndarray:

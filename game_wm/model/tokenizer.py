@@ -26,7 +26,9 @@ from game_wm.model.fsq import Codebook
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """Sizes of the auto-encoder. One width a halving: three widths make 8 pixels a latent, four make 16, five 32.
+    """Sizes of the auto-encoder. The first layer folds `patch` by `patch` pixels into channels, each further width
+    halves: with patches of 2 three widths make 8 pixels a latent, four make 16, five 32. A frame that no such number
+    divides is padded inside, its edges repeated.
 
     `levels`: levels to which each channel is rounded; empty where latents are continuous. `noise`: deviation of the
     noise on continuous latents in training. `decoder_widths`: if longer than `encoder_widths`, the encoder reads the
@@ -45,6 +47,7 @@ class TokenizerConfig:
     levels: tuple[int, ...] = ()
     shortcuts: bool = False
     temporal: bool = False
+    patch: int = 2
 
     def __post_init__(self) -> None:
         if not 0 < len(self.encoder_widths) <= len(self.decoder_widths):
@@ -55,17 +58,22 @@ class TokenizerConfig:
             raise ValueError("with shortcuts, four times a width must be a multiple of the next one: take 32, 64, 128")
         if self.levels and (len(self.levels) != self.channels or min(self.levels) < 3):
             raise ValueError(f"levels {list(self.levels)} must be three or more for each of {self.channels} channels")
-        if self.height % self.factor or self.width % self.factor:
-            raise ValueError(f"frames of {self.width}x{self.height} are no multiple of {self.factor} pixels a latent")
+        if min(self.patch, self.height, self.width) < 1:
+            raise ValueError(f"patches of {self.patch} pixels of frames of {self.width}x{self.height}: give 1 or more")
 
     @property
     def factor(self) -> int:
         """Pixels per latent and side."""
-        return 2 ** len(self.decoder_widths)
+        return self.patch * 2 ** (len(self.decoder_widths) - 1)
 
     @property
     def grid(self) -> tuple[int, int]:
-        return self.height // self.factor, self.width // self.factor
+        return -(-self.height // self.factor), -(-self.width // self.factor)
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Rows below the frame and columns right of it that fill the grid."""
+        return -self.height % self.factor, -self.width % self.factor
 
 
 class Shortcut(nn.Module):
@@ -102,7 +110,8 @@ class Tokenizer(nn.Module):
 
         coarser = len(dec) - len(enc)
         down: list[nn.Module] = [nn.AvgPool2d(2**coarser)] if coarser else []
-        down += [nn.PixelUnshuffle(2), nn.Conv2d(12 * seen, enc[0], 3, padding=1), LightBlock(enc[0])]
+        folded = 3 * config.patch**2
+        down += [nn.PixelUnshuffle(config.patch), nn.Conv2d(folded * seen, enc[0], 3, padding=1), LightBlock(enc[0])]
         for a, b in pairwise(enc):
             down += [around(nn.Conv2d(a, b, 4, stride=2, padding=1)), LightBlock(b)]
         down += [nn.GroupNorm(enc[-1] // 16, enc[-1]), nn.SiLU(), nn.Conv2d(enc[-1], config.channels, 3, padding=1)]
@@ -112,7 +121,7 @@ class Tokenizer(nn.Module):
         for a, b in pairwise(reversed(dec)):
             up += [around(nn.Conv2d(a, 4 * b, 1)), nn.PixelShuffle(2)]
             up += [LightBlock(b) for _ in range(config.decoder_blocks)]
-        up += [nn.SiLU(), nn.Conv2d(dec[0], 12, 3, padding=1), nn.PixelShuffle(2)]
+        up += [nn.SiLU(), nn.Conv2d(dec[0], folded, 3, padding=1), nn.PixelShuffle(config.patch)]
         self.decoder = nn.Sequential(*up)
         self.mean: Tensor
         self.deviation: Tensor
@@ -144,8 +153,17 @@ class Tokenizer(nn.Module):
 
     def encode_images(self, images_BCHW: Tensor, before_BCHW: Tensor | None = None) -> Tensor:
         """Float images (B, 3, H, W) in [-1, 1] -> normalised latents (B, C, h, w)."""
-        images = self.with_previous(images_BCHW, before_BCHW).contiguous(memory_format=torch.channels_last)
-        return (self.quantise(self.encoder(images).float()) - self.mean) / self.deviation
+        images = self.with_previous(images_BCHW, before_BCHW)
+        return (self.quantise(self._encoded(images).float()) - self.mean) / self.deviation
+
+    def _encoded(self, images_BCHW: Tensor) -> Tensor:
+        if any(self.config.padding):
+            rows, columns = self.config.padding
+            images_BCHW = F.pad(images_BCHW, (0, columns, 0, rows), mode="replicate")
+        return self.encoder(images_BCHW.contiguous(memory_format=torch.channels_last))
+
+    def _decoded(self, raw_BCHW: Tensor) -> Tensor:
+        return self.decoder(raw_BCHW)[..., : self.config.height, : self.config.width]
 
     def quantise(self, raw_BCHW: Tensor) -> Tensor:
         """Raw latents unchanged, or the codes nearest to them."""
@@ -154,7 +172,7 @@ class Tokenizer(nn.Module):
     def decode_images(self, latents_BCHW: Tensor, before_BCHW: Tensor | None = None) -> Tensor:
         """Normalised latents (B, C, h, w) -> float images (B, 3, H, W) in [-1, 1], differentiable."""
         before = before_BCHW if before_BCHW is None else before_BCHW * self.deviation + self.mean
-        return self.decoder(self.with_previous(latents_BCHW * self.deviation + self.mean, before))
+        return self._decoded(self.with_previous(latents_BCHW * self.deviation + self.mean, before))
 
     def decode(self, latents_BCHW: Tensor, before_BCHW: Tensor | None = None) -> Tensor:
         """Normalised latents (B, C, h, w) -> uint8 (B, H, W, 3)."""
@@ -165,11 +183,11 @@ class Tokenizer(nn.Module):
         tokenizer is temporal, (B, T - 1, C, h, w), without the first frame's."""
         now, before = (images_BTCHW[:, 1:], images_BTCHW[:, :-1]) if self.config.temporal else (images_BTCHW, None)
         seen = self.with_previous(now.flatten(0, 1), None if before is None else before.flatten(0, 1))
-        return self.encoder(seen.contiguous(memory_format=torch.channels_last)).unflatten(0, now.shape[:2])
+        return self._encoded(seen).unflatten(0, now.shape[:2])
 
     def decode_raw(self, raw_BTCHW: Tensor) -> Tensor:
         """Raw latents as `raw` gives them -> the last frame (B, 3, H, W)."""
-        return self.decoder(self.with_previous(raw_BTCHW[:, -1], raw_BTCHW[:, -2] if self.config.temporal else None))
+        return self._decoded(self.with_previous(raw_BTCHW[:, -1], raw_BTCHW[:, -2] if self.config.temporal else None))
 
     def forward(self, images_BTCHW: Tensor) -> Tensor:
         """Successive frames (B, T, 3, H, W) in [-1, 1] -> the last one's reconstruction (B, 3, H, W); T is 3 where the

@@ -145,3 +145,13 @@ compare = partial(
     flag("--replace", "even where the table that is there has more rows, minutes or episodes"),
     prog="python -m game_wm",
 )  # fmt: skip
+sizes = partial(
+    page, "sizes", "The ladder of sizes (configs/sizes): what each costs, and how fast it should play and train.",
+    ["python -m game_wm sizes", "python -m game_wm sizes --sizes 15m 50m --frames 64x64 --machines H200",
+     "python -m game_wm sizes --bench runs/bench"],
+    flag("--sizes SIZE", "15m, 50m, 300m, 1b (default: all)", nargs="+"),
+    flag("--frames WxH", "64x64, 128x96, 256x144, 640x360 (default: all)", nargs="+"),
+    flag("--machines NAME", 'as "RTX 4090", or here: this machine, measured first (default: all)', nargs="+"),
+    flag("--bench DIR", "show beside them what a bench has measured and written there", type=Path), JSON,
+    prog="python -m game_wm",
+)  # fmt: skip

@@ -92,6 +92,11 @@ class GeometryModule(StageModule):
         self.frozen = [load_tokenizer(tokenizer)]
         if self.frozen[0].config.temporal:
             raise UserError("geometry looks at single frames: train it with a tokenizer that is not temporal")
+        if any(self.frozen[0].config.padding):
+            factor = self.frozen[0].config.factor
+            raise UserError(
+                f"geometry wants frames that latents of {factor} pixels divide: record such ones, or leave memory out"
+            )
 
     @property
     def tokenizer(self) -> Tokenizer:

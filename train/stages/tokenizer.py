@@ -52,8 +52,9 @@ class TokenizerModule(StageModule):
         self.scale_penalty, self.equivariance, self.halved, self.moving = scale_penalty, equivariance, halved, moving
         if tokenizer.levels and (equivariance or halved):
             raise UserError("codes cannot be shifted or averaged: with levels, leave equivariance and halved at 0")
-        if halved and any(cells % 2 for cells in tokenizer.grid):
-            raise UserError(f"two by two cells do not divide a grid of {tokenizer.grid}: leave --model.halved at 0")
+        if halved and any(side % (2 * tokenizer.factor) for side in (tokenizer.height, tokenizer.width)):
+            size = f"{tokenizer.width}x{tokenizer.height}"
+            raise UserError(f"two by two cells do not divide frames of {size}: leave --model.halved at 0")
         self.tokenizer = Tokenizer(tokenizer)
         # In a list, so that it is no submodule: its frozen weights come from a package and stay out of checkpoints.
         self.features = [Features()] if perceptual else []

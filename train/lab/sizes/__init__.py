@@ -1,0 +1,1 @@
+"""A ladder of sizes: what each costs, counted and predicted."""
