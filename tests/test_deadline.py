@@ -110,7 +110,8 @@ def test_the_card_has_all_that_is_left(now: Now, tmp_path: Path) -> None:
 
 
 def test_a_training_that_has_a_deadline_ends_then_however_long_it_took_to_begin(now: Now) -> None:
-    budget, trainer = Budget(minutes=10, deadline=Deadline(120)), SimpleNamespace(global_step=0, should_stop=False)
+    budget = Budget(minutes=10, deadline=Deadline(120))
+    trainer = SimpleNamespace(global_step=0, should_stop=False, world_size=1)
     budget.load_state_dict({"seconds": 60.0})
     now.wait(90)
     budget.on_train_start(trainer, None)  # type: ignore[arg-type]

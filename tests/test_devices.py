@@ -129,7 +129,7 @@ def test_a_device_near_to_one_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("cpu", {"accelerator": "cpu", "devices": 1}), ("mps", {"accelerator": "mps", "devices": 1}),
+    [("cpu", {"accelerator": "cpu", "devices": 2}), ("mps", {"accelerator": "mps", "devices": 1}),
      ("cuda:1", {"accelerator": "cuda", "devices": [1]}), ("auto", {"accelerator": "cpu", "devices": 2})],
 )  # fmt: skip
 def test_a_stage_trains_where_it_is_told(name: str, arguments: dict, monkeypatch: pytest.MonkeyPatch) -> None:

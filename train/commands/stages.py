@@ -44,7 +44,7 @@ RUN_FLAGS = (
     RunFlag("--init", str | None, None, "start from the weights of this .ckpt or .safetensors", value="FILE"),
     RunFlag("--teacher", str | None, None, "the teacher's weights, if not those of --init", ("distill",)),
     RunFlag("--row", dict | None, None, "what `python -m game_wm compare` is told; not of training"),
-    RunFlag("--device", str, "auto", "cpu, cuda, cuda:1, mps; auto: as --trainer.accelerator and --trainer.devices say",
+    RunFlag("--device", str, "auto", "cpu, or one GPU: cuda, cuda:1, mps; auto: as the trainer is configured",
             value="DEVICE"),
     RunFlag("--ema", float, 0.999, "decay of the averaged weights"),
     RunFlag("--clip", float, 1.0, "largest norm of a gradient"),

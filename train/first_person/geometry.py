@@ -168,7 +168,8 @@ class GeometryModule(StageModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(index)
             figures = self.losses(batch)[1]
-        self.log_dict({f"val_{name}": value for name, value in figures.items()}, batch_size=len(batch["latents"]))
+        named = {f"val_{name}": value for name, value in figures.items()}
+        self.log_dict(named, batch_size=len(batch["latents"]), sync_dist=True)
 
     @torch.no_grad()
     def sample(self, batch: dict[str, Tensor]) -> Tensor:

@@ -13,5 +13,7 @@ from __future__ import annotations
 def main(arguments: list[str]) -> int:
     from train.pipeline.flags import parse
     from train.pipeline.run import Runner
+    from train.stages.processes import check_alone
 
+    check_alone()
     return Runner(parse(arguments), arguments).run()

@@ -8,6 +8,7 @@ Everything lies under RUNS/NAME/, a folder a stage: `data`, `tokenizer`, `latent
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from functools import cache, partial
@@ -142,15 +143,16 @@ def train(plan: Pipeline, name: str, budget: Budget) -> int:
 
     values = values_of(plan, name) | {"minutes": budget.minutes, "steps": budget.steps, "resume": True}
     config = config_of(plan.training(name))
-    if str(values.get("trainer.devices", 1)) == "1":
+    configured = read_yaml(str(config)).get("trainer", {}).get("devices", 1)
+    if str(values.get("trainer.devices", configured)) == "1":
         return run_stage(KINDS[name], config=config, values=values, deadline=budget.deadline)
     return apart(["-m", "train", KINDS[name], *as_flags(config, values)])
 
 
 def apart(command: list[str]) -> int:
     """Run a command of this Python in a process of its own; exit status. Where several processes train together,
-    Lightning starts the others by the command line of the first."""
-    child = subprocess.Popen([sys.executable, *command])
+    Lightning starts the others by the command line of the first: SLURM, which has started one, is to leave it to it."""
+    child = subprocess.Popen([sys.executable, *command], env={**os.environ, "SLURM_JOB_NAME": "interactive"})
     with passing_on_sigterm(child):
         try:
             return exit_status(child.wait())

@@ -32,12 +32,16 @@ class RunLogger(Logger):
 
 
 class Figures(RunLogger):
-    """`metrics.jsonl`: one JSON object a logging step, `{"step": 120, "loss": 0.31, ...}`. A resumed run drops the
-    lines after its checkpoint, so that every step is there once."""
+    """`metrics.jsonl`: one JSON object a logging step, `{"step": 120, "loss": 0.31, ...}`, written by the first of the
+    processes that train together. A resumed run drops the lines after its checkpoint: every step is there once."""
 
     def __init__(self, folder: Path, from_step: int = 0) -> None:
         super().__init__(folder)
         self.path = folder / "metrics.jsonl"
+        self._drop(from_step)
+
+    @rank_zero_only
+    def _drop(self, from_step: int) -> None:
         lines = self.path.read_text(errors="replace").splitlines() if self.path.exists() else []
         kept = [line for line in lines if (step := step_of(line)) is not None and step < from_step]
         with whole(self.path) as file:

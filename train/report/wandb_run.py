@@ -30,8 +30,7 @@ def wandb_run(folder: Path, project: str, mode: str, config: dict[str, Any]) -> 
     if mode not in ("offline", "online", "off"):
         raise UserError(f"--wandb takes offline, online or off, not {mode}")
     mode = os.environ.get("WANDB_MODE") or mode
-    first = os.environ.get("LOCAL_RANK", "0") == "0"  # of several processes on one run
-    return [WandbRun(folder, project, mode, config)] if first and mode not in ("off", "disabled") else []
+    return [WandbRun(folder, project, mode, config)] if mode not in ("off", "disabled") else []
 
 
 class WandbRun(RunLogger):

@@ -29,6 +29,7 @@ from game_wm.deadline import NEVER, Deadline
 from game_wm.model.names import present_names
 from game_wm.training import diverged, unsound
 from train.data.windows import random_integers
+from train.stages.processes import agreed
 
 Kind = TypeVar("Kind", bound=Callback)
 LEAST = 6.0  # seconds of a training that has a deadline
@@ -48,11 +49,16 @@ class StepSeed(Callback):
 
 class Budget(Callback):
     """How long training lasts: `minutes` of wall time, added up over resumes, or `steps`, whichever ends first. With a
-    `deadline`, the minutes are those until then, however long it took to begin."""
+    `deadline`, the minutes are those until then, however long it took to begin.
+
+    Processes that train together agree on the time once a step, since the learning rate is a function of it: by clocks
+    of their own their weights would drift apart.
+    """
 
     def __init__(self, minutes: float | None = None, steps: int | None = None, deadline: Deadline = NEVER) -> None:
         self.minutes, self.steps, self.deadline = minutes, steps, deadline
         self.before, self.started = 0.0, 0.0
+        self.common: float | None = None  # seconds of training that several processes have agreed on
 
     @property
     def seconds(self) -> float:
@@ -62,17 +68,24 @@ class Budget(Callback):
     def progress(self, trainer: Trainer) -> float:
         """Fraction of the budget that is spent, 0 to 1."""
         by_steps = trainer.global_step / self.steps if self.steps else 0.0
-        return min(1.0, max(by_steps, self.seconds / (60 * self.minutes) if self.minutes else 0.0))
+        seconds = self.seconds if self.common is None else self.common
+        return min(1.0, max(by_steps, seconds / (60 * self.minutes) if self.minutes else 0.0))
+
+    def agree(self, trainer: Trainer) -> None:
+        if trainer.world_size > 1:
+            self.common = agreed(trainer, self.seconds)[0]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock; a run that has already spent its time stops at once."""
         self.started = time.monotonic()
         if not self.deadline.never:
-            self.minutes = (self.before + max(LEAST, self.deadline.left)) / 60
+            self.minutes = agreed(trainer, self.before + max(LEAST, self.deadline.left))[0] / 60
+        self.agree(trainer)
         trainer.should_stop = self.progress(trainer) >= 1
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if agreed(trainer, self.progress(trainer) >= 1):
+        self.agree(trainer)
+        if self.progress(trainer) >= 1:
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
@@ -131,7 +144,7 @@ class Clip(Callback):
         if getattr(trainer.precision_plugin, "scaler", None) is None:  # a scaler leaves such steps out itself
             sound = sound & norm.isfinite()
         self.sound = sound if self.sound is None else self.sound & sound
-        if (logs or norm.device.type == "cpu") and agreed(trainer, not bool(self.sound)):
+        if (logs or norm.device.type == "cpu") and any(agreed(trainer, not bool(self.sound))):
             lower = float(getattr(pl_module, "lr", 0.0)) / 4
             raise UserError(
                 f"training diverged: at step {trainer.global_step} the loss is {float(self.loss):g}, the norm of its "
@@ -241,11 +254,11 @@ class Saver(Callback):
                 self.aside = False
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Saves when it is time; a signal also ends training."""
-        if agreed(trainer, self.signal is not None):
-            trainer.should_stop = True
-        ends = trainer.should_stop or (0 < trainer.max_steps <= trainer.global_step)
-        if agreed(trainer, ends or time.monotonic() - self.saved > 60 * self.minutes):
+        """Saves when it is time; a signal to any of the processes also ends training."""
+        number, due = agreed(trainer, self.signal or 0, time.monotonic() - self.saved > 60 * self.minutes)
+        if number:
+            self.signal, trainer.should_stop = int(number), True
+        if due or trainer.should_stop or (0 < trainer.max_steps <= trainer.global_step):
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
@@ -275,11 +288,6 @@ class Saver(Callback):
         for number, handler in getattr(self, "handlers", {}).items():
             if signal.getsignal(number) == self._stop:
                 signal.signal(number, handler)
-
-
-def agreed(trainer: Trainer, wish: bool) -> bool:
-    """Whether any of the processes that train together wishes it: all must stop and save at the same step."""
-    return trainer.strategy.reduce_boolean_decision(wish, all=False)
 
 
 def trained_on(metadata: dict[str, Any], frames: int, seconds: float, steps: int) -> dict[str, Any]:

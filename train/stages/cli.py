@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import signal
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import yaml
+from lightning.pytorch.callbacks import Callback
 
 from data_collect.errors import UserError
 from data_collect.files import whole
@@ -48,58 +49,43 @@ def run_stage(
     if not cli.config.minutes and not cli.config.steps:
         raise UserError("how long? add --minutes or --steps")
     cli.folder.mkdir(parents=True, exist_ok=True)
-    if os.environ.get("LOCAL_RANK", "0") != "0":  # of several processes on one run, the first holds it
-        return fit(cli, stage, deadline)
+    trainer = cli.make_trainer(cli.core_callbacks(deadline))
+    if not trainer.is_global_zero:  # of several processes on one run, the first holds it and writes
+        return fit(cli, stage, trainer)
     with folder_lock(cli.folder):
-        return fit(cli, stage, deadline)
+        return fit(cli, stage, trainer)
 
 
-def fit(cli: StageCLI, stage: str, deadline: Deadline) -> int:
+def fit(cli: StageCLI, stage: str, trainer: pl.Trainer) -> int:
     """`run_stage`, once the arguments are read and the folder is ours."""
     config, folder, data = cli.config, cli.folder, cli.datamodule
-    last = folder / "last.ckpt"
+    last, first = folder / "last.ckpt", trainer.is_global_zero
     if last.exists() and config.graphs:
         raise UserError(f"{last} exists, and what is trained by graphs cannot be resumed: choose another --name")
     if last.exists() and not config.resume:
         raise UserError(f"{last} exists: add --resume to continue that run, or choose another --name")
-    if cli.shortened:
+    if cli.shortened and first:
         say(cli.shortened)
     settings = json.loads(cli.parser.dump(config, format="json", skip_link_targets=True))
     metadata = {"stage": stage, "game": data.game, "schema": data.schema.to_json(), "settings": settings}
-    from_step = 0
-    if last.exists():
-        found = read_checkpoint(last, metadata)
-        check_network(cli.model, NETWORKS[stage], last, found, metadata)
-        from_step, metadata["before"] = int(found["global_step"]), found["game_wm"].get("before", {})
-    elif config.init:
-        if other := initialise(cli.model, stage, Path(config.init), metadata):
-            say(f"{stage} begins with {config.init}: {other}")
-        metadata["before"] = trained_before(Path(config.init), stage)
-    elif stage == "distill":
-        raise UserError("distillation needs a teacher: name a dynamics checkpoint with --init")
-    warn_of_other_tokenizer(cli)
-    if isinstance(cli.model, DistillModule):
-        # Before fitting: the averaged copy and the checkpoint to resume from must have the teacher too.
-        started = copy.deepcopy(cli.model.dynamics.state_dict())
-        if config.teacher and not last.exists():
-            initialise(cli.model, stage, Path(config.teacher), metadata)
-        cli.model.freeze_teacher()
-        cli.model.dynamics.load_state_dict(started)
-    with whole(folder / "config.yaml") as file:
-        file.write(yaml.safe_dump(settings, sort_keys=False).encode())
+    from_step = begin(cli, stage, metadata, first)
+    if first:
+        warn_of_other_tokenizer(cli)
+        with whole(folder / "config.yaml") as file:
+            file.write(yaml.safe_dump(settings, sort_keys=False).encode())
     if config.graphs:
-        trainer = cli.make_trainer(cli.core_callbacks())
         steps = graphs.fit(cli.model, data, trainer, last, metadata, Figures(folder))
         say(f"{stage}: {steps} steps, {last}")
         return 0
-    runs = wandb_run(folder, f"game_wm-{config.name}", config.wandb, settings)
+    runs = wandb_run(folder, f"game_wm-{config.name}", config.wandb, settings) if first else []
     saver = Saver(folder, metadata, config.save_minutes)
-    callbacks = [*cli.core_callbacks(deadline), Banner(), Bar(stage)]
+    reports: list[Callback] = [Banner(), Bar(stage)]
     if hasattr(cli.model, "sample"):
-        callbacks.append(Samples(folder, config.sample_minutes, data.schema.fps))
-    trainer = cli.make_trainer([*callbacks, saver], [Figures(folder, from_step), *runs])
+        reports.append(Samples(folder, config.sample_minutes, data.schema.fps))
+    trainer.callbacks += [*reports, saver]  # type: ignore[attr-defined]
+    trainer.loggers = [Figures(folder, from_step), *runs]
     if trainer.strategy.root_device.type == "cpu":
-        use_all_cores(trainer.world_size)
+        use_all_cores(trainer.num_devices)
     if trainer.world_size > 1:  # Lightning ends the other processes where it is interrupted, until `Saver` stops all
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -107,13 +93,39 @@ def fit(cli: StageCLI, stage: str, deadline: Deadline) -> int:
     finally:
         for run in runs:
             run.end()
-    if saver.signal is not None:
+    if saver.signal is None:
+        told = f"{stage}: {trainer.global_step} steps, {last}"
+    else:
         again = "the same command" + ("" if config.resume else " with --resume")
-        say(f"stopped at step {trainer.global_step}; {again} continues")
-        return 128 + saver.signal
-    if trainer.is_global_zero:
-        say(f"{stage}: {trainer.global_step} steps, {last}")
-    return 0
+        told = f"stopped at step {trainer.global_step}; {again} continues"
+    if first:
+        say(told)
+    return 0 if saver.signal is None else 128 + saver.signal
+
+
+def begin(cli: StageCLI, stage: str, metadata: dict[str, Any], first: bool) -> int:
+    """Give the model the weights that it begins with, unless a checkpoint to resume from has them, and the metadata
+    what was trained before; the step that the run goes on from. `first`: of the processes, which says so."""
+    config, last, from_step = cli.config, cli.folder / "last.ckpt", 0
+    if last.exists():
+        found = read_checkpoint(last, metadata)
+        check_network(cli.model, NETWORKS[stage], last, found, metadata)
+        from_step, metadata["before"] = int(found["global_step"]), found["game_wm"].get("before", {})
+    elif config.init:
+        other = initialise(cli.model, stage, Path(config.init), metadata)
+        if other and first:
+            say(f"{stage} begins with {config.init}: {other}")
+        metadata["before"] = trained_before(Path(config.init), stage)
+    elif stage == "distill":
+        raise UserError("distillation needs a teacher: name a dynamics checkpoint with --init")
+    if isinstance(cli.model, DistillModule):
+        # Before fitting: the averaged copy and the checkpoint to resume from must have the teacher too.
+        started = copy.deepcopy(cli.model.dynamics.state_dict())
+        if config.teacher and not last.exists():
+            initialise(cli.model, stage, Path(config.teacher), metadata)
+        cli.model.freeze_teacher()
+        cli.model.dynamics.load_state_dict(started)
+    return from_step
 
 
 def warn_of_other_tokenizer(cli: StageCLI) -> None:

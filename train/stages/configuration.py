@@ -35,6 +35,7 @@ from train.report.callbacks import Throughput
 from train.stages.callbacks import EMA, Budget, Clip, Schedule, StepSeed
 from train.stages.distill import DistillModule
 from train.stages.dynamics import DynamicsModule
+from train.stages.processes import check_world, launched
 from train.stages.tokenizer import TokenizerModule
 
 STAGES: dict[str, tuple[type[pl.LightningModule], type[StreamDataModule]]] = {
@@ -141,18 +142,24 @@ class StageCLI(LightningCLI):
         """The trainer is made by `run_stage`, when the callbacks are known."""
         return None  # type: ignore[return-value]
 
-    def make_trainer(self, callbacks: list[Callback], loggers: Any = False) -> pl.Trainer:
-        """A trainer with the configured arguments, the budget's steps and these callbacks."""
+    def make_trainer(self, callbacks: list[Callback]) -> pl.Trainer:
+        """A trainer with the configured arguments, the budget's steps and these callbacks. `UserError` where it does
+        not know of all processes that were started together."""
         arguments = dict(self._get(self.config_init, "trainer"))
         own = arguments.pop("callbacks") or []
         steps = self.config.steps or -1
         if self.config.device != "auto":
             kind, _, number = usable(self.config.device).partition(":")
-            arguments |= {"accelerator": kind, "devices": [int(number)] if number and kind != "cpu" else 1}
+            arguments["accelerator"] = kind
+            if kind != "cpu":  # which any number of processes share
+                arguments["devices"] = [int(number)] if number else 1
         try:
-            return pl.Trainer(**{**arguments, "max_steps": steps, "callbacks": [*own, *callbacks], "logger": loggers})
-        except (ValueError, MisconfigurationException) as error:
+            arguments |= launched(arguments)
+            trainer = pl.Trainer(**{**arguments, "max_steps": steps, "callbacks": [*own, *callbacks]})
+        except (ValueError, RuntimeError, MisconfigurationException) as error:
             raise UserError(f"--trainer: {error}") from error
+        check_world(trainer)
+        return trainer
 
     @property
     def folder(self) -> Path:

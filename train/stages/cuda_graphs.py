@@ -46,6 +46,8 @@ def fit(
     device = trainer.strategy.root_device
     if device.type != "cuda":
         raise UserError("graphs are for CUDA devices: leave --graphs out")
+    if trainer.world_size > 1:
+        raise UserError(f"graphs are for one process, not {trainer.world_size}: leave --graphs or the others out")
     if why := module.uncapturable():
         raise UserError(f"{why}: leave --graphs out")
     callbacks: list[Any] = [callback_of(trainer, kind) for kind in (Budget, Schedule, StepSeed, EMA, Clip)]

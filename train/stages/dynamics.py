@@ -251,7 +251,8 @@ class DynamicsModule(StageModule):
         for frame in sorted({1, min(4, frames), frames}):
             at = [(made, began + frame - 1), (latents, began + frame - 1), (latents, began - 1)]
             figures = compare(self.tokenizer, *((x[:, t], x[:, max(0, t - 1)]) for x, t in at))
-            self.log_dict({f"val_{frame}_{k}": v for k, v in figures.items()}, batch_size=len(latents))
+            named = {f"val_{frame}_{k}": v for k, v in figures.items()}
+            self.log_dict(named, batch_size=len(latents), sync_dist=True)
 
     def sample(self, batch: Batch) -> Tensor:
         """uint8 (rows, T, H, W, 3): truth and rollout in turn, of four windows; black without a tokenizer."""

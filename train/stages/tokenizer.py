@@ -137,7 +137,7 @@ class TokenizerModule(StageModule):
     def validation_step(self, frames_BHWC: Tensor, index: int) -> None:
         truth, decoded = self.reconstruct(frames_BHWC)
         error = (decoded - truth).square().mean((1, 2, 3))
-        self.log("val_psnr", psnr(error).mean(), prog_bar=True, batch_size=len(frames_BHWC))
+        self.log("val_psnr", psnr(error).mean(), prog_bar=True, batch_size=len(frames_BHWC), sync_dist=True)
         if self.moving and (mask := moving(frames_BHWC[:, -1], frames_BHWC[:, 0])).any():
             error = (decoded - truth).square().mean(1)[mask].mean()
             self.log("val_psnr_moving", psnr(error), prog_bar=True, batch_size=len(frames_BHWC))
