@@ -25,6 +25,7 @@ from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
 from data_collect.shards.chunk import Chunk, ChunkRef, scan, unpack
 from data_collect.shards.index import INDEX, OLD_INDEX, ChunkIndex, ShardRow, read_index, row_of
+from data_collect.shards.remote import Place, RemotePath, on_disk, place, read_range
 
 T = TypeVar("T")
 CARD = "dataset.json"
@@ -33,6 +34,12 @@ SETTINGS = ("game", "player", "recording_seed", "episode_frames", "schema")
 FAULT: dict[str, type] = {"episode": int, "seed": int, "steps": int, "why": str}  # a row of the card's faults
 ANEW = "run the same `record` command to record it anew"
 REMEDY = f"restore it, or delete it and {ANEW}"
+
+
+def missing(path: Place) -> UserError:
+    return UserError(
+        f"{path} is missing: {'upload it again' if isinstance(path, RemotePath) else f'restore it, or {ANEW}'}"
+    )
 
 
 def shard_files(folder: Path) -> list[Path]:
@@ -44,16 +51,16 @@ def shard_files(folder: Path) -> list[Path]:
     return paths
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
+def read_settings(folder: Place) -> dict[str, Any]:
     """The recording's `SETTINGS`, from its card or else its first shard. `UserError`: none there, or damaged."""
-    path, shards = folder / CARD, shard_files(folder)
+    path, shards = folder / CARD, shard_files(folder) if isinstance(folder, Path) else []
     try:
-        card = json.loads(path.read_text()) if path.exists() or not shards else next(scan(shards[0]))[1]
+        card = json.loads(path.read_text()) if not shards or path.exists() else next(scan(shards[0]))[1]
         return {name: card[name] for name in SETTINGS}
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder} holds no recording: make one with `python -m data_collect record`") from None
     except (ValueError, KeyError, TypeError, StopIteration) as error:
-        if not path.exists():
+        if shards and not path.exists():
             raise UserError(f"{shards[0]} is damaged ({error}); {REMEDY}") from None
         raise UserError(f"{path} is damaged ({error}): delete it, it is made again from the shards") from None
 
@@ -92,16 +99,15 @@ class Episode:
 
 
 class Dataset:
-    """A folder of shards. Holds no open files, so that it may be sent to worker processes.
+    """A folder of shards, on this machine or on a server. Holds no open files, and may be sent to worker processes.
 
     `index` has a `ChunkRef` per chunk, sorted by episode and chunk; `schema` and `game` are the recording's.
     With `rebuild`, the index is not believed and the shards are walked through. Raises `UserError` when there is no
     recording, when a shard is missing or damaged, or when the folder mixes recordings.
     """
 
-    def __init__(self, folder: str | Path, rebuild: bool = False) -> None:
-        self.folder = Path(folder)
-        self.shards = shard_files(self.folder)
+    def __init__(self, folder: str | Place, rebuild: bool = False) -> None:
+        self.folder = on_disk(folder) if rebuild else place(folder)
         self.settings = read_settings(self.folder)
         self.game: str = self.settings["game"]
         try:
@@ -109,7 +115,12 @@ class Dataset:
         except UserError as error:
             raise UserError(f"{self.folder / CARD} is damaged ({error}): delete it, it is made again") from None
         known = {} if rebuild else self._read_index()
-        rows = [known.get(path.name) or self._walk(path) for path in self.shards]
+        if isinstance(self.folder, RemotePath):
+            self.shards: Sequence[Place] = [self.folder / name for name in sorted(known)]
+            rows = [known[path.name] for path in self.shards]
+        else:
+            self.shards = shard_files(self.folder)
+            rows = [known.get(path.name) or self._walk(path) for path in shard_files(self.folder)]
         self.sizes = {row.name: row.bytes for row in rows}
         self.index = ChunkIndex.of(rows)
         if found := self.index.twice():
@@ -120,17 +131,24 @@ class Dataset:
 
     def _read_index(self) -> dict[str, ShardRow]:
         """Shards by name; none when there is no index. A missing shard or one of another size is an error."""
-        path = next((self.folder / name for name in (INDEX, OLD_INDEX) if (self.folder / name).exists()), None)
-        if path is None:
+        for path in (self.folder / INDEX, self.folder / OLD_INDEX):
+            try:
+                shards = read_index(path.name, path.read_text())
+                break
+            except FileNotFoundError:
+                continue
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+                raise UserError(f"{path} is damaged ({error}): delete it, it is made again from the shards") from None
+        else:
+            if isinstance(self.folder, RemotePath):
+                raise UserError(f"{self.folder} has no {INDEX}: upload that of the recording, too")
             return {}
-        try:
-            shards = read_index(path.name, path.read_text())
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-            raise UserError(f"{path} is damaged ({error}): delete it, it is made again from the shards") from None
         for name, row in shards.items():
             shard = self.folder / name
+            if isinstance(shard, RemotePath):
+                break  # asking a server for each would take long
             if not shard.exists():
-                raise UserError(f"{shard} is missing: restore it, or {ANEW}")
+                raise missing(shard)
             if shard.stat().st_size != row.bytes:
                 raise UserError(f"{shard} is damaged: {shard.stat().st_size} bytes instead of {row.bytes}; {REMEDY}")
         return shards
@@ -153,11 +171,9 @@ class Dataset:
         """One chunk, checked against its hashes; without `frames` its pictures are not decoded (an array of none)."""
         path = self.folder / ref.shard
         try:
-            with path.open("rb") as file:
-                file.seek(ref.offset)
-                chunk = unpack(file.read(ref.bytes), f"chunk {ref.key}", frames)
+            chunk = unpack(read_range(path, ref.offset, ref.bytes), f"chunk {ref.key}", frames)
         except FileNotFoundError:
-            raise UserError(f"{path} is missing: restore it, or {ANEW}") from None
+            raise missing(path) from None
         except ValueError as error:
             raise UserError(f"{path} is damaged ({error}); {REMEDY}") from None
         if (chunk.meta["episode"], chunk.meta["chunk"]) != (ref.episode, ref.chunk):

@@ -132,6 +132,16 @@ def allow_many_files() -> None:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def cache_folder(kind: str) -> Path:
+    """Where caches of a kind are kept; any may be deleted. RuntimeError where there is no such place."""
+    if named := os.environ.get("GAME_WM_CACHE"):
+        return Path(named) / kind
+    try:
+        return Path.home() / ".cache" / "game_wm" / kind
+    except RuntimeError:
+        raise RuntimeError("no home folder to keep caches in: set GAME_WM_CACHE to a folder") from None
+
+
 def file_limit() -> int:
     """How many files this process may have open at once; on Windows, of those that C's library opens."""
     if sys.platform == "win32":

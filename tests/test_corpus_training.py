@@ -15,8 +15,8 @@ from data_collect.errors import UserError
 from data_collect.recording.record import record
 from train.data.corpus import CorpusFrames, augmented
 from train.data.encode import encode
-from train.data.frames import Recording, recordings_of
 from train.data.latents import LatentStore
+from train.data.recordings import Recording, recordings_of
 from train.data.windows import SequenceDataset
 from train.report.figures import read_figures
 from train.stages.cli import run_stage

@@ -19,8 +19,9 @@ from game_wm.deadline import Deadline
 from game_wm.model.tokenizer import Tokenizer, TokenizerConfig
 from train.assemble import held_out_contexts
 from train.data import encode
-from train.data.frames import open_frames, recordings_of
+from train.data.frames import open_frames
 from train.data.latents import LatentStore
+from train.data.recordings import recordings_of
 from train.data.spans import split_episodes
 from train.pipeline.stage import content
 

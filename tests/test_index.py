@@ -16,7 +16,7 @@ from data_collect.dataset import Dataset
 from data_collect.errors import UserError
 from data_collect.recording.record import publish
 from data_collect.shards.index import append_index, row_of
-from train.data.frames import Recording
+from train.data.recordings import Recording
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_hundred_thousand_chunks_open_at_once_and_weigh_little(tmp_path: Path)
 def test_latents_know_a_recording_by_the_hash_that_they_always_did(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train.data.frames.KEYED", 4)
+    monkeypatch.setattr("train.data.recordings.KEYED", 4)
     found = Recording(recording)
     rows = [(ref.shard, ref.offset, ref.bytes, ref.frames, ref.seed) for ref in found.refs]
     assert found.key == hashlib.sha256(repr(rows).encode()).hexdigest()[:16] and len(rows) > 8

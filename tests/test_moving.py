@@ -14,7 +14,8 @@ from stage_runs import small_tokenizer, stage_flags
 from data_collect.errors import UserError
 from train.__main__ import main
 from train.data.encode import encode
-from train.data.frames import CachedFrames, PooledFrames, Recording
+from train.data.frames import CachedFrames, PooledFrames
+from train.data.recordings import Recording
 from train.data.spans import Span
 from train.data.windows import SequenceDataset
 from train.report.figures import read_figures

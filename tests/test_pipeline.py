@@ -21,8 +21,8 @@ from game_wm.memory.scroll.system import ScrollMemory
 from game_wm.play.files.recording import ShardRecording
 from tests.tiny_game import PLACELESS
 from train.__main__ import main
-from train.data.frames import recordings_of
 from train.data.latents import LatentStore
+from train.data.recordings import recordings_of
 from train.pipeline.flags import parse
 from train.pipeline.stages import values_of
 

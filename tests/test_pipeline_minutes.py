@@ -14,7 +14,7 @@ from game_wm.checkpoint import load
 from tests.test_pipeline import CONFIGS, own
 from tests.tiny_game import PLACELESS
 from train.__main__ import main
-from train.data.frames import open_recordings
+from train.data.recordings import open_recordings
 from train.pipeline.clock import Clock
 from train.pipeline.flags import parse
 from train.pipeline.outlook import Judged, longer_episodes

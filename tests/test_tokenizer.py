@@ -20,7 +20,8 @@ from game_wm.world import WorldConfig, WorldModel
 from train.__main__ import main
 from train.checkpoints import load_tokenizer
 from train.data import encode
-from train.data.frames import CachedFrames, PooledFrames, Recording
+from train.data.frames import CachedFrames, PooledFrames
+from train.data.recordings import Recording
 from train.lab.bench import reconstruction
 from train.stages.tokenizer import TokenizerModule
 

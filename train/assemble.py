@@ -27,8 +27,9 @@ from game_wm.model.tokenizer import Tokenizer
 from game_wm.objectives import Objective
 from game_wm.pictures import RAW_BYTES, pack_contexts
 from game_wm.world import WorldConfig, WorldModel
-from train.data.frames import FrameSource, PooledFrames, recordings_of
+from train.data.frames import FrameSource, PooledFrames
 from train.data.latents import LatentStore
+from train.data.recordings import recordings_of
 from train.data.spans import Span
 
 HELD_OUT = 0.04  # share of the episodes, the last, that no stage is trained on

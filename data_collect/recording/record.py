@@ -26,6 +26,7 @@ from data_collect.recording.recorder import EpisodeRecorder, seeds
 from data_collect.recording.workers import Pool
 from data_collect.shards.chunk import Chunk
 from data_collect.shards.index import INDEX, OLD_INDEX, append_index, row_of
+from data_collect.shards.remote import on_disk
 from data_collect.shards.writer import ShardWriter, salvage, write_atomic
 
 EPISODE_FRAMES = 2048
@@ -45,7 +46,7 @@ def record(
         raise UserError(f"--minutes {minutes} is too small: give at least 0, which records an episode")
     if episode_frames is not None and episode_frames < 2:
         raise UserError(f"--episode-frames {episode_frames} is too small: an episode has at least 2 frames")
-    folder = Path(out)
+    folder = on_disk(out)
     with Guest(game, frame=_frame_size(folder)) as env:
         schema = env.action_schema.to_json()
         if player == "human":
@@ -145,13 +146,14 @@ def _never_begun(folder: Path) -> bool:
 
 def _record_here(env: Any, dataset: Dataset, plan: Plan, settings: dict[str, Any], progress: Meter) -> None:
     """Record in this process, one episode after the other."""
-    with ShardWriter(dataset.folder) as writer:
+    folder = on_disk(dataset.folder)
+    with ShardWriter(folder) as writer:
 
         def add(chunk: Chunk) -> None:
             shards = len(writer.closed)
             progress.add(writer.add(chunk).frames)
             for name in writer.closed[shards:]:
-                append_index(dataset.folder, row_of(dataset.folder / name))
+                append_index(folder, row_of(folder / name))
 
         recorder = EpisodeRecorder(env, settings, add, dataset.read)
         while (number := plan.take()) is not None:
@@ -164,8 +166,9 @@ def _record_here(env: Any, dataset: Dataset, plan: Plan, settings: dict[str, Any
 
 
 def _write_index(dataset: Dataset) -> None:
-    write_atomic(dataset.folder / INDEX, dataset.index_text())
-    (dataset.folder / OLD_INDEX).unlink(missing_ok=True)
+    folder = on_disk(dataset.folder)
+    write_atomic(folder / INDEX, dataset.index_text())
+    (folder / OLD_INDEX).unlink(missing_ok=True)
 
 
 def publish(folder: Path, plan: Plan | None = None) -> Dataset:

@@ -20,6 +20,7 @@ from data_collect.guest.match import Leg
 from data_collect.recording.recorder import seeds
 from data_collect.shards.chunk import ARRAYS, MAX_STEPS, VERSION, Chunk, ChunkRef
 from data_collect.shards.index import INDEX
+from data_collect.shards.remote import on_disk
 from data_collect.shards.writer import part_files
 
 
@@ -73,7 +74,7 @@ def _summary(dataset: Dataset, replayed: str) -> str:
     cut = sum(not refs[-1].last for refs in dataset.index.by_episode().values())
     if cut:
         text += f" {cut} episodes are cut short."
-    if parts := part_files(dataset.folder):
+    if parts := part_files(on_disk(dataset.folder)):
         text += f" {len(parts)} shards are unfinished: run the same `record` command to save what they hold and go on."
     return text
 

@@ -75,13 +75,8 @@ def compile(model: WorldModel, players: int = 1, tell: Callable[[str], None] = s
 
 
 def cache() -> Path:
-    """Where compiled code is kept; any of its folders may be deleted. RuntimeError where there is no such place."""
-    if "GAME_WM_CACHE" in os.environ:
-        return Path(os.environ["GAME_WM_CACHE"]) / "compiled"
-    try:
-        return Path.home() / ".cache" / "game_wm" / "compiled"
-    except RuntimeError:
-        raise RuntimeError("no home folder to keep compiled code in: set GAME_WM_CACHE to a folder") from None
+    """Where compiled code is kept. RuntimeError where there is no such place."""
+    return system.cache_folder("compiled")
 
 
 def key(model: WorldModel, players: int) -> str:

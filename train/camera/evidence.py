@@ -25,7 +25,7 @@ from game_wm.pictures import median_picture, moving
 from train.camera.fields import BLOCK, FOCALS, HORIZONS, Field
 from train.camera.pairs import Pairs, pairs_of, stretches
 from train.commands import tools
-from train.data.frames import Recording, open_recordings
+from train.data.recordings import Recording, open_recordings
 from train.report.console import say
 from train.report.machine import use_all_cores
 from train.scroll.fixed import fixed_pixels

@@ -21,7 +21,8 @@ from torch import Tensor
 from data_collect.dataset import evenly
 from data_collect.errors import UserError
 from game_wm.memory.scroll.registration import COMPARED
-from train.data.frames import PooledFrames, Recording
+from train.data.frames import PooledFrames
+from train.data.recordings import Recording
 
 EPISODES, LONGEST = 4, 100  # of each part, at most: episodes, and frames of each to learn from
 

@@ -18,7 +18,8 @@ import numpy as np
 from data_collect.dataset import CARD
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
-from train.data.frames import CachedFrames, Recording
+from train.data.frames import CachedFrames
+from train.data.recordings import Recording
 from train.data.windows import random_below
 
 CORPUS = "corpus"  # stands for the game where there are many

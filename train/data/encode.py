@@ -31,6 +31,7 @@ from data_collect.files import whole
 from data_collect.lock import folder_lock
 from data_collect.schema import ActionSchema
 from data_collect.shards.chunk import ChunkRef
+from data_collect.shards.remote import Place, RemotePath, on_disk
 from data_collect.shards.writer import write_atomic
 from game_wm.deadline import NEVER, Deadline, left_out
 from game_wm.device import usable
@@ -39,14 +40,15 @@ from game_wm.model.tokenizer import Tokenizer
 from train.checkpoints import load_tokenizer
 from train.commands import tools
 from train.data.corpus import CORPUS, laid, open_corpus, union
-from train.data.frames import Recording, open_recordings
-from train.data.latents import PART, shard_path
+from train.data.latents import PART, shard_name
+from train.data.recordings import Recording, open_recordings
 from train.data.spans import spread_out
 from train.report.console import Task, say
 from train.report.machine import use_all_cores
 
 SHARD_FRAMES = 16384
 BATCH = 128
+AHEAD = 4  # chunks that are read and decoded while one is encoded
 LEAST = 2  # episodes of each recording that are encoded even without time: one of them is held out
 LONGER = 1.5  # times as much time lets what was left out be encoded
 
@@ -68,7 +70,7 @@ def encode(
     before the `deadline`, as many episodes are left out of each recording; with a later one, work goes on.
     `part` (i, n): every nth episode from the ith on, for n folders that are trained on together.
     """
-    recordings, folder = open_corpus(data, one_size=True) if mixed else open_recordings(data), Path(out)
+    recordings, folder = open_corpus(data, one_size=True) if mixed else open_recordings(data), on_disk(out)
     for recording in recordings:
         size, wanted = (recording.width, recording.height), (tokenizer.config.width, tokenizer.config.height)
         if size != wanted:
@@ -175,8 +177,10 @@ def _begin(folder: Path, key: str) -> dict[str, Any]:
     return {"version": 1, "complete": False, "shards": [], "episodes": [], "pose": False}
 
 
-def _place(recording: Path, latents: Path) -> dict[str, str]:
-    """Where a recording lies, so that it is found again (`train.data.frames.recordings_of`)."""
+def _place(recording: Place, latents: Path) -> dict[str, str]:
+    """Where a recording lies, so that it is found again (`train.data.recordings.recordings_of`)."""
+    if isinstance(recording, RemotePath):
+        return {"from_latents": str(recording), "absolute": str(recording)}
     absolute = recording.resolve()
     try:
         return {"from_latents": os.path.relpath(absolute, latents.resolve()), "absolute": str(absolute)}
@@ -220,12 +224,12 @@ def _encode_episode(
 ) -> dict[str, np.ndarray]:
     """Arrays of one episode, one row a frame; action, reward and termination of its last frame are zero."""
     columns, last = defaultdict[str, list[np.ndarray]](list), None
-    with ThreadPoolExecutor(1) as thread:
-        coming = [thread.submit(recording.dataset.read, ref) for ref in refs[:2]]
+    with ThreadPoolExecutor(AHEAD) as threads:
+        coming = [threads.submit(recording.dataset.read, ref) for ref in refs[:AHEAD]]
         for i in range(len(refs)):
             chunk = coming.pop(0).result()
-            if i + 2 < len(refs):
-                coming.append(thread.submit(recording.dataset.read, refs[i + 2]))
+            if i + AHEAD < len(refs):
+                coming.append(threads.submit(recording.dataset.read, refs[i + AHEAD]))
             frames = torch.from_numpy(chunk.frames)
             columns["latents"].append(encoder(frames, last).numpy())
             last = frames[-1]
@@ -249,7 +253,7 @@ def write_shard(folder: Path, number: int, episodes: list[dict[str, np.ndarray]]
     """Write one shard's arrays, synced and renamed; returns its frames."""
     shared = set.intersection(*(set(rows) for rows in episodes))
     for name in sorted(shared):
-        path = shard_path(folder, name, number)
+        path = folder / shard_name(name, number)
         with whole(path) as file:
             np.save(file, np.concatenate([rows[name] for rows in episodes]), allow_pickle=False)
     return sum(len(rows["latents"]) for rows in episodes)

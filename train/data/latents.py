@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import lru_cache, partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
+from data_collect.shards.remote import Place, RemotePath, RemoteRows, place
 from data_collect.system import file_limit
 from train.data.spans import Span, split_recordings
 
@@ -35,9 +37,9 @@ class LatentStore:
     A folder that is none itself stands for those in it. `episodes` are in the order in which they were recorded.
     """
 
-    def __init__(self, folders: str | Path | Sequence[str | Path]) -> None:
-        named = [folders] if isinstance(folders, (str, Path)) else folders
-        found = [folder for name in named for folder in latent_folders(Path(name))]
+    def __init__(self, folders: str | Place | Sequence[str | Place]) -> None:
+        named = [folders] if isinstance(folders, (str, Path, RemotePath)) else folders
+        found = [folder for name in named for folder in latent_folders(place(name))]
         if not found:
             raise UserError("no encoded frames are named: add --data.latents FOLDER")
         self.directory = found[0]
@@ -52,8 +54,8 @@ class LatentStore:
         self.files = [(folder, i, n) for folder, index, _ in self.parts for i, n in enumerate(index["shards"])]
         self.names = ["latents", "actions", "rewards", "terminated", *(["pose"] if self.index["pose"] else [])]
         self.array = lru_cache(max(16, min(MOST_OPEN, file_limit() // 4)))(partial(_open, self.files))
-        for shard in range(len(self.files)):  # a damaged one is told of before training
-            for name in self.names:
+        for shard, (folder, _, _) in enumerate(self.files):
+            for name in self.names if isinstance(folder, Path) else ():  # a damaged one is told of before training
                 self.array(name, shard)
         self.lengths = [int(episode["frames"]) for episode in self.episodes]
         # Where time was too short to encode all, what is held out is still the end of what was recorded.
@@ -65,6 +67,11 @@ class LatentStore:
             self.places = [places[each] for each in known]
         self.recordings = list(dict.fromkeys(recording for recording, _ in self.recorded))
         self.drawn: set[int] | None = None  # the episodes that have views, where not all have
+
+    @property
+    def folders(self) -> list[str]:
+        """What another process opens the same by."""
+        return [str(folder) for folder, _, _ in self.parts]
 
     def views_key(self, aligned: bool) -> str:
         """How the key in `views.json` begins; a hash of the geometry follows."""
@@ -93,8 +100,9 @@ class LatentStore:
                 here = found.get("drawn", range(len(index["episodes"])))
                 own = [number[first + episode["shard"], episode["offset"]] for episode in index["episodes"]]
                 drawn |= {own[i] for i in here}
-            for shard in range(len(self.files)):
-                self.array("views", shard)
+            for shard, (folder, _, _) in enumerate(self.files):
+                if isinstance(folder, Path):
+                    self.array("views", shard)
         except (UserError, FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
             return False
         if len(geometries) > 1:
@@ -134,33 +142,34 @@ class LatentStore:
         return [torch.from_numpy(np.array(self.read(name, span))).float() for name in names]
 
 
-def latent_folders(folder: Path) -> list[Path]:
-    """The folder, or those in it that hold latents where it holds none itself."""
-    if (folder / "index.json").exists():
+def latent_folders(folder: Place) -> list[Place]:
+    """The folder, or those in it that hold latents where it holds none itself; on a server always the folder."""
+    if isinstance(folder, RemotePath) or (folder / "index.json").exists():
         return [folder]
-    return sorted(path.parent for path in folder.glob("*/index.json")) or [folder]
+    return list(sorted(path.parent for path in folder.glob("*/index.json")) or [folder])
 
 
-def shard_path(directory: Path, name: str, number: int) -> Path:
+def shard_name(name: str, number: int) -> str:
     """File of one array of one shard, `latents-00003.npy`."""
-    return directory / f"{name}-{number:05d}.npy"
+    return f"{name}-{number:05d}.npy"
 
 
-def _open(files: list[tuple[Path, int, int]], name: str, shard: int) -> np.ndarray:
+def _open(files: list[tuple[Place, int, int]], name: str, shard: int) -> np.ndarray | RemoteRows:
     """One array of a shard, memory-mapped: a file stays open as long as this array. No method, or a store would be kept
     by what it keeps."""
     folder, number, frames = files[shard]
-    path = shard_path(folder, name, number)
+    path = folder / shard_name(name, number)
     try:
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+        rows = RemoteRows(path) if isinstance(path, RemotePath) else np.load(path, mmap_mode="r", allow_pickle=False)
     except (FileNotFoundError, EOFError, ValueError):
-        raise UserError(f"{path} is missing or damaged: remove {folder} and {AGAIN}") from None
+        remedy = "upload it again" if isinstance(path, RemotePath) else f"remove {folder} and {AGAIN}"
+        raise UserError(f"{path} is missing or damaged: {remedy}") from None
     if len(rows) != frames:
         raise UserError(f"{path} holds {len(rows)} frames instead of {frames}: {AGAIN}")
     return rows
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
+def _read_index(folder: Place) -> dict[str, Any]:
     path = folder / "index.json"
     try:
         index: dict[str, Any] = json.loads(path.read_text())
@@ -191,7 +200,7 @@ def _agreeing(index: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _joined(parts: list[tuple[Path, dict[str, Any], int]]) -> dict[str, Any]:
+def _joined(parts: list[tuple[Place, dict[str, Any], int]]) -> dict[str, Any]:
     """One index for several: recordings that are the same are one, and shards are numbered on."""
     folder, first = parts[0][:2]
     places = dict[str, Any]()  # of each recording
@@ -201,24 +210,24 @@ def _joined(parts: list[tuple[Path, dict[str, Any], int]]) -> dict[str, Any]:
             if mine != _agreeing(index)[what]:
                 raise UserError(f"{other} and {folder} differ in their {what}: encode both by one tokenizer")
         own = index["key"].split("-")[1:] or [f"unknown{begin}"]
-        for key, place in zip(own, index["data"] or [""]):
-            place = {"from_latents": place, "absolute": place} if isinstance(place, str) else place
-            places.setdefault(key, place | {"latents": str(other)})
+        for key, told in zip(own, index["data"] or [""]):
+            told = {"from_latents": told, "absolute": told} if isinstance(told, str) else told
+            places.setdefault(key, told | {"latents": str(other)})
         number = {i: list(places).index(key) for i, key in enumerate(own)}
         every = [(e["recording"], e["episode"], e["frames"]) for e in index["episodes"]]
         recorded |= {(number[i], episode): frames for i, episode, frames in index.get("recorded", every)}
         for episode in index["episodes"]:
-            place = number[episode["recording"]], episode["episode"]
-            if place in episodes:
+            of = number[episode["recording"]], episode["episode"]
+            if of in episodes:
                 raise UserError(f"{other} holds episodes that another folder of latents holds, too: leave one out")
-            episodes[place] = episode | {"recording": place[0], "shard": begin + episode["shard"]}
-    order = {place: i for i, place in enumerate(sorted(recorded, key=lambda place: place[0]))}
+            episodes[of] = episode | {"recording": of[0], "shard": begin + episode["shard"]}
+    order = {each: i for i, each in enumerate(sorted(recorded, key=itemgetter(0)))}
     joined = first | {
         "shards": [frames for _, index, _ in parts for frames in index["shards"]],
-        "episodes": [episodes[place] for place in sorted(episodes, key=order.__getitem__)],
+        "episodes": [episodes[each] for each in sorted(episodes, key=order.__getitem__)],
         "data": list(places.values()), "key": "-".join([first["key"].split("-")[0].split(PART)[0], *places]),
         "pose": all(index["pose"] for _, index, _ in parts if index["shards"]),
-        "recorded": [(*place, recorded[place]) for place in order],
+        "recorded": [(*each, recorded[each]) for each in order],
     }  # fmt: skip
     if len(episodes) == len(recorded):
         del joined["recorded"]

@@ -4,7 +4,8 @@
     LatentDataModule(latents="runs/maze/latents", length=64, batch_size=24)   # windows, for dynamics and distillation
 
 Batch number n holds items n·B .. n·B + B - 1, and item i is a pure function of (seed, i). The checkpoint holds one
-number, the cursor: items that training has taken. No worker processes: a batch takes a few milliseconds.
+number, the cursor: items that training has taken. No worker processes: a batch takes a few milliseconds, and where it
+comes from a server, threads make the next ones.
 
 Legend: B batch, H height, W width, T frames of a window, C channels, h, w latent grid, A action vector.
 """
@@ -12,8 +13,11 @@ Legend: B batch, H height, W width, T frames of a window, C channels, h, w laten
 from __future__ import annotations
 
 import shlex
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -24,22 +28,32 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from data_collect.errors import UserError
 from data_collect.schema import ActionSchema
+from data_collect.shards.remote import RemotePath
 from train.data.corpus import CorpusFrames, augmented
 from train.data.frames import FrameSource, mixed, open_frames
 from train.data.latents import LatentStore
 from train.data.windows import SequenceDataset
 
+AHEAD = 16  # batches: a server answers each of their windows after a while
 Batch = Tensor | dict[str, Tensor]
 
 
 class Stream(IterableDataset):
-    """Batches without end: `make(first, size)` for first = start, start + stride, ..."""
+    """Batches without end: `make(first, size)` for first = start, start + stride, ...; so many `ahead` are made in
+    threads of their own."""
 
-    def __init__(self, make: Callable[[int, int], Batch], size: int, start: int, stride: int) -> None:
-        self.make, self.size, self.start, self.stride = make, size, start, stride
+    def __init__(self, make: Callable[[int, int], Batch], size: int, start: int, stride: int, ahead: int = 0) -> None:
+        self.make, self.size, self.start, self.stride, self.ahead = make, size, start, stride, ahead
 
     def __iter__(self) -> Iterator[Batch]:
-        return (self.make(first, self.size) for first in count(self.start, self.stride))
+        firsts = count(self.start, self.stride)
+        if not self.ahead:
+            yield from (self.make(first, self.size) for first in firsts)
+        with ThreadPoolExecutor(self.ahead) as threads:
+            coming = deque(threads.submit(self.make, next(firsts), self.size) for _ in range(self.ahead))
+            while True:
+                coming.append(threads.submit(self.make, next(firsts), self.size))
+                yield coming.popleft().result()
 
 
 class StreamDataModule(pl.LightningDataModule):
@@ -53,6 +67,7 @@ class StreamDataModule(pl.LightningDataModule):
         if batch_size < 1:
             raise UserError(f"--data.batch_size must be at least 1, got {batch_size}")
         self.batch_size, self.seed, self.cursor = batch_size, seed, 0
+        self.ahead = 0  # batches in the making while one is trained on
 
     def batch(self, first: int, size: int) -> Batch:
         """Items first .. first + size - 1 of training."""
@@ -61,7 +76,8 @@ class StreamDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """An endless stream from the cursor on; with several processes each takes its own slice of every batch."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        stream = Stream(self.batch, self.batch_size, self.cursor + rank * self.batch_size, world * self.batch_size)
+        start, stride = self.cursor + rank * self.batch_size, world * self.batch_size
+        stream = Stream(self.batch, self.batch_size, start, stride, self.ahead)
         return DataLoader(stream, batch_size=None)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -159,13 +175,15 @@ class LatentDataModule(StreamDataModule):
             raise UserError(f"--data.length must be at least 2 frames, got {length}")
         self.store, self.length, self.held_out = LatentStore(latents), length, held_out
         self.latents = self.store.directory
+        if any(isinstance(folder, RemotePath) for folder, _, _ in self.store.parts):
+            self.ahead = AHEAD
         self.game, self.schema, self.latent_shape = self.store.game, self.store.schema, self.store.latent_shape
         self.levels = self.store.levels
         if views and not self.store.open_views(aligned):
             kind, flag = ("aligned views", " --aligned") if aligned else ("views", "")
             folders = [folder for folder, _, _ in self.store.parts]
             missing = next(folder for folder in folders if not LatentStore(folder).open_views(aligned))
-            run, given = missing.parent, shlex.quote(str(missing))
+            run, given = Path(str(missing)).parent, shlex.quote(str(missing))
             geometry, tokenizer = (shlex.quote(str(run / stage / "last.ckpt")) for stage in ("geometry", "tokenizer"))
             raise UserError(
                 f"{missing} has no {kind}: run `python -m train views --latents {given} --geometry {geometry} "

@@ -85,7 +85,7 @@ class SequenceDataset(Dataset):
         """Keep all arrays in the memory of this device, as they are on disk; batches are then put together there."""
         shards = range(len(self.store.files))
         self.held = {
-            name: torch.cat([torch.from_numpy(np.array(self.store.array(name, i))) for i in shards]).to(device)
+            name: torch.cat([torch.from_numpy(np.array(self.store.array(name, i)[:])) for i in shards]).to(device)
             for name in self.store.names
         }
 

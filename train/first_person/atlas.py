@@ -30,8 +30,9 @@ from game_wm.memory.first_person.episodic import WAYS, EpisodicMemory, Places
 from game_wm.memory.first_person.geometry import BEFORE, Geometry
 from game_wm.memory.first_person.obstacles import SIDES, STOPPED, turned
 from game_wm.memory.first_person.pose import relative
-from train.data.frames import PooledFrames, recordings_of
+from train.data.frames import PooledFrames
 from train.data.latents import LatentStore
+from train.data.recordings import recordings_of
 from train.data.spans import Span
 from train.first_person.depth import known_disparity
 from train.report.console import Task, say

@@ -26,7 +26,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import singledispatch
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,6 +35,7 @@ from torch import Tensor
 from data_collect.errors import UserError
 from data_collect.files import whole
 from data_collect.lock import folder_lock
+from data_collect.shards.remote import Place, on_disk
 from data_collect.shards.writer import write_atomic
 from game_wm.deadline import NEVER, Deadline, left_out
 from game_wm.device import usable
@@ -50,8 +50,8 @@ from game_wm.model.tokenizer import Tokenizer
 from train.checkpoints import load_memory, load_tokenizer
 from train.commands import tools
 from train.data.encode import LEAST, LONGER, tokenizer_hash
-from train.data.frames import recorded_pictures
-from train.data.latents import LatentStore, latent_folders, shard_path
+from train.data.latents import LatentStore, latent_folders, shard_name
+from train.data.recordings import recorded_pictures
 from train.data.spans import Span, spread_out
 from train.report.console import Task, say
 from train.report.machine import use_all_cores
@@ -65,19 +65,19 @@ TOGETHER = 128  # episodes that a GPU walks through at once
 
 
 def draw_views(
-    latents: str | Path, memory: Memory, tokenizer: Tokenizer, aligned: bool = False, deadline: Deadline = NEVER
+    latents: str | Place, memory: Memory, tokenizer: Tokenizer, aligned: bool = False, deadline: Deadline = NEVER
 ) -> bool:
     """Write the views of all frames; False when that had been done. Raises `UserError` where it cannot.
 
     Episodes whose views do not end before the `deadline` are left out, and are not trained on where views are."""
-    store = LatentStore(latents)
+    store, folder = LatentStore(latents), on_disk(latents)
     if store.index["tokenizer"] != tokenizer_hash(tokenizer):
         raise UserError(f"{latents} was encoded by another tokenizer: name that one with --tokenizer")
     memory = memory.for_recordings(aligned)
     parts = [np.zeros(0), *(value.cpu().flatten().numpy() for value in memory.weights())]
     weights = np.concatenate(parts, dtype=np.float64)
     key = store.views_key(aligned) + f"{(weights * np.arange(1, len(weights) + 1)).sum():.6e}"
-    path = store.directory / "views.json"
+    path = folder / "views.json"
     try:
         found = json.loads(path.read_text())
         done = int(found["shards"]) if found["key"] == key else 0
@@ -88,7 +88,7 @@ def draw_views(
     if done == len(store.files):
         say(f"{latents}: views are up to date")
         return False
-    with folder_lock(store.directory):
+    with folder_lock(folder):
         drawn = _draw_shards(store, memory, tokenizer, key, done, deadline)
     say(f"{latents}: views of {drawn} frames")
     return True
@@ -98,7 +98,7 @@ def _draw_shards(
     store: LatentStore, memory: Memory, tokenizer: Tokenizer, key: str, done: int, deadline: Deadline
 ) -> int:
     """Draw the views from a shard on, and write each shard when it is whole; the number of frames that have any."""
-    path, sizes, shards = store.directory / "views.json", store.index["shards"], dict[int, np.ndarray]()
+    path, sizes, shards = on_disk(store.directory) / "views.json", store.index["shards"], dict[int, np.ndarray]()
     home = [episode["shard"] for episode in store.episodes]
     drawn = {i for i, shard in enumerate(home) if shard < done}
     ahead = sorted((i for i, shard in enumerate(home) if shard >= done), key=lambda i: home[i])
@@ -134,7 +134,7 @@ def _draw_shards(
 
 
 def _write_shard(store: LatentStore, number: int, views: np.ndarray) -> None:
-    with whole(shard_path(store.directory, "views", number)) as file:
+    with whole(on_disk(store.directory) / shard_name("views", number)) as file:
         np.save(file, views)
 
 
@@ -149,11 +149,11 @@ def views_of(
     cores = torch.get_num_threads()
     if cores == 1 or len(episodes) == 1:
         return (draw_episodes(memory, store, [number], tokenizer)[0] for number in episodes)
-    about = str(store.directory), memory, tokenizer
+    about = store.folders, memory, tokenizer
     return stack.enter_context(spread("train.first_person.draw_views:worker", about, episodes, cores))
 
 
-def worker(latents: str, memory: Memory, tokenizer: Tokenizer) -> Callable[[int], np.ndarray]:
+def worker(latents: list[str], memory: Memory, tokenizer: Tokenizer) -> Callable[[int], np.ndarray]:
     """What a process of `spread` does: the number of an episode -> its views."""
     store = LatentStore(latents)
     return lambda number: draw_episodes(memory, store, [number], tokenizer)[0]
@@ -307,6 +307,6 @@ def main(arguments: list[str]) -> int:
     use_all_cores()
     device = usable(options.device)
     networks = load_memory(options.geometry, device), load_tokenizer(options.tokenizer, device)
-    for folder in latent_folders(Path(options.latents)):
+    for folder in latent_folders(on_disk(options.latents)):
         draw_views(folder, *networks, options.aligned)
     return 0

@@ -25,7 +25,7 @@ from game_wm.memory.first_person.pose import relative
 from game_wm.model.tokenizer import Tokenizer
 from train.camera.evidence import refuse_others
 from train.checkpoints import load_tokenizer
-from train.data.frames import known_recordings
+from train.data.recordings import known_recordings
 from train.first_person.calibration import focal_length
 from train.first_person.photometric import depth_losses
 from train.first_person.steps import READ_ERROR, fit, read_off, recorded_steps, usual_loss

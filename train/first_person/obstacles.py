@@ -117,7 +117,7 @@ def hindered_steps(store: LatentStore, spans: Sequence[Span], geometry: Geometry
     return Hindered(*(torch.stack(x) for x in zip(*found, strict=True)))
 
 
-def worker(latents: str, geometry: Geometry) -> Callable[[Span], list[np.ndarray]]:
+def worker(latents: list[str], geometry: Geometry) -> Callable[[Span], list[np.ndarray]]:
     """The work of a process of `spread`: an episode's span -> its hindered steps."""
     store = LatentStore(latents)
     return lambda span: [x.numpy() for x in hindered_steps(store, [span], geometry) or ()]
@@ -127,7 +127,7 @@ def all_hindered_steps(
     store: LatentStore, spans: Sequence[Span], geometry: Geometry, deadline: Deadline = NEVER
 ) -> Hindered:
     """The same by one process a core: most of the work is not matrix products. Of as many episodes as end in time."""
-    spans, about = [span for span in spans if span.frames >= BEFORE + 2], (str(store.directory), geometry)
+    spans, about = [span for span in spans if span.frames >= BEFORE + 2], (store.folders, geometry)
     cores = torch.get_num_threads()
     kept = deadline.fits(len(spans), lambda: hindered_steps(store, spans[:1], geometry), together=cores)
     if kept < len(spans):

@@ -95,7 +95,7 @@ class PlayerRun(Run):
         return row.play.same_frames and start.row.play.same_frames
 
     def data_flags(self) -> dict[str, Any]:
-        latents = str(self.store.directory)
+        latents = self.store.folders if len(self.store.folders) > 1 else self.store.folders[0]
         if self.store.index["tokenizer"] != tokenizer_hash(load_tokenizer(self.tokenizer)):
             raise UserError(f"{latents} was not encoded with {self.tokenizer}: name the tokenizer that it was")
         geometry = {"model.geometry": self.geometry} if self.geometry else {}

@@ -29,8 +29,8 @@ from game_wm.evaluation.rollout import in_threes
 from game_wm.evaluation.truth.plays import Truth
 from train.checkpoints import load_tokenizer
 from train.data.encode import encode
-from train.data.frames import recordings_of
 from train.data.latents import LatentStore
+from train.data.recordings import recordings_of
 from train.lab.bench.reconstruction import reconstruction
 from train.lab.played import Timed, timed_tokenizer
 from train.lab.protocol import Protocol, Row

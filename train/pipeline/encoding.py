@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from train.data.frames import open_recordings
+from train.data.recordings import open_recordings
 from train.pipeline.clock import Clock
 from train.pipeline.plan import Pipeline
 

@@ -14,7 +14,7 @@ from data_collect.errors import UserError
 from game_wm.memory.scroll.motion import CELL
 from train.camera.evidence import FIRST_PERSON, SCROLLS, evidence
 from train.camera.pairs import stretches
-from train.data.frames import open_recordings
+from train.data.recordings import open_recordings
 from train.pipeline.plan import Pipeline
 
 STEPS, GEOMETRY = 3000, "configs/own/geometry.yaml"

@@ -23,7 +23,8 @@ from game_wm.evaluation.metrics import PSNR_CAP
 from game_wm.evaluation.rollout import round_trip
 from game_wm.model.tokenizer import Tokenizer
 from game_wm.pictures import moving
-from train.data.frames import PooledFrames, Recording, mixed, open_recordings
+from train.data.frames import PooledFrames, mixed
+from train.data.recordings import Recording, open_recordings
 from train.data.spans import fitting_length, split_recordings
 from train.diagnosis import dB
 

@@ -20,7 +20,7 @@ from data_collect.shards.writer import write_atomic
 from game_wm.device import usable
 from game_wm.evaluation.options import SUITES
 from train.camera.evidence import refuse_others
-from train.data.frames import open_recordings
+from train.data.recordings import open_recordings
 from train.pipeline.clock import LEAST, Clock
 from train.pipeline.encoding import Encoding
 from train.pipeline.flags import in_own_words, longer_command

@@ -81,8 +81,8 @@ class Stage:
 def content(path: Path) -> str:
     """Hash of a recording, of latents, of a checkpoint's weights, or of a file."""
     from train.checkpoints import weights_hash
-    from train.data.frames import open_recordings
     from train.data.latents import LatentStore
+    from train.data.recordings import open_recordings
 
     if path.suffix == ".ckpt":
         return weights_hash(path)

@@ -30,8 +30,8 @@ from game_wm.model.tokenizer import Tokenizer
 from train.checkpoints import load_tokenizer
 from train.commands import tools
 from train.data.encode import tokenizer_hash
-from train.data.frames import recorded_pictures
 from train.data.latents import LatentStore
+from train.data.recordings import recorded_pictures
 from train.data.spans import Span
 from train.report.console import say
 from train.report.machine import use_all_cores

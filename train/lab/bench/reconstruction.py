@@ -28,7 +28,8 @@ from game_wm.pictures import moving
 from train.assemble import HELD_OUT
 from train.checkpoints import load_tokenizer
 from train.commands import tools
-from train.data.frames import PooledFrames, Recording
+from train.data.frames import PooledFrames
+from train.data.recordings import Recording
 from train.lab.timing import Tick, in_turn
 from train.report.console import say
 from train.report.machine import use_all_cores
