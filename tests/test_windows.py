@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 import torch
 from stage_runs import stage_flags
 
+from data_collect.dataset import Dataset
 from data_collect.errors import UserError
+from data_collect.shards.chunk import ChunkRef
 from train.checkpoints import load_dynamics, read_checkpoint
 from train.data import encode
-from train.data.frames import open_frames
+from train.data.frames import PooledFrames, open_frames
 from train.data.latents import LatentStore
 from train.data.modules import FrameDataModule, LatentDataModule
 from train.data.spans import fitting_length, split_episodes, split_recordings
@@ -159,6 +162,43 @@ def test_frames_are_those_of_training_episodes(recording: Path, cache_gib: float
     assert len(numbers) > 100 and max(numbers) < 320 and held_out and min(held_out) >= 320
     assert np.array_equal(source().items(np.arange(250, 260)), drawn[250:260])
     assert (recording / ".cache").exists()
+
+
+@pytest.mark.slow
+def test_processes_decode_pools_of_their_own(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool is a function of seed, rank and number, whatever was asked for before; ranks have other chunks."""
+    read, decoded, sources = Dataset.read, list[int](), list[PooledFrames]()
+
+    def counting(self: Dataset, ref: ChunkRef, frames: bool = True) -> Any:
+        decoded.extend([ref.episode] * frames)
+        return read(self, ref, frames)
+
+    def source(world: int = 2) -> PooledFrames:
+        found = open_frames([str(recording)], seed=1, held_out=0.12, cache_gib=0, pool_frames=100)
+        assert isinstance(found, PooledFrames)
+        found.share(batch=10, world=world)
+        sources.append(found)
+        return found
+
+    monkeypatch.setattr(Dataset, "read", counting)
+    turns = [[np.arange(10) + 10 * (2 * turn + rank) for turn in range(30)] for rank in (0, 1)]
+    drawn = [[each.items(items) for items in mine] for each, mine in ((source(), turns[0]), (source(), turns[1]))]
+    for rank in (0, 1):
+        resumed = source()
+        for turn in (12, 13, 29):
+            assert np.array_equal(resumed.items(turns[rank][turn]), drawn[rank][turn])
+    first = [{frame.tobytes() for batch in mine[:10] for frame in batch} for mine in drawn]  # the first pool of each
+    assert len(first[0]) > 50 and not first[0] & first[1]
+    for each in sources:  # the next pools, too
+        each.builder.shutdown()
+    decoded.clear()
+    alone = source()
+    alone.items(turns[1][0])
+    alone.builder.shutdown()
+    assert len(decoded) <= 2 * 3  # two pools of three chunks, and none of the other's
+    one, two = (source(world=1) for _ in range(2))
+    two.decoders = ThreadPoolExecutor(1)
+    assert np.array_equal(one.items(np.arange(250)), two.items(np.arange(250)))  # however many threads
 
 
 def test_streams_go_on_at_their_cursor(recording: Path) -> None:

@@ -7,7 +7,7 @@
 
 A recording whose decoded frames fit the budget is decoded once into `.cache/frames.npy` beside its shards, for random
 access at no cost to training. A larger one is read in pools: thousands of frames out of random chunks, shuffled, while
-a thread decodes the next pool.
+threads decode the next pool.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from data_collect.errors import UserError
-from data_collect.shards.chunk import ChunkRef
 from game_wm.pictures import MEDIAN_FRAMES, median_picture
 from train.data.recordings import Recording, open_recordings
 from train.data.spans import Span, split_recordings
@@ -43,6 +42,9 @@ class FrameSource:
     def items(self, items: np.ndarray) -> np.ndarray:
         """uint8 (items, H, W, 3): training frames, each a function of (seed, item)."""
         raise NotImplementedError
+
+    def share(self, batch: int, world: int) -> None:
+        """So many processes take batches of so many items in turn: nothing to a source where any item is at hand."""
 
     def validation(self, count: int) -> np.ndarray:
         """uint8 (up to count, H, W, 3): held-out frames, evenly spread, in mixed order."""
@@ -79,14 +81,15 @@ class FrameSource:
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """The frames with these numbers, decoding the chunks they lie in."""
-        refs = [(recording, ref) for recording in self.recordings for ref in recording.refs]
-        ends = np.cumsum([ref.frames for _, ref in refs])
+        counts = np.concatenate([recording.refs.rows["frames"] for recording in self.recordings])
+        firsts, ends = np.cumsum([0, *(len(recording.refs) for recording in self.recordings)]), np.cumsum(counts)
         frames = np.empty((len(rows), self.height, self.width, 3), np.uint8)
         chunks = np.searchsorted(ends, rows, side="right")
-        for chunk in np.unique(chunks):
-            recording, ref = refs[chunk]
-            wanted = chunks == chunk
-            frames[wanted] = recording.dataset.read(ref).frames[rows[wanted] - (ends[chunk] - ref.frames)]
+        for chunk in np.unique(chunks).tolist():
+            number = int(np.searchsorted(firsts, chunk, side="right")) - 1
+            recording, wanted = self.recordings[number], chunks == chunk
+            read = recording.dataset.read(recording.refs[chunk - int(firsts[number])]).frames
+            frames[wanted] = read[rows[wanted] - (ends[chunk] - counts[chunk])]
         return frames
 
 
@@ -111,53 +114,68 @@ class CachedFrames(FrameSource):
 
 
 class PooledFrames(FrameSource):
-    """Pools of frames from random chunks; pool p is a function of (seed, p) and serves `pool_frames` items."""
+    """Pools of frames from random chunks, decoded by a thread a core while the pool before is used.
+
+    Pool p of a process is a function of (seed, rank, p) and serves `pool_frames` items. At any p the processes have
+    other chunks.
+    """
 
     def __init__(self, recordings: list[Recording], seed: int, held_out: float, pool_frames: int) -> None:
         super().__init__(recordings, seed, held_out)
-        self.pool_frames = pool_frames
+        self.pool_frames, self.batch, self.world = pool_frames, 1, 1
+        self.firsts = np.cumsum([0, *(len(recording.refs) for recording in recordings)])  # chunks before each recording
         # Whole episodes or the end of one are held out, so a chunk's training frames are its first.
-        marked, start = np.zeros(sum(self.lengths), bool), 0
-        marked[self.rows(self.spans)] = True
-        self.chunks = list[tuple[Recording, ChunkRef, int]]()  # with the number of their training frames
-        for recording in self.recordings:
-            for ref in recording.refs:
-                kept = int(marked[start : start + ref.frames].sum())
-                self.chunks += [(recording, ref, kept)] if kept else []
-                start += ref.frames
-        self.threads = ThreadPoolExecutor(1)
-        self.pools: dict[int, Future[np.ndarray]] = {}
+        trained = np.zeros(len(self.lengths), np.int64)
+        for span in self.spans:
+            trained[span.episode] = span.frames
+        frames = np.concatenate([recording.refs.rows["frames"] for recording in recordings])
+        starts, before = np.cumsum([0, *self.lengths]), np.cumsum(frames) - frames
+        episodes = np.searchsorted(starts, before, side="right") - 1
+        self.kept = (trained[episodes] - (before - starts[episodes])).clip(0, frames)  # training frames of each chunk
+        self.builder, self.decoders = ThreadPoolExecutor(1), ThreadPoolExecutor(max(r.threads for r in recordings))
+        self.pools: dict[tuple[int, int], Future[np.ndarray]] = {}
 
-    def _pool(self, number: int) -> np.ndarray:
+    def share(self, batch: int, world: int) -> None:
+        """So many processes take batches of so many items in turn."""
+        self.batch, self.world = batch, world
+
+    def _pool(self, rank: int, number: int) -> np.ndarray:
         random = np.random.Generator(np.random.Philox(key=[self.seed, number]))
-        frames: list[np.ndarray] = []
-        count = 0
-        for i in random.permutation(len(self.chunks)):
-            recording, ref, kept = self.chunks[i]
-            whole = recording.dataset.read(ref).frames
-            chunk = whole[:kept]
-            if self.row > 1 or self.still:  # a chunk's first frame stands in for those before it
-                chunk = chunk[np.maximum(np.arange(len(chunk))[:, None] - np.arange(self.row)[::-1], 0)]
-            if self.still:  # a chunk's median stands in for its episode's
-                chunk = np.concatenate([np.broadcast_to(median_picture(whole), chunk[:, :1].shape), chunk], 1)
-            frames.append(chunk)
-            count += kept
-            if count >= self.pool_frames:
-                break
-        return np.concatenate(frames)[random.permutation(count)]
+        chunks = random.permutation(np.flatnonzero(self.kept))
+        chunks = chunks[rank :: self.world] if len(chunks) >= self.world else chunks
+        ends = np.cumsum(self.kept[chunks])
+        chunks = chunks[: int(np.searchsorted(ends, self.pool_frames)) + 1]
+        places = np.argsort(random.permutation(int(ends[len(chunks) - 1])))  # where each of their frames comes to lie
+        shape = (self.row + self.still,) * (self.row > 1 or self.still)
+        pool = np.empty((len(places), *shape, self.height, self.width, 3), np.uint8)
+
+        def fill(chunk: int, end: int) -> None:
+            pool[places[end - self.kept[chunk] : end]] = self._decoded(chunk)
+
+        list(self.decoders.map(fill, chunks.tolist(), ends.tolist()))
+        return pool
+
+    def _decoded(self, number: int) -> np.ndarray:
+        """The training frames of a chunk, as `in_rows` has them."""
+        recording = int(np.searchsorted(self.firsts, number, side="right")) - 1
+        of = self.recordings[recording]
+        whole = of.dataset.read(of.refs[number - int(self.firsts[recording])]).frames
+        chunk = whole[: self.kept[number]]
+        if self.row > 1 or self.still:  # a chunk's first frame stands in for those before it
+            chunk = chunk[np.maximum(np.arange(len(chunk))[:, None] - np.arange(self.row)[::-1], 0)]
+        if self.still:  # a chunk's median stands in for its episode's
+            chunk = np.concatenate([np.broadcast_to(median_picture(whole), chunk[:, :1].shape), chunk], 1)
+        return chunk
 
     def items(self, items: np.ndarray) -> np.ndarray:
         """See `FrameSource`. Items are asked for in rising order; going back costs decoding a pool again."""
-        numbers = items // self.pool_frames
-        newest = int(numbers.max())
-        for number in range(int(numbers.min()), newest + 2):
-            if number not in self.pools:
-                self.pools[number] = self.threads.submit(self._pool, number)
-        for number in [n for n in self.pools if n < int(numbers.min())]:
-            del self.pools[number]
-        pools = {number: self.pools[number].result() for number in np.unique(numbers).tolist()}
-        places = (items % self.pool_frames).tolist()
-        return np.stack([pools[n][place % len(pools[n])] for n, place in zip(numbers.tolist(), places)])
+        turns, ranks = np.divmod(items // self.batch, self.world)
+        own = turns * self.batch + items % self.batch  # the number of an item among those of its process
+        keys = list(zip(ranks.tolist(), (own // self.pool_frames).tolist()))
+        wanted = dict.fromkeys([*keys, *((rank, number + 1) for rank, number in keys)])
+        self.pools = {key: self.pools.get(key) or self.builder.submit(self._pool, *key) for key in sorted(wanted)}
+        pools = [self.pools[key].result() for key in keys]
+        return np.stack([pool[place % len(pool)] for pool, place in zip(pools, (own % self.pool_frames).tolist())])
 
 
 def mixed(among: int, count: int) -> np.ndarray:

@@ -73,10 +73,14 @@ class StreamDataModule(pl.LightningDataModule):
         """Items first .. first + size - 1 of training."""
         raise NotImplementedError
 
+    def share(self, world: int) -> None:
+        """So many processes train."""
+
     def train_dataloader(self) -> DataLoader:
         """An endless stream from the cursor on; with several processes each takes its own slice of every batch."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         start, stride = self.cursor + rank * self.batch_size, world * self.batch_size
+        self.share(world)
         stream = Stream(self.batch, self.batch_size, start, stride, self.ahead)
         return DataLoader(stream, batch_size=None)
 
@@ -136,6 +140,10 @@ class FrameDataModule(StreamDataModule):
         self.height, self.width = self.source.height, self.source.width
         self.validation_frames = validation_frames
         check_game(self.game, game, str(data))
+
+    def share(self, world: int) -> None:
+        if isinstance(self.source, FrameSource):
+            self.source.share(self.batch_size, world)
 
     def batch(self, first: int, size: int) -> Tensor:
         """Frames uint8 (size, [still + row,] H, W, 3) of these items."""
