@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_shards import SCHEMA, a_dataset, write_card
+from large_index import large, opened
+from test_shards import a_dataset
 
 from data_collect.dataset import Dataset
 from data_collect.errors import UserError
@@ -78,48 +77,10 @@ def test_a_shard_is_published_by_a_line(tmp_path: Path) -> None:
     assert Dataset(tmp_path).index == whole.index
 
 
-SHARDS, OF_A_SHARD = 1000, 100
-OPENS = """
-import sys, time
-from data_collect.dataset import Dataset
-from data_collect.system import resident_bytes
-import data_collect.recording.record
-before, began = resident_bytes(), time.process_time()
-dataset = Dataset(sys.argv[1])
-print(len(dataset.index), len(dataset.by_episode), dataset.index[70_007].shard, dataset.index.total("frames"))
-print((resident_bytes() - before) / 1e6, time.process_time() - began)
-"""
-
-
-def large(folder: Path) -> Path:
-    """The index of 100,000 chunks in 1,000 shards, of 8 chunks an episode; the shards themselves hold nothing."""
-    write_card(folder)
-    numbers = range(SHARDS * OF_A_SHARD)
-    columns: dict[str, Any] = {
-        "offset": [10**6 * i for i in numbers], "bytes": [10**6 for _ in numbers],
-        "frame_bytes": [9 * 10**5 for _ in numbers], "episode": [i // 8 for i in numbers],
-        "chunk": [i % 8 for i in numbers], "start": [i % 8 * 256 for i in numbers], "steps": [256 for _ in numbers],
-        "frames": [256 + (i % 8 == 7) for i in numbers], "last": [i % 8 == 7 for i in numbers],
-        "seed": [2**31 - 1 - i // 8 for i in numbers], "reward": [i / 7 for i in numbers],
-        "terminated": [False for _ in numbers], "truncated": [i % 8 == 7 for i in numbers],
-    }  # fmt: skip
-    with (folder / "index.jsonl").open("w") as file:
-        for i in range(SHARDS):
-            part = slice(i * OF_A_SHARD, (i + 1) * OF_A_SHARD)
-            chunks = {name: values[part] for name, values in columns.items()}
-            chunks["actions"] = {f"{name}{k}": [k] * OF_A_SHARD for k in range(4) for name in SCHEMA.names}
-            path = folder / f"shard-{i * OF_A_SHARD // 8:06d}-{i * OF_A_SHARD % 8:04d}.tar"
-            path.write_bytes(b"x")
-            file.write(json.dumps({"name": path.name, "bytes": 1, "chunks": chunks}) + "\n")
-    return folder
-
-
 @pytest.mark.slow
 def test_a_hundred_thousand_chunks_open_at_once_and_weigh_little(tmp_path: Path) -> None:
     """Less than 200 MB and two seconds of a processor, on which nothing else counts."""
-    large(tmp_path)
-    command = [sys.executable, "-c", OPENS, str(tmp_path)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    said = opened(large(tmp_path, 100_000))
     assert said[:4] == ["100000", "12500", "shard-008750-0000.tar", str(100_000 * 256 + 12_500)]
     assert float(said[4]) < 200 and float(said[5]) < 2
 

@@ -105,6 +105,18 @@ def test_latents_of_several_recordings_in_several_folders(recording: Path, tmp_p
     assert all(torch.equal(batch[name], other[name]) for name in ("episode", "start", "actions", "pose"))
 
 
+@pytest.mark.slow
+def test_a_list_of_folders_is_trained_on_and_resumed(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        encode.write_synthetic(tmp_path / name, (4, 8, 8), actions=4, episodes=10, frames=40)
+    flags = stage_flags(Path("x"), tmp_path, "two")
+    flags[flags.index("x")] = json.dumps([str(tmp_path / "a"), str(tmp_path / "b")])
+    assert main_guard(lambda: main(["dynamics", *flags, "--steps", "2"])) == 0
+    assert main_guard(lambda: main(["dynamics", *flags, "--steps", "4", "--resume"])) == 0
+    settings = read_checkpoint(tmp_path / "two" / "dynamics" / "last.ckpt")["game_wm"]["settings"]
+    assert settings["data"]["latents"] == [str(tmp_path / "a"), str(tmp_path / "b")]
+
+
 def test_a_part_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["encode", "--data", "a", "--tokenizer", "b", "--out", "c", "--part", "4/3"]
     assert main_guard(lambda: main(words)) == 2

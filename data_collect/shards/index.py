@@ -4,8 +4,8 @@
     shards = read_index(folder / "index.jsonl")             # by their names
     index = ChunkIndex.of(shards.values())                  # index[7] is a ChunkRef
 
-A line holds the shard's chunks as columns. So does memory: about 200 bytes a chunk. A last line without its end is one
-that is being written. Older recordings have `index.json`, with all shards in one object and an object a chunk.
+A line holds the shard's chunks as columns. So does memory: about 100 bytes a chunk, and 8 an action. A last line
+without its end is one that is being written. Older recordings have `index.json`: one object, and in it one a chunk.
 """
 
 from __future__ import annotations
@@ -60,9 +60,16 @@ def read_index(name: str, text: str) -> dict[str, ShardRow]:
     if name == OLD_INDEX:
         rows = [_from_chunks(row["name"], row["bytes"], row["chunks"]) for row in json.loads(text)["shards"]]
     else:
-        whole = text[: text.rfind("\n") + 1].splitlines()
-        rows = [_from_columns(row["name"], row["bytes"], row["chunks"]) for row in map(json.loads, whole)]
+        rows = [_from_columns(row["name"], row["bytes"], row["chunks"]) for row in map(json.loads, _lines(text))]
     return {row.name: row for row in rows}
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Lines that have an end, one by one: a list of them would be as large as the text, `io.StringIO` four times."""
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        yield text[start:end]
+        start = end + 1
 
 
 def _from_chunks(name: str, size: int, chunks: Sequence[Mapping[str, Any]]) -> ShardRow:
@@ -110,7 +117,9 @@ class ChunkIndex(Sequence[ChunkRef]):
             for field in COLUMNS:
                 part[field] = shard.columns[field]
             part["actions"][:, [names.index(name) for name in shard.actions]] = shard.columns["actions"]
-        return cls(rows[np.lexsort((rows["chunk"], rows["episode"]))], [shard.name for shard in shards], names)
+        order = np.lexsort((rows["chunk"], rows["episode"]))
+        sorted_ = rows if (order[1:] > order[:-1]).all() else rows[order]
+        return cls(sorted_, [shard.name for shard in shards], names)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -181,4 +190,5 @@ class ChunkIndex(Sequence[ChunkRef]):
         follows = self.rows["chunk"] == np.arange(len(self)) - np.repeat(starts, counts)
         ends = np.logical_or.reduceat(self.rows["last"] & follows, starts)
         steps = np.add.reduceat(self.rows["steps"] * follows, starts)
-        return self.where(follows & np.repeat(ends | (steps > 1), counts))
+        kept = follows & np.repeat(ends | (steps > 1), counts)
+        return self if kept.all() else self.where(kept)

@@ -174,7 +174,7 @@ class LatentDataModule(StreamDataModule):
 
     def __init__(
         self,
-        latents: str, length: int = 64, batch_size: int = 24, seed: int = 0, held_out: float = 0.04,
+        latents: list[str] | str, length: int = 64, batch_size: int = 24, seed: int = 0, held_out: float = 0.04,
         event_factor: float = 1.0, validation_windows: int = 48,
         game: str | None = None, views: bool = False, aligned: bool = False, still: bool = False,
     ) -> None:  # fmt: skip
