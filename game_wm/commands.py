@@ -20,6 +20,8 @@ PROGRAM = Program(
                 "train.lab.compare:main", "train.commands.tools:compare"),
         Command("sizes", "measure", "a ladder of sizes: parameters, memory, frames/s on named GPUs",
                 "train.lab.sizes.command:main", "train.commands.tools:sizes"),
+        Command("bench gpu", "measure", "play, training and the ladder, as fast as they are on this GPU",
+                "train.lab.bench.gpu:main", "train.commands.tools:bench_gpu"),
         Command("export", "make another of it", "its networks as ONNX files",
                 "game_wm.acceleration.export:main", "game_wm.commands:export"),
         Command("prune", "make another of it", "a smaller one, to be trained on",

@@ -152,6 +152,17 @@ sizes = partial(
     flag("--sizes SIZE", "15m, 50m, 300m, 1b (default: all)", nargs="+"),
     flag("--frames WxH", "64x64, 128x96, 256x144, 640x360 (default: all)", nargs="+"),
     flag("--machines NAME", 'as "RTX 4090", or here: this machine, measured first (default: all)', nargs="+"),
-    flag("--bench DIR", "show beside them what a bench has measured and written there", type=Path), JSON,
+    flag("--bench DIR", "show beside them what `bench gpu` has measured and written there", type=Path), JSON,
+    prog="python -m game_wm",
+)  # fmt: skip
+bench_gpu = partial(
+    page, "bench gpu", "All that is worth measuring where a GPU is at hand; on a processor a miniature of it.",
+    ["python -m game_wm bench gpu --minutes 10 --out runs/bench"],
+    flag("--out DIR", "folder for bench.jsonl and bench.md", type=Path, required=True),
+    flag("--minutes NUMBER", "of all parts together", type=float, default=10.0),
+    flag("--device DEVICE", "cpu, cuda, cuda:1, mps or auto", default="auto"),
+    flag("--only PART", "versions, play, training, ladder, encode, views, memory (default: all)", nargs="+"),
+    flag("--checkpoint FILE", "what plays", default="checkpoints/maze.safetensors"),
+    flag("--sizes FILE", "configurations like those in configs/sizes (default: those; on a processor 15m)", nargs="+"),
     prog="python -m game_wm",
 )  # fmt: skip

@@ -3,7 +3,7 @@
     python -m game_wm sizes --frames 64x64 --machines H200 --bench runs/bench
 
 Predictions are of a roofline (`roofline.py`): of named GPUs by their data sheets, of this machine by its rates, which
-are measured first. What a bench has measured stands below them.
+are measured first. What `python -m game_wm bench gpu` has measured stands below them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def figures_of(bench: Path) -> list[Row]:
     """The lines of the ladder that a bench wrote into this folder; `UserError` where it wrote none."""
     path = bench / "bench.jsonl"
     if not path.is_file():
-        raise UserError(f"{path}: no such file: name a folder that a bench has written")
+        raise UserError(f"{path}: no such file; `python -m game_wm bench gpu --out {bench}` writes it")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     return [line for line in lines if line["part"] == "ladder" and "frames_per_second" in line]
 

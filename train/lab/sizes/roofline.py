@@ -91,7 +91,7 @@ class Cost(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = function(*args, **(kwargs or {}))
         packet = function._overloadpacket
-        if packet.__name__ in FREE or _is_view(function):
+        if packet.__name__ in FREE or is_view(function):
             return out
         count = flop_registry.get(packet)
         flops = count(*args, **(kwargs or {}), out_val=out) if count else 0
@@ -109,7 +109,7 @@ class Cost(TorchDispatchMode):
         return sum(took)
 
 
-def _is_view(function: Any) -> bool:
+def is_view(function: Any) -> bool:
     return any(x.alias_info is not None and not x.alias_info.is_write for x in function._schema.returns)
 
 
@@ -181,7 +181,7 @@ def measured(device: torch.device) -> Machine:
     return Machine(name, matrix, convolution, elementwise, stream, kernel, free)
 
 
-def _seconds(make: Callable[[], Any], device: torch.device, budget: float = 0.5) -> float:
+def _seconds(make: Callable[[], Any], device: torch.device, budget: float = 0.3) -> float:
     """Of one call: the median of blocks of calls within so many seconds."""
     make()
     wait(device)
