@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml
 	@test -n '$(PYTHON)' || { echo 'Python 3.11 or newer is missing; name one: make PYTHON=/path/to/python3.11'; exit 2; } >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 2; }
 	@test -z '$(CPU)' || $(PIP) torch torchvision --index-url https://download.pytorch.org/whl/cpu
-	@$(PIP) -e '.[model,games,export,remote,dev]'
+	@$(PIP) -e '.[model,games,export,remote,ray,dev]'
 	@touch $@
 
 play: setup         ## choose a dream and play it (CHECKPOINT=doom, or a file: that one at once)

@@ -52,7 +52,8 @@ def record_parser() -> Parser:
     what.add_argument("--minutes", type=float, help="begin no more episodes after so long, however many frames there "
                       "are")  # fmt: skip
     how = parser.group("how")
-    how.add_argument("--workers", type=int, default=1, help="processes; the result does not depend on it (default: 1)")
+    about = "processes, or ray or ray:N for N of a Ray cluster; the result does not depend on it (default: 1)"
+    how.add_argument("--workers", default="1", help=about)
     how.add_argument("--seed", type=int, help="what the episodes are a function of (default: the folder's, or 0)")
     how.add_argument("--episode-frames", type=int,
                      help="an episode is cut at this length (default: the folder's, or 2048)")  # fmt: skip

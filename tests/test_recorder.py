@@ -25,7 +25,7 @@ from data_collect.errors import UserError
 from data_collect.recording import record as record_module
 from data_collect.recording.plan import Plan
 from data_collect.recording.record import record
-from data_collect.recording.workers import Pool
+from data_collect.recording.workers import Children, Pool
 from data_collect.shards import writer as shards_module
 from data_collect.shards.verify import verify
 from data_collect.shards.writer import ShardWriter, part_files
@@ -272,7 +272,7 @@ def test_what_a_worker_said_last_is_told(tmp_path: Path) -> None:
     """A worker that has ended cannot be sent anything; it may have said why before."""
     dataset = make(tmp_path, frames=50)
     for message, told in ((("user", "no such level"), "no such level"), (("frames", 3), "was killed")):
-        pool = Pool(dataset, Plan(99, 9), dataset.settings, 1, lambda _: None, lambda _: None, print)
+        pool = Pool(dataset, Plan(99, 9), dataset.settings, Children(1), lambda _: None, lambda _: None, print)
         ours, theirs = multiprocessing.Pipe()
         pool.episodes[ours] = None
         theirs.send(message)

@@ -35,7 +35,7 @@ class Plan:
         self.ends = None if minutes is None else time.monotonic() + 60 * minutes
         self.done: dict[int, int] = {}
         self.running: set[int] = set()
-        self.kept = kept or {}
+        self.kept = dict(kept or {})
         for number, refs in self.kept.items():
             if refs[-1].last and [ref.chunk for ref in refs] == list(range(len(refs))):
                 self.done[number] = sum(ref.frames for ref in refs)
@@ -47,13 +47,25 @@ class Plan:
 
     def take(self) -> int | None:
         """The next episode to record; None as long as the running ones may be enough."""
+        if (number := self._next()) is not None:
+            self.running.add(number)
+        return number
+
+    @property
+    def left(self) -> bool:
+        """Whether there is an episode to hand out."""
+        return self._next() is not None
+
+    def _next(self) -> int | None:
         number = self.base
         while number in self.done or number in self.running:
             number += 1
-        if self._at_most(number) >= self.frames or (self.over and self.done):
-            return None
-        self.running.add(number)
-        return number
+        return None if self._at_most(number) >= self.frames or (self.over and self.done) else number
+
+    def again(self, number: int, kept: Sequence[ChunkRef]) -> None:
+        """Nobody records this episode any more; `kept` is what there is of it."""
+        self.running.discard(number)
+        self.kept[number] = kept
 
     @property
     def over(self) -> bool:

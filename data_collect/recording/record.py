@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -23,23 +23,27 @@ from data_collect.guest.guest import Guest
 from data_collect.lock import folder_lock
 from data_collect.recording.plan import Plan
 from data_collect.recording.recorder import EpisodeRecorder, seeds
-from data_collect.recording.workers import Pool
+from data_collect.recording.workers import Children, Pool
 from data_collect.shards.chunk import Chunk
 from data_collect.shards.index import INDEX, OLD_INDEX, append_index, row_of
 from data_collect.shards.remote import on_disk
 from data_collect.shards.writer import ShardWriter, salvage, write_atomic
 
+if TYPE_CHECKING:
+    from data_collect.recording.cluster import RayCrew
+
 EPISODE_FRAMES = 2048
 
 
 def record(
-    out: str | Path, game: str, player: str, frames: int, workers: int = 1, seed: int | None = None,
+    out: str | Path, game: str, player: str, frames: int, workers: int | str = 1, seed: int | None = None,
     episode_frames: int | None = None, minutes: float | None = None,
 ) -> Dataset:  # fmt: skip
     """Record until `out` holds `frames` frames, or for so many minutes; what is there already counts. Seed and episode
     length not given are those of the folder, or 0 and 2048. `UserError`: another recording in the folder, a bad game,
     player or number."""
-    for name, value, least in (("frames", frames, 2), ("workers", workers, 1), ("seed", seed, 0)):
+    crew = _crew(workers)
+    for name, value, least in (("frames", frames, 2), ("workers", crew.count, 1), ("seed", seed, 0)):
         if value is not None and value < least:
             raise UserError(f"--{name} {value} is too small: give at least {least}")
     if minutes is not None and not minutes >= 0:
@@ -73,15 +77,28 @@ def record(
                 progress = Meter(dataset.index.total("frames"), frames)
                 with progress.bar:
                     progress.say(_becomes(game, env))
-                    if workers == 1 or player == "human":
+                    if workers in (1, "1") or player == "human":
                         _record_here(env, dataset, plan, settings, progress)
                     else:
                         env.close()
                         on_shard = lambda name: append_index(folder, row_of(folder / name))  # noqa: E731
-                        Pool(dataset, plan, settings, workers, progress.add, on_shard, progress.say).run()
+                        Pool(dataset, plan, settings, crew, progress.add, on_shard, progress.say).run()
             finally:
                 dataset = publish(folder, plan)
     return dataset
+
+
+def _crew(workers: int | str) -> Children | RayCrew:
+    """Of 4, "4", "ray" or "ray:4"."""
+    kind, _, count = str(workers).partition(":")
+    if kind == "ray" and (count or "0").isdecimal():
+        from data_collect.recording.cluster import RayCrew
+
+        return RayCrew(int(count or 0))
+    try:
+        return Children(int(workers))
+    except ValueError:
+        raise UserError(f"--workers {workers} must be a number, ray or ray:NUMBER") from None
 
 
 def _settings(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:

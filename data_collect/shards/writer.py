@@ -99,15 +99,15 @@ class ShardWriter:
         self.close()
 
 
-def part_files(folder: Path) -> list[Path]:
-    """Shards that are being written, or whose recorder was killed."""
-    return sorted(folder.glob(f"shard-*.tar{PART}"))
+def part_files(folder: Path, episode: int | None = None) -> list[Path]:
+    """Shards that are being written, or whose recorder was killed; those that begin with an episode, or all."""
+    return sorted(folder.glob(f"shard-{'*' if episode is None else f'{episode:06d}-*'}.tar{PART}"))
 
 
-def salvage(folder: Path) -> list[str]:
+def salvage(folder: Path, episode: int | None = None) -> list[str]:
     """Make whole shards of unfinished ones, with the whole chunks that they hold; returns their names."""
     saved = []
-    for part in part_files(folder):
+    for part in part_files(folder, episode):
         end = 0
         with part.open("r+b") as file:
             try:
