@@ -90,11 +90,15 @@ def test_a_pipeline_trains_by_two_processes(recording: Path, tmp_path: Path) -> 
     """SIGTERM to it stops both, and it goes on."""
     plain = own(tmp_path, "two", "--data", str(recording), "--distill.config", "")
     flags = ["train", *plain, "--memory", "none", "--dynamics.trainer.devices", "2"]
+    flags += ["--dynamics.trainer.log_every_n_steps", "1"]
     folder = tmp_path / "two" / "dynamics"
-    assert stopped([*flags, "--dynamics.steps", "100000", "--dynamics.trainer.log_every_n_steps", "1"], folder) == 143
+    assert stopped([*flags, "--dynamics.steps", "100000"], folder) == 143
     step = read_checkpoint(folder / "last.ckpt")["global_step"]
     command = [sys.executable, "-m", *flags, "--dynamics.steps", str(step + 2)]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     assert done.returncode == 0 and "tokenizer: complete, skipped" in done.stdout
     trained = read_checkpoint(folder / "last.ckpt")["game_wm"]["trained"]
-    assert trained["steps"] == step + 2 and load(tmp_path / "two" / "two.safetensors").game == "maze?size=7"
+    assert trained["steps"] == step + 2
+    stages = load(tmp_path / "two" / "two.safetensors").trained["stages"]  # for the card
+    assert [(made["from_step"], made["processes"]) for made in stages["dynamics"]["made"]] == [(0, 2), (step, 2)]
+    assert stages["tokenizer"]["made"][0]["processes"] == 1 and stages["tokenizer"]["settings"]["seed_everything"] == 0

@@ -198,16 +198,21 @@ def export_base(source: Source, path: Path) -> Path:
 
 
 def behind(checkpoints: set[Path]) -> dict[str, Any]:
-    """For the model card: frames that the dynamics read in training, hours of all stages, the machine."""
-    frames, hours = 0, 0.0
-    for path in checkpoints:
+    """For the model card: frames that the dynamics read in training, hours of all stages, the machine, and of each
+    stage what made it and its whole configuration."""
+    frames, hours, stages = 0, 0.0, dict[str, Any]()
+    for path in sorted(checkpoints):
         if path.suffix == ".safetensors":
             stage, trained = "dynamics", load(path).trained
+            stages = trained.get("stages", {}) | stages
         else:
-            stage, trained = (read_checkpoint(path)["game_wm"][entry] for entry in ("stage", "trained"))
+            found = read_checkpoint(path)["game_wm"]
+            stage, trained = found["stage"], found["trained"]
+            stages[path.parent.name] = {"made": found.get("made", []), "settings": found["settings"]}
         hours += trained["hours"]
         frames += trained["frames"] if stage in ("dynamics", "distill") else 0
-    return {"frames": frames, "hours": round(hours, 3), "machine": describe(torch.device("cpu"))}
+    about = {"frames": frames, "hours": round(hours, 3), "machine": describe(torch.device("cpu"))}
+    return {**about, "stages": stages}
 
 
 def judged_frames(store: LatentStore, model: WorldModel, held_out: float) -> SeedContexts:

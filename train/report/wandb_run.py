@@ -25,24 +25,26 @@ STEP = "trainer/global_step"
 FINISH_SECONDS = 120  # for what is not uploaded yet at the end of a run
 
 
-def wandb_run(folder: Path, project: str, mode: str, config: dict[str, Any]) -> list[WandbRun]:
-    """The logger in a list, or none where it is off. The environment's WANDB_MODE wins over `mode`."""
+def wandb_run(folder: Path, project: str, mode: str, config: dict[str, Any], run_id: str) -> list[WandbRun]:
+    """The logger in a list, or none where it is off. The environment's WANDB_MODE wins over `mode`. A run
+    that has this id goes on."""
     if mode not in ("offline", "online", "off"):
         raise UserError(f"--wandb takes offline, online or off, not {mode}")
     mode = os.environ.get("WANDB_MODE") or mode
-    return [WandbRun(folder, project, mode, config)] if mode not in ("off", "disabled") else []
+    return [WandbRun(folder, project, mode, config, run_id)] if mode not in ("off", "disabled") else []
 
 
 class WandbRun(RunLogger):
     """One run, begun at once; nothing in it raises."""
 
-    def __init__(self, folder: Path, project: str, mode: str, config: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, project: str, mode: str, config: dict[str, Any], run_id: str) -> None:
         super().__init__(folder)
         self.run: Any = None
         os.environ.setdefault("WANDB_SILENT", "true")
         if mode == "offline":
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # offline means that nothing leaves the machine
         about = {"project": project, "name": folder.name, "dir": str(folder), "mode": mode, "config": config}
+        about |= {"id": run_id, "resume": "allow"} if mode == "online" else {"id": run_id}
         self._try(lambda: self._begin(about))
 
     def _begin(self, about: dict[str, Any]) -> None:

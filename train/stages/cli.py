@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
+import secrets
 import signal
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -30,7 +31,8 @@ from train.data.modules import LatentDataModule
 from train.report.callbacks import Banner, Bar, Samples
 from train.report.console import say, warn
 from train.report.figures import Figures
-from train.report.machine import use_all_cores
+from train.report.machine import describe, use_all_cores
+from train.report.origin import origin
 from train.report.wandb_run import wandb_run
 from train.stages import cuda_graphs as graphs
 from train.stages.callbacks import Saver
@@ -69,6 +71,7 @@ def fit(cli: StageCLI, stage: str, trainer: pl.Trainer) -> int:
     settings = json.loads(cli.parser.dump(config, format="json", skip_link_targets=True))
     metadata = {"stage": stage, "game": data.game, "schema": data.schema.to_json(), "settings": settings}
     from_step = begin(cli, stage, metadata, first)
+    metadata["made"].append(made_by(trainer, from_step))
     if first:
         warn_of_other_tokenizer(cli)
         with whole(folder / "config.yaml") as file:
@@ -77,7 +80,8 @@ def fit(cli: StageCLI, stage: str, trainer: pl.Trainer) -> int:
         steps = graphs.fit(cli.model, data, trainer, last, metadata, Figures(folder))
         say(f"{stage}: {steps} steps, {last}")
         return 0
-    runs = wandb_run(folder, f"game_wm-{config.name}", config.wandb, settings) if first else []
+    about = settings | {"made": metadata["made"]}
+    runs = wandb_run(folder, f"game_wm-{config.name}", config.wandb, about, metadata["wandb"]) if first else []
     saver = Saver(folder, metadata, config.save_minutes)
     reports: list[Callback] = [Banner(), Bar(stage)]
     if hasattr(cli.model, "sample"):
@@ -105,12 +109,14 @@ def fit(cli: StageCLI, stage: str, trainer: pl.Trainer) -> int:
 
 def begin(cli: StageCLI, stage: str, metadata: dict[str, Any], first: bool) -> int:
     """Give the model the weights that it begins with, unless a checkpoint to resume from has them, and the metadata
-    what was trained before; the step that the run goes on from. `first`: of the processes, which says so."""
+    what was before; the step that the run goes on from. `first`: of the processes, which says so."""
     config, last, from_step = cli.config, cli.folder / "last.ckpt", 0
+    metadata |= {"made": [], "wandb": secrets.token_hex(4)}
     if last.exists():
         found = read_checkpoint(last, metadata)
         check_network(cli.model, NETWORKS[stage], last, found, metadata)
         from_step, metadata["before"] = int(found["global_step"]), found["game_wm"].get("before", {})
+        metadata |= {name: found["game_wm"][name] for name in ("made", "wandb") if name in found["game_wm"]}
     elif config.init:
         other = initialise(cli.model, stage, Path(config.init), metadata)
         if other and first:
@@ -126,6 +132,12 @@ def begin(cli: StageCLI, stage: str, metadata: dict[str, Any], first: bool) -> i
         cli.model.freeze_teacher()
         cli.model.dynamics.load_state_dict(started)
     return from_step
+
+
+def made_by(trainer: pl.Trainer, from_step: int) -> dict[str, Any]:
+    """What trains a run from this step on; the seeds are in its settings."""
+    machine = describe(trainer.strategy.root_device)
+    return {"from_step": from_step, **origin(), "machine": machine, "processes": trainer.world_size}
 
 
 def warn_of_other_tokenizer(cli: StageCLI) -> None:
