@@ -80,7 +80,7 @@ def test_frames_given_are_not_written_to_again() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(kept, (frame, info["surface"], info["map"])))
 
 
-def test_the_picture_scrolls_by_whole_pixels_as_the_pose_says_and_surfaces_keep_their_numbers() -> None:
+def test_the_picture_scrolls_by_whole_pixels_as_the_pose_says_and_pixels_keep_their_numbers() -> None:
     game = Isles(surface=True)
     seen = np.full((1024, 1024, 4), -1)
     before, again = None, 0
@@ -98,8 +98,7 @@ def test_the_picture_scrolls_by_whole_pixels_as_the_pose_says_and_surfaces_keep_
         there[surface >= 0] = now[surface >= 0]
     rows, columns = np.nonzero(seen[..., 3] >= 0)
     assert again > 10**6 and len(rows) > 4 * 64 * 56
-    tiles = {(r // TILE, c // TILE, s) for r, c, s in zip(rows, columns, seen[rows, columns, 3])}
-    assert len(tiles) == len({s for *_, s in tiles}) == len({(r, c) for r, c, _ in tiles})
+    assert len(np.unique(seen[rows, columns, 3])) == len(rows)  # each pixel of the world has its own
 
 
 def test_the_world_is_larger_than_forty_pictures_and_all_of_it_is_joined() -> None:

@@ -44,7 +44,7 @@ class Isles(gymnasium.Env[np.ndarray, np.ndarray]):
 
     size: tiles per side, without the sea round them (32 to 200). items: how many gems (None: one for 24 tiles that can
     be walked on). crates, creatures: how many; of gems and crates no more than have room. width, height: the picture,
-    in pixels. surface: put `info["surface"]`, int32 (height, width): the number of the world's tile behind each pixel,
+    in pixels. surface: put `info["surface"]`, int32 (height, width): the number of the world's pixel behind each pixel,
     or -1: the bar, the player or a creature, -2: a gem, -3: a crate. Raises UserError for a value that makes no sense.
     info: "pose" (x and y of the picture's middle below the bar, in pixels, and 0), "map_pose" the same in tiles, "map"
     uint8 (rows, columns): 0 free, 1 stops the player, 2 gem, 4 crate.
@@ -79,7 +79,7 @@ class Isles(gymnasium.Env[np.ndarray, np.ndarray]):
         self.plan = plan = lay_out(self.size, -(-max(self.width, self.height) // (2 * TILE)), rng)
         self.world = ground.paint(plan, rng)
         self.hides = landmarks.put(self.world, plan, rng)
-        self.tiles = np.arange(plan.land.size, dtype=np.int32).reshape(plan.land.shape).repeat(TILE, 0).repeat(TILE, 1)
+        self.numbers = np.arange(self.world[..., 0].size, dtype=np.int32).reshape(self.world.shape[:2])
         self._solid = plan.solid.tolist()
         self.x, self.y = (n * TILE + TILE // 2 for n in (plan.start[1], plan.start[0]))
         self.facing, self.stride = "down", 0
@@ -181,7 +181,7 @@ class Isles(gymnasium.Env[np.ndarray, np.ndarray]):
         here = np.s_[self.top : self.top + self.height - BAR, self.left : self.left + self.width]
         self.frame = np.concatenate((self.bar, self.world[here]))
         self.surface = np.full((self.height, self.width), MOVING, np.int32)
-        self.surface[BAR:] = self.tiles[here]
+        self.surface[BAR:] = self.numbers[here]
         self._shown = ~self.hides[here]
         for x, y in self.gems[self._near(self.gems)].tolist():
             self._draw(self.gem, x - 3, y - 3, GEM_MARK)
