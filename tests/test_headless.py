@@ -16,12 +16,14 @@ torch = pytest.importorskip("torch")
 pygame = pytest.importorskip("pygame")
 
 from fakes import MAZE, fake  # noqa: E402
+from tiny import tiny_checkpoint  # noqa: E402
 from windowed import frames_of  # noqa: E402
 
 from data_collect.errors import UserError  # noqa: E402
 from data_collect.system import resident_bytes  # noqa: E402
+from game_wm.checkpoint import load  # noqa: E402
 from game_wm.dream.actions import ActionLog  # noqa: E402
-from game_wm.evaluation.cost import measure  # noqa: E402
+from game_wm.evaluation.cost import in_turn, measure  # noqa: E402
 from game_wm.play import headless  # noqa: E402
 from game_wm.play.session import Session  # noqa: E402
 from game_wm.play.timing import Pacer, process_age  # noqa: E402
@@ -30,7 +32,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_rewinding_a_replay_hands_over_to_the_keyboard(tiny: Path) -> None:
-    from game_wm.checkpoint import load
 
     session = Session(load(tiny))
     session.scene.steps = 2
@@ -62,7 +63,7 @@ def test_pacing_is_steady_and_does_not_hurry_after_a_late_frame() -> None:
 
 COST = (
     "fps_median", "p50_ms", "p95_ms", "p50_ms_first", "p50_ms_last", "rss_mb_first", "rss_mb_last", "first_frame_s",
-    "state_mb", "frames", "device",
+    "state_mb_first", "state_mb", "frames", "device",
 )  # fmt: skip
 
 
@@ -132,6 +133,13 @@ def test_cost_from_a_fresh_process(saved: Path) -> None:
     assert tuple(cost) == COST and cost["frames"] == 3
     with pytest.raises(UserError, match="does not exist"):
         measure(saved.with_name("none.safetensors"), frames=3)
+
+
+@pytest.mark.slow
+def test_a_network_with_long_memory_is_timed_beside_the_same_one_without(saved: Path, tmp_path: Path) -> None:
+    assert in_turn(load(saved), frames=50) == {}
+    found = in_turn(load(tiny_checkpoint(tmp_path / "scrolls.safetensors", scroll=True)), frames=50)
+    assert found["p50_ms_without_memory"] > 0 and found["times_without_memory"] > 0
 
 
 @pytest.mark.slow

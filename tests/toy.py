@@ -83,6 +83,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str, frozen
         path.write_bytes(b"weights")
     monkeypatch.setattr("game_wm.checkpoint.load", lambda p, device="cpu": checkpoint(Fake(frozen), Path(p)))
     monkeypatch.setattr("game_wm.evaluation.cost.measure", lambda *a, **k: {"fps_median": 70.0, "frames": a[1]})
+    monkeypatch.setattr("game_wm.evaluation.cost.in_turn", lambda *a, **k: {})
     monkeypatch.chdir(tmp_path)
     assert evaluate.main([str(path), *arguments]) == 0
     return json.loads((tmp_path / "toy.json").read_text())

@@ -251,13 +251,14 @@ def _stability(checkpoint: Checkpoint, options: Options, game: RealGame, prompt:
 
 
 def _cost(checkpoint: Checkpoint, options: Options) -> Iterator[Found]:
-    from game_wm.evaluation.cost import measure as cost
+    from game_wm.evaluation import cost
 
     if checkpoint.path is None:
         raise UserError("the suite cost needs a checkpoint file: save it first")
     print("cost: playing in a process of its own", file=sys.stderr)
-    how = {"steps": options.steps, "device": device_of(checkpoint.model), "precision": options.precision}
-    yield Found("cost", {"cost": cost(checkpoint.path, options.long, True, options.deadline, **how)}, {})
+    how: Any = {"steps": options.steps, "device": device_of(checkpoint.model), "precision": options.precision}
+    figures = cost.measure(checkpoint.path, options.long, True, options.deadline, **how)
+    yield Found("cost", {"cost": figures | cost.in_turn(checkpoint, options.long, options.deadline, **how)}, {})
 
 
 SUITES: dict[tuple[str, ...], Callable[..., Iterator[Found]]] = {

@@ -6,7 +6,8 @@
 The `cost` object (megabytes are 10^6 bytes, times include choosing the action, the model and decoding to uint8;
 starting another episode counts for the frame that waits for it; writing a video does not count):
 fps_median = 1000 / p50_ms, p50_ms and p95_ms over all counted frames, `*_first` and `*_last` over the first and last
-200, first_frame_s from the start of the process to the first dreamt frame, state_mb the `WorldState` of one player.
+200, first_frame_s from the start of the process to the first dreamt frame, state_mb the `WorldState` of one player at
+the end, state_mb_first before the first frame.
 WARM_UP_FRAMES of another episode go before and are not counted, nor are those until compiled code is in place, if it is
 asked for.
 """
@@ -54,6 +55,7 @@ def play(
     first_frame = warm_up(session, min(WARM_UP_FRAMES, frames))
     if again and session.beginning is not None:
         session.replay(session.beginning)
+    state_mb_first = session.dream.state.nbytes / 1e6
     lines = None if replay is None else script(replay)
     seconds, resident = list[float](), list[int]()
     for i in range(frames):
@@ -79,6 +81,7 @@ def play(
         print(f"left out: {words}", file=sys.stderr)
     return summary(np.array(seconds), np.array(resident)) | {
         "first_frame_s": round(first_frame, 2),
+        "state_mb_first": round(state_mb_first, 3),
         "state_mb": round(session.dream.state.nbytes / 1e6, 3),
         "frames": len(seconds),
         "device": device_name(session.scene.model) + (f", {session.quality.name}" if session.quality else ""),

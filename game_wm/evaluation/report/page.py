@@ -262,8 +262,10 @@ def _cost(card: Mapping[str, Any]) -> list[str]:
         "fps_median": "frames per second, median", "p50_ms": "a frame, median, ms", "p95_ms": "a frame, 95 %, ms",
         "p50_ms_first": "the first 200 frames, median, ms", "p50_ms_last": "the last 200 frames, median, ms",
         "rss_mb_first": "memory at the start, MB", "rss_mb_last": "memory at the end, MB",
-        "first_frame_s": "first frame after, s", "state_mb": "state of a player, MB", "frames": "frames counted",
-        "device": "device",
+        "first_frame_s": "first frame after, s", "state_mb_first": "state of a player at the start, MB",
+        "state_mb": "state of a player, MB", "frames": "frames counted", "device": "device",
+        "p50_ms_without_memory": "a frame of the same network without long memory, median, ms",
+        "times_without_memory": "a frame with it, times as long, in turn",
     }  # fmt: skip
     figures = card["cost"]
     return table(["", ""], [[title, str(figures[key])] for key, title in titles.items() if key in figures])
