@@ -243,11 +243,17 @@ class WorldModel(nn.Module):
         if tuple(action_BA.shape) != (len(state), self.config.dynamics.actions):
             expected = (len(state), self.config.dynamics.actions)
             raise ValueError(f"actions must have the shape {expected}, not {tuple(action_BA.shape)}")
-        action_BA = action_BA.to(past.actions)
         noise = frame_noise(state.seeds, past.context.working.count, self.latent_shape).to(past.latents)
-        parts = self.parts
+        return self.frame(state, action_BA.to(past.actions), noise, steps, decoded)
+
+    def frame(
+        self, state: WorldState, action_BA: Tensor, noise_BCHW: Tensor, steps: int | None = None, decoded: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What `_advance` returns, from noise that was drawn before. Nothing in it depends on what a tensor holds, so
+        that it may be a CUDA graph (`acceleration/graphs.py`)."""
+        parts, past = self.parts, state.dynamics
         step, views = parts.views(state, action_BA)
-        latent = parts.denoise(state, action_BA, noise, views, steps or self.steps)
+        latent = parts.denoise(state, action_BA, noise_BCHW, views, steps or self.steps)
         latent = self.memory.settle(state.memory, step, latent)
         wanted = decoded or self.memory.needs_pictures
         frames = parts.decode(latent, past.latents[:, -1].clone()) if wanted else latent.new_zeros(0)

@@ -22,7 +22,7 @@ from game_wm.world import WorldModel
 def supported(device: str = "cpu") -> bool:
     """Whether bfloat16 is arithmetic of the machine's own: a GPU's, AMX or AVX-512 of a processor's."""
     if (device := usable(device)) != "cpu":
-        return torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     _, flags = system.processor()
     # PyTorch's own level is lower where ATEN_CPU_CAPABILITY says so.
     wide = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "NO AVX", "AVX2")

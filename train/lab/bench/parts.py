@@ -20,6 +20,7 @@ from data_collect import system
 from data_collect.errors import UserError
 from game_wm import acceleration
 from game_wm.acceleration import precision
+from game_wm.acceleration.graphs import GraphPlayer
 from game_wm.checkpoint import load
 from game_wm.deadline import Deadline
 from game_wm.doctor import installed
@@ -82,11 +83,11 @@ def versions(bench: Bench) -> Iterator[Row]:
 
 def play(bench: Bench) -> Iterator[Row]:
     """Whole frames, the picture copied to the host."""
-    for way in ("eager", "compiled"):
+    for way in ("eager", "graph", "compiled"):
         for players in bench.widths:
             about = {"way": way, "players": players}
-            if way == "compiled" and not bench.cuda:
-                yield about | {"why": "on a processor `python -m game_wm compare` times it"}
+            if way != "eager" and not bench.cuda:
+                yield about | {"why": "on a processor `python -m game_wm compare` times eager and compiled"}
                 continue
             yield attempt(bench, about, partial(played, bench, way, players))
 
@@ -115,6 +116,9 @@ def player(bench: Bench, way: str, players: int) -> tuple[Callable[[], object], 
     which = torch.arange(players) % len(checkpoint.contexts_frames)
     recorded = checkpoint.contexts_actions[which].to(bench.device)
     state = model.start(checkpoint.contexts_frames[which].to(bench.device), recorded, which.to(bench.device))
+    if way == "graph":
+        graph, given = GraphPlayer(model, state), cycle(recorded.cpu().unbind(1))
+        return lambda: graph.step(next(given)), model
     actions = cycle(recorded.unbind(1))
     return lambda: [x.cpu() for x in model.step(state, next(actions))[0]], model
 
