@@ -181,15 +181,14 @@ def measured(device: torch.device) -> Machine:
     return Machine(name, matrix, convolution, elementwise, stream, kernel, free)
 
 
-def _seconds(make: Callable[[], Any], device: torch.device, budget: float = 0.3) -> float:
-    """Of one call: the median of blocks of calls within so many seconds."""
+def _seconds(make: Callable[[], Any], device: torch.device, budget: float = 0.5) -> float:
+    """Of one call: the mean over so many seconds, so that what else runs slows this down as it slows a training."""
     make()
     wait(device)
-    blocks, end = list[float](), time.perf_counter() + budget
-    while time.perf_counter() < end or len(blocks) < 3:
-        began = time.perf_counter()
+    calls, began = 0, time.perf_counter()
+    while calls < 8 or time.perf_counter() - began < budget:
         for _ in range(8):
             make()
         wait(device)
-        blocks.append((time.perf_counter() - began) / 8)
-    return sorted(blocks)[len(blocks) // 2]
+        calls += 8
+    return (time.perf_counter() - began) / calls
