@@ -163,7 +163,10 @@ class Tokenizer(nn.Module):
         return self.encoder(images_BCHW.contiguous(memory_format=torch.channels_last))
 
     def _decoded(self, raw_BCHW: Tensor) -> Tensor:
-        return self.decoder(raw_BCHW)[..., : self.config.height, : self.config.width]
+        decoded = self.decoder(raw_BCHW)
+        if any(self.config.padding):  # a base's frames may be of other sizes, none of them padded
+            decoded = decoded[..., : self.config.height, : self.config.width]
+        return decoded
 
     def quantise(self, raw_BCHW: Tensor) -> Tensor:
         """Raw latents unchanged, or the codes nearest to them."""
