@@ -26,7 +26,7 @@ START = 0.1  # minutes that a stage takes to begin and to end, until it was meas
 RECORDING = 0.15  # of all minutes, at most: of a slow game there are fewer frames then
 LEAST = 0.1  # minutes of a stage, however little is left
 # Of all minutes, the most that a stage takes which trains no network of play: together no more than half of them.
-SHARES = {"latents": 0.1, "level": 0.1, "motion": 0.04, "depth": 0.04, "atlas": 0.04, "obstacles": 0.06, "scroll": 0.06,
+SHARES = {"latents": 0.1, "level": 0.1, "motion": 0.04, "depth": 0.04, "atlas": 0.04, "obstacles": 0.06, "scroll": 0.15,
           "views": 0.3, "evaluate": 0.25}  # fmt: skip
 TOGETHER = 0.5
 

@@ -41,7 +41,7 @@ from train.scroll.poses import fit_axes
 
 BYTES = 2**30  # of pictures, at most, that are read of the episodes to train on: 87,381 of 64x64 pixels
 FEW = 8192  # of them, in which the screen's own parts are found
-READING = 0.25  # of the time that there is, for reading the pictures; some of them are read three times
+READING = 0.4  # of the time that there is, for reading the pictures; some of them are read three times
 
 
 @torch.no_grad()
