@@ -40,11 +40,12 @@ def record_parser() -> Parser:
     parser = Parser("python -m data_collect record", RECORD, [
         "python -m data_collect record --game maze --player explorer --frames 20000 --workers 2 --out data/maze",
         "python -m data_collect record --game gym:my_game:MyGame-v0 --player human --frames 5000 --out data/mine",
+        "python -m data_collect record --game pygame:my_game.py --player random --frames 5000 --out data/mine",
         "python -m data_collect record --game 'doom?scenario=deathmatch' --player wanderer --frames 9000 --out data/dm",
     ])  # fmt: skip
     what = parser.group("what to record")
     what.add_argument(
-        "--game", required=True, help="maze, isles, doom, scroll, gym:ID, with options: 'maze?size=9&creatures=0'"
+        "--game", required=True, help="maze, isles, doom, scroll, gym:ID, pygame:FILE.py, with options: 'maze?size=9'"
     )
     what.add_argument("--player", required=True, help="explorer, wanderer, random, human or policy:MODULE:FUNCTION")
     what.add_argument("--frames", type=int, required=True, help="frames that the folder shall hold in the end")
@@ -52,6 +53,8 @@ def record_parser() -> Parser:
     what.add_argument("--minutes", type=float, help="begin no more episodes after so long, however many frames there "
                       "are")  # fmt: skip
     how = parser.group("how")
+    how.add_argument("--keys", help="what a pygame program is played with, such as left,right,space,mouse,joystick "
+                     "(default: what is found)")  # fmt: skip
     about = "processes, or ray or ray:N for N of a Ray cluster; the result does not depend on it (default: 1)"
     how.add_argument("--workers", default="1", help=about)
     how.add_argument("--seed", type=int, help="what the episodes are a function of (default: the folder's, or 0)")
@@ -64,13 +67,17 @@ def record(words: list[str]) -> int:
     return make_recording(**vars(record_parser().parse_args(words)))
 
 
-def make_recording(out: str, frames: int, minutes: float | None = None, **how: Any) -> int:
+def make_recording(
+    out: str, frames: int, game: str, minutes: float | None = None, keys: str | None = None, **how: Any
+) -> int:
     """The same, with the arguments of `recording.record.record`; the exit status."""
+    from data_collect.games import with_options
     from data_collect.recording.record import record
     from data_collect.shards.inspect import size
 
     started = time.monotonic()
-    card = record(out, frames=frames, minutes=minutes, **how).card
+    game = with_options(game, {} if keys is None else {"keys": keys})
+    card = record(out, game=game, frames=frames, minutes=minutes, **how).card
     print(
         f"{out}: {card['frames']:,} frames in {card['episodes']:,} episodes, {card['shards']} shards, "
         f"{size(card['bytes'])}, after {time.monotonic() - started:,.1f} s"

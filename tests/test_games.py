@@ -93,7 +93,7 @@ def test_parse() -> None:
 @pytest.mark.parametrize(
     ("game", "told"),
     [
-        ("mase", "there are maze, isles, doom, scroll, and gym:ID"),
+        ("mase", "there are maze, isles, doom, scroll, gym:ID"),
         ("maze?sise=9", "has no option 'sise'; it has size"),
         ("maze?size=big", "'big', which is no int"),
         ("maze?size", "must look like maze?option=value"),

@@ -4,6 +4,7 @@
     env = make("isles?size=40&crates=0")
     env = make("doom?scenario=my_way_home&width=128&height=96")
     env = make("gym:my_module:MyGame-v0")       # imports my_module, which registers the id: your own game
+    env = make("pygame:my_game.py")             # a pygame program as it is
 
 A game is a `gymnasium.Env` with an `action_schema` whose observation is its frame, uint8 (H, W, 3). The same seed and
 actions give the same frames, where `replayable` says so. `info` may hold `pose` (x, y, angle in radians), `map` (uint8
@@ -24,7 +25,7 @@ import types
 import typing
 from collections.abc import Collection
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote, urlencode
 
 import gymnasium
 
@@ -37,7 +38,8 @@ GAMES = {
     "doom": "data_collect.games.doom:Doom",
     "scroll": "data_collect.games.scroll:Scroll",
 }
-GYM = "data_collect.games.gym:Gym"
+# Kinds of games: what follows the prefix is their first argument.
+KINDS = {"gym:": "data_collect.games.gym:Gym", "pygame:": "data_collect.program.env:Program"}
 MARKS = {"taken": -2, "pushed": -3}  # of `info["surface"]`: what can be done to the things that pixels show
 DREAM = "dream:"  # the game of a recording that was played in a dream
 # What must be said wherever a game's pictures, or what learnt from them, are passed on.
@@ -55,6 +57,12 @@ def parse(game_id: str) -> tuple[str, dict[str, str]]:
     except ValueError:
         raise UserError(f"the options of game {game_id!r} must look like {name}?option=value&other=value") from None
     return name, dict(pairs)
+
+
+def with_options(game_id: str, options: dict[str, str]) -> str:
+    """The id with these options behind those that it has."""
+    more = urlencode(options, safe=",", quote_via=quote)
+    return f"{game_id}{'&' if '?' in game_id else '?'}{more}" if options else game_id
 
 
 def make(game_id: str, frame: tuple[int, int] | None = None, **options: Any) -> gymnasium.Env:
@@ -83,15 +91,21 @@ def option_names(game_id: str) -> Collection[str]:
 def _game(game_id: str) -> tuple[type, list[str]]:
     """The class of a game, and its arguments beside the options."""
     name, _ = parse(game_id)
-    if name.startswith("gym:"):
-        target, arguments = GYM, [name.removeprefix("gym:")]
+    kind = next((prefix for prefix in KINDS if name.startswith(prefix)), None)
+    if kind is not None:
+        target, arguments = KINDS[kind], [name.removeprefix(kind)]
     elif name.startswith(DREAM):
         raise UserError(f"{name!r} is what a model dreamt, not a game: only its checkpoint can play it")
     elif name in GAMES:
         target, arguments = GAMES[name], []
     else:
-        hint = f": did you mean gym:{name}?" if "-v" in name or ":" in name or "/" in name else ""
-        raise UserError(f"unknown game {name!r}{hint}; there are {', '.join(GAMES)}, and gym:ID for any Gymnasium id")
+        meant = "gym:" if "-v" in name or ":" in name or "/" in name else ""
+        meant = "pygame:" if name.endswith(".py") else meant
+        hint = f": did you mean {meant}{name}?" if meant else ""
+        raise UserError(
+            f"unknown game {name!r}{hint}; there are {', '.join(GAMES)}, gym:ID for any Gymnasium id, and "
+            "pygame:FILE.py for any pygame program"
+        )
     module, _, cls_name = target.partition(":")
     return getattr(importlib.import_module(module), cls_name), arguments
 

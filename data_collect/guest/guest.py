@@ -33,7 +33,8 @@ STEP_SECONDS = 60.0  # for a step or a reset, unless GAME_SECONDS says otherwise
 class Guest(gymnasium.Env):
     """The game `game_id` in a process of its own; `frame` and `options` as in `games.make`.
 
-    `seconds` is how long a step or a reset may take. `copy.deepcopy` copies the game as it stands, in the same process.
+    `game` is the id with the options that were found by trying. `seconds` is how long a step or a reset may take.
+    `copy.deepcopy` copies the game as it stands, in the same process.
     `UserError` where the game cannot be made; it is a `Fault` where the game's own code fails.
     """
 
@@ -45,6 +46,7 @@ class Guest(gymnasium.Env):
         self._steps = 0
         self.host: Host | None = self._start()
         about = self.host.about
+        self.game = about["game"]
         self.action_schema: ActionSchema = about["schema"]
         self.replayable: bool = about["replayable"]
         self._knows_depth: bool = about["depth"]

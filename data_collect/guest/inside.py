@@ -86,6 +86,7 @@ class Inside:
         self.matches[next(self.numbers)] = Match(game, self.what)
         shape = game.observation_space.shape
         return {
+            "game": games.with_options(game_id, getattr(game, "found", {})),
             "schema": game.action_schema, "replayable": bool(getattr(game, "replayable", True)), "shape": shape,
             "metadata": _metadata(game), "depth": hasattr(game, "depth"), "slots": self._map(file, shape),
         }  # fmt: skip

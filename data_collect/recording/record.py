@@ -52,7 +52,7 @@ def record(
         raise UserError(f"--episode-frames {episode_frames} is too small: an episode has at least 2 frames")
     folder = on_disk(out)
     with Guest(game, frame=_frame_size(folder)) as env:
-        schema = env.action_schema.to_json()
+        game, schema = env.game, env.action_schema.to_json()
         if player == "human":
             players.make(player, env)
         else:

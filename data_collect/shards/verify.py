@@ -134,7 +134,7 @@ def _replay(dataset: Dataset, numbers: list[int], progress: Progress) -> tuple[s
         return f"not replayed, since the game cannot be started ({error})", {}
     problems: dict[str, str] = {}
     repeats = f", or never repeats itself (record {dataset.game.partition('?')[0]} with replayable=false then)"
-    remark = repeats if dataset.game.startswith("gym:") else ""
+    remark = repeats if dataset.game.startswith(("gym:", "pygame:")) else ""
     failed = []
     with env:
         if not env.replayable:

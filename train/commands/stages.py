@@ -129,7 +129,7 @@ pipeline = partial(
     flag("--init FILE", "a playable checkpoint (.safetensors) to tune on the recording"),
     "what to learn from",
     flag("--data DIR ...", "recordings that there are, several together; or one is made:"),
-    flag("--record.game ID", "maze, isles, doom, scroll, gym:ID"),
+    flag("--record.game ID", "maze, isles, doom, scroll, gym:ID, pygame:FILE.py"),
     flag("--record.player PLAYER", "explorer, wanderer, random, human or policy:MODULE:FUNCTION"),
     flag("--record.frames N", "frames that the recording shall hold (default: 40000)"),
     flag("--record.workers N", "processes that record (default: 2)"),

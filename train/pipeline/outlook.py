@@ -98,7 +98,7 @@ def longer_episodes(recordings: Sequence[Recording]) -> str:
     ends = [(ref, r.dataset.settings["episode_frames"]) for r in recordings for ref in r.dataset.index if ref.last]
     if sum(ref.truncated and ref.start + ref.frames >= limit for ref, limit in ends) > len(ends) / 2:
         return "--record.episode_frames"
-    ways = ["--record.game 'ID?skip=1'"] if recordings[0].dataset.game.startswith("gym:") else []
+    ways = ["--record.game 'ID?skip=1'"] if recordings[0].dataset.game.startswith(("gym:", "pygame:")) else []
     if sum(ref.terminated for ref, _ in ends) > len(ends) / 2:
         ways.append("--record.player with one that lasts longer")
     return " or ".join(ways) or "another limit of the game's own"

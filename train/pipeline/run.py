@@ -72,7 +72,7 @@ class Runner:
         """`UserError` for whatever is known to fail before anything is recorded."""
         plan = self.plan
         if not plan.data and not all(wanted.game for wanted in plan.to_record().values()):
-            raise UserError("which game? give --record.game maze, doom or gym:ID, or recordings with --data FOLDER")
+            raise UserError("which game? --record.game maze, gym:ID or pygame:FILE.py, or a recording: --data FOLDER")
         check_name(plan.name)
         self.device = usable(plan.device)
         if plan.minutes is not None and not plan.minutes > 0:
