@@ -45,7 +45,7 @@ class WorldState:
 
     def to_dict(self) -> dict[str, Tensor]:
         """Flat name -> tensor, ready for safetensors. Memory's names begin with `memory.` and its kind."""
-        memory = next((kind for kind, each in KINDS.items() if isinstance(self.memory, each.State or ())), "")
+        memory = next((kind for kind, each in KINDS.items() if type(self.memory) is each.State), "")
         return {name.replace("memory.", f"memory.{memory}.", 1): x for name, x in _walk(self, "")}
 
     @staticmethod

@@ -13,6 +13,7 @@ from data_collect.recording.record import record
 from game_wm.checkpoint import load
 from game_wm.memory.first_person.system import FirstPersonMemory
 from game_wm.memory.scroll.system import ScrollMemory
+from game_wm.memory.scroll.turning import TurningMemory
 from tests.tiny_game import PLACELESS
 from train.__main__ import main
 from train.pipeline.flags import parse
@@ -20,8 +21,9 @@ from train.pipeline.flags import parse
 pytestmark = pytest.mark.slow
 
 KINDS = {
-    "scroll": ("random", "scroll", ScrollMemory),
-    "maze": ("explorer", "first_person", FirstPersonMemory),
+    "scroll": ("random", 100, "scroll", ScrollMemory),
+    "maze": ("explorer", 100, "first_person", FirstPersonMemory),
+    "gym:CarRacing-v3?width=64&height=64": ("random", 200, "scroll", TurningMemory),  # it zooms at first
 }
 
 
@@ -32,8 +34,8 @@ def test_the_memory_fits_the_camera(
     """It is said which and why; a second run finds nothing to do."""
     monkeypatch.chdir(CONFIGS.parent.parent)
     monkeypatch.setattr("train.pipeline.memory.STEPS", 5)
-    player, memory, kind = KINDS[game]
-    record(tmp_path / "data", game, player, 400, episode_frames=100)
+    player, length, memory, kind = KINDS[game]
+    record(tmp_path / "data", game, player, 400, episode_frames=length)
     small = [*SMALL["geometry"], "--sample_minutes", "100"]
     flags = own(tmp_path, "mine", "--data", str(tmp_path / "data"), "--geometry.flags", json.dumps(small))
     flags += ["--geometry.steps", "2"]

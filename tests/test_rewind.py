@@ -26,7 +26,10 @@ from game_wm.state import WorldState  # noqa: E402
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module", params=[{}, {"recall": True}, {"scroll": True}], ids=["working", "episodic", "scroll"])
+KINDS = {"working": {}, "episodic": {"recall": True}, "scroll": {"scroll": True}, "turning": {"turning": True}}
+
+
+@pytest.fixture(scope="module", params=KINDS.values(), ids=KINDS)
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny.safetensors", endless=True, **request.param)
 

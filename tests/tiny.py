@@ -8,7 +8,7 @@ import torch
 from data_collect.schema import ActionSchema
 from game_wm.checkpoint import Checkpoint, save
 from game_wm.memory.first_person.geometry import MemoryConfig
-from game_wm.memory.scroll.motion import ScrollConfig
+from game_wm.memory.scroll.motion import ScrollConfig, TurningConfig
 from game_wm.memory.scroll.system import ScrollMemory
 from game_wm.model.config import DynamicsConfig
 from game_wm.model.tokenizer import TokenizerConfig
@@ -24,22 +24,23 @@ def tiny_config(
     side: int = 64,
     recall: bool = False,
     scroll: bool = False,
+    turning: bool = False,
     objective: Objective = FlowMatching(),
     levels: tuple[int, ...] = (),
 ) -> WorldConfig:
     """Frames of `side` x `side`, latents of 4 channels or codes of so many levels; `recall`: with episodic memory of 64
-    places, and warping; `scroll`: with a mosaic, and warping."""
+    places, and warping; `scroll`, `turning`: with a mosaic, and warping."""
     channels = len(levels) or 4
     tokenizer = TokenizerConfig(side, side, channels, (16, 16, 16), (16, 16, 16), decoder_blocks=1, levels=levels)
     height, width = tokenizer.grid
     dynamics = DynamicsConfig(
         channels=channels, height=height, width=width, actions=actions, window=8, widths=(16, 32), blocks=(1, 1),
         condition=32, context_width=32, context_blocks=1, heads=2, registers=1, recall=recall,
-        warp=recall or scroll, trunk=objective.trunks[0], levels=levels,
+        warp=recall or scroll or turning, trunk=objective.trunks[0], levels=levels,
     )  # fmt: skip
     memory: Any = MemoryConfig(channels, height, width, actions, slots=64, hidden=16) if recall else None
-    if scroll:
-        memory = ScrollConfig(side, side, actions, slots=256, candidates=9, hidden=16)
+    if scroll or turning:
+        memory = (TurningConfig if turning else ScrollConfig)(side, side, actions, 256, candidates=9, hidden=16)
     return WorldConfig(tokenizer, dynamics, objective, objective.calls(height * width), memory)
 
 

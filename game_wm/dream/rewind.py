@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 REWIND_BYTES = 256 << 20  # bytes: a minute and a half of the maze or of Doom
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-EPISODIC, MOSAIC = "memory.first_person.episodic.", "memory.scroll.mosaic."
+EPISODIC, MOSAICS = "memory.first_person.episodic.", ("memory.scroll.mosaic.", "memory.turning.mosaic.")
 RINGS = ("dynamics.context.working.", "dynamics.bottleneck.")  # a frame writes one slot of each layer
 MOVE_ON = ("dynamics.latents", "dynamics.actions", "memory.first_person.recent.")  # by one along the second axis
 # A place is written together with its time: comparing the pictures of all places would take longer than the frame.
 STAMPS = {f"{EPISODIC}{name}": f"{EPISODIC}times" for name in ("pictures", "disparity", "poses")}
-STAMPS |= {f"{MOSAIC}{name}": f"{MOSAIC}visited" for name in ("keys", "pixels")}
+STAMPS |= {f"{mosaic}{name}": f"{mosaic}visited" for mosaic in MOSAICS for name in ("keys", "pixels")}
 
 
 class Undo:
@@ -122,11 +122,10 @@ def most_rows(name: str, state: dict[str, Tensor]) -> int:
         return shape[0] * shape[1]
     if name.startswith(EPISODIC) and len(shape) > 1 and not name.endswith(".pose"):
         return shape[0] * {"keys": 1, "trail": shape[-1]}.get(name.removeprefix(EPISODIC), 2)
-    if name.startswith(MOSAIC):
-        side, (height, width) = (
-            round(state[f"{MOSAIC}pixels"].shape[3] ** 0.5),
-            state["memory.scroll.picture"].shape[1:3],
-        )
+    if name.startswith(MOSAICS):
+        memory = name.partition("mosaic.")[0]
+        side = round(state[f"{memory}mosaic.pixels"].shape[3] ** 0.5)
+        height, width = state[f"{memory}known"].shape[1:3]
         return shape[0] * min(shape[1] * shape[2], ((height - 1) // side + 2) * ((width - 1) // side + 2))
     return 0
 

@@ -8,9 +8,12 @@ from typing import Any
 from game_wm.memory.first_person.system import FirstPersonMemory
 from game_wm.memory.protocol import Memory, NoMemory
 from game_wm.memory.scroll.system import ScrollMemory
+from game_wm.memory.scroll.turning import TurningMemory
 from game_wm.model.config import DynamicsConfig, build
 
-KINDS: dict[str, type[Memory]] = {"first_person": FirstPersonMemory, "scroll": ScrollMemory}
+KINDS: dict[str, type[Memory]] = {
+    "first_person": FirstPersonMemory, "scroll": ScrollMemory, "turning": TurningMemory
+}  # fmt: skip
 
 
 def make_memory(config: Any, dynamics: DynamicsConfig) -> Memory:
@@ -20,7 +23,7 @@ def make_memory(config: Any, dynamics: DynamicsConfig) -> Memory:
 
 
 def kind_of(config: Any) -> str:
-    return next(kind for kind, memory in KINDS.items() if isinstance(config, memory.Config))
+    return next(kind for kind, memory in KINDS.items() if type(config) is memory.Config)
 
 
 def to_entries(config: Any) -> dict[str, Any] | None:

@@ -29,7 +29,7 @@ from game_wm.library import FORMAT, LEFT, SHIPPED, SUFFIX, playable
 RUNS = Path("runs")
 NEWEST = 24  # own checkpoints, and saved dreams, that are shown
 MOST_FRAMES = 48  # of a tile that moves
-REMEMBERED = {"first_person": "places", "scroll": "map"}  # by the kind of memory
+REMEMBERED = {"first_person": "places", "scroll": "map", "turning": "map"}  # by the kind of memory
 
 
 @dataclass

@@ -84,7 +84,7 @@ def evidence(learnt_THWC: Sequence[Tensor], judged_THWC: Sequence[Tensor]) -> Ev
     moved = field.scrolling() < (1 - EXPLAINED) * field.repeated
     if share_of(field.scrolling()[moved], field.repeated[moved]) < LEAST[SCROLLS]:
         field = Field(pairs, nothing)  # steps of a screen that does not scroll tell nothing of what is fixed
-    repeated, costs = field.repeated, torch.stack((field.scrolling(), field.rotating(), field.first_person(*lens)))
+    repeated, costs = field.repeated, torch.stack((field.scrolling(), field.turning()[0], field.first_person(*lens)))
     moved = (costs < (1 - EXPLAINED) * repeated).any(0)
     named = dict.fromkeys(LEAST, 0.0)
     if moved.any():

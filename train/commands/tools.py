@@ -97,7 +97,7 @@ def part(
 
 
 scroll = partial(
-    page, "scroll", "The memory of a world that scrolls: what is the screen's own, and where an action leads.",
+    page, "scroll", "The memory of a world that scrolls or turns: the screen's own parts, and where an action leads.",
     ["python -m train scroll --latents runs/mine/latents --tokenizer runs/mine/tokenizer/last.ckpt"
      " --out runs/mine/scroll/last.ckpt"],
     LATENTS, TOKENIZER, flag("--out FILE", "checkpoint to write", type=Path, required=True),

@@ -12,13 +12,13 @@ from typing import Any
 
 from data_collect.errors import UserError
 from game_wm.memory.scroll.motion import CELL
-from train.camera.evidence import FIRST_PERSON, SCROLLS, evidence
+from train.camera.evidence import FIRST_PERSON, ROTATES, SCROLLS, evidence
 from train.camera.pairs import stretches
 from train.data.recordings import open_recordings
 from train.pipeline.plan import Pipeline
 
 STEPS, GEOMETRY = 3000, "configs/own/geometry.yaml"
-OF_CAMERA = {SCROLLS: "scroll", FIRST_PERSON: "first_person"}
+OF_CAMERA = {SCROLLS: "scroll", ROTATES: "scroll", FIRST_PERSON: "first_person"}
 
 
 def choose(folders: Sequence[str], before: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The memory of a world that scrolls, made from encoded recordings without labels.
+"""The memory of a world that scrolls, or turns below the screen (`aspect.py`), made from recordings without labels.
 
     python -m train scroll --latents DIR --tokenizer CKPT --out FILE
 
@@ -23,19 +23,21 @@ from data_collect.files import whole
 from game_wm.deadline import NEVER, Deadline, left_out
 from game_wm.memory.protocol import Prompt
 from game_wm.memory.registry import to_entries
-from game_wm.memory.scroll.motion import CELL, ScrollConfig
+from game_wm.memory.scroll.motion import CELL, ScrollConfig, TurningConfig
 from game_wm.memory.scroll.path import FAR
 from game_wm.memory.scroll.system import ScrollMemory
+from game_wm.memory.scroll.turning import TurningMemory
 from game_wm.model.tokenizer import Tokenizer
 from train.checkpoints import load_tokenizer
 from train.commands import tools
 from train.data.encode import tokenizer_hash
 from train.data.latents import LatentStore
-from train.data.recordings import recorded_pictures
+from train.data.recordings import recorded_pictures, recordings_of
 from train.data.spans import Span
 from train.report.console import say
 from train.report.machine import use_all_cores
-from train.scroll.fixed import fixed_pixels
+from train.scroll.aspect import aspect_of
+from train.scroll.fixed import corners, fixed_pixels
 from train.scroll.motion import Recorded, goes_fractions, learn_motion, recorded_steps, share_right
 from train.scroll.poses import fit_axes
 
@@ -56,8 +58,7 @@ def make_memory(
     if config.temporal or config.height % (4 * CELL) or config.width % (4 * CELL):
         raise UserError(f"{store.directory}: its pictures of {config.width}x{config.height} must be multiples of "
                         f"{4 * CELL} pixels, of a tokenizer that is not temporal: record with such a size")  # fmt: skip
-    sizes = ScrollConfig(config.height, config.width, store.schema.size)
-    memory = ScrollMemory(sizes)
+    memory = untrained(store, config.height, config.width)
     spans = within(store.split(held_out, False), BYTES // (3 * config.height * config.width))
     if not spans:
         raise UserError(f"{store.directory}: its episodes are shorter than five frames: record longer ones")
@@ -70,8 +71,8 @@ def make_memory(
     some = pictures[: max(1, FEW * len(pictures) // sum(map(len, pictures)))]
     for _ in range(2):  # what is fixed is found by the steps, and does not vote for them then
         found = [steps_of(memory, each) for each in some]
-        memory.fixed.copy_(fixed_pixels(some, [corners(each) for each in found]))
-    if store.index["pose"]:
+        memory.fixed.copy_(fixed_pixels(some, [corners(each) for each in found], aspect(memory)))
+    if store.index["pose"] and not aspect(memory):
         memory = placed(memory, [store.tensors(span, "pose")[0] for span in spans[: len(some)]], found)
     found = [steps_of(memory, each, poses_of(store, span)) for each, span in zip(pictures, spans, strict=True)]
     recorded = of_episodes(store, spans, pictures, found)
@@ -84,10 +85,26 @@ def make_memory(
         pictures = [pictures_of(store, span) for span in judged]
         found = [steps_of(memory, each, poses_of(store, span)) for each, span in zip(pictures, judged, strict=True)]
         recorded = of_episodes(store, judged, pictures, found)
-    memory.config = replace(memory.config, fractions=goes_fractions(memory.motion, recorded))
+    if not aspect(memory):
+        memory.config = replace(memory.config, fractions=goes_fractions(memory.motion, recorded))
     if judged:
-        say(f"{share_right(memory.motion, recorded):.1%} of held-out steps are predicted to the pixel")
+        degree = " and the degree" if aspect(memory) else ""
+        say(f"{share_right(memory.motion, recorded):.1%} of held-out steps are predicted to the pixel{degree}")
     return memory.eval().requires_grad_(False)
+
+
+def untrained(store: LatentStore, height: int, width: int) -> ScrollMemory:
+    """The memory that fits: of a screen that goes over a plane, or turns in it, too."""
+    turns = aspect_of(recordings_of(store))
+    if not turns:
+        return ScrollMemory(ScrollConfig(height, width, store.schema.size))
+    say(f"the picture turns in its plane, where its pixels are {turns:.3g} times as wide as high")
+    return TurningMemory(TurningConfig(height, width, store.schema.size, aspect=turns))
+
+
+def aspect(memory: ScrollMemory) -> float:
+    """Of a pixel; 0 where the picture does not turn."""
+    return memory.config.aspect if isinstance(memory, TurningMemory) else 0.0
 
 
 def placed(memory: ScrollMemory, poses: list[Tensor], steps: list[Tensor]) -> ScrollMemory:
@@ -130,12 +147,6 @@ def steps_of(memory: ScrollMemory, pictures_THWC: Tensor, poses_T3: Tensor | Non
     latents = torch.zeros(1, len(pictures_THWC), 1, 1, 1)
     actions = torch.zeros(1, len(pictures_THWC) - 1, memory.config.actions)
     return torch.stack([step.motion[0] for _, step in memory.walk(Prompt(latents, actions), pictures_THWC[None])])
-
-
-def corners(steps_T2: Tensor) -> Tensor:
-    """Where the screen is in each frame, int64 (T + 1, 2)."""
-    steps_T2 = steps_T2.long()
-    return torch.cat((torch.zeros_like(steps_T2[:1]), steps_T2.cumsum(0)))
 
 
 def of_episodes(store: LatentStore, spans: list[Span], pictures: list[Tensor], steps: list[Tensor]) -> Recorded:

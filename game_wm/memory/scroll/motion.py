@@ -11,6 +11,7 @@ Legend: B players, K candidate steps, A action vector, H, W pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,24 @@ class ScrollConfig:
     hidden: int = 64
     axes: tuple[float, ...] = ()
     fractions: bool = True
+    ways: ClassVar[int] = 2  # numbers of a step
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the network gives."""
+        return self.candidates
+
+
+@dataclass(frozen=True)
+class TurningConfig(ScrollConfig):
+    """The same where the picture turns in its plane, too: a pixel of it is `aspect` times as wide as high."""
+
+    aspect: float = 1.0
+    ways: ClassVar[int] = 3
+
+    @property
+    def outputs(self) -> int:
+        return self.ways
 
 
 class Motion(nn.Module):
@@ -56,9 +75,9 @@ class Motion(nn.Module):
             nn.Conv2d(width, width, 3, stride=2, padding=1), nn.SiLU(),
             nn.Flatten(), nn.LazyLinear(features), nn.SiLU(),
         )  # fmt: skip
-        past = config.actions + BEFORE * (2 + config.actions)
+        past = config.actions + BEFORE * (config.ways + config.actions)
         self.choose = nn.Sequential(
-            nn.Linear(features + past, features), nn.SiLU(), nn.Linear(features, config.candidates)
+            nn.Linear(features + past, features), nn.SiLU(), nn.Linear(features, config.outputs)
         )
         self.look(torch.zeros(1, 3 * CELL**2, config.height // CELL, config.width // CELL))  # now it knows its sizes
 
@@ -79,3 +98,12 @@ class Motion(nn.Module):
         weights = likely * ((self.steps - best[:, None]).abs() <= 1).all(2)
         mean = (weights @ self.steps) / weights.sum(1, keepdim=True)
         return torch.where((mean - best).abs() < CERTAIN, best, (mean / FINEST).round() * FINEST)
+
+
+class TurningMotion(Motion):
+    """Where the picture turns: by how much the next step (down, right, degrees) differs from the last one. What drives
+    goes on smoothly, and does not come back by the same steps."""
+
+    def predict_step(self, *seen: Tensor) -> Tensor:
+        """The step (B, 3), of multiples of `FINEST`, so that what stands stands. Arguments as those of `forward`."""
+        return ((seen[2][:, -1] + self(*seen)) / FINEST).round() * FINEST

@@ -88,12 +88,12 @@ class ScrollMemory(Memory):
     """What a network reads is one view (`warp`): the mosaic over the last frame as it looks from the next place.
     `fixed` bool (H, W): the screen's own parts, which are not the world's."""
 
-    Config, State, Step, reaches_back = ScrollConfig, ScrollState, ScrollStep, True
+    Config, State, Step, Motion, reaches_back = ScrollConfig, ScrollState, ScrollStep, Motion, True
     fixed: Tensor
 
     def __init__(self, config: ScrollConfig) -> None:
         super().__init__()
-        self.config, self.motion, self.placed = config, Motion(config), bool(config.axes)
+        self.config, self.motion, self.placed = config, self.Motion(config), bool(config.axes)
         self.register_buffer("fixed", torch.zeros(config.height, config.width, dtype=torch.bool))
 
     @classmethod
@@ -103,6 +103,11 @@ class ScrollMemory(Memory):
     @property
     def size(self) -> tuple[int, int]:
         return self.config.height, self.config.width
+
+    @property
+    def written_size(self) -> tuple[int, int]:
+        """Of the part of the world that a frame is written into."""
+        return self.size
 
     # --- the beginning ---
 
@@ -168,14 +173,14 @@ class ScrollMemory(Memory):
     def _state(self, picture_BHWC: Tensor, prompt: Prompt, at: int) -> ScrollState:
         """Of players who have seen frame `at` of a prompt and remember nothing else."""
         players, device = len(picture_BHWC), picture_BHWC.device
-        none = torch.zeros(players, BEFORE, 2, device=device)
+        none = torch.zeros(players, BEFORE, self.config.ways, device=device)
         actions = prompt.latents.new_zeros(players, BEFORE, self.config.actions)
         still, count = torch.zeros_like(picture_BHWC[..., 0]), torch.full((players,), at + 1, device=device)
-        mosaic = Mosaic.start(players, self.config.slots, self.size, device)
+        mosaic = Mosaic.start(players, self.config.slots, self.written_size, device)
         picture, latent = picture_BHWC.clone(), _rows(prompt.latents[:, at])
-        known = mosaic.pixels.new_zeros(picture.shape[:3])
+        known = mosaic.pixels.new_zeros(players, *self.written_size)
         circle = torch.tensor([[-FARTHEST] * 2, [2 * FARTHEST] * 2], device=device).expand(players, -1, -1).clone()
-        return ScrollState(none[:, 0].clone(), picture, latent, still, none, actions, count, known, circle, mosaic)
+        return self.State(none[:, 0].clone(), picture, latent, still, none, actions, count, known, circle, mosaic)
 
     # --- a frame ---
 
@@ -234,12 +239,20 @@ class ScrollMemory(Memory):
         state.still = evidence * (stands & step.inside & ~self.fixed)
         enough, again = state.still >= torch.where(known, CHANGED, NEW), known & again
         written = ((state.still > 0) & again) | (enough & ~again) if renews else enough & ~again
-        state.known = torch.where(written, now, step.known)
         state.corner = self._arrived(state, step.motion)
+        state.known = self._with_written(state, step, now, written)
         state.picture, state.latent = frame.picture.clone(), _rows(frame.latent)
         state.steps = torch.cat((state.steps[:, 1:], step.motion[:, None]), 1)
         state.actions = torch.cat((state.actions[:, 1:], frame.action[:, None].to(state.actions)), 1)
         state.count = state.count + 1
+
+    def _upright(self, place_B2: Tensor) -> Tensor:
+        """The first pixel (B, 2) of the world that a screen shows there, if it stands upright."""
+        return pixel(place_B2)
+
+    def _with_written(self, state: ScrollState, step: ScrollStep, picture_BHW: Tensor, written_BHW: Tensor) -> Tensor:
+        """What is known of this part of the world, with what is written of a picture."""
+        return torch.where(written_BHW, picture_BHW, step.known)
 
     def store(self, state: ScrollState, step: ScrollStep) -> None:
         place = Place(step.keys, step.slots, step.tiles, step.seen)
@@ -253,7 +266,7 @@ class ScrollMemory(Memory):
         view = picture[player]
         screens = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
         away = torch.tensor(screens, device=view.device) * torch.tensor(size, device=view.device)
-        corners = pixel(state.corner + step.motion)[player] + away
+        corners = self._upright(self._arrived(state, step.motion))[player] + away
         mosaic = Mosaic(*(x[player : player + 1] for x in vars(state.mosaic).values()))
         seen = torch.cat([mosaic.last_visit(corner, size) for corner in corners.split(1)])
         pictures = unpacked(torch.cat([mosaic.read(corner, size) for corner in corners.split(1)]))[..., :3]
