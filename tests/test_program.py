@@ -133,7 +133,8 @@ while True:
 def test_recordings_are_verified(tmp_path: Path, capsys: Any) -> None:
     """By the commands, with an episode that ends by itself, and continued."""
     code = """
-import helper, pathlib
+import helper, pathlib, subprocess
+subprocess.run([sys.executable, "-c", "import time; time.sleep(0.3)"], timeout=60)
 x = helper.start()
 scores = pathlib.Path.home() / "scores.txt"
 x += 10 * scores.exists()

@@ -10,9 +10,11 @@ that a loop which looks at the time until it has passed comes to its end.
 from __future__ import annotations
 
 import datetime
+import subprocess
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pygame
@@ -113,6 +115,7 @@ def install(clock: Clock) -> None:
         time_ns=lambda: clock.begin + clock.read(),
         sleep=sleep,
     )
+    put(subprocess, time=SimpleNamespace(sleep=real))  # other processes are waited for in truth: SysFont starts one
     put(datetime, datetime=_dates(clock))
     put(pygame, Clock=(ticker := ticking(clock)))
     put(pygame.time, Clock=ticker, get_ticks=clock.milliseconds, wait=wait, delay=wait, set_timer=clock.set_timer)
