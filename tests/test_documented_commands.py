@@ -43,6 +43,18 @@ def written(page: Path) -> list[tuple[str, ...]]:
     return [tuple(line.split("\0")[:-1]) for line in told.splitlines()]
 
 
+PROGRAM = """
+import pygame
+pygame.init()
+screen, x = pygame.display.set_mode((64, 64)), 0
+while True:
+    pygame.event.pump()
+    keys = pygame.key.get_pressed()
+    x = (x + keys[pygame.K_RIGHT] - keys[pygame.K_LEFT] + keys[pygame.K_SPACE]) % 64
+    screen.fill((0, 0, 0))
+    screen.fill((255, 0, 0), (x, 30, 8, 8))
+    pygame.display.flip()
+"""
 COMMANDS = sorted({words for page in PAGES for words in written(page)})
 
 
@@ -91,11 +103,12 @@ def test_a_command_is_read(words: tuple[str, ...], monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as a reader has it: the tutorial's game, a recording and a playable file."""
+    """A folder as a reader has it: the tutorial's game, a pygame program, a recording and a playable file."""
     folder = tmp_path_factory.mktemp("reader")
     tutorial = (ROOT / "docs" / "tutorial" / "your-first-game.md").read_text()
     game = next(block for block in re.findall(r"```python\n(.*?)```", tutorial, re.DOTALL) if "gym.register" in block)
     (folder / "my_game.py").write_text(game)
+    (folder / "my_program.py").write_text(PROGRAM)
     (folder / "examples").symlink_to(ROOT / "examples")
     tiny_checkpoint(folder / "tiny.safetensors", contexts=6, endless=True)
     COLLECT.run(

@@ -164,7 +164,7 @@ def test_steps_are_put_right_by_what_the_pictures_give() -> None:
 
 
 def test_a_step_that_changes_on_the_way_is_no_graph(module: GeometryModule) -> None:
-    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda")))
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda")), world_size=1)
     with pytest.raises(UserError, match="leave --graphs out"):
         graphs.fit(module, None, trainer, Path(), {}, None)  # type: ignore[arg-type]
 

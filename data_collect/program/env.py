@@ -1,7 +1,7 @@
 """Any pygame program as a game: `pygame:FILE.py`, unmodified, and started anew for each episode.
 
-    make("pygame:my_game.py")                                   # its keys are found
-    make("pygame:my_game.py?keys=left,right,space&width=96&height=64")
+    make("pygame:my_program.py")                                   # its keys are found
+    make("pygame:my_program.py?keys=left,right,space&width=96&height=64")
 
 An episode is a process in which the program runs from its first line on (stage.py): as fast as it can, by a clock of
 its own, all that it draws by chance following from the seed. It ends when the program does, or when nothing that is

@@ -1,6 +1,6 @@
 """What a program answers to, by trying: it runs from the same seed with one input held for a while, and without.
 
-inputs = inputs_of("pygame:my_game.py", start, named([path]))   # start() begins a run
+inputs = inputs_of("pygame:my_program.py", start, named([path]))   # start() begins a run
 """
 
 from __future__ import annotations
