@@ -40,7 +40,7 @@ def record_parser() -> Parser:
     parser = Parser("python -m data_collect record", RECORD, [
         "python -m data_collect record --game maze --player explorer --frames 20000 --workers 2 --out data/maze",
         "python -m data_collect record --game gym:my_game:MyGame-v0 --player human --frames 5000 --out data/mine",
-        "python -m data_collect record --game pygame:my_program.py --player random --frames 5000 --out data/mine",
+        "python -m data_collect record --game pygame:my_program.py --player random --frames 5000 --out data/program",
         "python -m data_collect record --game 'doom?scenario=deathmatch' --player wanderer --frames 9000 --out data/dm",
     ])  # fmt: skip
     what = parser.group("what to record")
