@@ -82,18 +82,7 @@ class GraphPlayer:
 
     def _made_ready(self, make: Callable[[], object]) -> Callable[[], object]:
         """The same as one CUDA graph, where there is such a device."""
-        if self._done is None:
-            return make
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP):
-                make()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            make()
-        return graph.replay
+        return make if self._done is None else captured(make)
 
     def _put_back(self, state: WorldState) -> None:
         """Undo the frames that were dreamt to get ready."""
@@ -108,3 +97,17 @@ class GraphPlayer:
         rewards, terminated = outcomes.contiguous().view(torch.float32).unbind(1)
         frames = pictures.view(-1, self.model.height, self.model.width, 3).clone()
         return Outcome(frames, rewards.clone(), terminated.clone())
+
+
+def captured(make: Callable[[], object]) -> Callable[[], object]:
+    """The same calls as one CUDA graph."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(WARM_UP):
+            make()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        make()
+    return graph.replay

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from game_wm.acceleration.graphs import captured
 from game_wm.device import wait
 from train.lab.sizes.ladder import Rung, batch_of, module_of, step_of
 
-LEAST, WARM_UP = 3, 3  # steps
+LEAST = 3  # steps
 
 
 def training_rate(
@@ -48,20 +49,6 @@ def step_with(module: Any, batch: Any, device: torch.device) -> Callable[[], obj
         optimizer.step()
 
     return make
-
-
-def captured(make: Callable[[], object]) -> Callable[[], object]:
-    """The same as one CUDA graph."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(WARM_UP):
-            make()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        make()
-    return graph.replay
 
 
 def median_seconds(make: Callable[[], object], device: torch.device, seconds: float) -> float:
